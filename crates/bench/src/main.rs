@@ -1,0 +1,2 @@
+//! quorate-bench
+fn main() {}

@@ -1,0 +1,12 @@
+//! Disk access, and the structures that live on it.
+//!
+//! Everything that touches a file goes through the one seam [`Fs`], which has a real, an in-memory and a
+//! faulty implementation; production, simulation and tests run the same code above it. On the seam stand the
+//! write-ahead log in etcd's own format ([`wal`]) and the revision log ([`revlog`]).
+//!
+//! This crate knows nothing of consensus or of keys: the WAL carries records, the revision log carries opaque
+//! payloads in checksummed frames. It has no threads and no clock.
+
+mod fs;
+
+pub use fs::{Access, DirLock, File, Fs};

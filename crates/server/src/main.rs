@@ -1,0 +1,2 @@
+//! quorate-server
+fn main() {}

@@ -1,0 +1,2 @@
+//! Repository tasks: `cargo xtask gen`, `tidy`, `conform`, `soak`.
+fn main() {}
