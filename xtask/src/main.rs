@@ -1,2 +1,49 @@
-//! Repository tasks: `cargo xtask gen`, `tidy`, `conform`, `soak`.
-fn main() {}
+//! Repository tasks: `cargo xtask gen [--check]`, `tidy`, `conform`, `soak`.
+//!
+//! What must run on any machine lives here and not in shell scripts; CI calls the same commands.
+
+mod conform;
+mod gen_proto;
+mod soak;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+
+  gen [--check]                       compile crates/wire/proto; with --check, fail if the result differs
+  tidy                                check the dependency rule and the documents
+  conform --suite DIR PACKAGE...      run packages of the contract suite against our release binaries
+                                      (-run REGEX limits the tests; without it, the list of what passes is used)
+  soak [NAME...]                      what is too long for CI; without a name, all";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("xtask: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<()> {
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["gen"] => gen_proto::run(false),
+        ["gen", "--check"] => gen_proto::run(true),
+        ["tidy"] => tidy::run(),
+        ["conform", rest @ ..] => conform::run(rest),
+        ["soak", rest @ ..] => soak::run(rest),
+        _ => bail!("{USAGE}"),
+    }
+}
+
+/// The repository's root folder.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root").to_path_buf()
+}

@@ -1,0 +1,4 @@
+//! Not written yet.
+pub(crate) fn run() -> anyhow::Result<()> {
+    Ok(())
+}
