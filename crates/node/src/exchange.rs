@@ -1,0 +1,37 @@
+//! What network threads and the member hand each other. Always whole batches, never single completions.
+
+use bytes::Bytes;
+use store::Answer;
+use wire::Status;
+
+/// Names a request, or a round of reads, of this run; never reused (rule 19).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// What a network thread asks of the member.
+#[derive(Clone, Debug)]
+pub enum Submission {
+    /// Append this encoded `InternalRaftRequest`, whose header carries `id`.
+    Propose {
+        /// The id in the request's header.
+        id: RequestId,
+        /// The encoded `InternalRaftRequest`.
+        data: Bytes,
+    },
+    /// Confirm leadership, then tell the index that a linearizable read must wait for.
+    ReadIndex {
+        /// Names the round; one serves every read of the thread that waits for it.
+        context: RequestId,
+    },
+}
+
+/// What the member tells one network thread, in one message a batch.
+#[derive(Debug, Default)]
+pub struct Completions {
+    /// Everything up to this index is applied, and visible to reads.
+    pub applied_index: u64,
+    /// Ends of proposals. An id that the thread does not know is ignored.
+    pub answers: Vec<(RequestId, Result<Answer, Status>)>,
+    /// Ends of read-index rounds: the index to wait for.
+    pub reads: Vec<(RequestId, Result<u64, Status>)>,
+}
