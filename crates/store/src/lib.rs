@@ -9,4 +9,4 @@ mod answer;
 mod record;
 
 pub use answer::Answer;
-pub use record::{Location, ReadError, RecordKind, RecordSink, RecordSource, Revision};
+pub use record::{Location, ReadError, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision};

@@ -29,6 +29,9 @@ pub enum RecordKind {
 #[error("read of a stored record: {0}")]
 pub struct ReadError(pub String);
 
+/// Sees one record after the other: its kind, revision and bytes.
+pub type RecordVisitor<'a> = dyn FnMut(RecordKind, Revision, &[u8]) -> ControlFlow<()> + 'a;
+
 /// Reads records. Implemented over the revision log; shared by all reading threads.
 pub trait RecordSource: Send + Sync + 'static {
     /// Fills `out`, whose length is the record's, with the record's bytes.
@@ -38,10 +41,7 @@ pub trait RecordSource: Send + Sync + 'static {
     fn read_nowait(&self, at: Location, out: &mut [u8]) -> Result<bool, ReadError>;
 
     /// Visits every record in revision order, from the oldest kept, until the visitor breaks.
-    fn scan(
-        &self,
-        visitor: &mut dyn FnMut(RecordKind, Revision, &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), ReadError>;
+    fn scan(&self, visitor: &mut RecordVisitor<'_>) -> Result<(), ReadError>;
 }
 
 /// Takes the records of the batch that is being applied. All of a batch become durable together or not at all.
