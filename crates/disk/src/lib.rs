@@ -9,4 +9,4 @@
 
 mod fs;
 
-pub use fs::{Access, DirLock, File, Fs};
+pub use fs::{Access, DirLock, Fault, FaultFs, File, Fs, MemFs, Operation, RealFs};

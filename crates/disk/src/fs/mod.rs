@@ -6,9 +6,18 @@
 //! 512-byte boundary, independently of every other. After a failed sync nothing is known, and the caller must
 //! stop (rule 7 of ARCHITECTURE.md).
 
+mod fault;
+mod memory;
+mod real;
+mod syscall;
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+
+pub use fault::{Fault, FaultFs, Operation};
+pub use memory::MemFs;
+pub use real::RealFs;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
