@@ -1,4 +1,103 @@
-//! Not written yet.
-pub(crate) fn run(_args: &[&str]) -> anyhow::Result<()> {
-    anyhow::bail!("not written yet")
+//! Runs packages of the contract suite against our binaries.
+//!
+//! `xtask/conform.tsv` lists what is passed today, a line a test: package, test. Without `-run`, just that runs.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+struct Options {
+    suite: PathBuf,
+    profile: String,
+    run: Option<String>,
+    packages: Vec<String>,
+}
+
+pub(crate) fn run(args: &[&str]) -> Result<()> {
+    let options = parse(args)?;
+    if !options.suite.join("go.mod").exists() {
+        bail!("{} holds no contract suite", options.suite.display());
+    }
+    build(&options.profile)?;
+    let folder = if options.profile == "dev" { "debug" } else { &options.profile };
+    let binaries = crate::root().join("target").join(folder);
+    let mut failed = Vec::new();
+    for package in &options.packages {
+        let tests = match &options.run {
+            Some(regex) => regex.clone(),
+            None => passed(package)?,
+        };
+        let status = Command::new("go")
+            .args(["test", "-count=1", &format!("./{package}"), "-run", &tests])
+            .current_dir(&options.suite)
+            .env("ETCD", binaries.join("etcd"))
+            .env("ETCDCTL", binaries.join("etcdctl"))
+            .env("ETCDUTL", binaries.join("etcdutl"))
+            .env("CONFORM_SOLO", "1")
+            .status()
+            .context("run go test")?;
+        if !status.success() {
+            failed.push(package.clone());
+        }
+    }
+    if !failed.is_empty() {
+        bail!("not passed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn parse(args: &[&str]) -> Result<Options> {
+    let mut options =
+        Options { suite: PathBuf::new(), profile: "release".into(), run: None, packages: Vec::new() };
+    let mut rest = args.iter();
+    while let Some(word) = rest.next() {
+        let mut value =
+            || rest.next().map(|v| (*v).to_owned()).with_context(|| format!("{word} needs a value"));
+        match *word {
+            "--suite" => {
+                let given = PathBuf::from(value()?);
+                options.suite =
+                    fs::canonicalize(&given).with_context(|| format!("find {}", given.display()))?;
+            }
+            "--profile" => options.profile = value()?,
+            "-run" | "--run" => options.run = Some(value()?),
+            package if !package.starts_with('-') => options.packages.push(package.to_owned()),
+            other => bail!("conform does not know {other}"),
+        }
+    }
+    if options.suite.as_os_str().is_empty() || options.packages.is_empty() {
+        bail!("usage: cargo xtask conform --suite DIR [--profile NAME] [-run REGEX] PACKAGE...");
+    }
+    Ok(options)
+}
+
+fn build(profile: &str) -> Result<()> {
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--profile", profile, "-p", "quorate-server", "-p", "quorate-cli"])
+        .current_dir(crate::root())
+        .status()
+        .context("run cargo build")?;
+    if !status.success() {
+        bail!("the binaries do not build");
+    }
+    Ok(())
+}
+
+/// The regular expression of the tests of a package that are passed today.
+fn passed(package: &str) -> Result<String> {
+    let path = crate::root().join("xtask/conform.tsv");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let tests: Vec<&str> = text
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_once('\t'))
+        .filter(|(name, _)| *name == package)
+        .map(|(_, test)| test.trim())
+        .collect();
+    if tests.is_empty() {
+        bail!("xtask/conform.tsv lists no test of package {package}");
+    }
+    Ok(format!("^({})$", tests.join("|")))
 }

@@ -2,6 +2,7 @@
 //!
 //! What must run on any machine lives here and not in shell scripts; CI calls the same commands.
 
+mod clients;
 mod conform;
 mod gen_proto;
 mod soak;
@@ -16,6 +17,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
   gen [--check]                       compile crates/wire/proto; with --check, fail if the result differs
   tidy                                check the dependency rule and the documents
+  clients [--install]                 black-box checks with Debian's etcdctl and a Go program, where they are
   conform --suite DIR PACKAGE...      run packages of the contract suite against our release binaries
                                       (-run REGEX limits the tests; without it, the list of what passes is used)
   soak [NAME...]                      what is too long for CI; without a name, all";
@@ -37,6 +39,7 @@ fn run(args: &[String]) -> Result<()> {
         ["gen"] => gen_proto::run(false),
         ["gen", "--check"] => gen_proto::run(true),
         ["tidy"] => tidy::run(),
+        ["clients", rest @ ..] => clients::run(rest),
         ["conform", rest @ ..] => conform::run(rest),
         ["soak", rest @ ..] => soak::run(rest),
         _ => bail!("{USAGE}"),
