@@ -121,16 +121,17 @@ impl Log {
 
     /// Takes off the front of a leader's entries, which follow an entry that is the same here, what is already here,
     /// and drops what is here and contradicts the rest. What is already here stays, with all behind it: an old append
-    /// must not cut off what a newer one brought (Raft thesis, 3.5).
-    pub(crate) fn keep_common(&mut self, entries: &mut Vec<Entry>) {
+    /// must not cut off what a newer one brought (Raft thesis, 3.5). Whether anything was dropped: then the rest must be
+    /// taken, lest the disk keeps what the log has not.
+    pub(crate) fn keep_common(&mut self, entries: &mut Vec<Entry>) -> bool {
         let is_new = |entry: &Entry| self.term(entry.index) != Some(entry.term);
         let known = entries.iter().position(is_new).unwrap_or(entries.len());
         entries.drain(..known);
-        if let Some(entry) = entries.first()
-            && entry.index <= self.last_index()
-        {
-            self.cut(entry.index);
+        let conflict = entries.first().map(|entry| entry.index).filter(|index| *index <= self.last_index());
+        if let Some(index) = conflict {
+            self.cut(index);
         }
+        conflict.is_some()
     }
 
     /// Puts a leader's entries at the end, of which none is here.

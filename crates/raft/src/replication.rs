@@ -203,10 +203,10 @@ impl Raft {
             return;
         }
         let sent = entries.len();
-        self.log.keep_common(&mut entries);
+        let replaces = self.log.keep_common(&mut entries);
         let bytes = entries.iter().map(Entry::size).sum();
         let index = prev.0.plus(sent);
-        if self.log.has_backlog() && !self.has_room(entries.len(), bytes) {
+        if !replaces && self.log.has_backlog() && !self.has_room(entries.len(), bytes) {
             // As if lost on the way, so that the leader's window stays shut; it tries again with each heartbeat. Only
             // while this member has work that needs no further entry: to be applied, older entries may need newer
             // ones, above all a new leader's first.

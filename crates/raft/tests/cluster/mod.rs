@@ -100,6 +100,14 @@ impl Member {
     }
 }
 
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell();
+        }
+    }
+}
+
 impl Cluster {
     /// `count` voters, all known to each other; `limits` for all.
     pub fn new(count: u64, seed: u64, limits: Limits) -> Self {
@@ -144,6 +152,13 @@ impl Cluster {
             runs: 0,
         };
         self.members.insert(NodeId(id), member);
+    }
+
+    /// Prints what happened so far, for a test that fails.
+    fn tell(&self) {
+        if let Some(trace) = &self.trace {
+            eprintln!("{trace}");
+        }
     }
 
     pub fn raft(&self, id: NodeId) -> &Raft {

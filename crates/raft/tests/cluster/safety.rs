@@ -83,9 +83,4 @@ impl Safety {
     pub fn read_refused(&mut self, context: u64) {
         self.reads.remove(&context).expect("a read is answered once, and only if asked for");
     }
-
-    /// The answers to reads that a crashed member had asked for are nobody's.
-    pub fn forget_reads(&mut self) {
-        self.reads.clear();
-    }
 }
