@@ -3,6 +3,7 @@
 mod crashes;
 mod damage;
 mod etcd;
+mod faults;
 mod fuzz;
 mod golden;
 mod operations;
