@@ -8,5 +8,6 @@
 //! payloads in checksummed frames. It has no threads and no clock.
 
 mod fs;
+pub mod revlog;
 
 pub use fs::{Access, DirLock, Fault, FaultFs, File, Fs, MemFs, Operation, RealFs};
