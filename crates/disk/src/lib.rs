@@ -8,6 +8,7 @@
 //! payloads in checksummed frames. It has no threads and no clock.
 
 mod fs;
+pub mod revlog;
 pub mod wal;
 
 pub use fs::{Access, DirLock, Fault, FaultFs, File, Fs, MemFs, Operation, RealFs};

@@ -1,0 +1,284 @@
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::format::{FRAME_HEADER_LEN, FrameScan, RecordHeader, Records, SEGMENT_HEADER_LEN};
+use super::tail::{FrameBuf, Segment, Shared, Written};
+use super::{Error, Location};
+
+/// Reads records; shared by every thread that reads (cloning is one reference count).
+///
+/// A payload that is read alone is not checked against its frame's checksum: that was done when the log was
+/// opened, and [`Reader::scan`] does it again.
+#[derive(Clone)]
+pub struct Reader {
+    shared: Arc<Shared>,
+}
+
+/// Where a payload was found. What has been copied under the lock needs nothing more.
+enum Place {
+    File(Arc<Segment>),
+    Frame(Arc<FrameBuf>),
+    Copied,
+}
+
+impl Reader {
+    pub(super) fn new(shared: Arc<Shared>) -> Reader {
+        Reader { shared }
+    }
+
+    /// Fills `out` with the payload at `at`, whose length the caller knows.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRecord`] if the log has no such bytes; [`Error::Io`] if the file can't be read.
+    pub fn read(&self, at: Location, out: &mut [u8]) -> Result<(), Error> {
+        match self.find(at, out)? {
+            Place::File(segment) => segment
+                .file
+                .read_exact_at(out, u64::from(at.offset()))
+                .map_err(Error::io("read", &segment.path)),
+            Place::Frame(frame) => copy_from(&frame, at, out),
+            Place::Copied => Ok(()),
+        }
+    }
+
+    /// As [`Reader::read`], but `Ok(false)` (and `out` unspecified) where it would wait for a disk.
+    pub fn read_nowait(&self, at: Location, out: &mut [u8]) -> Result<bool, Error> {
+        match self.find(at, out)? {
+            Place::File(segment) => segment
+                .file
+                .read_exact_at_nowait(out, u64::from(at.offset()))
+                .map_err(Error::io("read", &segment.path)),
+            Place::Frame(frame) => copy_from(&frame, at, out).map(|()| true),
+            Place::Copied => Ok(true),
+        }
+    }
+
+    /// Visits all records in log order, that is revision order, whose locations are at or after `from` (the
+    /// log's beginning if `None`) and before `upto` (what was pushed before the call if `None`), until the
+    /// visitor breaks. Frames that are in memory only are included. The file is read in large chunks, every
+    /// frame's checksum is verified before its records are shown, and memory is bounded by the read chunk or
+    /// the largest frame.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and [`Error::Damaged`] if a frame no longer verifies.
+    pub fn scan(
+        &self,
+        from: Option<Location>,
+        upto: Option<Location>,
+        visit: impl FnMut(RecordHeader, Location, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let pushed = self.pushed();
+        let until = upto.map_or(pushed, |upto| upto.min(pushed));
+        let mut scan = Scan { from: from.unwrap_or(Location(0)), until, visit };
+        let Some(mut at) = self.first_frame(scan.from) else { return Ok(()) };
+        while at < until {
+            let flow = match self.stretch(at) {
+                Stretch::File(written) => self.scan_file(&mut scan, &written, &mut at)?,
+                Stretch::Memory(frames) => scan_memory(&mut scan, &frames, &mut at),
+                Stretch::NextSegment(start) => {
+                    at = start;
+                    ControlFlow::Continue(())
+                }
+                Stretch::Open(start, records) => {
+                    let flow = scan.records(&records, Location(start.0 + FRAME_HEADER_LEN as u64));
+                    let _stopped = flow.expect("records that this program pushed are whole");
+                    return Ok(());
+                }
+            };
+            if flow.is_break() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of finished frames that the writer has not written yet.
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.shared.tail().frame_bytes
+    }
+
+    /// Bytes of the log in files, without what is allocated ahead.
+    pub fn written_bytes(&self) -> u64 {
+        self.shared.tail().segments.iter().map(|written| u64::from(written.end)).sum()
+    }
+
+    /// Checks the invariants of what is shared.
+    ///
+    /// # Panics
+    /// If one does not hold.
+    pub fn check(&self) {
+        let open = self.shared.open();
+        let tail = self.shared.tail();
+        tail.check();
+        if let Some(last) = tail.frames.back() {
+            assert!(last.end() <= open.start.0, "frame at {} reaches into the open one", last.start);
+        }
+    }
+
+    fn find(&self, at: Location, out: &mut [u8]) -> Result<Place, Error> {
+        // What the second pass does not find does not exist: see the module's documentation.
+        for _ in 0..2 {
+            if let Some(place) = self.find_finished(at, out.len()) {
+                return Ok(place);
+            }
+            let open = self.shared.open();
+            if at >= open.start {
+                let from = (at.0 - open.start.0) as usize;
+                let bytes = from.checked_add(out.len()).and_then(|end| open.bytes.get(from..end));
+                if let Some(bytes) = bytes.filter(|_| from >= FRAME_HEADER_LEN) {
+                    out.copy_from_slice(bytes);
+                    return Ok(Place::Copied);
+                }
+                break;
+            }
+        }
+        Err(Error::NoSuchRecord { at, len: out.len() })
+    }
+
+    fn find_finished(&self, at: Location, len: usize) -> Option<Place> {
+        let tail = self.shared.tail();
+        if tail.frames.front().is_some_and(|first| first.start <= at) {
+            let behind = tail.frames.partition_point(|frame| frame.start <= at);
+            let frame = &tail.frames[behind - 1];
+            let room = frame.bytes.len() as u64;
+            let inside = (at.0 - frame.start.0).saturating_add(len as u64) <= room;
+            return inside.then(|| Place::Frame(frame.clone()));
+        }
+        let written = tail.segment(at.segment())?;
+        let inside = at.offset() as usize >= SEGMENT_HEADER_LEN
+            && u64::from(at.offset()) + len as u64 <= u64::from(written.end);
+        inside.then(|| Place::File(written.segment.clone()))
+    }
+
+    /// Behind the last record pushed, and before any that will be.
+    fn pushed(&self) -> Location {
+        let open = self.shared.open();
+        // One more, since a record without payload is located at its own end.
+        Location(open.start.0 + open.bytes.len() as u64 + 1)
+    }
+
+    /// The first frame of the segment that `from` is in, or of the first segment behind.
+    fn first_frame(&self, from: Location) -> Option<Location> {
+        let open_start = self.shared.open().start;
+        let tail = self.shared.tail();
+        let number = tail
+            .segments
+            .iter()
+            .map(|written| written.segment.number)
+            .chain(tail.frames.iter().map(|frame| frame.start.segment()))
+            .chain([open_start.segment()])
+            .find(|number| *number >= from.segment())?;
+        Some(Location::new(number, SEGMENT_HEADER_LEN as u32))
+    }
+
+    /// What follows at the frame boundary `at`.
+    fn stretch(&self, at: Location) -> Stretch {
+        if let Some(stretch) = self.finished_stretch(at) {
+            return stretch;
+        }
+        let open = self.shared.open();
+        // A frame finished since is found now; while the open one is locked, none can be.
+        match self.finished_stretch(at) {
+            Some(stretch) => stretch,
+            None => Stretch::Open(open.start, open.bytes[FRAME_HEADER_LEN..].to_vec()),
+        }
+    }
+
+    fn finished_stretch(&self, at: Location) -> Option<Stretch> {
+        let tail = self.shared.tail();
+        if let Some(written) = tail.segment(at.segment()).filter(|written| written.end > at.offset()) {
+            return Some(Stretch::File(written.clone()));
+        }
+        let next = tail.segments.iter().find(|written| written.segment.number > at.segment());
+        if let Some(next) = next {
+            let start = Location::new(next.segment.number, SEGMENT_HEADER_LEN as u32);
+            return Some(Stretch::NextSegment(start));
+        }
+        let behind = tail.frames.partition_point(|frame| frame.start < at);
+        (behind < tail.frames.len()).then(|| Stretch::Memory(tail.frames.range(behind..).cloned().collect()))
+    }
+
+    fn scan_file(
+        &self,
+        scan: &mut Scan<impl FnMut(RecordHeader, Location, &[u8]) -> ControlFlow<()>>,
+        written: &Written,
+        at: &mut Location,
+    ) -> Result<ControlFlow<()>, Error> {
+        let Segment { number, file, path } = &*written.segment;
+        let end = u64::from(written.end);
+        let mut frames = FrameScan::new(&**file, self.shared.log_id, end, self.shared.read_chunk_bytes);
+        while at.offset() < written.end && *at < scan.until {
+            let offset = u64::from(at.offset());
+            let read = Error::io("read", path);
+            let damaged = |what: &str| Error::damaged(path, offset, what);
+            // The header alone says whether this frame lies wholly before the first record wanted.
+            let header = frames.header(offset).map_err(Error::io("read", path))?.map_err(damaged)?;
+            let frame_end = Location(at.0 + header.frame_len());
+            if scan.from < frame_end {
+                let frame = frames.frame(offset, header.number).map_err(read)?.map_err(damaged)?;
+                let records_at = Location::new(*number, at.offset() + FRAME_HEADER_LEN as u32);
+                match scan.records(frame.records, records_at) {
+                    Ok(ControlFlow::Continue(())) => (),
+                    Ok(ControlFlow::Break(())) => return Ok(ControlFlow::Break(())),
+                    Err(_) => return Err(damaged("a record runs past the end of its frame")),
+                }
+            }
+            *at = frame_end;
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// One call of [`Reader::scan`].
+struct Scan<V> {
+    from: Location,
+    until: Location,
+    visit: V,
+}
+
+impl<V: FnMut(RecordHeader, Location, &[u8]) -> ControlFlow<()>> Scan<V> {
+    /// `Err` holds where in the frame a record is malformed.
+    fn records(&mut self, records: &[u8], records_at: Location) -> Result<ControlFlow<()>, usize> {
+        for record in Records::new(records) {
+            let record = record?;
+            let at = Location(records_at.0 + record.payload_at as u64);
+            if at >= self.until {
+                return Ok(ControlFlow::Break(()));
+            }
+            if at >= self.from && (self.visit)(record.header, at, record.payload).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// What a scan finds next.
+enum Stretch {
+    File(Written),
+    Memory(Vec<Arc<FrameBuf>>),
+    NextSegment(Location),
+    /// The frame being built, with a copy of its records: the visitor runs without the lock.
+    Open(Location, Vec<u8>),
+}
+
+fn scan_memory(
+    scan: &mut Scan<impl FnMut(RecordHeader, Location, &[u8]) -> ControlFlow<()>>,
+    frames: &[Arc<FrameBuf>],
+    at: &mut Location,
+) -> ControlFlow<()> {
+    for frame in frames {
+        let records = &frame.bytes[FRAME_HEADER_LEN..FRAME_HEADER_LEN + frame.records_len];
+        let flow = scan.records(records, Location(frame.start.0 + FRAME_HEADER_LEN as u64));
+        flow.expect("records that this program pushed are whole")?;
+        *at = Location(frame.end());
+    }
+    ControlFlow::Continue(())
+}
+
+fn copy_from(frame: &FrameBuf, at: Location, out: &mut [u8]) -> Result<(), Error> {
+    let from = (at.0 - frame.start.0) as usize;
+    let bytes = frame.bytes.get(from..from + out.len()).filter(|_| from >= FRAME_HEADER_LEN);
+    out.copy_from_slice(bytes.ok_or(Error::NoSuchRecord { at, len: out.len() })?);
+    Ok(())
+}

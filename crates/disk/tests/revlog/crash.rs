@@ -1,0 +1,143 @@
+//! Rules 5 and 6: a crash at every operation, then a power cut drawn by a seed, then the log opens with
+//! everything that was synced, in whole frames, and goes on.
+
+use quorate_disk::MemFs;
+use quorate_disk::revlog::{Error, Limits};
+
+use crate::harness::{Batch, Log, Rng, image};
+
+/// A fixed workload; says how many frames the last successful sync covered.
+fn work(fs: &MemFs, seed: u64) -> (Vec<Batch>, u64, Result<(), Error>) {
+    let mut log = match Log::open(fs.clone(), &Limits::tiny()) {
+        Ok(log) => log,
+        Err(error) => return (Vec::new(), 0, Err(error)),
+    };
+    let mut rng = Rng(seed);
+    let mut durable = log.model.len() as u64;
+    for _ in 0..14 {
+        log.random_frame(&mut rng);
+        if rng.below(3) > 0 {
+            let result = log.write_all();
+            durable = durable.max(log.writer.durable().frame);
+            if let Err(error) = result {
+                return (log.model, durable, Err(error));
+            }
+        }
+        if rng.below(4) == 0 {
+            match log.sync() {
+                Ok(reached) => durable = reached.frame,
+                Err(error) => return (log.model, durable, Err(error)),
+            }
+        }
+    }
+    (log.model, durable, Ok(()))
+}
+
+fn reopen(fs: &MemFs, model: &[Batch], durable: u64, context: &str) -> Log {
+    let log = Log::open(fs.clone(), &Limits::tiny()).unwrap_or_else(|error| panic!("{context}: {error}"));
+    assert!(log.model.len() as u64 >= durable, "{context}: {} of {durable} frames", log.model.len());
+    assert!(log.model.len() <= model.len(), "{context}: frames that nobody wrote");
+    assert_eq!(log.model[..], model[..log.model.len()], "{context}: whole frames, unchanged");
+    log.check();
+    log
+}
+
+#[test]
+fn power_cut_at_every_operation() {
+    for seed in 0..12 {
+        let operations = {
+            let fs = MemFs::new();
+            work(&fs, seed).2.unwrap();
+            fs.operations()
+        };
+        for halt in 0..operations {
+            let fs = MemFs::new();
+            fs.halt_after(Some(halt));
+            let (model, durable, result) = work(&fs, seed);
+            assert!(result.is_err(), "seed {seed}, halt {halt}: a failure does not go unnoticed");
+            for cut in 0..3 {
+                let context = format!("seed {seed}, halt {halt}, cut {cut}");
+                let fs = fs.crashed(cut);
+                let mut log = reopen(&fs, &model, durable, &context);
+                // It goes on from there, and a kill (no power cut) loses nothing that was written.
+                let mut rng = Rng(cut);
+                for _ in 0..3 {
+                    log.random_frame(&mut rng);
+                }
+                log.write_all().unwrap();
+                let model = log.model.clone();
+                drop(log);
+                fs.kill();
+                reopen(&fs, &model, model.len() as u64, &context);
+            }
+        }
+    }
+}
+
+/// The cut of a torn tail is itself cut off at every operation.
+#[test]
+fn power_cut_during_repair() {
+    for seed in 0..60 {
+        let fs = MemFs::new();
+        let (model, durable, result) = work(&fs, seed);
+        result.unwrap();
+        let fs = fs.crashed(seed);
+        for halt in 0.. {
+            let fs = fs.copy();
+            fs.halt_after(Some(halt));
+            let whole = Log::open(fs.clone(), &Limits::tiny()).is_ok();
+            let context = format!("seed {seed}, halt {halt}");
+            let log = reopen(&fs.crashed(seed + 1), &model, durable, &context);
+            drop(log);
+            if whole {
+                break;
+            }
+        }
+    }
+}
+
+/// Starting twice changes nothing.
+#[test]
+fn second_start_changes_nothing() {
+    for seed in 0..60 {
+        let fs = MemFs::new();
+        let (model, durable, _) = work(&fs, seed);
+        let fs = fs.crashed(seed);
+        let first = reopen(&fs, &model, durable, "first").model;
+        let before = image(&fs);
+        fs.kill();
+        let second = reopen(&fs, &model, durable, "second").model;
+        assert_eq!(first, second, "seed {seed}");
+        assert_eq!(before, image(&fs), "seed {seed}");
+    }
+}
+
+/// Rule 7: after one failure nothing is tried again, and the failure names file and cause.
+#[test]
+fn failures_stop_the_log() {
+    use quorate_disk::{Fault, FaultFs, Operation};
+    use std::sync::Arc;
+    for operation in [Operation::Sync, Operation::Write, Operation::SyncDir, Operation::Rename] {
+        let memory = MemFs::new();
+        let fs = FaultFs::new(Arc::new(memory.clone()));
+        let mut log = Log::open(fs.clone(), &Limits::tiny()).unwrap();
+        log.push(b"before");
+        if matches!(operation, Operation::Sync | Operation::Write) {
+            log.finish(b"");
+            log.write_all().unwrap();
+            log.push(b"after");
+        }
+        log.finish(b"");
+        fs.add(Fault::once(operation));
+        let failed = log.write_all().and_then(|()| log.sync().map(drop)).unwrap_err();
+        assert!(failed.to_string().contains("member/rev"), "{operation:?}: {failed}");
+        memory.start_trace();
+        let stopped = log.sync().unwrap_err();
+        assert!(matches!(stopped, Error::Stopped { .. }), "{operation:?}: {stopped}");
+        assert!(stopped.to_string().contains(&failed.to_string()), "{operation:?}: {stopped}");
+        log.push(b"more");
+        log.finish(b"");
+        assert!(matches!(log.write_all(), Err(Error::Stopped { .. })), "{operation:?}");
+        assert_eq!(memory.take_trace(), "", "{operation:?}: nothing was tried again");
+    }
+}

@@ -1,0 +1,11 @@
+//! The revision log at its boundary: transcripts, crashes, flipped bytes, old files, threads, random runs.
+
+mod concurrent;
+mod crash;
+mod flips;
+mod fuzz;
+mod golden;
+mod harness;
+mod random;
+mod room;
+mod transcript;
