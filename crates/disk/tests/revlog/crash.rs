@@ -96,6 +96,27 @@ fn power_cut_during_repair() {
     }
 }
 
+/// A killed process leaves frames that no sync covered; the next start makes them durable before it writes a
+/// frame that vouches for them, or a power cut would look like damage.
+#[test]
+fn kill_then_power_cut() {
+    for seed in 0..200 {
+        let fs = MemFs::new();
+        let (_, _, result) = work(&fs, seed);
+        result.unwrap();
+        fs.kill();
+        let mut log = Log::open(fs.clone(), &Limits::tiny()).unwrap();
+        let durable = log.model.len() as u64;
+        let mut rng = Rng(seed);
+        for _ in 0..2 {
+            log.push(&rng.bytes(10));
+            log.finish(b"");
+        }
+        log.write_all().unwrap();
+        reopen(&fs.crashed(seed), &log.model, durable, &format!("seed {seed}"));
+    }
+}
+
 /// Starting twice changes nothing.
 #[test]
 fn second_start_changes_nothing() {

@@ -1,0 +1,124 @@
+//! What opening reports and refuses.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use quorate_disk::revlog::{self, Applied, Error, Limits, Location, RecordHeader, Replay, ReplayError};
+use quorate_disk::{Fs, MemFs};
+
+use crate::harness::{DIR, LOG_ID, Log, Rng, image, open};
+
+#[test]
+fn an_empty_log() {
+    let fs = MemFs::new();
+    let shared: Arc<dyn Fs> = Arc::new(fs.clone());
+    let (opened, seen) = open(&shared, &Limits::tiny()).unwrap();
+    assert!(opened.is_empty() && seen.batches.is_empty());
+    assert_eq!(opened.applied(), Applied::default());
+    opened.require_applied(0).unwrap();
+    let error = opened.require_applied(1).unwrap_err().to_string();
+    assert!(error.contains(DIR), "{error}");
+    assert_eq!(image(&fs), [], "opening writes nothing");
+}
+
+#[test]
+fn progress_reaches_its_total() {
+    let fs = MemFs::new();
+    let mut log = Log::open(fs.clone(), &Limits::tiny()).unwrap();
+    let mut rng = Rng(3);
+    for _ in 0..40 {
+        log.random_frame(&mut rng);
+    }
+    log.write_all().unwrap();
+    let shared: Arc<dyn Fs> = Arc::new(fs.clone());
+    let (_, seen) = open(&shared, &Limits::tiny()).unwrap();
+    let total: u64 = image(&fs)
+        .iter()
+        .filter(|(path, _)| path.extension().is_some_and(|extension| extension == "seg"))
+        .map(|(_, bytes)| bytes.len() as u64)
+        .sum();
+    assert!(seen.progress.len() > 10);
+    assert!(seen.progress.is_sorted(), "{:?}", seen.progress);
+    assert!(seen.progress.iter().all(|step| step.1 == total));
+    assert_eq!(seen.progress.last(), Some(&(total, total)));
+}
+
+struct Refuse {
+    record: Option<i64>,
+    applied: Option<u64>,
+}
+
+impl Replay for Refuse {
+    fn record(&mut self, header: RecordHeader, _: Location, _: &[u8]) -> Result<(), ReplayError> {
+        if self.record == Some(header.main) { Err("no such kind".into()) } else { Ok(()) }
+    }
+
+    fn frame(&mut self, applied: Applied, _: &[u8], _: bool) -> Result<(), ReplayError> {
+        if self.applied == Some(applied.index) { Err("no such state".into()) } else { Ok(()) }
+    }
+}
+
+/// The owner of the payloads may refuse what it does not understand; the place is named.
+#[test]
+fn replay_refuses() {
+    let fs = MemFs::new();
+    let mut log = Log::open(fs.clone(), &Limits::tiny()).unwrap();
+    log.push(b"one");
+    log.finish(b"");
+    let at = log.push(b"two");
+    log.finish(b"");
+    log.write_all().unwrap();
+    let before = image(&fs);
+    let refusal = |mut refuse: Refuse| {
+        let shared: Arc<dyn Fs> = Arc::new(fs.clone());
+        match revlog::open(shared, Path::new(DIR), Limits::tiny(), LOG_ID, &mut refuse) {
+            Err(error @ Error::Replay { .. }) => error.to_string(),
+            other => panic!("{:?}", other.map(drop)),
+        }
+    };
+    let error = refusal(Refuse { record: Some(3), applied: None });
+    assert_eq!(error, format!("member/rev/00000001.seg at offset {}: no such kind", at.offset()));
+    let error = refusal(Refuse { record: None, applied: Some(4) });
+    assert_eq!(error, "member/rev/00000001.seg at offset 160: no such state");
+    assert_eq!(before, image(&fs));
+}
+
+/// A format that this version does not know is refused by name, not taken for damage.
+#[test]
+fn later_formats_are_refused() {
+    for (field, what) in [(8, "format version 2, this program reads 1"), (12, "segment kind 1")] {
+        let fs = MemFs::new();
+        let mut log = Log::open(fs.clone(), &Limits::tiny()).unwrap();
+        log.finish(b"");
+        log.write_all().unwrap();
+        let path = "member/rev/00000001.seg";
+        let mut bytes = fs.read(path).unwrap();
+        bytes[field] += 1;
+        let crc = crc32c::crc32c(&bytes[..60]);
+        bytes[60..64].copy_from_slice(&crc.to_le_bytes());
+        fs.put(path, &bytes).unwrap();
+        let shared: Arc<dyn Fs> = Arc::new(fs.clone());
+        let error = open(&shared, &Limits::tiny()).map(drop).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+        assert_eq!(error.to_string(), format!("{path}: offset {field}: {what}"));
+    }
+}
+
+/// The caller ends its batch when the frame is long enough, and sees what the writer still has to do.
+#[test]
+fn the_builder_says_when_a_frame_is_full() {
+    let fs = MemFs::new();
+    let mut log = Log::open(fs, &Limits::tiny()).unwrap();
+    assert!(!log.builder.is_full());
+    log.push(&[1; 200]);
+    assert!(log.builder.is_full());
+    assert_eq!(log.builder.records(), 1);
+    log.finish(b"");
+    assert!(!log.builder.is_full());
+    assert_eq!(log.builder.records(), 0);
+    assert_eq!(log.builder.unwritten_bytes(), 296);
+    assert_eq!(log.reader.unwritten_bytes(), 296);
+    log.write_all().unwrap();
+    assert_eq!(log.builder.unwritten_bytes(), 0);
+    assert_eq!(log.reader.written_bytes(), 64 + 296);
+}
