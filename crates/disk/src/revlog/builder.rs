@@ -15,6 +15,8 @@ pub struct FrameBuilder {
     shared: Arc<Shared>,
     limits: Limits,
     next: NextFrame,
+    /// What the frame before this one reached.
+    applied: Applied,
     record_count: u32,
     /// A record did not fit the segment's 4 GiB: the frame can't be finished.
     overflow: bool,
@@ -77,8 +79,13 @@ impl Frame {
 }
 
 impl FrameBuilder {
-    pub(super) fn new(shared: Arc<Shared>, limits: Limits, next: NextFrame) -> FrameBuilder {
-        FrameBuilder { shared, limits, next, record_count: 0, overflow: false }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        limits: Limits,
+        next: NextFrame,
+        applied: Applied,
+    ) -> FrameBuilder {
+        FrameBuilder { shared, limits, next, applied, record_count: 0, overflow: false }
     }
 
     /// Whether the frame being built is its segment's first. Its state must then be the whole small state
@@ -127,7 +134,13 @@ impl FrameBuilder {
     ///
     /// # Errors
     /// [`Error::FrameTooLarge`] if the frame runs past 4 GiB of its segment; the log can't go on then.
+    ///
+    /// # Panics
+    /// If `applied` is behind what the frame before it reached, in index or term.
     pub fn finish(&mut self, applied: Applied, state: &[u8], wal_durable: u64) -> Result<Frame, Error> {
+        let last = self.applied;
+        assert!(applied.index >= last.index, "applied index {} after {}", applied.index, last.index);
+        assert!(applied.term >= last.term, "applied term {} after {}", applied.term, last.term);
         // Readers may use the open frame meanwhile; only this thread changes it.
         let (records_crc, records_len) = {
             let open = self.shared.open();
@@ -175,6 +188,7 @@ impl FrameBuilder {
         drop(open);
 
         self.next = following;
+        self.applied = applied;
         self.record_count = 0;
         Ok(Frame { buf, applied })
     }

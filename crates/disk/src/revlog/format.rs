@@ -237,6 +237,16 @@ pub(super) struct FrameScan<'a> {
     window_at: u64,
 }
 
+/// What lies behind the last frame that verifies.
+pub(super) enum Rest {
+    /// Nothing was ever written there.
+    Zero,
+    /// Bytes that no frame vouches for.
+    Unvouched,
+    /// A frame at this offset says that what should be there was durable.
+    Vouched { by: u64 },
+}
+
 /// A whole and verified frame.
 pub(super) struct FrameView<'a> {
     pub header: FrameHeader,
@@ -280,46 +290,38 @@ impl<'a> FrameScan<'a> {
         Ok(Ok(header))
     }
 
-    /// The first frame at or after `from` that is whole, numbered `number_min` or above, and vouches that
-    /// frame `durable_min` was durable.
-    pub fn find_voucher(&mut self, from: u64, number_min: u64, durable_min: u64) -> io::Result<Option<u64>> {
+    /// What follows from `from` on, where frame `number` should be and is not. Stops at the first whole frame
+    /// that vouches for `number`, that is a later one which was written when `number` was known durable.
+    pub fn survey(&mut self, from: u64, number: u64) -> io::Result<Rest> {
+        let mut rest = Rest::Zero;
         let mut at = from;
-        while at + FRAME_HEADER_LEN as u64 <= self.end {
-            let log_id = self.log_id;
-            let rest = (self.end - at).min(self.chunk_bytes.max(FRAME_HEADER_LEN) as u64);
-            let Some(bytes) = self.bytes(at, rest)? else { return Ok(None) };
+        while at < self.end {
+            let (log_id, len) = (self.log_id, (self.end - at).min(self.chunk_bytes as u64));
+            let Some(bytes) = self.bytes(at, len)? else { break };
+            if is_zero(bytes) {
+                at += len;
+                continue;
+            }
+            rest = Rest::Unvouched;
             // A candidate's first eight bytes are the log's id, which nobody outside knows.
             let hit = bytes
                 .chunks_exact(FRAME_ALIGN as usize)
                 .position(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")) == log_id);
             let Some(hit) = hit else {
-                at += (rest / FRAME_ALIGN).max(1) * FRAME_ALIGN;
+                at += len;
                 continue;
             };
             at += hit as u64 * FRAME_ALIGN;
             if let Ok(header) = self.header(at)?
-                && header.number >= number_min
-                && header.log_durable >= durable_min
+                && header.number > number
+                && header.log_durable >= number
                 && self.body(at, &header)?.is_some()
             {
-                return Ok(Some(at));
+                return Ok(Rest::Vouched { by: at });
             }
             at += FRAME_ALIGN;
         }
-        Ok(None)
-    }
-
-    /// Whether every byte from `from` to the end is zero.
-    pub fn is_zero_from(&mut self, from: u64) -> io::Result<bool> {
-        let mut at = from;
-        while at < self.end {
-            let len = (self.end - at).min(self.chunk_bytes as u64);
-            match self.bytes(at, len)? {
-                Some(bytes) if bytes.iter().all(|byte| *byte == 0) => at += len,
-                _ => return Ok(false),
-            }
-        }
-        Ok(true)
+        Ok(rest)
     }
 
     fn body(&mut self, at: u64, header: &FrameHeader) -> io::Result<Option<&[u8]>> {
@@ -347,6 +349,12 @@ impl<'a> FrameScan<'a> {
         let from = (at - self.window_at) as usize;
         Ok(Some(&self.window[from..from + len as usize]))
     }
+}
+
+/// As fast as memory is read: a newest segment is mostly zeros, allocated ahead.
+fn is_zero(bytes: &[u8]) -> bool {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    bytes.chunks(ZEROS.len()).all(|chunk| chunk == &ZEROS[..chunk.len()])
 }
 
 fn put_u32(out: &mut [u8], at: usize, value: u32) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::fs::{Access, File, Fs};
 
 use super::builder::NextFrame;
-use super::format::{FRAME_HEADER_LEN, FrameScan, FrameView, HeaderFault, RecordHeader, Records};
+use super::format::{FRAME_HEADER_LEN, FrameScan, FrameView, HeaderFault, RecordHeader, Records, Rest};
 use super::format::{SEGMENT_HEADER_LEN, SegmentHeader};
 use super::parse_segment_name;
 use super::tail::{OpenFrame, Segment, Shared, Written};
@@ -203,7 +203,11 @@ impl Opened {
             self.last,
             &self.leftovers,
         )?;
-        Ok((FrameBuilder::new(shared.clone(), self.limits, next), writer, Reader::new(shared)))
+        Ok((
+            FrameBuilder::new(shared.clone(), self.limits, next, self.last.applied),
+            writer,
+            Reader::new(shared),
+        ))
     }
 
     /// Opens the newest segment for writing, with zeros from its last frame on. What was read may have been
@@ -391,13 +395,12 @@ fn find_torn(
     number: u64,
     what: &str,
 ) -> Result<Option<Torn>, Error> {
-    let read = || Error::io("read", &file.path);
-    if let Some(voucher) = scan.find_voucher(at, number, number).map_err(read())? {
-        let what = format!("{what}, and the frame at offset {voucher} says that it was durable");
-        return Err(Error::Damaged { file: file.path.clone(), offset: at, what });
+    match scan.survey(at, number).map_err(Error::io("read", &file.path))? {
+        Rest::Zero => Ok(None),
+        Rest::Unvouched => Ok(Some(Torn { file: file.path.clone(), offset: at, what: what.to_owned() })),
+        Rest::Vouched { by } => {
+            let what = format!("{what}, and the frame at offset {by} says that it was durable");
+            Err(Error::Damaged { file: file.path.clone(), offset: at, what })
+        }
     }
-    if scan.is_zero_from(at).map_err(read())? {
-        return Ok(None);
-    }
-    Ok(Some(Torn { file: file.path.clone(), offset: at, what: what.to_owned() }))
 }

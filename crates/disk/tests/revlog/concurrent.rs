@@ -7,8 +7,8 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, RwLock};
 use std::thread;
 
-use quorate_disk::revlog::{Applied, Frame, Limits, Location, RecordHeader};
-use quorate_disk::{Fs, MemFs, RealFs};
+use disk::revlog::{Applied, Frame, Limits, Location, RecordHeader};
+use disk::{Fs, MemFs, RealFs};
 
 use crate::harness::{DIR, Rng, open_in, scan};
 

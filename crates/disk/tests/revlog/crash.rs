@@ -1,8 +1,8 @@
 //! Rules 5 and 6: a crash at every operation, then a power cut drawn by a seed, then the log opens with
 //! everything that was synced, in whole frames, and goes on.
 
-use quorate_disk::MemFs;
-use quorate_disk::revlog::{Error, Limits};
+use disk::MemFs;
+use disk::revlog::{Error, Limits};
 
 use crate::harness::{Batch, Log, Rng, image};
 
@@ -117,6 +117,32 @@ fn kill_then_power_cut() {
     }
 }
 
+/// What lay behind a torn frame never comes back, not even where new frames end exactly before it.
+#[test]
+fn cut_frames_stay_gone() {
+    let fs = MemFs::new();
+    let mut log = Log::open(fs.clone(), &Limits::tiny()).unwrap();
+    for number in 1..=4 {
+        log.push(&[number; 100]);
+        log.finish(b"");
+    }
+    log.write_all().unwrap();
+    drop(log);
+    fs.kill();
+    let second = 64 + 200;
+    fs.flip("member/rev/00000001.seg", second + 150, 1).unwrap();
+    let mut log = Log::open(fs.clone(), &Limits::tiny()).unwrap();
+    assert_eq!(log.model.len(), 1);
+    log.push(&[5; 100]);
+    log.finish(b"");
+    log.write_all().unwrap();
+    log.sync().unwrap();
+    let model = log.model.clone();
+    drop(log);
+    fs.kill();
+    reopen(&fs, &model, 2, "after the cut");
+}
+
 /// Starting twice changes nothing.
 #[test]
 fn second_start_changes_nothing() {
@@ -136,7 +162,7 @@ fn second_start_changes_nothing() {
 /// Rule 7: after one failure nothing is tried again, and the failure names file and cause.
 #[test]
 fn failures_stop_the_log() {
-    use quorate_disk::{Fault, FaultFs, Operation};
+    use disk::{Fault, FaultFs, Operation};
     use std::sync::Arc;
     for operation in [Operation::Sync, Operation::Write, Operation::SyncDir, Operation::Rename] {
         let memory = MemFs::new();

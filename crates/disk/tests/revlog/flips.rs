@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use quorate_disk::revlog::{Error, Limits};
-use quorate_disk::{Fs, MemFs};
+use disk::revlog::{Error, Limits};
+use disk::{Fs, MemFs};
 
 use crate::harness::{Log, Rng, image, open};
 

@@ -1,7 +1,7 @@
 //! Feeds the fuzz target seeded inputs; `REVLOG_FUZZ_SEEDS=from..to` chooses them.
 
-use quorate_disk::MemFs;
-use quorate_disk::revlog::{Limits, fuzz_revlog};
+use disk::MemFs;
+use disk::revlog::{Limits, fuzz_revlog};
 
 use crate::harness::{Log, Rng};
 

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use quorate_disk::revlog::{Applied, Limits, Location};
-use quorate_disk::{Fs, MemFs};
+use disk::revlog::{Applied, Limits, Location};
+use disk::{Fs, MemFs};
 
 use crate::harness::{Log, open};
 

@@ -5,11 +5,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use quorate_disk::revlog::{
+use disk::revlog::{
     self, Applied, Durable, Error, Frame, FrameBuilder, Limits, Location, Opened, Reader, RecordHeader,
     Replay, ReplayError, Writer,
 };
-use quorate_disk::{Fs, MemFs};
+use disk::{Fs, MemFs};
 
 pub const DIR: &str = "member/rev";
 pub const LOG_ID: u64 = 0x5eed_1dea_0bad_cafe;

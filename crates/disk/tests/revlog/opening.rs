@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use quorate_disk::revlog::{self, Applied, Error, Limits, Location, RecordHeader, Replay, ReplayError};
-use quorate_disk::{Fs, MemFs};
+use disk::revlog::{self, Applied, Error, Limits, Location, RecordHeader, Replay, ReplayError};
+use disk::{Fs, MemFs};
 
 use crate::harness::{DIR, LOG_ID, Log, Rng, image, open};
 
@@ -121,4 +121,17 @@ fn the_builder_says_when_a_frame_is_full() {
     log.write_all().unwrap();
     assert_eq!(log.builder.unwritten_bytes(), 0);
     assert_eq!(log.reader.written_bytes(), 64 + 296);
+}
+
+/// A frame that a later start would refuse is never built: rule 8, the applied index only grows.
+#[test]
+#[should_panic(expected = "applied index 1 after 2")]
+fn applied_never_steps_back() {
+    let fs = MemFs::new();
+    let mut log = Log::open(fs.clone(), &Limits::tiny()).unwrap();
+    log.finish(b"");
+    log.write_all().unwrap();
+    fs.kill();
+    let mut log = Log::open(fs, &Limits::tiny()).unwrap();
+    let _ = log.builder.finish(Applied { index: 1, term: 1 }, b"", 1);
 }

@@ -1,8 +1,8 @@
 //! Random runs against the model: pushes, batches, late writes, syncs, kills; after each step every read and
 //! scan agrees.
 
-use quorate_disk::MemFs;
-use quorate_disk::revlog::{Error, Limits, Location};
+use disk::MemFs;
+use disk::revlog::{Error, Limits, Location};
 
 use crate::harness::{Log, Rng, scan};
 

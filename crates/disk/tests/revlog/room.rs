@@ -1,7 +1,7 @@
 //! Rule 7: a full disk is seen while there is still room, and goes away again.
 
-use quorate_disk::MemFs;
-use quorate_disk::revlog::Limits;
+use disk::MemFs;
+use disk::revlog::Limits;
 
 use crate::harness::Log;
 

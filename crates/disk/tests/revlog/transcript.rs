@@ -1,6 +1,6 @@
+use disk::MemFs;
+use disk::revlog::Limits;
 use expect_test::expect;
-use quorate_disk::MemFs;
-use quorate_disk::revlog::Limits;
 
 use crate::harness::Log;
 
