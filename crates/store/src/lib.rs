@@ -5,8 +5,19 @@
 //! keeps [`Location`]s.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 mod answer;
+mod apply;
+mod encoding;
+mod membership;
+mod mvcc;
 mod record;
+pub mod request;
+mod store;
 
 pub use answer::Answer;
+pub use apply::{Fatal, fuzz_apply};
+pub use membership::{ConfChangeOutcome, Member, Membership};
+pub use mvcc::{KvHash, ReadFailure, ReadMode};
 pub use record::{Location, ReadError, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision};
+pub use store::{Applied, Reader, RestoreError, Settings, Store};

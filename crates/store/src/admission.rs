@@ -1,0 +1,236 @@
+//! What is checked of a request before it is proposed or read, from the request alone.
+//!
+//! Pure functions for the threads that serve connections. They check what etcd's gRPC layer does, in its order;
+//! what depends on the state is checked when the entry is applied.
+
+use std::collections::BTreeSet;
+
+use wire::etcdserverpb::range_request::{SortOrder, SortTarget};
+use wire::{ApiError, RequestLimits, Status};
+
+use crate::encoding::{put_length, put_varint, varint_len};
+use crate::mvcc::{Span, SpanSet};
+use crate::request::{DeleteRange, Op, Put, Range, Txn, TxnNode};
+
+/// Checks a range.
+pub fn check_range(range: &Range<'_>) -> Result<(), Status> {
+    Ok(range_error(range)?)
+}
+
+/// Checks a put. Leases are a later issue's: a put that names or keeps one gets `Unimplemented`.
+pub fn check_put(put: &Put<'_>) -> Result<(), Status> {
+    put_error(put)?;
+    lease_not_yet(put)
+}
+
+/// Checks a delete.
+pub fn check_delete_range(delete: &DeleteRange<'_>) -> Result<(), Status> {
+    Ok(delete_error(delete)?)
+}
+
+/// Checks a transaction and everything in it: the number of operations, each operation by itself, keys that would
+/// be changed twice. Leases as in [`check_put`].
+pub fn check_txn(txn: &Txn<'_>, limits: &RequestLimits) -> Result<(), Status> {
+    ops_error(txn, limits.txn_ops_max as usize)?;
+    overlap_error(txn)?;
+    for op in &txn.ops {
+        if let Op::Put(put) = op {
+            lease_not_yet(put)?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks the length of an encoded proposal.
+pub fn check_size(proposal: &[u8], limits: &RequestLimits) -> Result<(), Status> {
+    if proposal.len() > limits.request_bytes_max as usize {
+        return Err(ApiError::RequestTooLarge.into());
+    }
+    Ok(())
+}
+
+/// Encodes an `InternalRaftRequest` around an encoded `PutRequest`. The id is not 0.
+pub fn encode_put(id: u64, request: &[u8]) -> Vec<u8> {
+    encode(id, 4, request)
+}
+
+/// Encodes an `InternalRaftRequest` around an encoded `DeleteRangeRequest`. The id is not 0.
+pub fn encode_delete_range(id: u64, request: &[u8]) -> Vec<u8> {
+    encode(id, 5, request)
+}
+
+/// Encodes an `InternalRaftRequest` around an encoded `TxnRequest`. The id is not 0.
+pub fn encode_txn(id: u64, request: &[u8]) -> Vec<u8> {
+    encode(id, 6, request)
+}
+
+/// Encodes an `InternalRaftRequest` that sets the cluster's version, as `3.7.0`. The id is not 0.
+pub fn encode_cluster_version_set(id: u64, version: &str) -> Vec<u8> {
+    let set = wire::membershippb::ClusterVersionSetRequest { ver: version.to_owned() };
+    encode(id, 1300, &prost::Message::encode_to_vec(&set))
+}
+
+/// Encodes an `InternalRaftRequest` by which a member says its name and client URLs. The id is not 0.
+pub fn encode_member_attributes(id: u64, member_id: u64, name: &str, client_urls: &[String]) -> Vec<u8> {
+    let set = wire::membershippb::ClusterMemberAttrSetRequest {
+        member_id,
+        member_attributes: Some(wire::membershippb::Attributes {
+            name: name.to_owned(),
+            client_urls: client_urls.to_vec(),
+        }),
+    };
+    encode(id, 1301, &prost::Message::encode_to_vec(&set))
+}
+
+/// `request` as field `field`, then the header with the id (rule 20).
+fn encode(id: u64, field: u32, request: &[u8]) -> Vec<u8> {
+    const HEADER: u32 = 100;
+    assert_ne!(id, 0, "a request without an id cannot be answered");
+    let header_len = 1 + varint_len(id);
+    let mut out = Vec::with_capacity(request.len() + header_len + 12);
+    put_length(&mut out, field, request.len());
+    out.extend_from_slice(request);
+    put_length(&mut out, HEADER, header_len);
+    put_varint(&mut out, 1 << 3);
+    put_varint(&mut out, id);
+    out
+}
+
+fn range_error(range: &Range<'_>) -> Result<(), ApiError> {
+    if range.key.is_empty() {
+        Err(ApiError::EmptyKey)
+    } else if SortOrder::try_from(range.sort_order).is_err()
+        || SortTarget::try_from(range.sort_target).is_err()
+    {
+        Err(ApiError::InvalidSortOption)
+    } else {
+        Ok(())
+    }
+}
+
+fn put_error(put: &Put<'_>) -> Result<(), ApiError> {
+    if put.key.is_empty() {
+        Err(ApiError::EmptyKey)
+    } else if put.ignore_value && !put.value.is_empty() {
+        Err(ApiError::ValueProvided)
+    } else if put.ignore_lease && put.lease != 0 {
+        Err(ApiError::LeaseProvided)
+    } else {
+        Ok(())
+    }
+}
+
+fn delete_error(delete: &DeleteRange<'_>) -> Result<(), ApiError> {
+    if delete.key.is_empty() { Err(ApiError::EmptyKey) } else { Ok(()) }
+}
+
+fn lease_not_yet(put: &Put<'_>) -> Result<(), Status> {
+    if put.lease != 0 {
+        return Err(Status::not_yet("the lease of a put"));
+    }
+    if put.ignore_lease {
+        return Err(Status::not_yet("ignore_lease"));
+    }
+    Ok(())
+}
+
+/// Checks the numbers of operations and each one by itself, in the order in which they stand.
+fn ops_error(txn: &Txn<'_>, txn_ops_max: usize) -> Result<(), ApiError> {
+    // What is still to be looked at, the next one last.
+    let mut pending = Vec::new();
+    open_node(txn, 0, txn_ops_max, &mut pending)?;
+    while let Some((op, left)) = pending.pop() {
+        match &txn.ops[op] {
+            Op::Empty => return Err(ApiError::KeyNotFound),
+            Op::Range(range) => range_error(range)?,
+            Op::Put(put) => put_error(put)?,
+            Op::DeleteRange(delete) => delete_error(delete)?,
+            Op::Txn(node) => open_node(txn, *node, left, &mut pending)?,
+        }
+    }
+    Ok(())
+}
+
+/// Checks a transaction's own lists. What its longest one leaves of `left` is for each one within.
+fn open_node(
+    txn: &Txn<'_>,
+    node: usize,
+    left: usize,
+    pending: &mut Vec<(usize, usize)>,
+) -> Result<(), ApiError> {
+    let TxnNode { compares, success, failure } = &txn.nodes[node];
+    let longest = compares.len().max(success.len()).max(failure.len());
+    let Some(left) = left.checked_sub(longest) else { return Err(ApiError::TooManyOps) };
+    if txn.compares[compares.clone()].iter().any(|compare| compare.key.is_empty()) {
+        return Err(ApiError::EmptyKey);
+    }
+    pending.extend(success.clone().chain(failure.clone()).rev().map(|op| (op, left)));
+    Ok(())
+}
+
+/// The keys that one branch puts, and the spans that it deletes.
+#[derive(Default)]
+struct Changes<'a> {
+    puts: BTreeSet<&'a [u8]>,
+    deletes: SpanSet,
+}
+
+/// Refuses two puts of one key, and a put in a deleted span, where they could both run; with etcd's quirks (deletes
+/// within count only for what comes later on the level above; an open-ended delete is taken literally and covers
+/// nothing; behaviours.md, "Txn").
+fn overlap_error(txn: &Txn<'_>) -> Result<(), ApiError> {
+    let is_plain = |op: &Op<'_>| !matches!(op, Op::DeleteRange(_) | Op::Txn(_));
+    if txn.ops.len() < 2 && txn.ops.iter().all(is_plain) {
+        return Ok(());
+    }
+    // Children stand behind their parents: backwards, each is done before it is asked for.
+    let mut changes: Vec<Option<Changes<'_>>> = txn.nodes.iter().map(|_| None).collect();
+    for (place, node) in txn.nodes.iter().enumerate().rev() {
+        let mut then = branch_changes(&txn.ops[node.success.clone()], &mut changes)?;
+        let other = branch_changes(&txn.ops[node.failure.clone()], &mut changes)?;
+        // Only one of the branches runs, so they may put the same key.
+        then.deletes.absorb(other.deletes);
+        absorb_keys(&mut then.puts, other.puts);
+        changes[place] = Some(then);
+    }
+    Ok(())
+}
+
+fn branch_changes<'a>(ops: &[Op<'a>], within: &mut [Option<Changes<'a>>]) -> Result<Changes<'a>, ApiError> {
+    let mut branch = Changes::default();
+    for op in ops {
+        if let Op::DeleteRange(delete) = op {
+            branch.deletes.insert(Span::literal(delete.key, delete.range_end));
+        }
+    }
+    for op in ops {
+        if let Op::Txn(node) = op {
+            let inner = within[*node].take().unwrap_or_default();
+            if shares_a_key(&branch.puts, &inner.puts) || branch.deletes.contains_any_of(&inner.puts) {
+                return Err(ApiError::DuplicateKey);
+            }
+            absorb_keys(&mut branch.puts, inner.puts);
+            branch.deletes.absorb(inner.deletes);
+        }
+    }
+    for op in ops {
+        if let Op::Put(put) = op
+            && (branch.deletes.contains(put.key) || !branch.puts.insert(put.key))
+        {
+            return Err(ApiError::DuplicateKey);
+        }
+    }
+    Ok(branch)
+}
+
+fn absorb_keys<'a>(keys: &mut BTreeSet<&'a [u8]>, mut other: BTreeSet<&'a [u8]>) {
+    if other.len() > keys.len() {
+        std::mem::swap(keys, &mut other);
+    }
+    keys.extend(other);
+}
+
+fn shares_a_key(a: &BTreeSet<&[u8]>, b: &BTreeSet<&[u8]>) -> bool {
+    let (few, many) = if a.len() < b.len() { (a, b) } else { (b, a) };
+    few.iter().any(|key| many.contains(key))
+}

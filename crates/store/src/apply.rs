@@ -1,0 +1,234 @@
+//! Applying entries: one replicated request to its effect and its answer.
+//!
+//! The hot request, a put, is decoded in place; everything rare goes through prost.
+
+use prost::Message as _;
+use wire::etcdserverpb::InternalRaftRequest;
+use wire::etcdserverpb::alarm_request::AlarmAction;
+use wire::membershippb;
+
+use crate::encoding::{Field, Fields};
+use crate::record::ReadError;
+use crate::request::{DecodeError, DeleteRange, Put, Range, Txn, canonical_txn};
+
+/// Why this member cannot go on (rules 7 and 20). Nothing of the batch with the entry may become durable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fatal {
+    /// The entry's data is no `InternalRaftRequest`.
+    #[error("an entry cannot be decoded: {0}")]
+    Undecodable(String),
+    /// The request has no id to answer it by; Go's etcd ends there too.
+    #[error("a request without a header")]
+    NoHeader,
+    /// The request is of a kind that nobody knows: it comes from a newer version.
+    #[error("a request of an unknown kind")]
+    UnknownRequest,
+    /// The request is of a kind that this version cannot apply yet.
+    #[error("a request that this version cannot apply: {0}")]
+    UnsupportedRequest(&'static str),
+    /// The request is one that Go's etcd would end on.
+    #[error("an invalid request: {0}")]
+    InvalidRequest(&'static str),
+    /// The configuration change has an unknown type.
+    #[error("a configuration change of unknown type {0}")]
+    UnknownConfChange(i32),
+    /// The configuration change cannot be understood.
+    #[error("an invalid configuration change: {0}")]
+    InvalidConfChange(String),
+    /// A record that the request needs cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl From<DecodeError> for Fatal {
+    fn from(error: DecodeError) -> Self {
+        Fatal::Undecodable(error.to_string())
+    }
+}
+
+/// One replicated request.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub id: u64,
+    pub kind: Kind<'a>,
+}
+
+/// What a replicated request asks for.
+#[derive(Debug)]
+pub(crate) enum Kind<'a> {
+    Range(Range<'a>),
+    Put(Put<'a>),
+    DeleteRange(DeleteRange<'a>),
+    Txn(Txn<'a>),
+    ClusterVersionSet(membershippb::ClusterVersionSetRequest),
+    ClusterMemberAttrSet(membershippb::ClusterMemberAttrSetRequest),
+    DowngradeVersionTest,
+    AlarmGet,
+}
+
+/// Decodes an entry's data and hands the request to `then`.
+pub(crate) fn with_request<T>(
+    data: &[u8],
+    then: impl FnOnce(Request<'_>) -> Result<T, Fatal>,
+) -> Result<T, Fatal> {
+    if let Some(envelope) = Envelope::of(data)? {
+        return envelope.with_request(then);
+    }
+    // Parts in several pieces, or a rare kind: prost joins and decodes.
+    let message = InternalRaftRequest::decode(data).map_err(|error| Fatal::Undecodable(error.to_string()))?;
+    let id = match (message.id, &message.header) {
+        (0, None) => return Err(Fatal::NoHeader),
+        (0, Some(header)) => header.id,
+        (id, _) => id,
+    };
+    if let Some(kind) = rare_kind(&message)? {
+        return then(Request { id, kind });
+    }
+    let (number, body) = if let Some(range) = message.range {
+        (3, range.encode_to_vec())
+    } else if let Some(put) = message.put {
+        (4, put.encode_to_vec())
+    } else if let Some(delete) = message.delete_range {
+        (5, delete.encode_to_vec())
+    } else if let Some(txn) = message.txn {
+        (6, txn.encode_to_vec())
+    } else {
+        return Err(Fatal::UnknownRequest);
+    };
+    Envelope { id, number, body: &body }.with_request(then)
+}
+
+/// A request of the key-value service in its plainest form: an id, and one request in one piece.
+struct Envelope<'a> {
+    id: u64,
+    /// The request's field number in `InternalRaftRequest`.
+    number: u32,
+    body: &'a [u8],
+}
+
+impl<'a> Envelope<'a> {
+    /// `None` if there is anything else in it.
+    fn of(data: &'a [u8]) -> Result<Option<Self>, Fatal> {
+        let mut fields = Fields::new(data);
+        let (mut id, mut header_id, mut request) = (0, None, None);
+        while let Some(field) = fields.next()? {
+            match field {
+                (1, Field::Number(n)) => id = n,
+                (100, Field::Bytes(header)) if header_id.is_none() => header_id = Some(id_of(header)?),
+                (number @ 3..=6, Field::Bytes(body)) if request.is_none() => request = Some((number, body)),
+                _ => return Ok(None),
+            }
+        }
+        let Some((number, body)) = request else { return Ok(None) };
+        let id = match (id, header_id) {
+            (0, None) => return Err(Fatal::NoHeader),
+            (0, Some(id)) | (id, _) => id,
+        };
+        Ok(Some(Envelope { id, number, body }))
+    }
+
+    fn with_request<T>(&self, then: impl FnOnce(Request<'_>) -> Result<T, Fatal>) -> Result<T, Fatal> {
+        let (id, body) = (self.id, self.body);
+        let kind = match self.number {
+            3 => Kind::Range(Range::decode(body)?),
+            4 => Kind::Put(Put::decode(body)?),
+            5 => Kind::DeleteRange(DeleteRange::decode(body)?),
+            _ => match Txn::decode(body) {
+                Err(DecodeError::Repeated) => {
+                    let canonical = canonical_txn(body)?;
+                    return then(Request { id, kind: Kind::Txn(Txn::decode(&canonical)?) });
+                }
+                txn => Kind::Txn(txn?),
+            },
+        };
+        then(Request { id, kind })
+    }
+}
+
+/// The id in a `RequestHeader`.
+fn id_of(header: &[u8]) -> Result<u64, Fatal> {
+    let mut fields = Fields::new(header);
+    let mut id = 0;
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Field::Number(n)) => id = n,
+            // Nothing here looks at the user yet, but an entry that Go cannot decode must not be applied.
+            (2, Field::Bytes(name)) => {
+                std::str::from_utf8(name).map_err(|error| Fatal::Undecodable(error.to_string()))?;
+            }
+            _ => {}
+        }
+    }
+    Ok(id)
+}
+
+/// The requests beside those of the key-value service, in the order in which Go's etcd looks for them.
+fn rare_kind(message: &InternalRaftRequest) -> Result<Option<Kind<'static>>, Fatal> {
+    if let Some(set) = &message.cluster_version_set {
+        return Ok(Some(Kind::ClusterVersionSet(set.clone())));
+    }
+    if let Some(set) = &message.cluster_member_attr_set {
+        return Ok(Some(Kind::ClusterMemberAttrSet(set.clone())));
+    }
+    if message.downgrade_info_set.is_some() {
+        return Err(Fatal::UnsupportedRequest("downgrade_info_set"));
+    }
+    if message.downgrade_version_test.is_some() {
+        return Ok(Some(Kind::DowngradeVersionTest));
+    }
+    let is_kv = message.range.is_some()
+        || message.put.is_some()
+        || message.delete_range.is_some()
+        || message.txn.is_some();
+    if is_kv {
+        return Ok(None);
+    }
+    if message.compaction.is_none()
+        && message.lease_grant.is_none()
+        && message.lease_revoke.is_none()
+        && message.lease_checkpoint.is_none()
+        && message.alarm.as_ref().is_some_and(|alarm| alarm.action == AlarmAction::Get as i32)
+    {
+        return Ok(Some(Kind::AlarmGet));
+    }
+    unsupported(message).map_or(Ok(None), |name| Err(Fatal::UnsupportedRequest(name)))
+}
+
+/// The name of a request that a later version of ours will apply.
+fn unsupported(message: &InternalRaftRequest) -> Option<&'static str> {
+    macro_rules! names {
+        ($($field:ident),* $(,)?) => {
+            [$((stringify!($field), message.$field.is_some()),)*]
+        };
+    }
+    let known = names![
+        compaction,
+        lease_grant,
+        lease_revoke,
+        lease_checkpoint,
+        alarm,
+        authenticate,
+        auth_enable,
+        auth_disable,
+        auth_status,
+        auth_user_add,
+        auth_user_delete,
+        auth_user_change_password,
+        auth_user_grant_role,
+        auth_user_get,
+        auth_user_revoke_role,
+        auth_user_list,
+        auth_role_add,
+        auth_role_grant_permission,
+        auth_role_get,
+        auth_role_revoke_permission,
+        auth_role_delete,
+        auth_role_list,
+    ];
+    known.into_iter().find(|(_, is_set)| *is_set).map(|(name, _)| name)
+}
+
+/// Decodes `data` as apply does: the fuzz target over everything that an entry may hold. Never panics.
+pub fn fuzz_apply(data: &[u8]) {
+    let _ = with_request(data, |request| Ok(request.id));
+}

@@ -1,0 +1,166 @@
+//! Keys, versions and revisions.
+//!
+//! A read pins a revision and works from the shared [`index`] and record bytes alone. Writes run on the apply
+//! thread: they go to the record sink and into the index at a revision that no reader looks at before
+//! `Store::publish` makes it current.
+
+mod compare;
+mod delete;
+mod hash;
+mod index;
+mod key_value;
+mod put;
+mod range;
+mod span_set;
+mod txn;
+
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+pub use hash::KvHash;
+pub(crate) use hash::hash_kv;
+pub(crate) use index::{Index, Span, Version};
+pub(crate) use key_value::KeyValue;
+pub(crate) use range::range;
+pub(crate) use span_set::SpanSet;
+pub(crate) use txn::{run_read, run_write};
+
+use wire::ApiError;
+
+use crate::record::{Location, ReadError, RecordKind, RecordSink, RecordSource, Revision};
+
+/// What "nothing is compacted" counts as; the first compaction may be at revision 0.
+pub(crate) const NOT_COMPACTED: i64 = -1;
+
+/// Why a read gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadFailure {
+    /// The request's own fault; the caller is told.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// A record is not in memory, and the read was told not to wait: repeat it where waiting is allowed.
+    #[error("a record would have to be waited for")]
+    WouldBlock,
+    /// A record cannot be read.
+    #[error(transparent)]
+    Source(#[from] ReadError),
+}
+
+/// Whether a read may wait for a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadMode {
+    /// On a thread that serves connections: gives up with [`ReadFailure::WouldBlock`].
+    NoWait,
+    /// On a thread made for it.
+    MayBlock,
+}
+
+/// Where record bytes come from.
+#[derive(Clone, Copy)]
+pub(crate) enum Bytes<'a> {
+    Source(&'a dyn RecordSource, ReadMode),
+    /// The apply thread's way, which also sees the batch being written.
+    Sink(&'a dyn RecordSink),
+}
+
+impl Bytes<'_> {
+    /// Appends a record's bytes.
+    pub(crate) fn append(&self, at: Location, length: u32, out: &mut Vec<u8>) -> Result<(), ReadFailure> {
+        let start = out.len();
+        out.resize(start + length as usize, 0);
+        let place = &mut out[start..];
+        match self {
+            Bytes::Source(source, ReadMode::MayBlock) => source.read(at, place)?,
+            Bytes::Source(source, ReadMode::NoWait) => {
+                if !source.read_nowait(at, place)? {
+                    return Err(ReadFailure::WouldBlock);
+                }
+            }
+            Bytes::Sink(sink) => sink.read(at, place)?,
+        }
+        Ok(())
+    }
+}
+
+/// Everything that one read needs: it sees the store as it was, or will be, at one revision.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub index: &'a RwLock<Index>,
+    pub bytes: Bytes<'a>,
+    /// The newest revision that this reader sees.
+    pub current: i64,
+    pub compacted: i64,
+}
+
+impl View<'_> {
+    /// The revision that a request for `revision` reads at: 0 and below mean the current one.
+    pub(crate) fn revision(&self, revision: i64) -> Result<i64, ApiError> {
+        let at = if revision <= 0 { self.current } else { revision };
+        if at > self.current {
+            Err(ApiError::FutureRev)
+        } else if at < self.compacted {
+            Err(ApiError::Compacted)
+        } else {
+            Ok(at)
+        }
+    }
+
+    pub(crate) fn index(&self) -> RwLockReadGuard<'_, Index> {
+        lock_read(self.index)
+    }
+}
+
+pub(crate) fn lock_read(index: &RwLock<Index>) -> RwLockReadGuard<'_, Index> {
+    index.read().expect("the apply thread panicked while it changed the index")
+}
+
+pub(crate) fn lock_write(index: &RwLock<Index>) -> RwLockWriteGuard<'_, Index> {
+    index.write().expect("the apply thread panicked while it changed the index")
+}
+
+/// The changes of one entry: all at one new revision, which exists only if there is a change.
+///
+/// The index's lock is taken for writing once a put, and once a chunk of deletes; never while a record is encoded
+/// or handed over.
+pub(crate) struct Write<'a> {
+    pub index: &'a RwLock<Index>,
+    pub sink: &'a mut dyn RecordSink,
+    /// For encoding records; keeps its capacity from entry to entry.
+    pub scratch: &'a mut Vec<u8>,
+    /// The revision before this entry.
+    pub before: i64,
+    pub compacted: i64,
+    pub changes: u32,
+}
+
+impl Write<'_> {
+    /// The revision that this entry's changes get.
+    pub(crate) fn revision(&self) -> i64 {
+        self.before + 1
+    }
+
+    /// The revision of this moment: the new one as soon as there is a change.
+    pub(crate) fn current(&self) -> i64 {
+        if self.changes > 0 { self.revision() } else { self.before }
+    }
+
+    /// What a read at this moment sees: the changes so far too.
+    pub(crate) fn view(&self) -> View<'_> {
+        View {
+            index: self.index,
+            bytes: Bytes::Sink(&*self.sink),
+            current: self.current(),
+            compacted: self.compacted,
+        }
+    }
+
+    /// Hands the record in `scratch` over as the next change.
+    fn push_scratch(&mut self, kind: RecordKind) -> Result<(Location, u32, u32), ReadFailure> {
+        let length = u32::try_from(self.scratch.len())
+            .map_err(|_| ReadError(format!("a record of {} bytes", self.scratch.len())))?;
+        let sub = self.changes;
+        let revision = Revision { main: self.revision(), sub: i64::from(sub) };
+        let location = self.sink.push(kind, revision, self.scratch);
+        self.changes += 1;
+        Ok((location, length, sub))
+    }
+}

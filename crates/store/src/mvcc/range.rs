@@ -1,0 +1,237 @@
+//! Range: the response's bytes, copied together from stored records.
+
+use std::cmp::Ordering;
+
+use wire::etcdserverpb::range_request::{SortOrder, SortTarget};
+
+use super::index::{Cursor, End, KEYS_PER_CHUNK, Span, Version};
+use super::put::stored_value;
+use super::{KeyValue, ReadFailure, View};
+use crate::encoding::{put_length, put_number};
+use crate::request::Range;
+
+const KVS: u32 = 2;
+const MORE: u32 = 3;
+const COUNT: u32 = 4;
+
+/// Appends all fields of the `RangeResponse` but its header to `body`.
+///
+/// On an error `body` has whatever was appended so far.
+pub(crate) fn range(view: &View<'_>, range: &Range<'_>, body: &mut Vec<u8>) -> Result<(), ReadFailure> {
+    let at = view.revision(range.revision)?;
+    let span = Span::of(range.key, range.range_end);
+    let (count, more) = if range.count_only {
+        (count(view, span, at), false)
+    } else if span.to == End::One {
+        (one(view, range, at, body)?, false)
+    } else if is_key_order(range) && !has_filters(range) {
+        in_key_order(view, range, span, at, body)?
+    } else {
+        selected(view, range, span, at, body)?
+    };
+    put_number(body, MORE, i64::from(more));
+    put_number(body, COUNT, count);
+    Ok(())
+}
+
+/// Whether the rows come in the order that the index gives them.
+fn is_key_order(range: &Range<'_>) -> bool {
+    range.sort_target == SortTarget::Key as i32
+        && (range.sort_order == SortOrder::None as i32 || range.sort_order == SortOrder::Ascend as i32)
+}
+
+fn has_filters(range: &Range<'_>) -> bool {
+    range.min_mod_revision != 0
+        || range.max_mod_revision != 0
+        || range.min_create_revision != 0
+        || range.max_create_revision != 0
+}
+
+fn passes_filters(range: &Range<'_>, row: &Version) -> bool {
+    let within =
+        |revision: i64, min: i64, max: i64| (min == 0 || revision >= min) && (max == 0 || revision <= max);
+    within(row.mod_revision, range.min_mod_revision, range.max_mod_revision)
+        && within(row.create_revision, range.min_create_revision, range.max_create_revision)
+}
+
+fn count(view: &View<'_>, span: Span<'_>, at: i64) -> i64 {
+    if span.to == End::One {
+        return i64::from(view.index().get(span.from, at).is_some());
+    }
+    let mut cursor = Cursor::new(span);
+    let mut count = 0;
+    while !cursor.is_done() {
+        view.index().advance(&mut cursor, at, |_, _| count += 1);
+    }
+    count
+}
+
+/// One key: no walk, and nothing allocated but the answer's room.
+fn one(view: &View<'_>, range: &Range<'_>, at: i64, body: &mut Vec<u8>) -> Result<i64, ReadFailure> {
+    let Some(row) = view.index().get(range.key, at).copied() else { return Ok(0) };
+    if passes_filters(range, &row) {
+        if range.keys_only {
+            append_key_only(range.key, &row, shows_lease(range), body);
+        } else {
+            append_pair(view, &row, body)?;
+        }
+    }
+    Ok(1)
+}
+
+/// Streams the rows into the body, a chunk of keys at a time.
+fn in_key_order(
+    view: &View<'_>,
+    range: &Range<'_>,
+    span: Span<'_>,
+    at: i64,
+    body: &mut Vec<u8>,
+) -> Result<(i64, bool), ReadFailure> {
+    let limit = if range.limit > 0 { range.limit } else { i64::MAX };
+    let mut cursor = Cursor::new(span);
+    let mut rows: Vec<Version> = Vec::new();
+    let mut keys_only = Vec::new();
+    let mut count = 0;
+    while !cursor.is_done() {
+        rows.clear();
+        keys_only.clear();
+        view.index().advance(&mut cursor, at, |key, row| {
+            count += 1;
+            if count > limit {
+            } else if range.keys_only {
+                append_key_only(key, row, false, &mut keys_only);
+            } else {
+                if rows.capacity() == 0 {
+                    rows.reserve_exact(limit.min(KEYS_PER_CHUNK as i64) as usize);
+                }
+                rows.push(*row);
+            }
+        });
+        body.extend_from_slice(&keys_only);
+        body.reserve(rows.iter().map(|row| row.length as usize + 6).sum());
+        for row in &rows {
+            append_pair(view, row, body)?;
+        }
+    }
+    Ok((count, count > limit))
+}
+
+/// A row that may be shown, with what its order or its form needs beside the index's numbers.
+struct Row {
+    version: Version,
+    /// The key, where only keys are shown; the record, where values are the order. Else empty.
+    bytes: Vec<u8>,
+}
+
+/// Collects the rows, then filters, sorts and cuts them.
+fn selected(
+    view: &View<'_>,
+    range: &Range<'_>,
+    span: Span<'_>,
+    at: i64,
+    body: &mut Vec<u8>,
+) -> Result<(i64, bool), ReadFailure> {
+    // With no order asked for etcd fetches `limit` rows and one more in key order, and sorts those alone.
+    let fetch_all = range.sort_order != SortOrder::None as i32 || has_filters(range);
+    let fetched_max = if range.limit > 0 && !fetch_all { range.limit.saturating_add(1) } else { i64::MAX };
+    let by_value = range.sort_target == SortTarget::Value as i32;
+    let mut rows: Vec<Row> = Vec::new();
+    let mut cursor = Cursor::new(span);
+    let mut count = 0;
+    while !cursor.is_done() {
+        view.index().advance(&mut cursor, at, |key, version| {
+            count += 1;
+            if count <= fetched_max && passes_filters(range, version) {
+                let bytes = if range.keys_only && !by_value { key.to_vec() } else { Vec::new() };
+                rows.push(Row { version: *version, bytes });
+            }
+        });
+    }
+    if by_value {
+        for row in &mut rows {
+            view.bytes.append(row.version.location, row.version.length, &mut row.bytes)?;
+        }
+    }
+    sort(range, &mut rows)?;
+    let more = range.limit > 0 && rows.len() as i64 > range.limit;
+    if more {
+        rows.truncate(range.limit as usize);
+    }
+    for row in &rows {
+        if !by_value && range.keys_only {
+            append_key_only(&row.bytes, &row.version, false, body);
+        } else if !by_value {
+            append_pair(view, &row.version, body)?;
+        } else if range.keys_only {
+            append_key_only(decode(&row.bytes)?.key, &row.version, true, body);
+        } else {
+            put_length(body, KVS, row.bytes.len());
+            body.extend_from_slice(&row.bytes);
+        }
+    }
+    Ok((count, more))
+}
+
+fn sort(range: &Range<'_>, rows: &mut [Row]) -> Result<(), ReadFailure> {
+    let descending = range.sort_order == SortOrder::Descend as i32;
+    let by_number: fn(&Version) -> i64 = match SortTarget::try_from(range.sort_target) {
+        Ok(SortTarget::Version) => |row| row.version,
+        Ok(SortTarget::Create) => |row| row.create_revision,
+        Ok(SortTarget::Mod) => |row| row.mod_revision,
+        Ok(SortTarget::Value) => return sort_by_value(rows, descending),
+        // Rows are in key order already. Unknown targets were refused before.
+        Ok(SortTarget::Key) | Err(_) => {
+            if descending {
+                rows.reverse();
+            }
+            return Ok(());
+        }
+    };
+    rows.sort_by(|a, b| directed(by_number(&a.version).cmp(&by_number(&b.version)), descending));
+    Ok(())
+}
+
+fn sort_by_value(rows: &mut [Row], descending: bool) -> Result<(), ReadFailure> {
+    // First all are looked at, so that the comparison cannot fail.
+    for row in rows.iter() {
+        stored_value(&row.bytes)?;
+    }
+    rows.sort_by(|a, b| {
+        let value_a = stored_value(&a.bytes).unwrap_or_default();
+        let value_b = stored_value(&b.bytes).unwrap_or_default();
+        directed(value_a.cmp(value_b), descending)
+    });
+    Ok(())
+}
+
+fn directed(ordering: Ordering, descending: bool) -> Ordering {
+    if descending { ordering.reverse() } else { ordering }
+}
+
+fn decode(record: &[u8]) -> Result<KeyValue<'_>, ReadFailure> {
+    KeyValue::decode(record).map_err(|error| crate::ReadError(format!("a stored pair: {error}")).into())
+}
+
+/// Keys alone come from the index, which is why etcd shows no lease in them; where it had to read the rows for
+/// their values it does.
+fn shows_lease(range: &Range<'_>) -> bool {
+    range.sort_target == SortTarget::Value as i32
+}
+
+fn append_pair(view: &View<'_>, row: &Version, body: &mut Vec<u8>) -> Result<(), ReadFailure> {
+    put_length(body, KVS, row.length as usize);
+    view.bytes.append(row.location, row.length, body)
+}
+
+fn append_key_only(key: &[u8], row: &Version, with_lease: bool, body: &mut Vec<u8>) {
+    let pair = KeyValue {
+        key,
+        create_revision: row.create_revision,
+        mod_revision: row.mod_revision,
+        version: row.version,
+        value: &[],
+        lease: if with_lease { row.lease } else { 0 },
+    };
+    put_length(body, KVS, pair.encoded_len());
+    pair.encode(body);
+}

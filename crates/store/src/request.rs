@@ -1,0 +1,325 @@
+//! Requests of the key-value service, decoded in place.
+//!
+//! Everything borrows from the bytes that were received or replicated. Transactions are kept flat, children behind
+//! their parents, and nothing here recurses: how deep a client nests them decides neither our stack (prost's types
+//! would end at 50 levels, etcd takes `--max-txn-ops` of them) nor the cost.
+
+use std::ops::Range as Indices;
+
+use prost::Message as _;
+use wire::etcdserverpb as pb;
+
+use crate::encoding::{Field, Fields};
+
+pub use crate::encoding::DecodeError;
+
+/// `etcdserverpb.RangeRequest`; field meanings are those of the API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the API's own")]
+pub struct Range<'a> {
+    pub key: &'a [u8],
+    pub range_end: &'a [u8],
+    pub limit: i64,
+    pub revision: i64,
+    pub sort_order: i32,
+    pub sort_target: i32,
+    pub serializable: bool,
+    pub keys_only: bool,
+    pub count_only: bool,
+    pub min_mod_revision: i64,
+    pub max_mod_revision: i64,
+    pub min_create_revision: i64,
+    pub max_create_revision: i64,
+}
+
+impl<'a> Range<'a> {
+    /// Decodes a `RangeRequest`. Errors: [`DecodeError::Malformed`].
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut range = Range::default();
+        let mut fields = Fields::new(bytes);
+        while let Some(field) = fields.next()? {
+            match field {
+                (1, Field::Bytes(b)) => range.key = b,
+                (2, Field::Bytes(b)) => range.range_end = b,
+                (3, Field::Number(n)) => range.limit = n as i64,
+                (4, Field::Number(n)) => range.revision = n as i64,
+                (5, Field::Number(n)) => range.sort_order = n as i32,
+                (6, Field::Number(n)) => range.sort_target = n as i32,
+                (7, Field::Number(n)) => range.serializable = n != 0,
+                (8, Field::Number(n)) => range.keys_only = n != 0,
+                (9, Field::Number(n)) => range.count_only = n != 0,
+                (10, Field::Number(n)) => range.min_mod_revision = n as i64,
+                (11, Field::Number(n)) => range.max_mod_revision = n as i64,
+                (12, Field::Number(n)) => range.min_create_revision = n as i64,
+                (13, Field::Number(n)) => range.max_create_revision = n as i64,
+                _ => {}
+            }
+        }
+        Ok(range)
+    }
+}
+
+impl<'a> From<&'a pb::RangeRequest> for Range<'a> {
+    fn from(r: &'a pb::RangeRequest) -> Self {
+        Range {
+            key: &r.key,
+            range_end: &r.range_end,
+            limit: r.limit,
+            revision: r.revision,
+            sort_order: r.sort_order,
+            sort_target: r.sort_target,
+            serializable: r.serializable,
+            keys_only: r.keys_only,
+            count_only: r.count_only,
+            min_mod_revision: r.min_mod_revision,
+            max_mod_revision: r.max_mod_revision,
+            min_create_revision: r.min_create_revision,
+            max_create_revision: r.max_create_revision,
+        }
+    }
+}
+
+/// `etcdserverpb.PutRequest`; field meanings are those of the API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the API's own")]
+pub struct Put<'a> {
+    pub key: &'a [u8],
+    pub value: &'a [u8],
+    pub lease: i64,
+    pub prev_kv: bool,
+    pub ignore_value: bool,
+    pub ignore_lease: bool,
+}
+
+impl<'a> Put<'a> {
+    /// Decodes a `PutRequest`. Errors: [`DecodeError::Malformed`].
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut put = Put::default();
+        let mut fields = Fields::new(bytes);
+        while let Some(field) = fields.next()? {
+            match field {
+                (1, Field::Bytes(b)) => put.key = b,
+                (2, Field::Bytes(b)) => put.value = b,
+                (3, Field::Number(n)) => put.lease = n as i64,
+                (4, Field::Number(n)) => put.prev_kv = n != 0,
+                (5, Field::Number(n)) => put.ignore_value = n != 0,
+                (6, Field::Number(n)) => put.ignore_lease = n != 0,
+                _ => {}
+            }
+        }
+        Ok(put)
+    }
+}
+
+impl<'a> From<&'a pb::PutRequest> for Put<'a> {
+    fn from(r: &'a pb::PutRequest) -> Self {
+        Put {
+            key: &r.key,
+            value: &r.value,
+            lease: r.lease,
+            prev_kv: r.prev_kv,
+            ignore_value: r.ignore_value,
+            ignore_lease: r.ignore_lease,
+        }
+    }
+}
+
+/// `etcdserverpb.DeleteRangeRequest`; field meanings are those of the API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the API's own")]
+pub struct DeleteRange<'a> {
+    pub key: &'a [u8],
+    pub range_end: &'a [u8],
+    pub prev_kv: bool,
+}
+
+impl<'a> DeleteRange<'a> {
+    /// Decodes a `DeleteRangeRequest`. Errors: [`DecodeError::Malformed`].
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut delete = DeleteRange::default();
+        let mut fields = Fields::new(bytes);
+        while let Some(field) = fields.next()? {
+            match field {
+                (1, Field::Bytes(b)) => delete.key = b,
+                (2, Field::Bytes(b)) => delete.range_end = b,
+                (3, Field::Number(n)) => delete.prev_kv = n != 0,
+                _ => {}
+            }
+        }
+        Ok(delete)
+    }
+}
+
+impl<'a> From<&'a pb::DeleteRangeRequest> for DeleteRange<'a> {
+    fn from(r: &'a pb::DeleteRangeRequest) -> Self {
+        DeleteRange { key: &r.key, range_end: &r.range_end, prev_kv: r.prev_kv }
+    }
+}
+
+/// What a compare compares with: `Compare.target_union`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the API's own")]
+pub enum Operand<'a> {
+    #[default]
+    None,
+    Version(i64),
+    CreateRevision(i64),
+    ModRevision(i64),
+    Value(&'a [u8]),
+    Lease(i64),
+}
+
+/// `etcdserverpb.Compare`; field meanings are those of the API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the API's own")]
+pub struct Compare<'a> {
+    pub result: i32,
+    pub target: i32,
+    pub key: &'a [u8],
+    pub range_end: &'a [u8],
+    pub operand: Operand<'a>,
+}
+
+impl<'a> Compare<'a> {
+    fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut compare = Compare::default();
+        let mut fields = Fields::new(bytes);
+        while let Some(field) = fields.next()? {
+            match field {
+                (1, Field::Number(n)) => compare.result = n as i32,
+                (2, Field::Number(n)) => compare.target = n as i32,
+                (3, Field::Bytes(b)) => compare.key = b,
+                (4, Field::Number(n)) => compare.operand = Operand::Version(n as i64),
+                (5, Field::Number(n)) => compare.operand = Operand::CreateRevision(n as i64),
+                (6, Field::Number(n)) => compare.operand = Operand::ModRevision(n as i64),
+                (7, Field::Bytes(b)) => compare.operand = Operand::Value(b),
+                (8, Field::Number(n)) => compare.operand = Operand::Lease(n as i64),
+                (64, Field::Bytes(b)) => compare.range_end = b,
+                _ => {}
+            }
+        }
+        Ok(compare)
+    }
+}
+
+/// One operation of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op<'a> {
+    /// An op with nothing set; admission refuses it.
+    Empty,
+    /// A read.
+    Range(Range<'a>),
+    /// A write.
+    Put(Put<'a>),
+    /// A delete.
+    DeleteRange(DeleteRange<'a>),
+    /// A transaction within: its place in [`Txn::nodes`].
+    Txn(usize),
+}
+
+/// A transaction, the outer one or one within, by the places of its parts in [`Txn`]'s lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TxnNode {
+    /// Its compares in [`Txn::compares`].
+    pub compares: Indices<usize>,
+    /// Its then-ops in [`Txn::ops`].
+    pub success: Indices<usize>,
+    /// Its else-ops in [`Txn::ops`].
+    pub failure: Indices<usize>,
+}
+
+/// `etcdserverpb.TxnRequest` with all transactions in it, flat: a child's place is always above its parent's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Txn<'a> {
+    /// The outer transaction, at 0, and all those within.
+    pub nodes: Vec<TxnNode>,
+    /// All compares.
+    pub compares: Vec<Compare<'a>>,
+    /// All ops.
+    pub ops: Vec<Op<'a>>,
+}
+
+impl<'a> Txn<'a> {
+    /// Decodes a `TxnRequest`.
+    ///
+    /// Errors: [`DecodeError::Malformed`]; [`DecodeError::Repeated`] if an op holds one request in pieces, which
+    /// [`canonical_txn`] joins.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut txn = Txn::default();
+        let mut pending = vec![bytes];
+        while let Some(&message) = pending.get(txn.nodes.len()) {
+            txn.decode_node(message, &mut pending)?;
+        }
+        Ok(txn)
+    }
+
+    /// Appends the node of `message`; the messages of transactions within go to the end of `pending`.
+    fn decode_node(&mut self, message: &'a [u8], pending: &mut Vec<&'a [u8]>) -> Result<(), DecodeError> {
+        let compares = self.compares.len();
+        let success = self.ops.len();
+        let mut failures = Vec::new();
+        let mut fields = Fields::new(message);
+        while let Some(field) = fields.next()? {
+            match field {
+                (1, Field::Bytes(b)) => self.compares.push(Compare::decode(b)?),
+                (2, Field::Bytes(b)) => self.ops.push(decode_op(b, pending)?),
+                (3, Field::Bytes(b)) => failures.push(decode_op(b, pending)?),
+                _ => {}
+            }
+        }
+        let failure = self.ops.len();
+        self.ops.append(&mut failures);
+        self.nodes.push(TxnNode {
+            compares: compares..self.compares.len(),
+            success: success..failure,
+            failure: failure..self.ops.len(),
+        });
+        Ok(())
+    }
+
+    /// Whether nothing but ranges stands in the outer lists: such a transaction makes no log entry. One that holds
+    /// another counts as a write, whatever is in that.
+    pub fn is_read_only(&self) -> bool {
+        self.outer_ops().all(|op| matches!(op, Op::Range(_)))
+    }
+
+    /// Whether it is answered from the local store without asking a quorum: every outer op is a serializable range
+    /// (so one without any op is serializable).
+    pub fn is_serializable(&self) -> bool {
+        self.outer_ops().all(|op| matches!(op, Op::Range(range) if range.serializable))
+    }
+
+    fn outer_ops(&self) -> impl Iterator<Item = &Op<'a>> {
+        let outer = &self.nodes[0];
+        self.ops[outer.success.clone()].iter().chain(&self.ops[outer.failure.clone()])
+    }
+}
+
+fn decode_op<'a>(bytes: &'a [u8], pending: &mut Vec<&'a [u8]>) -> Result<Op<'a>, DecodeError> {
+    let mut fields = Fields::new(bytes);
+    let mut request = None;
+    while let Some(field) = fields.next()? {
+        match field {
+            // Of several requests the last counts, but pieces of one and the same are merged.
+            (1..=4, Field::Bytes(_)) if request.is_some() => return Err(DecodeError::Repeated),
+            (number @ 1..=4, Field::Bytes(b)) => request = Some((number, b)),
+            _ => {}
+        }
+    }
+    match request {
+        None => Ok(Op::Empty),
+        Some((1, b)) => Range::decode(b).map(Op::Range),
+        Some((2, b)) => Put::decode(b).map(Op::Put),
+        Some((3, b)) => DeleteRange::decode(b).map(Op::DeleteRange),
+        Some((_, b)) => {
+            pending.push(b);
+            Ok(Op::Txn(pending.len() - 1))
+        }
+    }
+}
+
+/// The same `TxnRequest` with every part in one piece, so that [`Txn::decode`] takes it. Only for the rare message
+/// for which that said [`DecodeError::Repeated`]; such a one may nest no deeper than prost goes.
+pub fn canonical_txn(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    Ok(pb::TxnRequest::decode(bytes).map_err(|_| DecodeError::Malformed)?.encode_to_vec())
+}
