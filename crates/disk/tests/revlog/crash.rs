@@ -175,7 +175,8 @@ fn failures_stop_the_log() {
             log.push(b"after");
         }
         log.finish(b"");
-        fs.add(Fault::once(operation));
+        let before = log.model.len() as u64 - 1;
+        fs.add(Fault { partial_bytes: 50, ..Fault::once(operation) });
         let failed = log.write_all().and_then(|()| log.sync().map(drop)).unwrap_err();
         assert!(failed.to_string().contains("member/rev"), "{operation:?}: {failed}");
         memory.start_trace();
@@ -186,5 +187,10 @@ fn failures_stop_the_log() {
         log.finish(b"");
         assert!(matches!(log.write_all(), Err(Error::Stopped { .. })), "{operation:?}");
         assert_eq!(memory.take_trace(), "", "{operation:?}: nothing was tried again");
+        // The next start finds whole frames, also behind a write that stopped half-way.
+        let model = log.model.clone();
+        drop(log);
+        memory.kill();
+        reopen(&memory, &model, before, &format!("{operation:?}"));
     }
 }
