@@ -26,7 +26,8 @@ impl Reader {
         Reader { shared }
     }
 
-    /// Fills `out` with the payload at `at`, whose length the caller knows.
+    /// Fills `out` with the payload at `at`, whose length the caller knows. To read
+    /// nothing always succeeds.
     ///
     /// # Errors
     /// [`Error::NoSuchRecord`] if the log has no such bytes; [`Error::Io`] if the file can't be read.
@@ -116,6 +117,10 @@ impl Reader {
     }
 
     fn find(&self, at: Location, out: &mut [u8]) -> Result<Place, Error> {
+        // A record without payload may be located at the end of its frame, where the next one's bytes are.
+        if out.is_empty() {
+            return Ok(Place::Copied);
+        }
         // What the second pass does not find does not exist: see the module's documentation.
         for _ in 0..2 {
             if let Some(place) = self.find_finished(at, out.len()) {
@@ -214,7 +219,8 @@ impl Reader {
             // The header alone says whether this frame lies wholly before the first record wanted.
             let header = frames.header(offset).map_err(Error::io("read", path))?.map_err(damaged)?;
             let frame_end = Location(at.0 + header.frame_len());
-            if scan.from < frame_end {
+            // A record without payload may be located at the very end of its frame.
+            if scan.from <= frame_end {
                 let frame = frames.frame(offset, header.number).map_err(read)?.map_err(damaged)?;
                 let records_at = Location::new(*number, at.offset() + FRAME_HEADER_LEN as u32);
                 match scan.records(frame.records, records_at) {

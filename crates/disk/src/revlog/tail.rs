@@ -111,7 +111,7 @@ impl Shared {
             tail: RwLock::new(Tail { segments, frames: VecDeque::new(), frame_bytes: 0 }),
             durable: AtomicU64::new(durable),
             buffers: Mutex::new(Vec::new()),
-            buffer_bytes_max: limits.frame_bytes_target as usize * 2,
+            buffer_bytes_max: limits.frame_bytes_target as usize,
         }
     }
 

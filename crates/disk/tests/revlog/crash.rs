@@ -4,7 +4,7 @@
 use disk::MemFs;
 use disk::revlog::{Error, Limits};
 
-use crate::harness::{Batch, Log, Rng, image};
+use crate::harness::{Batch, Log, Rng, image, seeds};
 
 /// A fixed workload; says how many frames the last successful sync covered.
 fn work(fs: &MemFs, seed: u64) -> (Vec<Batch>, u64, Result<(), Error>) {
@@ -44,7 +44,7 @@ fn reopen(fs: &MemFs, model: &[Batch], durable: u64, context: &str) -> Log {
 
 #[test]
 fn power_cut_at_every_operation() {
-    for seed in 0..12 {
+    for seed in seeds(12) {
         let operations = {
             let fs = MemFs::new();
             work(&fs, seed).2.unwrap();
@@ -77,7 +77,7 @@ fn power_cut_at_every_operation() {
 /// The cut of a torn tail is itself cut off at every operation.
 #[test]
 fn power_cut_during_repair() {
-    for seed in 0..60 {
+    for seed in seeds(60) {
         let fs = MemFs::new();
         let (model, durable, result) = work(&fs, seed);
         result.unwrap();
@@ -100,7 +100,7 @@ fn power_cut_during_repair() {
 /// frame that vouches for them, or a power cut would look like damage.
 #[test]
 fn kill_then_power_cut() {
-    for seed in 0..200 {
+    for seed in seeds(200) {
         let fs = MemFs::new();
         let (_, _, result) = work(&fs, seed);
         result.unwrap();
@@ -146,7 +146,7 @@ fn cut_frames_stay_gone() {
 /// Starting twice changes nothing.
 #[test]
 fn second_start_changes_nothing() {
-    for seed in 0..60 {
+    for seed in seeds(60) {
         let fs = MemFs::new();
         let (model, durable, _) = work(&fs, seed);
         let fs = fs.crashed(seed);
@@ -175,7 +175,8 @@ fn failures_stop_the_log() {
             log.push(b"after");
         }
         log.finish(b"");
-        fs.add(Fault::once(operation));
+        let before = log.model.len() as u64 - 1;
+        fs.add(Fault { partial_bytes: 50, ..Fault::once(operation) });
         let failed = log.write_all().and_then(|()| log.sync().map(drop)).unwrap_err();
         assert!(failed.to_string().contains("member/rev"), "{operation:?}: {failed}");
         memory.start_trace();
@@ -186,5 +187,10 @@ fn failures_stop_the_log() {
         log.finish(b"");
         assert!(matches!(log.write_all(), Err(Error::Stopped { .. })), "{operation:?}");
         assert_eq!(memory.take_trace(), "", "{operation:?}: nothing was tried again");
+        // The next start finds whole frames, also behind a write that stopped half-way.
+        let model = log.model.clone();
+        drop(log);
+        memory.kill();
+        reopen(&memory, &model, before, &format!("{operation:?}"));
     }
 }

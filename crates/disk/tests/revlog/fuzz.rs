@@ -1,15 +1,9 @@
-//! Feeds the fuzz target seeded inputs; `REVLOG_FUZZ_SEEDS=from..to` chooses them.
+//! Feeds the fuzz target seeded inputs.
 
 use disk::MemFs;
 use disk::revlog::{Limits, fuzz_revlog};
 
-use crate::harness::{Log, Rng};
-
-fn seeds() -> std::ops::Range<u64> {
-    let Ok(given) = std::env::var("REVLOG_FUZZ_SEEDS") else { return 0..4000 };
-    let (from, to) = given.split_once("..").expect("REVLOG_FUZZ_SEEDS=from..to");
-    from.parse().expect("a number")..to.parse().expect("a number")
-}
+use crate::harness::{Log, Rng, seeds};
 
 #[test]
 fn seeded_inputs() {
@@ -26,9 +20,7 @@ fn seeded_inputs() {
             fs.read("member/rev/00000001.seg").unwrap()
         })
         .collect();
-    for seed in seeds() {
-        // The last seed printed is the one to run again.
-        println!("REVLOG_FUZZ_SEEDS={seed}..{}", seed + 1);
+    for seed in seeds(4000) {
         let mut rng = Rng(seed);
         let mut data = vec![rng.below(8) as u8 & if rng.below(4) > 0 { 1 } else { 7 }];
         match rng.below(8) {

@@ -71,6 +71,15 @@ impl Rng {
     }
 }
 
+/// The seeds of a test: `REVLOG_SEEDS=from..to`, or the first `count`. Each is printed as it begins, so the last
+/// one that a failed test shows is the one to run again.
+pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
+    let given = std::env::var("REVLOG_SEEDS").unwrap_or_else(|_| format!("0..{count}"));
+    let (from, to) = given.split_once("..").expect("REVLOG_SEEDS=from..to");
+    let seeds = from.parse().expect("a number")..to.parse().expect("a number");
+    seeds.inspect(|seed: &u64| println!("REVLOG_SEEDS={seed}..{}", seed + 1))
+}
+
 pub fn open(fs: &Arc<dyn Fs>, limits: &Limits) -> Result<(Opened, Collect), Error> {
     open_in(fs, DIR.as_ref(), limits)
 }

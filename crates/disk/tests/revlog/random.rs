@@ -4,11 +4,11 @@
 use disk::MemFs;
 use disk::revlog::{Error, Limits, Location};
 
-use crate::harness::{Log, Rng, scan};
+use crate::harness::{Log, Rng, scan, seeds};
 
 #[test]
 fn random_runs() {
-    for seed in 0..60 {
+    for seed in seeds(60) {
         let fs = MemFs::new();
         let mut rng = Rng(seed);
         let limits = Limits {
@@ -97,4 +97,22 @@ fn reads_of_what_is_not_there() {
     fs.set_cold(false);
     assert!(log.reader.read_nowait(at, &mut out).unwrap());
     assert_eq!(&out, b"0123456789");
+}
+
+/// An empty record that ends its frame is located where the next frame begins (found by seed 1195).
+#[test]
+fn empty_record_at_the_end_of_a_frame() {
+    let fs = MemFs::new();
+    let mut log = Log::open(fs, &Limits::tiny()).unwrap();
+    log.push(&[1; 6]);
+    let at = log.push(b"");
+    log.finish(b"");
+    assert_eq!(at, Location::new(1, 64 + log.queue[0].len() as u32));
+    let next = log.push(b"next");
+    log.finish(b"");
+    for _ in 0..3 {
+        log.check();
+        assert_eq!(scan(&log.reader, Some(at), Some(next)).len(), 1);
+        log.write().unwrap();
+    }
 }
