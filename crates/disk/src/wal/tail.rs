@@ -170,9 +170,6 @@ impl Tail {
     /// # Errors
     /// What is missing or contradicts.
     pub(super) fn finish(&mut self) -> Result<(), Refusal> {
-        if !self.header_is_complete() {
-            return Err("the segment's first records are missing");
-        }
         let commit = self.commit();
         self.snapshots.retain(|snapshot| snapshot.index <= commit);
         let Some(newest) = self.snapshots.iter().max_by_key(|snapshot| snapshot.index) else {
@@ -182,9 +179,6 @@ impl Tail {
         let first = self.first_index();
         if first.is_some_and(|first| first > newest.index + 1) {
             return Err("entries are missing between the newest snapshot and the first entry");
-        }
-        if self.base.is_some_and(|base| base.index > newest.index) {
-            return Err("the log goes on from a snapshot above the commit index");
         }
         // What the snapshot has overtaken or contradicts is no part of the log any more.
         let contradicts = self.term_at(newest.index).is_some_and(|term| term != newest.term);

@@ -31,8 +31,6 @@ pub struct Wal {
     segment_bytes: u64,
     /// Where `buf` goes in the segment.
     offset: u64,
-    /// Where the segment's first records end: one that holds no more than these is not rolled.
-    header_bytes: u64,
     /// Records appended and not yet written; its memory is used again and again.
     buf: Vec<u8>,
     /// The running sum after the last record in `buf`.
@@ -73,12 +71,14 @@ impl Wal {
 
         let path = unfinished.join(name.to_string());
         let file = fs.open(&path, Access::CreateNew).context("create wal segment", &path)?;
-        segment::allocate(&*file, &path, limits.segment_bytes)?;
         let mut buf = Vec::new();
         let sum = push_plain(&mut buf, RecordKind::Crc, 0, &[]);
         let sum = push_plain(&mut buf, RecordKind::Metadata, sum, metadata);
         let first = snapshot(&SnapshotRecord::default());
         let sum = push_plain(&mut buf, RecordKind::Snapshot, sum, &first);
+        let offset = buf.len() as u64;
+        let segment_bytes = limits.segment_bytes.max(offset);
+        segment::allocate(&*file, &path, segment_bytes)?;
         file.write_all_at(&buf, 0).context("write wal segment", &path)?;
         file.sync_data().context("sync wal segment", &path)?;
         fs.sync_dir(&unfinished).context("sync wal folder", &unfinished)?;
@@ -86,7 +86,6 @@ impl Wal {
         let above = folder_above(dir);
         fs.sync_dir(above).context("sync folder of the wal", above)?;
 
-        let offset = buf.len() as u64;
         buf.clear();
         Ok(Wal {
             fs,
@@ -96,9 +95,8 @@ impl Wal {
             metadata: metadata.to_vec(),
             file,
             seq: 0,
-            segment_bytes: limits.segment_bytes.max(offset),
+            segment_bytes,
             offset,
-            header_bytes: offset,
             buf,
             sum,
             state: HardState::default(),
@@ -163,8 +161,6 @@ impl Wal {
             seq: newest.name.seq,
             segment_bytes,
             offset,
-            // Whatever is in it, it is more than a new segment's.
-            header_bytes: 0,
             buf: Vec::new(),
             sum,
             prepared: None,
@@ -311,11 +307,11 @@ impl Wal {
     /// Goes on in the next segment if a frame does not fit into this one.
     fn make_room(&mut self, frame_bytes: u64) -> Result<()> {
         let end = self.offset + self.buf.len() as u64;
-        if end + frame_bytes <= self.segment_bytes || end <= self.header_bytes {
-            return Ok(());
+        if end + frame_bytes > self.segment_bytes {
+            self.write_group()?;
+            self.roll(frame_bytes)?;
         }
-        self.write_group()?;
-        self.roll(frame_bytes)
+        Ok(())
     }
 
     fn write_group(&mut self) -> Result<()> {
@@ -360,7 +356,6 @@ impl Wal {
         self.seq = name.seq;
         self.segment_bytes = bytes;
         self.offset = header_bytes;
-        self.header_bytes = header_bytes;
         self.older.push(std::mem::replace(&mut self.file, file));
         self.path = path;
         Ok(())

@@ -128,7 +128,24 @@ fn an_unwritten_sector_in_an_older_segment_is_damage() {
     let mut bytes = fs.read(&older).unwrap();
     bytes[512..1024].fill(0);
     fs.put(&older, &bytes).unwrap();
-    assert_eq!(refused(&fs).2, "the record does not verify");
+    let (file, offset, reason) = refused(&fs);
+    assert_eq!(file, older.file_name().unwrap().to_str().unwrap());
+    assert!(offset < 512, "{offset}");
+    assert_eq!(reason, "the record does not verify");
+}
+
+#[test]
+fn anything_behind_an_older_segments_end_is_damage() {
+    let fs = machine();
+    append(&mut create(&fs, b"m"), &[entry(1, 1, "short"), entry(1, 2, vec![1; 2000])], None);
+    let older = fs.files()[0].clone();
+    let bytes = fs.read(&older).unwrap();
+    let end = *frames(&bytes).last().unwrap() as u64;
+    assert!(end < bytes.len() as u64 - 520);
+    fs.flip(&older, bytes.len() as u64 - 1, 1).unwrap();
+    let (file, offset, reason) = refused(&fs);
+    assert_eq!((file.as_str(), offset), (older.file_name().unwrap().to_str().unwrap(), end));
+    assert_eq!(reason, "a length of zero, but the rest of an older segment is not zero");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod faults;
 mod fuzz;
 mod golden;
 mod operations;
+mod records;
 mod replay;
 
 use std::path::Path;

@@ -50,6 +50,16 @@ fn every_kind_and_size_comes_back() {
 }
 
 #[test]
+fn the_first_record_may_be_longer_than_a_segment() {
+    let fs = machine();
+    let mut wal = create(&fs, &[b'm'; 3000]);
+    append(&mut wal, &[entry(1, 1, vec![1; 9000])], Some(state(1, 1)));
+    fs.power_cut(1);
+    let contents = read(&fs).unwrap();
+    assert_eq!((contents.metadata.len(), contents.entries[0].data.len()), (3000, 9000));
+}
+
+#[test]
 fn appending_goes_on_after_each_reopening() {
     let fs = machine();
     drop(create(&fs, b"m"));
