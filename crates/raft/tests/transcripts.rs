@@ -7,7 +7,7 @@
 //! Commands: `cluster COUNT [limits=tiny] [start=no]`, `bootstrap` (one member with a new cluster's first log),
 //! `settle` (disks, state machines and network run dry, time stands still), `advance MS [heartbeats=shown]` (the same,
 //! with time), `sleep MS` (time passes and nobody notices: leaders are not heard any more),
-//! `tick ID` (time passes to the member's deadline), `campaign ID`, `propose ID WORD[*LENGTH]...`, `conf ID VOTERS...`,
+//! `tick ID` (time passes to the member's deadline), `campaign ID`, `propose ID WORD[_LENGTH]...`, `conf ID VOTERS...`,
 //! `read ID CONTEXT...`, `disk ID stop|go`, `state-machine ID stop|go`, `write ID [COUNT]` (the disk finishes what it has, or COUNT of it),
 //! `apply ID [COUNT]`, `persisted ID seq= term= last=INDEX@TERM`, `deliver [from=] [to=] [count=]`, `lose [from=] [to=]`
 //! (what is under way), `repeat [from=] [to=]` (puts a copy behind everything), `cut ID ID` (both ways),
@@ -33,9 +33,9 @@ fn parse_position(text: &str) -> Result<Position, Box<dyn Error>> {
     Ok((Index(index.parse()?), Term(term.parse()?)))
 }
 
-/// `large*700` is the word with dots to 700 bytes.
+/// `large_700` is the word with dots to 700 bytes.
 fn payload(word: &str) -> Result<String, Box<dyn Error>> {
-    let Some((word, length)) = word.split_once('*') else { return Ok(word.to_owned()) };
+    let Some((word, length)) = word.split_once('_') else { return Ok(word.to_owned()) };
     Ok(format!("{word:.<width$}", width = length.parse::<usize>()?))
 }
 
