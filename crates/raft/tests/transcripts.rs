@@ -5,8 +5,9 @@
 //! `after #3 to 2: ...` is a message that waits for the disk to have write #3. Entries are `index@term=payload`.
 //!
 //! Commands: `cluster COUNT [limits=tiny] [start=no]`, `bootstrap` (one member with a new cluster's first log),
-//! `settle` (disks, state machines and network run dry, time stands still), `advance MS` (the same, with time),
-//! `tick ID` (time passes to the member's deadline), `campaign ID`, `propose ID WORD...`, `conf ID VOTERS...`,
+//! `settle` (disks, state machines and network run dry, time stands still), `advance MS [heartbeats=shown]` (the same,
+//! with time), `sleep MS` (time passes and nobody notices: leaders are not heard any more),
+//! `tick ID` (time passes to the member's deadline), `campaign ID`, `propose ID WORD[_LENGTH]...`, `conf ID VOTERS...`,
 //! `read ID CONTEXT...`, `disk ID stop|go`, `state-machine ID stop|go`, `write ID [COUNT]` (the disk finishes what it has, or COUNT of it),
 //! `apply ID [COUNT]`, `persisted ID seq= term= last=INDEX@TERM`, `deliver [from=] [to=] [count=]`, `lose [from=] [to=]`
 //! (what is under way), `repeat [from=] [to=]` (puts a copy behind everything), `cut ID ID` (both ways),
@@ -30,6 +31,12 @@ type Answer = Result<(), Box<dyn Error>>;
 fn parse_position(text: &str) -> Result<Position, Box<dyn Error>> {
     let (index, term) = text.split_once('@').ok_or("not INDEX@TERM")?;
     Ok((Index(index.parse()?), Term(term.parse()?)))
+}
+
+/// `large_700` is the word with dots to 700 bytes.
+fn payload(word: &str) -> Result<String, Box<dyn Error>> {
+    let Some((word, length)) = word.split_once('_') else { return Ok(word.to_owned()) };
+    Ok(format!("{word:.<width$}", width = length.parse::<usize>()?))
 }
 
 impl Runner {
@@ -99,6 +106,7 @@ impl Runner {
         let (seq, term) = (number("seq")?, number("term")?);
         let last = args.take_key("last").map(parse_position).transpose()?;
         let tiny = args.take_key("limits") == Some("tiny");
+        let shown = args.take_key("heartbeats") == Some("shown");
         let start = args.take_key("start") != Some("no");
         let words: Vec<&str> = std::iter::from_fn(|| args.next_pos()).collect();
         args.reject_next()?;
@@ -109,7 +117,12 @@ impl Runner {
             "cluster" => self.begin(first()?, tiny, start),
             "bootstrap" => self.bootstrap(),
             "settle" => self.cluster.settle(),
-            "advance" => self.cluster.advance(first()?),
+            "advance" => {
+                self.cluster.hide_heartbeats = !shown;
+                self.cluster.advance(first()?);
+                self.cluster.hide_heartbeats = false;
+            }
+            "sleep" => self.cluster.now = self.cluster.now.plus_ms(first()?),
             "tick" => {
                 let id = id()?;
                 self.cluster.now = self.cluster.now.max(self.cluster.raft(id).deadline());
@@ -117,7 +130,8 @@ impl Runner {
             }
             "campaign" => self.cluster.step(id()?, Event::Campaign),
             "propose" => {
-                let payloads: Vec<String> = words[1..].iter().map(|word| (*word).to_owned()).collect();
+                let payloads: Result<Vec<String>, _> = words[1..].iter().map(|word| payload(word)).collect();
+                let payloads = payloads?;
                 self.cluster.propose(id()?, &payloads);
             }
             "conf" => self.cluster.propose(id()?, &[format!("conf {}", words[1..].join(" "))]),

@@ -11,6 +11,7 @@ fn position((index, term): Position) -> String {
 fn list(entries: &[Entry]) -> String {
     let one = |entry: &Entry| {
         let data = String::from_utf8_lossy(&entry.data).into_owned();
+        let data = if data.len() > 20 { format!("{}..({} bytes)", &data[..5], data.len()) } else { data };
         let data = if data.is_empty() {
             "-".into()
         } else if data.contains(' ') {
