@@ -1,1 +1,47 @@
-//! quorate-client
+//! The Rust client of etcd's v3 API, over plain TCP or a Unix socket.
+//!
+//! [`Client`] has a call for each request that our commands make; under it lies [`Channel`], an HTTP/2 connection
+//! that fails over from endpoint to endpoint and carries the generated stubs ([`stubs`]). Runs on any tokio
+//! runtime, a current-thread one included. It never prints, never exits, knows nothing of flags or output
+//! formats. Not here yet: TLS, authentication, retries of calls that were sent, watch, balancing, keepalive pings.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod body;
+mod channel;
+mod deadline;
+mod endpoint;
+mod error;
+
+mod api;
+
+pub use api::{Client, Config};
+pub use channel::Channel;
+pub use deadline::Deadline;
+pub use endpoint::Endpoint;
+pub use error::Error;
+
+/// The generated stubs, one module a service; each is generic over the channel.
+pub mod stubs {
+    #![allow(missing_docs, clippy::all, rust_2018_idioms, reason = "generated")]
+
+    pub use etcdserverpb::{
+        auth_client, cluster_client, kv_client, lease_client, maintenance_client, watch_client,
+    };
+
+    mod etcdserverpb {
+        include!("gen/etcdserverpb.rs");
+    }
+    /// The standard health service.
+    pub mod health {
+        include!("gen/grpc.health.v1.rs");
+    }
+    /// The Election service.
+    pub mod election {
+        include!("gen/v3electionpb.rs");
+    }
+    /// The Lock service.
+    pub mod lock {
+        include!("gen/v3lockpb.rs");
+    }
+}

@@ -1,2 +1,8 @@
-//! etcdutl
-fn main() {}
+//! etcdutl.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    quorate_cli::process::run(&quorate_cli::utl::APP)
+}

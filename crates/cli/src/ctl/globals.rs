@@ -1,0 +1,152 @@
+//! The flags of every command, their variables, and the client that they describe.
+
+
+use client::{Config, Endpoint, Error};
+
+use crate::app::{Failure, Invocation, exit};
+use crate::flag::{Flag, Kind};
+use crate::gotext;
+
+pub(super) static FLAGS: &[Flag] = &[
+    Flag::new("endpoints", Kind::List, "addresses of the members, as host:port or URL")
+        .default("127.0.0.1:2379"),
+    Flag::new("debug", Kind::Bool, "show the settings in use on standard error"),
+    Flag::new("write-out", Kind::Text, "output format: simple, fields, json, protobuf or table")
+        .short('w')
+        .default("simple"),
+    Flag::new("hex", Kind::Bool, "print byte strings in hex"),
+    Flag::new("dial-timeout", Kind::Duration, "longest wait for a connection").default("2s"),
+    Flag::new("command-timeout", Kind::Duration, "longest wait for the answer to a short command")
+        .default("5s"),
+    Flag::new("keepalive-time", Kind::Duration, "pause between keepalive pings").default("2s"),
+    Flag::new("keepalive-timeout", Kind::Duration, "longest wait for the answer to a ping").default("6s"),
+    Flag::new("max-request-bytes", Kind::Int, "longest request that is sent (0 means 2 MiB)"),
+    Flag::new("max-recv-bytes", Kind::Int, "longest answer that is taken (0 means 2 GiB)"),
+    Flag::new("insecure-transport", Kind::Bool, "connect without TLS unless an endpoint asks for it")
+        .default("true"),
+    Flag::new("insecure-discovery", Kind::Bool, "accept endpoints without TLS from DNS").default("true"),
+    Flag::new(
+        "insecure-skip-tls-verify",
+        Kind::Bool,
+        "do not verify the server's certificate (for tests only)",
+    ),
+    Flag::new("cert", Kind::Text, "certificate of the client"),
+    Flag::new("key", Kind::Text, "key of the client's certificate"),
+    Flag::new("cacert", Kind::Text, "certificates of the authorities that servers are verified with"),
+    Flag::new("auth-jwt-token", Kind::Text, "token to authenticate with, instead of a user"),
+    Flag::new("user", Kind::Text, "user to authenticate as, with or without :password"),
+    Flag::new("password", Kind::Text, "password of the user"),
+    Flag::new("discovery-srv", Kind::Text, "DNS domain whose SRV records name the endpoints").short('d'),
+    Flag::new("discovery-srv-name", Kind::Text, "suffix of the SRV records' service"),
+];
+
+const PREFIX: &str = "ETCDCTL_";
+
+fn variable_of(flag: &str) -> String {
+    PREFIX.to_owned() + &flag.to_uppercase().replace('-', "_")
+}
+
+/// Takes over the variables of inherited flags. A bad value is ignored and an unknown variable warned about, as
+/// etcdctl does.
+///
+/// # Errors
+/// When a flag is given on the command line and by its variable.
+pub(super) fn read_variables(call: &mut Invocation<'_>) -> Result<(), Failure> {
+    let inherited: Vec<&Flag> = call.path.inherited(call.app).collect();
+    let given: Vec<String> =
+        inherited.iter().filter(|f| call.flags.changed(f.name)).map(|f| variable_of(f.name)).collect();
+    for (name, value) in &call.world.variables {
+        if given.contains(name) {
+            let text = "conflicting environment variable is shadowed by corresponding command-line flag \
+                        (either unset environment variable or disable flag))";
+            let message = log_line("fatal", text, name);
+            return Err(Failure { code: exit::ERROR, message });
+        }
+        let flag = inherited.iter().find(|f| variable_of(f.name) == *name).filter(|_| !value.is_empty());
+        match flag {
+            Some(flag) => _ = call.flags.set(flag.name, value),
+            None if name.starts_with(PREFIX) => {
+                let line = log_line("warn", "unrecognized environment variable", &format!("{name}={value}"));
+                call.world.err.write_all(line.as_bytes())?;
+            }
+            None => {}
+        }
+    }
+    if call.flags.bool("debug") {
+        let mut names: Vec<&str> = inherited.iter().map(|f| f.name).collect();
+        names.sort_unstable();
+        for name in names {
+            writeln!(call.world.err, "{}={}", variable_of(name), call.flags.shown(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// A line of the tool's log, in the form of etcd's.
+fn log_line(level: &str, text: &str, variable: &str) -> String {
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ");
+    let quoted = |text: &str| gotext::quote(text.as_bytes());
+    let (text, variable) = (quoted(text), quoted(variable));
+    format!("{{\"level\":\"{level}\",\"ts\":\"{now}\",\"msg\":{text},\"environment-variable\":{variable}}}\n")
+}
+
+/// The client that flags and variables describe.
+///
+/// # Errors
+/// What etcdctl refuses too, and every option that this version lacks.
+pub(super) fn client_config(call: &Invocation<'_>) -> Result<Config, Failure> {
+    let flags = &call.flags;
+    for name in ["discovery-srv", "discovery-srv-name"] {
+        if !flags.text(name).is_empty() {
+            return Err(Failure::not_yet(&format!("--{name}")));
+        }
+    }
+    for name in ["cert", "key", "cacert"] {
+        if flags.text(name).is_empty() && flags.changed(name) {
+            return Err(Failure::new(exit::BAD_ARGS, format!("empty string is passed to --{name} option")));
+        }
+    }
+    for name in ["cert", "key", "cacert"] {
+        let file = flags.text(name);
+        if file.is_empty() {
+            continue;
+        }
+        if !std::path::Path::new(file).exists() {
+            return Err(Failure::new(exit::BAD_ARGS, format!("open {file}: no such file or directory")));
+        }
+        return Err(Failure::not_yet(&format!("--{name}")));
+    }
+    if !flags.bool("insecure-transport") {
+        return Err(Failure::not_yet("--insecure-transport=false"));
+    }
+    if flags.bool("insecure-skip-tls-verify") {
+        return Err(Failure::not_yet("--insecure-skip-tls-verify"));
+    }
+    for name in ["auth-jwt-token", "user", "password"] {
+        if !flags.text(name).is_empty() {
+            return Err(Failure::not_yet(&format!("--{name}")));
+        }
+    }
+
+    let endpoints = flags.list("endpoints").iter().map(|text| endpoint(text.trim()));
+    let mut config = Config::new(endpoints.collect::<Result<_, _>>()?);
+    config.dial_timeout = flags.duration("dial-timeout");
+    for (name, limit) in [
+        ("max-request-bytes", &mut config.request_bytes_max),
+        ("max-recv-bytes", &mut config.answer_bytes_max),
+    ] {
+        match flags.int(name) {
+            0 => {}
+            bytes => *limit = u32::try_from(bytes.max(0)).unwrap_or(u32::MAX),
+        }
+    }
+    Ok(config)
+}
+
+/// Reads an endpoint.
+pub(super) fn endpoint(text: &str) -> Result<Endpoint, Failure> {
+    text.parse().map_err(|error| match error {
+        Error::NotYet(what) => Failure::not_yet(&what),
+        error => Failure::new(exit::BAD_CONNECTION, error),
+    })
+}

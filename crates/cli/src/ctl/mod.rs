@@ -1,0 +1,62 @@
+//! etcdctl: its commands, one file each, and what they share.
+
+mod del;
+mod endpoint;
+mod get;
+mod globals;
+mod options;
+mod planned;
+mod put;
+mod range_end;
+mod session;
+mod txn;
+mod version;
+
+use crate::command::{App, Command};
+
+pub(crate) use planned::planned;
+
+const KEYS: &str = "Key-value commands";
+const CLUSTER: &str = "Cluster maintenance commands";
+const CONCURRENCY: &str = "Concurrency commands";
+const AUTH: &str = "Authentication commands";
+const UTILITY: &str = "Utility commands";
+
+/// The program.
+pub static APP: App = App {
+    name: "etcdctl",
+    about: "A simple command line client for etcd3.",
+    groups: &[KEYS, CLUSTER, CONCURRENCY, AUTH, UTILITY],
+    commands: COMMANDS,
+    flags: globals::FLAGS,
+    flags_hidden: true,
+    trailer: "Use \"etcdctl options\" for a list of global command-line options (applies to all commands).",
+    errors_twice: false,
+};
+
+static COMMANDS: &[Command] = &[
+    get::COMMAND.under(KEYS),
+    put::COMMAND.under(KEYS),
+    del::COMMAND.under(KEYS),
+    txn::COMMAND.under(KEYS),
+    endpoint::COMMAND.under(CLUSTER),
+    version::COMMAND.under(UTILITY),
+    options::COMMAND.under(UTILITY),
+    planned::COMPACTION.under(KEYS),
+    planned::LEASE.under(KEYS),
+    planned::WATCH.under(KEYS),
+    planned::ALARM.under(CLUSTER),
+    planned::DEFRAG.under(CLUSTER),
+    planned::DOWNGRADE.under(CLUSTER),
+    planned::MEMBER.under(CLUSTER),
+    planned::MOVE_LEADER.under(CLUSTER),
+    planned::SNAPSHOT.under(CLUSTER),
+    planned::ELECT.under(CONCURRENCY),
+    planned::LOCK.under(CONCURRENCY),
+    planned::AUTH.under(AUTH),
+    planned::ROLE.under(AUTH),
+    planned::USER.under(AUTH),
+    planned::CHECK.under(UTILITY),
+    planned::COMPLETION.under(UTILITY),
+    planned::MAKE_MIRROR.under(UTILITY),
+];

@@ -1,0 +1,233 @@
+//! Commands that later versions get: known with their flags, so that the help is whole, and refused by name.
+
+use crate::app::{Failure, Invocation};
+use crate::command::Command;
+use crate::flag::{Flag, Kind};
+
+fn run(call: &mut Invocation<'_>) -> Result<(), Failure> {
+    Err(Failure::not_yet(&format!("{} {}", call.app.name, call.path.name())))
+}
+
+/// A command that is refused.
+pub(crate) const fn planned(name: &'static str, usage: &'static str, short: &'static str) -> Command {
+    Command::new(name, usage, short, run)
+}
+
+pub(super) const COMPACTION: Command =
+    planned("compaction", "compaction [options] <revision>", "Drops the history before a revision")
+        .with_flags(&[Flag::new("physical", Kind::Bool, "wait until the history is gone from the files")]);
+
+pub(super) const ALARM: Command = Command::group_of(
+    "alarm",
+    "alarm <subcommand>",
+    "Alarm related commands",
+    "Alarm related commands",
+    &[planned("disarm", "disarm", "Clears every alarm"), planned("list", "list", "Lists the alarms")],
+);
+
+pub(super) const DEFRAG: Command = planned("defrag", "defrag", "Compacts the files of the endpoints")
+    .with_flags(&[Flag::new("cluster", Kind::Bool, "all endpoints of the cluster's members")]);
+
+pub(super) const MOVE_LEADER: Command =
+    planned("move-leader", "move-leader <transferee-member-id>", "Makes another member the leader");
+
+pub(super) const WATCH: Command = planned(
+    "watch",
+    "watch [options] [key or prefix] [range_end] [--] [exec-command arg1 arg2 ...]",
+    "Prints changes of keys as they happen",
+)
+.with_flags(&[
+    Flag::new("interactive", Kind::Bool, "read commands from standard input").short('i'),
+    Flag::new("prefix", Kind::Bool, "all keys that begin with the key"),
+    Flag::new("rev", Kind::Int, "revision to begin at"),
+    Flag::new("prev-kv", Kind::Bool, "also the pairs as they were before"),
+    Flag::new("progress-notify", Kind::Bool, "ask for progress reports"),
+]);
+
+pub(super) const LEASE: Command = Command::group_of(
+    "lease",
+    "lease <subcommand>",
+    "Lease related commands",
+    "Lease related commands",
+    &[
+        planned("grant", "grant <ttl>", "Makes a lease"),
+        planned("revoke", "revoke <leaseID>", "Ends a lease"),
+        planned("timetolive", "timetolive <leaseID> [options]", "Prints what is left of a lease")
+            .with_flags(&[Flag::new("keys", Kind::Bool, "also the keys that are attached")]),
+        planned("list", "list", "Lists the leases"),
+        planned("keep-alive", "keep-alive [options] <leaseID>", "Renews a lease again and again")
+            .with_flags(&[Flag::new("once", Kind::Bool, "renew once")]),
+    ],
+);
+
+pub(super) const MEMBER: Command = Command::group_of(
+    "member",
+    "member <subcommand>",
+    "Membership related commands",
+    "Membership related commands",
+    &[
+        planned("add", "add <memberName> [options]", "Adds a member").with_flags(&[
+            Flag::new("peer-urls", Kind::Text, "peer URLs, with commas between"),
+            Flag::new("learner", Kind::Bool, "add it without a vote"),
+        ]),
+        planned("remove", "remove <memberID>", "Removes a member"),
+        planned("update", "update <memberID> [options]", "Changes a member's peer URLs")
+            .with_flags(&[Flag::new("peer-urls", Kind::Text, "peer URLs, with commas between")]),
+        planned("list", "list", "Lists the members").with_flags(&[Flag::new(
+            "consistency",
+            Kind::Text,
+            "l for linearizable, s for serializable",
+        )
+        .default("l")]),
+        planned("promote", "promote <memberID>", "Makes a learner a voter"),
+    ],
+);
+
+pub(super) const SNAPSHOT: Command = Command::group_of(
+    "snapshot",
+    "snapshot <subcommand>",
+    "Snapshot related commands",
+    "Snapshot related commands",
+    &[planned("save", "save <filename>", "Saves the store of an endpoint to a file")],
+);
+
+pub(super) const MAKE_MIRROR: Command = planned(
+    "make-mirror",
+    "make-mirror [options] <destination>",
+    "Copies keys to another cluster, and their changes",
+)
+.with_flags(&[
+    Flag::new("prefix", Kind::Text, "prefix of the keys to copy"),
+    Flag::new("rev", Kind::Int, "revision to begin at"),
+    Flag::new("max-txn-ops", Kind::Uint, "most requests in a transaction").default("128"),
+    Flag::new("dest-prefix", Kind::Text, "prefix at the destination"),
+    Flag::new("no-dest-prefix", Kind::Bool, "leave the prefix out at the destination"),
+    Flag::new("dest-cert", Kind::Text, "certificate for the destination"),
+    Flag::new("dest-key", Kind::Text, "key of that certificate"),
+    Flag::new("dest-cacert", Kind::Text, "authorities of the destination's certificates"),
+    Flag::new("dest-insecure-transport", Kind::Bool, "connect to the destination without TLS")
+        .default("true"),
+    Flag::new("dest-user", Kind::Text, "user at the destination"),
+    Flag::new("dest-password", Kind::Text, "password at the destination"),
+]);
+
+pub(super) const LOCK: Command = planned(
+    "lock",
+    "lock <lockname> [exec-command arg1 arg2 ...]",
+    "Takes a lock",
+)
+.with_flags(&[Flag::new("ttl", Kind::Int, "time to live of the session, seconds").default("10")]);
+
+pub(super) const ELECT: Command =
+    planned("elect", "elect <election-name> [proposal]", "Takes part in an election, or watches one")
+        .with_flags(&[Flag::new("listen", Kind::Bool, "watch the election").short('l')]);
+
+pub(super) const AUTH: Command = Command::group_of(
+    "auth",
+    "auth <enable or disable>",
+    "Authentication related commands",
+    "Authentication related commands",
+    &[
+        planned("enable", "enable", "Turns authentication on"),
+        planned("disable", "disable", "Turns authentication off"),
+        planned("status", "status", "Prints whether authentication is on"),
+    ],
+);
+
+pub(super) const USER: Command = Command::group_of(
+    "user",
+    "user <subcommand>",
+    "User related commands",
+    "User related commands",
+    &[
+        planned("add", "add <user name or user:password> [options]", "Adds a user").with_flags(&[
+            Flag::new("interactive", Kind::Bool, "ask for the password on the terminal").default("true"),
+            Flag::new("new-user-password", Kind::Text, "password of the new user"),
+            Flag::new("no-password", Kind::Bool, "make a user without a password"),
+        ]),
+        planned("delete", "delete <user name>", "Removes a user"),
+        planned("get", "get <user name> [options]", "Prints a user's roles").with_flags(&[Flag::new(
+            "detail",
+            Kind::Bool,
+            "also the permissions of the roles",
+        )]),
+        planned("list", "list", "Lists the users"),
+        planned("passwd", "passwd <user name> [options]", "Changes a user's password").with_flags(&[
+            Flag::new("interactive", Kind::Bool, "ask for the password on the terminal").default("true"),
+        ]),
+        planned("grant-role", "grant-role <user name> <role name>", "Gives a role to a user"),
+        planned("revoke-role", "revoke-role <user name> <role name>", "Takes a role from a user"),
+    ],
+);
+
+pub(super) const ROLE: Command = Command::group_of(
+    "role",
+    "role <subcommand>",
+    "Role related commands",
+    "Role related commands",
+    &[
+        planned("add", "add <role name>", "Adds a role"),
+        planned("delete", "delete <role name>", "Removes a role"),
+        planned("get", "get <role name>", "Prints a role's permissions"),
+        planned("list", "list", "Lists the roles"),
+        planned(
+            "grant-permission",
+            "grant-permission [options] <role name> <permission type> <key> [endkey]",
+            "Gives a permission on keys to a role",
+        )
+        .with_flags(&[
+            Flag::new("prefix", Kind::Bool, "all keys that begin with the key"),
+            Flag::new("from-key", Kind::Bool, "all keys that are equal to the key or above it"),
+        ]),
+        planned(
+            "revoke-permission",
+            "revoke-permission <role name> <key> [endkey]",
+            "Takes a permission on keys from a role",
+        )
+        .with_flags(&[
+            Flag::new("prefix", Kind::Bool, "all keys that begin with the key"),
+            Flag::new("from-key", Kind::Bool, "all keys that are equal to the key or above it"),
+        ]),
+    ],
+);
+
+pub(super) const CHECK: Command = Command::group_of(
+    "check",
+    "check <subcommand>",
+    "Commands that measure a cluster",
+    "Commands that measure a cluster",
+    &[
+        planned("perf", "perf [options]", "Measures the speed of a cluster").with_flags(&[
+            Flag::new("load", Kind::Text, "size of the load: s, m, l or xl").default("s"),
+            Flag::new("prefix", Kind::Text, "prefix of the keys that are written")
+                .default("/etcdctl-check-perf/"),
+            Flag::new("auto-compact", Kind::Bool, "compact when done"),
+            Flag::new("auto-defrag", Kind::Bool, "defragment when done"),
+        ]),
+        planned("datascale", "datascale [options]", "Measures the memory that keys take").with_flags(&[
+            Flag::new("load", Kind::Text, "size of the load: s, m, l or xl").default("s"),
+            Flag::new("prefix", Kind::Text, "prefix of the keys that are written")
+                .default("/etcdctl-check-datascale/"),
+            Flag::new("auto-compact", Kind::Bool, "compact when done"),
+            Flag::new("auto-defrag", Kind::Bool, "defragment when done"),
+        ]),
+    ],
+);
+
+pub(super) const COMPLETION: Command = planned(
+    "completion",
+    "completion [bash|zsh|fish|powershell]",
+    "Prints a script for the completion of a shell",
+);
+
+pub(super) const DOWNGRADE: Command = Command::group_of(
+    "downgrade",
+    "downgrade <TARGET_VERSION>",
+    "Downgrade related commands",
+    "Downgrade related commands",
+    &[
+        planned("validate", "validate <TARGET_VERSION>", "Checks whether a downgrade is possible"),
+        planned("enable", "enable <TARGET_VERSION>", "Begins a downgrade"),
+        planned("cancel", "cancel", "Ends a downgrade"),
+    ],
+);

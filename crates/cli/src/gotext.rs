@@ -1,0 +1,270 @@
+//! Texts as Go writes and reads them: quoted strings, durations, sizes.
+
+use std::fmt::Write as _;
+
+/// `%q`: in double quotes, with Go's escapes; bytes that are no UTF-8 become `\xNN`.
+pub fn quote(bytes: &[u8]) -> String {
+    let mut out = String::from("\"");
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            quote_char(&mut out, c);
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out.push('"');
+    out
+}
+
+fn quote_char(out: &mut String, c: char) {
+    match c {
+        '"' | '\\' => out.extend(['\\', c]),
+        '\x07' => out.push_str("\\a"),
+        '\x08' => out.push_str("\\b"),
+        '\x0c' => out.push_str("\\f"),
+        '\n' => out.push_str("\\n"),
+        '\r' => out.push_str("\\r"),
+        '\t' => out.push_str("\\t"),
+        '\x0b' => out.push_str("\\v"),
+        _ if is_print(c) => out.push(c),
+        _ => {
+            let code = u32::from(c);
+            let _ = match code {
+                0..0x80 => write!(out, "\\x{code:02x}"),
+                0x80..0x10000 => write!(out, "\\u{code:04x}"),
+                _ => write!(out, "\\U{code:08x}"),
+            };
+        }
+    }
+}
+
+/// Rust escapes what it cannot print when it debugs a string, and marks at its beginning: hence the letter.
+fn is_print(c: char) -> bool {
+    let mut text = String::from("a");
+    text.push(c);
+    c == '\'' || text.escape_debug().count() == 2
+}
+
+/// Reads a Go string literal, in double or back quotes, at the beginning of `text`: its bytes, and what follows.
+pub fn unquote_prefix(text: &str) -> Option<(Vec<u8>, &str)> {
+    if let Some(raw) = text.strip_prefix('`') {
+        let (inside, rest) = raw.split_once('`')?;
+        return Some((inside.replace('\r', "").into_bytes(), rest));
+    }
+    let mut rest = text.strip_prefix('"')?;
+    let mut out = Vec::new();
+    loop {
+        let c = rest.chars().next()?;
+        rest = &rest[c.len_utf8()..];
+        match c {
+            '"' => return Some((out, rest)),
+            '\n' => return None,
+            '\\' => rest = unescape(rest, &mut out)?,
+            _ => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+}
+
+fn unescape<'a>(text: &'a str, out: &mut Vec<u8>) -> Option<&'a str> {
+    let kind = *text.as_bytes().first()?;
+    let simple = match kind {
+        b'a' => 0x07,
+        b'b' => 0x08,
+        b'f' => 0x0c,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'v' => 0x0b,
+        b'\\' | b'"' => kind,
+        b'0'..=b'7' => {
+            let digits = text.get(..3)?;
+            out.push(u8::from_str_radix(digits, 8).ok()?);
+            return Some(&text[3..]);
+        }
+        b'x' | b'u' | b'U' => {
+            let len = match kind {
+                b'x' => 2,
+                b'u' => 4,
+                _ => 8,
+            };
+            let digits = text.get(1..=len)?;
+            let value = u32::from_str_radix(digits, 16).ok()?;
+            if kind == b'x' {
+                out.push(value as u8);
+            } else {
+                out.extend_from_slice(char::from_u32(value)?.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+            return Some(&text[1 + len..]);
+        }
+        _ => return None,
+    };
+    out.push(simple);
+    Some(&text[1..])
+}
+
+/// A duration in nanoseconds as Go prints it: `1.5s`, `250ms`, `1m0s`.
+pub fn duration(nanos: i64) -> String {
+    let sign = if nanos < 0 { "-" } else { "" };
+    let n = nanos.unsigned_abs();
+    let fraction = |unit: u64, name: &str| {
+        let mut text = format!("{sign}{}", n / unit);
+        if !n.is_multiple_of(unit) {
+            let width = unit.ilog10() as usize;
+            let digits = format!("{:0width$}", n % unit);
+            let _ = write!(text, ".{}", digits.trim_end_matches('0'));
+        }
+        text + name
+    };
+    match n {
+        0 => "0s".to_owned(),
+        1..1_000 => fraction(1, "ns"),
+        1_000..1_000_000 => fraction(1_000, "µs"),
+        1_000_000..1_000_000_000 => fraction(1_000_000, "ms"),
+        1_000_000_000..60_000_000_000 => fraction(1_000_000_000, "s"),
+        _ => {
+            let (minutes, rest) = (n / 60_000_000_000, n % 60_000_000_000);
+            let seconds = match rest {
+                0..1_000_000_000 if rest > 0 => {
+                    format!("0.{}s", format!("{rest:09}").trim_end_matches('0'))
+                }
+                _ => duration(rest as i64),
+            };
+            match minutes / 60 {
+                0 => format!("{sign}{minutes}m{seconds}"),
+                hours => format!("{sign}{hours}h{}m{seconds}", minutes % 60),
+            }
+        }
+    }
+}
+
+/// Reads a duration, in nanoseconds.
+///
+/// # Errors
+/// Go's text.
+pub fn parse_duration(text: &str) -> Result<i64, String> {
+    let invalid = || format!("time: invalid duration {}", quote(text.as_bytes()));
+    let (negative, mut rest) = match text.as_bytes().first() {
+        Some(b'-') => (true, &text[1..]),
+        Some(b'+') => (false, &text[1..]),
+        _ => (false, text),
+    };
+    if rest == "0" {
+        return Ok(0);
+    }
+    if rest.is_empty() {
+        return Err(invalid());
+    }
+    let mut total = 0.0_f64;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, after) = rest.split_at(digits);
+        let number: f64 = number.parse().map_err(|_| invalid())?;
+        let unit_len = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit_len);
+        total += number
+            * match unit {
+                "ns" => 1.0,
+                "us" | "µs" | "μs" => 1e3,
+                "ms" => 1e6,
+                "s" => 1e9,
+                "m" => 60e9,
+                "h" => 3600e9,
+                "" => return Err(format!("time: missing unit in duration {}", quote(text.as_bytes()))),
+                _ => {
+                    let (unit, text) = (quote(unit.as_bytes()), quote(text.as_bytes()));
+                    return Err(format!("time: unknown unit {unit} in duration {text}"));
+                }
+            };
+        rest = after;
+    }
+    if total > i64::MAX as f64 {
+        return Err(invalid());
+    }
+    Ok(if negative { -(total as i64) } else { total as i64 })
+}
+
+/// A size in bytes for people, in powers of 1000: `20 kB`, `2.1 GB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 10 {
+        return format!("{bytes} B");
+    }
+    let power = bytes.ilog(1000);
+    let value = (bytes as f64 / 1000_f64.powi(power as i32) * 10.0 + 0.5).floor() / 10.0;
+    let unit = UNITS[power as usize];
+    if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
+}
+
+/// The error of `strconv`'s functions.
+pub fn number_error(function: &str, text: &str, error: &std::num::ParseIntError) -> String {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    let reason = match error.kind() {
+        PosOverflow | NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    format!("strconv.{function}: parsing {}: {reason}", quote(text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_like_go() {
+        assert_eq!(quote(b"b-2"), r#""b-2""#);
+        assert_eq!(
+            quote("é'\"\\\n\t\x01\u{a0}\u{301}\u{1f600}".as_bytes()),
+            "\"é'\\\"\\\\\\n\\t\\x01\\u00a0\u{301}😀\""
+        );
+        assert_eq!(quote(b"\xff\x00\x7f"), r#""\xff\x00\x7f""#);
+    }
+
+    #[test]
+    fn unquotes_what_it_quoted() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let text = quote(&bytes) + " rest";
+        assert_eq!(unquote_prefix(&text), Some((bytes, " rest")));
+        assert_eq!(unquote_prefix(r#""\u00e9\101""#), Some(("éA".into(), "")));
+        assert_eq!(unquote_prefix("`a\\b` x"), Some((b"a\\b".to_vec(), " x")));
+        for bad in ["a", "\"a", r#""\q""#, r#""\x4""#, r#""\"#, "\"\\é\""] {
+            assert_eq!(unquote_prefix(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (nanos, text) in [
+            (0, "0s"),
+            (7, "7ns"),
+            (1_500, "1.5µs"),
+            (6_390_041, "6.390041ms"),
+            (1_000_871_039, "1.000871039s"),
+            (60_000_000_000, "1m0s"),
+            (60_500_000_000, "1m0.5s"),
+            (3_600_000_000_000, "1h0m0s"),
+            (-2_000_000_000, "-2s"),
+        ] {
+            assert_eq!(duration(nanos), text);
+            assert_eq!(parse_duration(text), Ok(nanos));
+        }
+        assert_eq!(parse_duration("x").unwrap_err(), "time: invalid duration \"x\"");
+        assert_eq!(parse_duration("5").unwrap_err(), "time: missing unit in duration \"5\"");
+        assert_eq!(parse_duration("5y").unwrap_err(), "time: unknown unit \"y\" in duration \"5y\"");
+    }
+
+    #[test]
+    fn sizes() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (9, "9 B"),
+            (82, "82 B"),
+            (999, "999 B"),
+            (20480, "20 kB"),
+            (1_234_567, "1.2 MB"),
+            (2_147_483_648, "2.1 GB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! `-w fields`: a line a field, `"Name" : value`.
+
+use std::io::{Result, Write};
+
+use wire::etcdserverpb::response_op::Response;
+use wire::etcdserverpb::{DeleteRangeResponse, PutResponse, RangeResponse, ResponseHeader, TxnResponse};
+use wire::mvccpb::KeyValue;
+
+use super::{EndpointHash, EndpointHealth, EndpointStatus};
+use crate::gotext::quote;
+
+type Out<'a> = &'a mut dyn Write;
+
+pub(super) fn range(out: Out<'_>, answer: &RangeResponse, hex: bool) -> Result<()> {
+    header(out, answer.header.as_ref(), hex)?;
+    answer.kvs.iter().try_for_each(|kv| pair(out, "", kv, hex))?;
+    writeln!(out, "\"More\" : {}", answer.more)?;
+    writeln!(out, "\"Count\" : {}", answer.count)
+}
+
+pub(super) fn put(out: Out<'_>, answer: &PutResponse, hex: bool) -> Result<()> {
+    header(out, answer.header.as_ref(), hex)?;
+    answer.prev_kv.iter().try_for_each(|kv| pair(out, "Prev", kv, hex))
+}
+
+pub(super) fn delete_range(out: Out<'_>, answer: &DeleteRangeResponse, hex: bool) -> Result<()> {
+    header(out, answer.header.as_ref(), hex)?;
+    writeln!(out, "\"Deleted\" : {}", answer.deleted)?;
+    answer.prev_kvs.iter().try_for_each(|kv| pair(out, "Prev", kv, hex))
+}
+
+pub(super) fn txn(out: Out<'_>, answer: &TxnResponse, hex: bool) -> Result<()> {
+    header(out, answer.header.as_ref(), hex)?;
+    writeln!(out, "\"Succeeded\" : {}", answer.succeeded)?;
+    for op in &answer.responses {
+        match &op.response {
+            Some(Response::ResponseRange(answer)) => range(out, answer, hex)?,
+            Some(Response::ResponsePut(answer)) => put(out, answer, hex)?,
+            Some(Response::ResponseDeleteRange(answer)) => delete_range(out, answer, hex)?,
+            // etcdctl cannot ask for these.
+            other @ (Some(Response::ResponseTxn(_)) | None) => {
+                writeln!(out, "\"Unknown\" : {}", quote(format!("{other:?}").as_bytes()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn endpoint_health(out: Out<'_>, list: &[EndpointHealth]) -> Result<()> {
+    for EndpointHealth { endpoint, health, took, error } in list {
+        writeln!(out, "\"Endpoint\" : {}", quote(endpoint.as_bytes()))?;
+        writeln!(out, "\"Health\" : {health}\n\"Took\" : {took}\n\"Error\" : {error}\n")?;
+    }
+    Ok(())
+}
+
+pub(super) fn endpoint_status(out: Out<'_>, list: &[EndpointStatus], hex: bool) -> Result<()> {
+    for EndpointStatus { endpoint, status: s } in list {
+        header(out, s.header.as_ref(), hex)?;
+        writeln!(out, "\"Version\" : {}", quote(s.version.as_bytes()))?;
+        writeln!(out, "\"StorageVersion\" : {}", quote(s.storage_version.as_bytes()))?;
+        writeln!(out, "\"DBSize\" : {}", s.db_size)?;
+        writeln!(out, "\"DBSizeInUse\" : {}", s.db_size_in_use)?;
+        writeln!(out, "\"DBSizeQuota\" : {}", s.db_size_quota)?;
+        writeln!(out, "\"Leader\" : {}", s.leader)?;
+        writeln!(out, "\"IsLearner\" : {}", s.is_learner)?;
+        writeln!(out, "\"RaftIndex\" : {}", s.raft_index)?;
+        writeln!(out, "\"RaftTerm\" : {}", s.raft_term)?;
+        writeln!(out, "\"RaftAppliedIndex\" : {}", s.raft_applied_index)?;
+        writeln!(out, "\"Errors\" : [{}]", s.errors.join(" "))?;
+        writeln!(out, "\"Endpoint\" : {}", quote(endpoint.as_bytes()))?;
+        let downgrade = s.downgrade_info.clone().unwrap_or_default();
+        writeln!(out, "\"DowngradeTargetVersion\" : {}", quote(downgrade.target_version.as_bytes()))?;
+        writeln!(out, "\"DowngradeEnabled\" : {}\n", downgrade.enabled)?;
+    }
+    Ok(())
+}
+
+pub(super) fn endpoint_hash(out: Out<'_>, list: &[EndpointHash], hex: bool) -> Result<()> {
+    for EndpointHash { endpoint, hash } in list {
+        header(out, hash.header.as_ref(), hex)?;
+        writeln!(out, "\"Endpoint\" : {}", quote(endpoint.as_bytes()))?;
+        writeln!(out, "\"Hash\" : {}\n\"HashRevision\" : {}\n", hash.hash, hash.hash_revision)?;
+    }
+    Ok(())
+}
+
+fn header(out: Out<'_>, header: Option<&ResponseHeader>, hex: bool) -> Result<()> {
+    let ResponseHeader { cluster_id, member_id, revision, raft_term } = header.cloned().unwrap_or_default();
+    if hex {
+        writeln!(out, "\"ClusterID\" : {cluster_id:x}\n\"MemberID\" : {member_id:x}")?;
+    } else {
+        writeln!(out, "\"ClusterID\" : {cluster_id}\n\"MemberID\" : {member_id}")?;
+    }
+    // Only answers about keys have one.
+    if revision > 0 {
+        writeln!(out, "\"Revision\" : {revision}")?;
+    }
+    writeln!(out, "\"RaftTerm\" : {raft_term}")
+}
+
+fn pair(out: Out<'_>, prefix: &str, kv: &KeyValue, hex: bool) -> Result<()> {
+    writeln!(out, "\"{prefix}Key\" : {}", quote(&kv.key))?;
+    writeln!(out, "\"{prefix}CreateRevision\" : {}", kv.create_revision)?;
+    writeln!(out, "\"{prefix}ModRevision\" : {}", kv.mod_revision)?;
+    writeln!(out, "\"{prefix}Version\" : {}", kv.version)?;
+    writeln!(out, "\"{prefix}Value\" : {}", quote(&kv.value))?;
+    if hex {
+        writeln!(out, "\"{prefix}Lease\" : {:016x}", kv.lease)
+    } else {
+        writeln!(out, "\"{prefix}Lease\" : {}", kv.lease)
+    }
+}

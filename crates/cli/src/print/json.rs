@@ -1,0 +1,149 @@
+//! `-w json`: the messages as Go marshals them, on one line.
+
+use std::io::{Result, Write};
+
+use wire::etcdserverpb::response_op::Response;
+use wire::etcdserverpb::{
+    DeleteRangeResponse, HashKvResponse, PutResponse, RangeResponse, ResponseHeader, ResponseOp,
+    StatusResponse, TxnResponse,
+};
+use wire::mvccpb::KeyValue;
+
+use super::json_text::{Object, array, object, string};
+use super::{EndpointHash, EndpointHealth, EndpointStatus};
+
+type Out<'a> = &'a mut dyn Write;
+
+pub(super) fn range(out: Out<'_>, answer: &RangeResponse) -> Result<()> {
+    line(out, |text| object(text, |o| range_fields(o, answer)))
+}
+
+pub(super) fn put(out: Out<'_>, answer: &PutResponse) -> Result<()> {
+    line(out, |text| object(text, |o| put_fields(o, answer)))
+}
+
+pub(super) fn delete_range(out: Out<'_>, answer: &DeleteRangeResponse) -> Result<()> {
+    line(out, |text| object(text, |o| delete_range_fields(o, answer)))
+}
+
+pub(super) fn txn(out: Out<'_>, answer: &TxnResponse) -> Result<()> {
+    line(out, |text| object(text, |o| txn_fields(o, answer)))
+}
+
+pub(super) fn endpoint_health(out: Out<'_>, list: &[EndpointHealth]) -> Result<()> {
+    endpoints(out, list, |o, health| {
+        string(o.name("endpoint"), &health.endpoint);
+        o.name("health").push_str(if health.health { "true" } else { "false" });
+        string(o.name("took"), &health.took);
+        o.text("error", &health.error);
+    })
+}
+
+pub(super) fn endpoint_status(out: Out<'_>, list: &[EndpointStatus]) -> Result<()> {
+    endpoints(out, list, |o, EndpointStatus { endpoint, status }| {
+        string(o.name("Endpoint"), endpoint);
+        o.object("Status", Some(status), status_fields);
+    })
+}
+
+pub(super) fn endpoint_hash(out: Out<'_>, list: &[EndpointHash]) -> Result<()> {
+    endpoints(out, list, |o, EndpointHash { endpoint, hash }| {
+        string(o.name("Endpoint"), endpoint);
+        o.object("HashKV", Some(hash), hash_fields);
+    })
+}
+
+/// Go writes a list that was never made as null.
+fn endpoints<T>(out: Out<'_>, list: &[T], mut fill: impl FnMut(&mut Object<'_>, &T)) -> Result<()> {
+    line(out, |text| match list {
+        [] => text.push_str("null"),
+        _ => array(text, list, |text, item| object(text, |o| fill(o, item))),
+    })
+}
+
+fn line(out: Out<'_>, fill: impl FnOnce(&mut String)) -> Result<()> {
+    let mut text = String::new();
+    fill(&mut text);
+    text.push('\n');
+    out.write_all(text.as_bytes())
+}
+
+fn header_fields(o: &mut Object<'_>, header: &ResponseHeader) {
+    o.number("cluster_id", header.cluster_id);
+    o.number("member_id", header.member_id);
+    o.number("revision", header.revision);
+    o.number("raft_term", header.raft_term);
+}
+
+fn pair_fields(o: &mut Object<'_>, kv: &KeyValue) {
+    o.bytes("key", &kv.key);
+    o.number("create_revision", kv.create_revision);
+    o.number("mod_revision", kv.mod_revision);
+    o.number("version", kv.version);
+    o.bytes("value", &kv.value);
+    o.number("lease", kv.lease);
+}
+
+fn range_fields(o: &mut Object<'_>, answer: &RangeResponse) {
+    o.object("header", answer.header.as_ref(), header_fields);
+    o.objects("kvs", &answer.kvs, pair_fields);
+    o.flag("more", answer.more);
+    o.number("count", answer.count);
+}
+
+fn put_fields(o: &mut Object<'_>, answer: &PutResponse) {
+    o.object("header", answer.header.as_ref(), header_fields);
+    o.object("prev_kv", answer.prev_kv.as_ref(), pair_fields);
+}
+
+fn delete_range_fields(o: &mut Object<'_>, answer: &DeleteRangeResponse) {
+    o.object("header", answer.header.as_ref(), header_fields);
+    o.number("deleted", answer.deleted);
+    o.objects("prev_kvs", &answer.prev_kvs, pair_fields);
+}
+
+fn txn_fields(o: &mut Object<'_>, answer: &TxnResponse) {
+    o.object("header", answer.header.as_ref(), header_fields);
+    o.flag("succeeded", answer.succeeded);
+    o.objects("responses", &answer.responses, |o, op| o.object("Response", Some(op), op_fields));
+}
+
+fn op_fields(o: &mut Object<'_>, op: &ResponseOp) {
+    match &op.response {
+        Some(Response::ResponseRange(answer)) => o.object("response_range", Some(answer), range_fields),
+        Some(Response::ResponsePut(answer)) => o.object("response_put", Some(answer), put_fields),
+        Some(Response::ResponseDeleteRange(answer)) => {
+            o.object("response_delete_range", Some(answer), delete_range_fields);
+        }
+        Some(Response::ResponseTxn(answer)) => o.object("response_txn", Some(answer), txn_fields),
+        None => {}
+    }
+}
+
+fn status_fields(o: &mut Object<'_>, s: &StatusResponse) {
+    o.object("header", s.header.as_ref(), header_fields);
+    o.text("version", &s.version);
+    o.number("dbSize", s.db_size);
+    o.number("leader", s.leader);
+    o.number("raftIndex", s.raft_index);
+    o.number("raftTerm", s.raft_term);
+    o.number("raftAppliedIndex", s.raft_applied_index);
+    if !s.errors.is_empty() {
+        array(o.name("errors"), &s.errors, |text, error| string(text, error));
+    }
+    o.number("dbSizeInUse", s.db_size_in_use);
+    o.flag("isLearner", s.is_learner);
+    o.text("storageVersion", &s.storage_version);
+    o.number("dbSizeQuota", s.db_size_quota);
+    o.object("downgradeInfo", s.downgrade_info.as_ref(), |o, downgrade| {
+        o.flag("enabled", downgrade.enabled);
+        o.text("targetVersion", &downgrade.target_version);
+    });
+}
+
+fn hash_fields(o: &mut Object<'_>, hash: &HashKvResponse) {
+    o.object("header", hash.header.as_ref(), header_fields);
+    o.number("hash", hash.hash);
+    o.number("compact_revision", hash.compact_revision);
+    o.number("hash_revision", hash.hash_revision);
+}

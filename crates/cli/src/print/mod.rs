@@ -1,0 +1,254 @@
+//! Answers as text: pure functions of an answer and a writer, byte for byte as etcdctl prints them.
+//!
+//! A format is a file; [`Printer`] picks it. A format that lacks an answer refuses it with
+//! [`exit::BAD_FEATURE`](crate::app::exit::BAD_FEATURE).
+
+mod fields;
+mod json;
+mod json_text;
+mod protobuf;
+mod simple;
+mod table;
+
+use std::io::Write;
+
+use wire::etcdserverpb::{
+    DeleteRangeResponse, HashKvResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse,
+};
+
+use crate::app::{Failure, exit};
+use crate::gotext;
+
+/// What `-w` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people and pipes.
+    Simple,
+    /// A line a field.
+    Fields,
+    /// As Go marshals the messages.
+    Json,
+    /// The message's bytes.
+    Protobuf,
+    /// Box lines.
+    Table,
+}
+
+impl Format {
+    /// # Errors
+    /// [`exit::BAD_FEATURE`] for a name that is none.
+    pub fn parse(name: &str) -> Result<Format, Failure> {
+        match name {
+            "simple" => Ok(Format::Simple),
+            "fields" => Ok(Format::Fields),
+            "json" => Ok(Format::Json),
+            "protobuf" => Ok(Format::Protobuf),
+            "table" => Ok(Format::Table),
+            _ => Err(Failure::new(exit::BAD_FEATURE, "unsupported output format")),
+        }
+    }
+
+    fn unsupported(self) -> Failure {
+        let name = match self {
+            Format::Simple => "simple",
+            Format::Fields => "fields",
+            Format::Json => "json",
+            Format::Protobuf => "protobuf",
+            Format::Table => "table",
+        };
+        Failure::new(exit::BAD_FEATURE, format!("{name} not supported as output format"))
+    }
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Printer {
+    /// The format.
+    pub format: Format,
+    /// Bytes (simple) and ids (fields) in hex.
+    pub hex: bool,
+    /// Values without keys (simple).
+    pub value_only: bool,
+}
+
+/// The health of one endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointHealth {
+    /// As the user wrote it.
+    pub endpoint: String,
+    /// Whether a read went through and no alarm is on.
+    pub health: bool,
+    /// How long the read took, in Go's form; empty if none was made.
+    pub took: String,
+    /// Why it is not healthy; empty if it is.
+    pub error: String,
+}
+
+/// The status of one endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointStatus {
+    /// As the user wrote it.
+    pub endpoint: String,
+    /// Its answer.
+    pub status: StatusResponse,
+}
+
+/// The hash of one endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointHash {
+    /// As the user wrote it.
+    pub endpoint: String,
+    /// Its answer.
+    pub hash: HashKvResponse,
+}
+
+type Out<'a> = &'a mut dyn Write;
+
+impl Printer {
+    /// The answer to `get`.
+    pub fn range(&self, out: Out<'_>, answer: &RangeResponse) -> Result<(), Failure> {
+        Ok(match self.format {
+            Format::Simple => simple::range(out, answer, self)?,
+            Format::Fields => fields::range(out, answer, self.hex)?,
+            Format::Json => json::range(out, answer)?,
+            Format::Protobuf => protobuf::message(out, answer)?,
+            Format::Table => return Err(self.format.unsupported()),
+        })
+    }
+
+    /// The answer to `put`.
+    pub fn put(&self, out: Out<'_>, answer: &PutResponse) -> Result<(), Failure> {
+        Ok(match self.format {
+            Format::Simple => simple::put(out, answer, self)?,
+            Format::Fields => fields::put(out, answer, self.hex)?,
+            Format::Json => json::put(out, answer)?,
+            Format::Protobuf => protobuf::message(out, answer)?,
+            Format::Table => return Err(self.format.unsupported()),
+        })
+    }
+
+    /// The answer to `del`.
+    pub fn delete_range(&self, out: Out<'_>, answer: &DeleteRangeResponse) -> Result<(), Failure> {
+        Ok(match self.format {
+            Format::Simple => simple::delete_range(out, answer, self)?,
+            Format::Fields => fields::delete_range(out, answer, self.hex)?,
+            Format::Json => json::delete_range(out, answer)?,
+            Format::Protobuf => protobuf::message(out, answer)?,
+            Format::Table => return Err(self.format.unsupported()),
+        })
+    }
+
+    /// The answer to `txn`.
+    pub fn txn(&self, out: Out<'_>, answer: &TxnResponse) -> Result<(), Failure> {
+        Ok(match self.format {
+            Format::Simple => simple::txn(out, answer, self)?,
+            Format::Fields => fields::txn(out, answer, self.hex)?,
+            Format::Json => json::txn(out, answer)?,
+            Format::Protobuf => protobuf::message(out, answer)?,
+            Format::Table => return Err(self.format.unsupported()),
+        })
+    }
+
+    /// `endpoint health`; in simple, what is not healthy goes to `err`.
+    pub fn endpoint_health(
+        &self,
+        out: Out<'_>,
+        err: Out<'_>,
+        list: &[EndpointHealth],
+    ) -> Result<(), Failure> {
+        Ok(match self.format {
+            Format::Simple => simple::endpoint_health(out, err, list)?,
+            Format::Fields => fields::endpoint_health(out, list)?,
+            Format::Json => json::endpoint_health(out, list)?,
+            Format::Table => table::write(out, &HEALTH_HEADS, &health_rows(list))?,
+            Format::Protobuf => return Err(self.format.unsupported()),
+        })
+    }
+
+    /// `endpoint status`.
+    pub fn endpoint_status(&self, out: Out<'_>, list: &[EndpointStatus]) -> Result<(), Failure> {
+        Ok(match self.format {
+            Format::Simple => simple::rows(out, &status_rows(list))?,
+            Format::Fields => fields::endpoint_status(out, list, self.hex)?,
+            Format::Json => json::endpoint_status(out, list)?,
+            Format::Table => table::write(out, &STATUS_HEADS, &status_rows(list))?,
+            Format::Protobuf => return Err(self.format.unsupported()),
+        })
+    }
+
+    /// `endpoint hashkv`.
+    pub fn endpoint_hash(&self, out: Out<'_>, list: &[EndpointHash]) -> Result<(), Failure> {
+        Ok(match self.format {
+            Format::Simple => simple::rows(out, &hash_rows(list))?,
+            Format::Fields => fields::endpoint_hash(out, list, self.hex)?,
+            Format::Json => json::endpoint_hash(out, list)?,
+            Format::Table => table::write(out, &HASH_HEADS, &hash_rows(list))?,
+            Format::Protobuf => return Err(self.format.unsupported()),
+        })
+    }
+}
+
+type Rows<const N: usize> = Vec<[String; N]>;
+
+const HEALTH_HEADS: [&str; 4] = ["endpoint", "health", "took", "error"];
+
+fn health_rows(list: &[EndpointHealth]) -> Rows<4> {
+    list.iter().map(|h| [h.endpoint.clone(), h.health.to_string(), h.took.clone(), h.error.clone()]).collect()
+}
+
+const STATUS_HEADS: [&str; 16] = [
+    "endpoint",
+    "ID",
+    "version",
+    "storage version",
+    "db size",
+    "in use",
+    "percentage not in use",
+    "quota",
+    "is leader",
+    "is learner",
+    "raft term",
+    "raft index",
+    "raft applied index",
+    "errors",
+    "downgrade target version",
+    "downgrade enabled",
+];
+
+fn status_rows(list: &[EndpointStatus]) -> Rows<16> {
+    let row = |EndpointStatus { endpoint, status: s }: &EndpointStatus| {
+        let member_id = s.header.as_ref().map_or(0, |h| h.member_id);
+        let downgrade = s.downgrade_info.clone().unwrap_or_default();
+        let size = |bytes: i64| gotext::size(bytes as u64);
+        // A size of zero would be a division by zero, which etcdctl dies of.
+        let used_percent = (s.db_size_in_use * 100).checked_div(s.db_size).unwrap_or(100);
+        [
+            endpoint.clone(),
+            format!("{member_id:x}"),
+            s.version.clone(),
+            s.storage_version.clone(),
+            size(s.db_size),
+            size(s.db_size_in_use),
+            format!("{}%", 100 - used_percent),
+            size(s.db_size_quota),
+            (s.leader == member_id).to_string(),
+            s.is_learner.to_string(),
+            s.raft_term.to_string(),
+            s.raft_index.to_string(),
+            s.raft_applied_index.to_string(),
+            s.errors.join(", "),
+            downgrade.target_version,
+            downgrade.enabled.to_string(),
+        ]
+    };
+    list.iter().map(row).collect()
+}
+
+const HASH_HEADS: [&str; 3] = ["endpoint", "hash", "hash_revision"];
+
+fn hash_rows(list: &[EndpointHash]) -> Rows<3> {
+    let row = |EndpointHash { endpoint, hash }: &EndpointHash| {
+        [endpoint.clone(), hash.hash.to_string(), hash.hash_revision.to_string()]
+    };
+    list.iter().map(row).collect()
+}

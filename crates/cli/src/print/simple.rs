@@ -1,0 +1,74 @@
+//! `-w simple`: a line a value, keys and values on lines of their own.
+
+use std::io::{Result, Write};
+
+use wire::etcdserverpb::response_op::Response;
+use wire::etcdserverpb::{DeleteRangeResponse, PutResponse, RangeResponse, TxnResponse};
+use wire::mvccpb::KeyValue;
+
+use super::{EndpointHealth, Printer};
+
+type Out<'a> = &'a mut dyn Write;
+
+pub(super) fn range(out: Out<'_>, answer: &RangeResponse, how: &Printer) -> Result<()> {
+    answer.kvs.iter().try_for_each(|kv| pair(out, kv, how))
+}
+
+pub(super) fn put(out: Out<'_>, answer: &PutResponse, how: &Printer) -> Result<()> {
+    writeln!(out, "OK")?;
+    answer.prev_kv.iter().try_for_each(|kv| pair(out, kv, how))
+}
+
+pub(super) fn delete_range(out: Out<'_>, answer: &DeleteRangeResponse, how: &Printer) -> Result<()> {
+    writeln!(out, "{}", answer.deleted)?;
+    answer.prev_kvs.iter().try_for_each(|kv| pair(out, kv, how))
+}
+
+pub(super) fn txn(out: Out<'_>, answer: &TxnResponse, how: &Printer) -> Result<()> {
+    writeln!(out, "{}", if answer.succeeded { "SUCCESS" } else { "FAILURE" })?;
+    for op in &answer.responses {
+        writeln!(out)?;
+        match &op.response {
+            Some(Response::ResponseRange(answer)) => range(out, answer, how)?,
+            Some(Response::ResponsePut(answer)) => put(out, answer, how)?,
+            Some(Response::ResponseDeleteRange(answer)) => delete_range(out, answer, how)?,
+            // etcdctl cannot ask for these.
+            other @ (Some(Response::ResponseTxn(_)) | None) => {
+                writeln!(out, "unexpected response {other:?}")?
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn endpoint_health(out: Out<'_>, err: Out<'_>, list: &[EndpointHealth]) -> Result<()> {
+    for EndpointHealth { endpoint, took, error, .. } in list {
+        if error.is_empty() {
+            writeln!(out, "{endpoint} is healthy: successfully committed proposal: took = {took}")?;
+        } else {
+            writeln!(err, "{endpoint} is unhealthy: failed to commit proposal: {error}")?;
+        }
+    }
+    Ok(())
+}
+
+/// The rows of a table, with commas.
+pub(super) fn rows<const N: usize>(out: Out<'_>, rows: &[[String; N]]) -> Result<()> {
+    rows.iter().try_for_each(|row| writeln!(out, "{}", row.join(", ")))
+}
+
+fn pair(out: Out<'_>, kv: &KeyValue, how: &Printer) -> Result<()> {
+    if !how.value_only {
+        line(out, &kv.key, how.hex)?;
+    }
+    line(out, &kv.value, how.hex)
+}
+
+fn line(out: Out<'_>, bytes: &[u8], hex: bool) -> Result<()> {
+    if hex {
+        bytes.iter().try_for_each(|byte| write!(out, "\\x{byte:02x}"))?;
+    } else {
+        out.write_all(bytes)?;
+    }
+    writeln!(out)
+}

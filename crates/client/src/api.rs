@@ -1,0 +1,193 @@
+//! The calls.
+
+use std::time::Duration;
+
+use prost::Message;
+use wire::etcdserverpb::alarm_request::AlarmAction;
+use wire::etcdserverpb::{
+    AlarmRequest, AlarmResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse,
+    MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+    StatusRequest, StatusResponse, TxnRequest, TxnResponse,
+};
+use wire::{Code, Status};
+
+use crate::stubs::cluster_client::ClusterClient;
+use crate::stubs::kv_client::KvClient;
+use crate::stubs::maintenance_client::MaintenanceClient;
+use crate::{Channel, Deadline, Endpoint, Error};
+
+/// What a [`Client`] is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Tried in this order; at least one.
+    pub endpoints: Vec<Endpoint>,
+    /// Bounds each attempt to connect.
+    pub dial_timeout: Duration,
+    /// Longest message that is sent, bytes.
+    pub request_bytes_max: u32,
+    /// Longest message that is taken, bytes.
+    pub answer_bytes_max: u32,
+}
+
+impl Config {
+    /// etcdctl's defaults.
+    pub fn new(endpoints: Vec<Endpoint>) -> Self {
+        Config {
+            endpoints,
+            dial_timeout: Duration::from_secs(2),
+            request_bytes_max: 2 << 20,
+            answer_bytes_max: i32::MAX as u32,
+        }
+    }
+}
+
+/// A client of one cluster. Connects with the first call; clones share the connection.
+///
+/// Every call fails with [`Error::DeadlineExceeded`] when its deadline passes, without an endpoint that answers or
+/// while the server works, and with [`Error::Status`] when the server refuses it or the connection breaks. Dropping
+/// a call cancels it; whether a write that was canceled or broken off has happened is then unknown.
+#[derive(Clone)]
+pub struct Client {
+    channel: Channel,
+    request_bytes_max: u32,
+}
+
+impl Client {
+    /// A client that has not connected yet.
+    ///
+    /// # Errors
+    /// [`Error::NoEndpoints`].
+    pub fn new(config: Config) -> Result<Self, Error> {
+        if config.endpoints.is_empty() {
+            return Err(Error::NoEndpoints);
+        }
+        let channel = Channel::new(config.endpoints, config.dial_timeout, config.answer_bytes_max);
+        Ok(Client { channel, request_bytes_max: config.request_bytes_max })
+    }
+
+    /// The channel, for calls that have no method here.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// KV.Range.
+    pub async fn range(&self, request: RangeRequest, deadline: Deadline) -> Result<RangeResponse, Error> {
+        self.call(request, deadline, async |r| self.kv().range(r).await).await
+    }
+
+    /// KV.RangeStream, its chunks put together into one answer.
+    pub async fn range_stream(
+        &self,
+        request: RangeRequest,
+        deadline: Deadline,
+    ) -> Result<RangeResponse, Error> {
+        let call = async |r| {
+            let mut chunks = self.kv().range_stream(r).await?.into_inner();
+            let mut whole = RangeResponse::default();
+            while let Some(chunk) = chunks.message().await? {
+                if let Some(chunk) = chunk.range_response {
+                    append_chunk(&mut whole, chunk);
+                }
+            }
+            Ok(tonic::Response::new(whole))
+        };
+        self.call(request, deadline, call).await
+    }
+
+    /// KV.Put.
+    pub async fn put(&self, request: PutRequest, deadline: Deadline) -> Result<PutResponse, Error> {
+        self.call(request, deadline, async |r| self.kv().put(r).await).await
+    }
+
+    /// KV.DeleteRange.
+    pub async fn delete_range(
+        &self,
+        request: DeleteRangeRequest,
+        deadline: Deadline,
+    ) -> Result<DeleteRangeResponse, Error> {
+        self.call(request, deadline, async |r| self.kv().delete_range(r).await).await
+    }
+
+    /// KV.Txn.
+    pub async fn txn(&self, request: TxnRequest, deadline: Deadline) -> Result<TxnResponse, Error> {
+        self.call(request, deadline, async |r| self.kv().txn(r).await).await
+    }
+
+    /// Maintenance.Status of the member that is connected.
+    pub async fn status(&self, deadline: Deadline) -> Result<StatusResponse, Error> {
+        let request = StatusRequest::default();
+        self.call(request, deadline, async |r| self.maintenance().status(r).await).await
+    }
+
+    /// Maintenance.HashKV of the member that is connected, up to `revision`; 0 is the newest.
+    pub async fn hash_kv(&self, revision: i64, deadline: Deadline) -> Result<HashKvResponse, Error> {
+        let request = HashKvRequest { revision };
+        self.call(request, deadline, async |r| self.maintenance().hash_kv(r).await).await
+    }
+
+    /// Maintenance.Alarm GET: the alarms of all members.
+    pub async fn alarms(&self, deadline: Deadline) -> Result<AlarmResponse, Error> {
+        let request = AlarmRequest { action: AlarmAction::Get.into(), ..AlarmRequest::default() };
+        self.call(request, deadline, async |r| self.maintenance().alarm(r).await).await
+    }
+
+    /// Cluster.MemberList, linearizable.
+    pub async fn members(&self, deadline: Deadline) -> Result<MemberListResponse, Error> {
+        let request = MemberListRequest { linearizable: true };
+        self.call(request, deadline, async |r| self.cluster().member_list(r).await).await
+    }
+
+    // Sizes are checked here and in the channel, with etcd's code and text: tonic's own limits are out of the way.
+
+    fn kv(&self) -> KvClient<Channel> {
+        KvClient::new(self.channel()).max_decoding_message_size(usize::MAX)
+    }
+
+    fn maintenance(&self) -> MaintenanceClient<Channel> {
+        MaintenanceClient::new(self.channel()).max_decoding_message_size(usize::MAX)
+    }
+
+    fn cluster(&self) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel()).max_decoding_message_size(usize::MAX)
+    }
+
+    async fn call<Q: Message, A>(
+        &self,
+        request: Q,
+        deadline: Deadline,
+        send: impl AsyncFnOnce(tonic::Request<Q>) -> Result<tonic::Response<A>, tonic::Status>,
+    ) -> Result<A, Error> {
+        let bytes = request.encoded_len();
+        if bytes > self.request_bytes_max as usize {
+            let limit = self.request_bytes_max;
+            let text = format!("trying to send message larger than max ({bytes} vs. {limit})");
+            return Err(Error::Status(Status::new(Code::ResourceExhausted, text)));
+        }
+        let mut request = tonic::Request::new(request);
+        let metadata = request.metadata_mut();
+        metadata.insert("client-api-version", tonic::metadata::MetadataValue::from_static("3.7"));
+        if let Some(timeout) = deadline.remaining() {
+            request.set_timeout(timeout);
+        }
+        let result = deadline.bound(async { Ok(send(request).await?.into_inner()) }).await;
+        match result {
+            // The server's clock may be the faster one; it is the same deadline.
+            Err(Error::Status(Status { code: Code::DeadlineExceeded, .. }))
+                if deadline != Deadline::NEVER =>
+            {
+                Err(Error::DeadlineExceeded)
+            }
+            other => other,
+        }
+    }
+}
+
+/// Pairs and header come first, the rest with the last chunk.
+fn append_chunk(whole: &mut RangeResponse, chunk: RangeResponse) {
+    if chunk.header.is_some() {
+        whole.header = chunk.header;
+    }
+    whole.kvs.extend(chunk.kvs);
+    whole.more |= chunk.more;
+    whole.count = whole.count.max(chunk.count);
+}

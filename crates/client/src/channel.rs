@@ -1,0 +1,195 @@
+//! One HTTP/2 connection to whichever endpoint answers, as the service that tonic's stubs call.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Response, Uri, header};
+use http_body::Body as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tonic::Status;
+use tonic::body::Body;
+
+use crate::Endpoint;
+use crate::body::{AnswerBody, status_of};
+use crate::endpoint::Target;
+
+/// The windows that we grant, bytes: a large range shall not wait for our updates.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+/// The first and the longest pause after every endpoint has failed.
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A connection that is made with the first call, to the first endpoint that takes one, and made again when it
+/// broke. Clones share it.
+///
+/// A call waits until some endpoint takes a connection, as etcd's own client does: bound it by a deadline. A call
+/// that was sent is never sent again.
+#[derive(Clone)]
+pub struct Channel {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    endpoints: Vec<Endpoint>,
+    dial_timeout: Duration,
+    answer_bytes_max: u32,
+    connection: Mutex<Option<Connection>>,
+}
+
+#[derive(Clone)]
+struct Connection {
+    requests: SendRequest<Bytes>,
+    authority: http::uri::Authority,
+    driver: DriverGuard,
+}
+
+/// The task that moves a connection's frames; it ends with the last user of the connection.
+#[derive(Clone)]
+pub(crate) struct DriverGuard(#[allow(dead_code, reason = "held for its drop")] Arc<Driver>);
+
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Channel {
+    /// A channel to these endpoints, tried in this order. `dial_timeout` bounds each attempt; answers with messages
+    /// above `answer_bytes_max` are refused with `ResourceExhausted`.
+    pub fn new(endpoints: Vec<Endpoint>, dial_timeout: Duration, answer_bytes_max: u32) -> Self {
+        let connection = Mutex::new(None);
+        Channel { shared: Arc::new(Shared { endpoints, dial_timeout, answer_bytes_max, connection }) }
+    }
+}
+
+impl tonic::codegen::Service<Request<Body>> for Channel {
+    type Response = Response<AnswerBody>;
+    type Error = Status;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Status>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move { shared.call(request).await })
+    }
+}
+
+impl Shared {
+    async fn call(&self, request: Request<Body>) -> Result<Response<AnswerBody>, Status> {
+        let mut connection = self.connected().await;
+        let (mut head, body) = request.into_parts();
+        let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(Scheme::HTTP);
+        uri.authority = Some(connection.authority.clone());
+        uri.path_and_query = Some(path);
+        head.uri = Uri::from_parts(uri).map_err(|e| Status::internal(e.to_string()))?;
+        head.version = http::Version::HTTP_2;
+        head.headers.insert(
+            header::USER_AGENT,
+            HeaderValue::from_static(concat!("quorate-client/", env!("CARGO_PKG_VERSION"))),
+        );
+
+        let head = Request::from_parts(head, ());
+        let (answer, stream) = connection.requests.send_request(head, false).map_err(|e| status_of(&e))?;
+        // One message is there at once; only a stream of messages needs a task to send the rest.
+        let mut sending = Box::pin(send(body, stream));
+        let sent = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx).is_ready())).await;
+        let sender = (!sent).then(|| tokio::spawn(sending).abort_handle());
+        let answer = answer.await.map_err(|e| status_of(&e))?;
+        Ok(answer.map(|frames| AnswerBody::new(frames, self.answer_bytes_max, sender, connection.driver)))
+    }
+
+    /// The connection, ready to take a request; made if need be.
+    async fn connected(&self) -> Connection {
+        let mut slot = self.connection.lock().await;
+        if let Some(connection) = slot.take()
+            && let Ok(requests) = connection.requests.clone().ready().await
+        {
+            return slot.insert(Connection { requests, ..connection }).clone();
+        }
+        let mut pause = PAUSE_FIRST;
+        loop {
+            for endpoint in &self.endpoints {
+                let attempt = tokio::time::timeout(self.dial_timeout, connect(endpoint));
+                if let Ok(Some(connection)) = attempt.await {
+                    return slot.insert(connection).clone();
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+/// Why an endpoint did not take a connection does not matter here: the caller tries the next one, and what its
+/// caller is told in the end is that the deadline passed, as etcd's client says it.
+async fn connect(endpoint: &Endpoint) -> Option<Connection> {
+    match endpoint.target() {
+        Target::Tcp(host) => {
+            let stream = TcpStream::connect(host).await.ok()?;
+            stream.set_nodelay(true).ok()?;
+            handshake(stream, endpoint).await
+        }
+        Target::Unix(path) => handshake(UnixStream::connect(path).await.ok()?, endpoint).await,
+    }
+}
+
+async fn handshake<S>(stream: S, endpoint: &Endpoint) -> Option<Connection>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (requests, connection) = h2::client::Builder::new()
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .enable_push(false)
+        .handshake::<_, Bytes>(stream)
+        .await
+        .ok()?;
+    let driver = tokio::spawn(async move {
+        // Its error also ends every stream, which is where it is reported.
+        let _ = connection.await;
+    });
+    let driver = DriverGuard(Arc::new(Driver(driver)));
+    // Not proof of a server: a port that accepts and stays silent is found out by the call's deadline only.
+    Some(Connection {
+        requests: requests.ready().await.ok()?,
+        authority: endpoint.authority().clone(),
+        driver,
+    })
+}
+
+/// Sends a request's body. h2 buffers what the windows do not admit yet: at most the messages that exist anyway.
+async fn send(body: Body, mut stream: h2::SendStream<Bytes>) {
+    let mut body = pin!(body);
+    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        let Ok(frame) = frame else {
+            stream.send_reset(h2::Reason::CANCEL);
+            return;
+        };
+        if let Ok(data) = frame.into_data()
+            && stream.send_data(data, false).is_err()
+        {
+            // The stream has ended; its answer says how.
+            return;
+        }
+    }
+    // Fails only when the stream has ended.
+    let _ = stream.send_data(Bytes::new(), true);
+}

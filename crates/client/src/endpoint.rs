@@ -1,0 +1,110 @@
+//! Where a server listens, as users write it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use http::uri::Authority;
+
+use crate::Error;
+
+/// One address of a server: `host:port`, `http://host:port`, `unix:path` or `unix://path`.
+///
+/// Shows itself as it was written: the commands print it so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    text: String,
+    target: Target,
+    /// What requests carry as `:authority`.
+    authority: Authority,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A host, or an address literal in brackets, and a port.
+    Tcp(String),
+    Unix(PathBuf),
+}
+
+impl Endpoint {
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = Error;
+
+    /// # Errors
+    /// [`Error::BadEndpoint`] without a host or port, [`Error::NotYet`] for `https` and `unixs`.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let bad = |reason| Error::BadEndpoint { endpoint: text.to_owned(), reason };
+        let (scheme, rest) = match text.split_once("://") {
+            Some(parts) => parts,
+            None => match text.split_once(':') {
+                Some((scheme @ ("unix" | "unixs"), path)) => (scheme, path),
+                _ => ("http", text),
+            },
+        };
+        match scheme {
+            "http" => {
+                let host = rest.split('/').next().unwrap_or_default();
+                let authority: Authority = host.parse().map_err(|_| bad("invalid host"))?;
+                if authority.host().is_empty() {
+                    return Err(bad("missing host"));
+                }
+                if authority.port_u16().is_none() {
+                    return Err(bad("missing port in address"));
+                }
+                Ok(Endpoint { text: text.to_owned(), target: Target::Tcp(host.to_owned()), authority })
+            }
+            "unix" => {
+                if rest.is_empty() {
+                    return Err(bad("missing path of the socket"));
+                }
+                let authority = Authority::from_static("localhost");
+                Ok(Endpoint { text: text.to_owned(), target: Target::Unix(rest.into()), authority })
+            }
+            "https" | "unixs" => Err(Error::NotYet(format!("TLS (endpoint {text})"))),
+            _ => Err(bad("unknown scheme")),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_etcdctl_accepts() {
+        let tcp = |text: &str| match text.parse::<Endpoint>().unwrap().target {
+            Target::Tcp(host) => host,
+            Target::Unix(path) => panic!("{path:?}"),
+        };
+        assert_eq!(tcp("127.0.0.1:2379"), "127.0.0.1:2379");
+        assert_eq!(tcp("http://localhost:2379"), "localhost:2379");
+        assert_eq!(tcp("http://[::1]:2379/"), "[::1]:2379");
+        for text in ["unix:///run/etcd.sock", "unix:/run/etcd.sock"] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().target, Target::Unix("/run/etcd.sock".into()));
+        }
+        assert_eq!("http://a:1".parse::<Endpoint>().unwrap().to_string(), "http://a:1");
+    }
+
+    #[test]
+    fn refuses_what_it_cannot_reach() {
+        for text in ["", "host", "http://", "http://host", "ftp://host:1", "unix:", "a b:1"] {
+            assert!(matches!(text.parse::<Endpoint>(), Err(Error::BadEndpoint { .. })), "{text}");
+        }
+        assert!(matches!("https://a:1".parse::<Endpoint>(), Err(Error::NotYet(_))));
+    }
+}
