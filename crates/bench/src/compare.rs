@@ -1,0 +1,370 @@
+//! Servers against each other in one run: round after round, workload after workload, server after server.
+//!
+//! All servers stay up while one is loaded; an idle one costs next to nothing. What drifts on the machine meets all
+//! of them alike, and ratios are taken round by round.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+
+use crate::measure::{Measurement, fill, measure};
+use crate::report::Figures;
+use crate::run::Target;
+use crate::schedule::Stop;
+use crate::servers::Server;
+use crate::workload::{Kind, Order, Shape};
+
+/// A server program and its name in the report.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// As it is called in the report.
+    pub name: String,
+    /// Takes etcd's flags.
+    pub binary: PathBuf,
+}
+
+/// One workload of a comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// Puts, closed loop.
+    Put,
+    /// Transactions, closed loop.
+    Txn,
+    /// Linearizable ranges of one key, closed loop.
+    Range,
+    /// Puts, open loop.
+    PutRate,
+    /// One client, one put after the other.
+    PutOne,
+    /// Kill and start again on a full store.
+    Restart,
+}
+
+impl Scenario {
+    /// In the order in which they are run.
+    pub const ALL: [Scenario; 6] = [
+        Scenario::Put,
+        Scenario::Txn,
+        Scenario::Range,
+        Scenario::PutRate,
+        Scenario::PutOne,
+        Scenario::Restart,
+    ];
+
+    /// As it is called on the command line and in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scenario::Put => "put",
+            Scenario::Txn => "txn",
+            Scenario::Range => "range",
+            Scenario::PutRate => "put-rate",
+            Scenario::PutOne => "put-one",
+            Scenario::Restart => "restart",
+        }
+    }
+
+    /// # Errors
+    /// When there is none of this name.
+    pub fn by_name(name: &str) -> anyhow::Result<Scenario> {
+        let found = Scenario::ALL.into_iter().find(|scenario| scenario.name() == name);
+        found.with_context(|| format!("no workload is named {name}"))
+    }
+}
+
+/// What to compare.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// Two or more.
+    pub candidates: Vec<Candidate>,
+    /// What to run.
+    pub scenarios: Vec<Scenario>,
+    /// Times that each is run on each candidate.
+    pub rounds: usize,
+    /// Of each run.
+    pub duration: Duration,
+    /// Before each run.
+    pub warm_up: Option<Stop>,
+    /// Of `PutRate`, calls a second.
+    pub rate: f64,
+    /// Keys in the store that is restarted.
+    pub restart_keys: u64,
+    /// Keys and values.
+    pub shape: Shape,
+    /// Connections and calls in flight; the endpoints are the servers' own.
+    pub target: Target,
+    /// Where data directories are made.
+    pub dir: Option<PathBuf>,
+}
+
+/// Values of one metric, by workload and metric name, then by candidate, one a round.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Results {
+    /// The candidates' names, in their order.
+    pub names: Vec<String>,
+    /// In the order of the report.
+    pub rows: Vec<Row>,
+    /// Failed calls by candidate and text, all runs together. When there are any, figures mean little.
+    pub errors: BTreeMap<String, u64>,
+}
+
+/// One metric of one workload.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The workload.
+    pub scenario: String,
+    /// The metric, its unit last.
+    pub metric: String,
+    /// By candidate, in their order: one value a round.
+    pub values: Vec<Vec<f64>>,
+}
+
+/// Median, smallest and largest of a few values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// The middle one, or the mean of the middle two.
+    pub median: f64,
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// # Panics
+    /// Without any value.
+    pub fn of(values: &[f64]) -> Spread {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let (min, max) = (sorted[0], sorted[sorted.len() - 1]);
+        let median = (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0;
+        Spread { median, min, max }
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} ({}-{})", short(self.median), short(self.min), short(self.max))
+    }
+}
+
+/// Runs everything; `dir` gets one directory a server. Tells `progress` before each step.
+///
+/// # Errors
+/// When a server can't be started or dies. Failed calls are in the results.
+pub fn compare(
+    comparison: &Comparison,
+    dir: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> anyhow::Result<Results> {
+    let names: Vec<String> = comparison.candidates.iter().map(|candidate| candidate.name.clone()).collect();
+    let mut results = Results { names, ..Results::default() };
+    let loads: Vec<Scenario> =
+        comparison.scenarios.iter().copied().filter(|scenario| *scenario != Scenario::Restart).collect();
+    if !loads.is_empty() {
+        run_loads(comparison, &loads, dir, &mut results, progress)?;
+    }
+    if comparison.scenarios.contains(&Scenario::Restart) {
+        run_restarts(comparison, dir, &mut results, progress)?;
+    }
+    Ok(results)
+}
+
+fn run_loads(
+    comparison: &Comparison,
+    scenarios: &[Scenario],
+    dir: &Path,
+    results: &mut Results,
+    progress: &mut dyn FnMut(&str),
+) -> anyhow::Result<()> {
+    let mut servers = Vec::new();
+    for candidate in &comparison.candidates {
+        progress(&format!("{}: start, put {} keys", candidate.name, comparison.shape.keys));
+        let server = Server::start(&candidate.binary, &dir.join(&candidate.name))?;
+        fill(&comparison.shape, &at(&comparison.target, &server))?;
+        servers.push(server);
+    }
+    for round in 0..comparison.rounds {
+        for &scenario in scenarios {
+            for (place, server) in servers.iter().enumerate() {
+                let name = &comparison.candidates[place].name;
+                progress(&format!("round {} of {}: {} {name}", round + 1, comparison.rounds, scenario.name()));
+                let figures = run_load(comparison, scenario, round, server)
+                    .with_context(|| format!("{} on {name}", scenario.name()))?;
+                results.add(scenario, place, &figures);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn run_load(
+    comparison: &Comparison,
+    scenario: Scenario,
+    round: usize,
+    server: &Server,
+) -> anyhow::Result<Figures> {
+    let mut target = at(&comparison.target, server);
+    let (kind, rate) = match scenario {
+        Scenario::Put => (Kind::Put, None),
+        Scenario::Txn => (Kind::Txn, None),
+        Scenario::Range => (Kind::Range, None),
+        Scenario::PutRate => (Kind::Put, Some(comparison.rate)),
+        Scenario::PutOne => {
+            (target.connections, target.in_flight) = (1, 1);
+            (Kind::Put, None)
+        }
+        Scenario::Restart => bail!("a restart is no load"),
+    };
+    let mut shape = comparison.shape.clone();
+    if let Order::Random(seed) = &mut shape.order {
+        // The same keys for all servers of a round, others in each round.
+        *seed = seed.wrapping_add(round as u64);
+    }
+    let stop = Stop { requests: None, duration: Some(comparison.duration) };
+    let measurement = Measurement { kind, shape, rate, stop, warm_up: comparison.warm_up };
+    let observed = server.observed()?;
+    observed.reset_peak();
+    measure(&measurement, &target, Some(observed))
+}
+
+fn run_restarts(
+    comparison: &Comparison,
+    dir: &Path,
+    results: &mut Results,
+    progress: &mut dyn FnMut(&str),
+) -> anyhow::Result<()> {
+    let shape = Shape { keys: comparison.restart_keys, ..comparison.shape.clone() };
+    shape.check().context("--restart-keys")?;
+    let mut servers = Vec::new();
+    for candidate in &comparison.candidates {
+        progress(&format!("{}: start, put {} keys for restarts", candidate.name, shape.keys));
+        let server = Server::start(&candidate.binary, &dir.join(format!("{}-restart", candidate.name)))?;
+        fill(&shape, &at(&comparison.target, &server))?;
+        servers.push(server);
+    }
+    for round in 0..comparison.rounds {
+        for (place, server) in servers.iter_mut().enumerate() {
+            let name = &comparison.candidates[place].name;
+            progress(&format!("round {} of {}: restart {name}", round + 1, comparison.rounds));
+            let took = server.restart().with_context(|| format!("restart {name}"))?;
+            let memory = server.observed()?.memory()?;
+            results.push(Scenario::Restart, place, "healthy after, ms", took.as_secs_f64() * 1e3);
+            results.push(Scenario::Restart, place, "RSS, MiB", memory.resident_bytes as f64 / f64::from(1 << 20));
+        }
+    }
+    Ok(())
+}
+
+fn at(target: &Target, server: &Server) -> Target {
+    Target { endpoints: vec![server.client()], ..target.clone() }
+}
+
+impl Results {
+    fn add(&mut self, scenario: Scenario, place: usize, figures: &Figures) {
+        if let Some(server) = &figures.server {
+            self.push(scenario, place, "server CPU, us/op", server.cpu_us_per_op);
+        }
+        self.push(scenario, place, "ops/s", figures.ops_per_s);
+        self.push(scenario, place, "p50, us", figures.p50_us);
+        self.push(scenario, place, "p99, us", figures.p99_us);
+        self.push(scenario, place, "p99.9, us", figures.p999_us);
+        self.push(scenario, place, "max, us", figures.max_us);
+        if let Some(server) = &figures.server {
+            self.push(scenario, place, "RSS end, MiB", server.rss_end_mib);
+            self.push(scenario, place, "RSS peak, MiB", server.rss_peak_mib);
+        }
+        self.push(scenario, place, "own CPU, us/op", figures.own_cpu_us_per_op);
+        let name = &self.names[place];
+        for (text, count) in &figures.errors {
+            *self.errors.entry(format!("{} on {name}: {text}", scenario.name())).or_insert(0) += count;
+        }
+        if figures.not_sent > 0 {
+            let text = format!("{} on {name}: due, but never sent", scenario.name());
+            *self.errors.entry(text).or_insert(0) += figures.not_sent;
+        }
+        if figures.hits < figures.answered {
+            let text = format!("{} on {name}: answered without what was asked", scenario.name());
+            *self.errors.entry(text).or_insert(0) += figures.answered - figures.hits;
+        }
+    }
+
+    fn push(&mut self, scenario: Scenario, place: usize, metric: &str, value: f64) {
+        let known = self.rows.iter().position(|row| row.scenario == scenario.name() && row.metric == metric);
+        let known = known.unwrap_or_else(|| {
+            let values = vec![Vec::new(); self.names.len()];
+            self.rows.push(Row { scenario: scenario.name().to_owned(), metric: metric.to_owned(), values });
+            self.rows.len() - 1
+        });
+        self.rows[known].values[place].push(value);
+    }
+
+    /// The table for people: medians, spreads, and the first candidate's ratio to each other one.
+    pub fn table(&self) -> String {
+        let mut heads = vec!["workload".to_owned(), "metric".to_owned()];
+        heads.extend(self.names.iter().cloned());
+        let (first, others) = self.names.split_first().expect("two candidates");
+        heads.extend(others.iter().map(|other| format!("{first} / {other}")));
+        let mut lines = vec![heads];
+        for row in &self.rows {
+            let mut cells = vec![row.scenario.clone(), row.metric.clone()];
+            cells.extend(row.values.iter().map(|values| Spread::of(values).to_string()));
+            cells.extend((1..self.names.len()).map(|other| row.ratio(0, other).to_string()));
+            lines.push(cells);
+        }
+        let mut text = aligned(&lines);
+        for (error, count) in &self.errors {
+            let _ = writeln!(text, "error x{count}: {error}");
+        }
+        text
+    }
+
+    /// As JSON: every value of every round.
+    ///
+    /// # Panics
+    /// Never: there is nothing in it that JSON can't say.
+    pub fn json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("plain data")
+    }
+}
+
+impl Row {
+    /// The ratio of two candidates' values, round by round.
+    pub fn ratio(&self, one: usize, other: usize) -> Spread {
+        let rounds = self.values[one].iter().zip(&self.values[other]);
+        Spread::of(&rounds.map(|(one, other)| one / other).collect::<Vec<_>>())
+    }
+}
+
+/// A Markdown table, its columns aligned.
+fn aligned(lines: &[Vec<String>]) -> String {
+    let columns = lines[0].len();
+    let widths: Vec<usize> =
+        (0..columns).map(|column| lines.iter().map(|line| line[column].len()).max().unwrap_or(0)).collect();
+    let mut text = String::new();
+    for (number, line) in lines.iter().enumerate() {
+        for (cell, width) in line.iter().zip(&widths) {
+            let _ = write!(text, "| {cell:<width$} ");
+        }
+        text.push_str("|\n");
+        if number == 0 {
+            for width in &widths {
+                let _ = write!(text, "|{}", "-".repeat(width + 2));
+            }
+            text.push_str("|\n");
+        }
+    }
+    text
+}
+
+/// Three digits that mean something, or the whole number.
+fn short(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
