@@ -17,6 +17,9 @@ pub enum Submission {
         id: RequestId,
         /// The encoded `InternalRaftRequest`.
         data: Bytes,
+        /// Whether it adds to the data (a put, or a transaction with a put on either branch): refused with
+        /// NoSpace while the disk is full.
+        grows: bool,
     },
     /// Confirm leadership, then tell the index that a linearizable read must wait for.
     ReadIndex {

@@ -2,8 +2,36 @@
 //!
 //! The shell (`server`) gives each its thread, the simulator (`sim`) interleaves them on virtual time; both run
 //! exactly this code. Nothing here knows sockets, clocks, threads or files other than through `disk::Fs`.
+//!
+//! [`open`] reads what the last run left and gives the parts of a [`Member`]. Between them travel, always in
+//! batches and in order:
+//!
+//! ```text
+//! Submission ─► Consensus ─ PersistRequest ─► LogWriter ─ Persisted ─► Consensus
+//!                   │                             └─ durable index ─► Applier, RevisionWriter
+//!                   └─ Entry ─► Applier ─ Frame ─► RevisionWriter
+//!                                  ├─ Applied ─► Consensus
+//!                                  └─ answers ─► who asked
+//! ```
 #![forbid(unsafe_code)]
 
+mod applier;
+mod consensus;
+mod error;
 mod exchange;
+mod identity;
+mod ids;
+mod log_writer;
+mod records;
+mod revision_writer;
+mod start;
 
+pub use applier::{Applier, Batch};
+pub use consensus::{Applied, Consensus, Input, Leadership, Outputs, OwnAttributes};
+pub use error::Error;
 pub use exchange::{Completions, RequestId, Submission};
+pub use identity::{Identity, InitialMember, cluster_id, member_id};
+pub use ids::{LaneIds, RequestIds};
+pub use log_writer::{GroupWritten, LogWriter, PersistRequest, Persisted};
+pub use revision_writer::RevisionWriter;
+pub use start::{Entropy, Found, Limits, Member, Settings, open};

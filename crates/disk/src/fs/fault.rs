@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Access, DirLock, File, Fs};
@@ -40,6 +41,9 @@ pub struct Fault {
     pub error: io::ErrorKind,
     /// A failing write first writes this many bytes (at most all but one) of its data.
     pub partial_bytes: usize,
+    /// Cuts `partial_bytes` down to where a 512-byte sector of the file ends: the kernel copies whole pages and a
+    /// disk writes whole sectors, so this is what a real short write leaves.
+    pub whole_sectors: bool,
 }
 
 impl Fault {
@@ -52,6 +56,7 @@ impl Fault {
             forever: false,
             error: io::ErrorKind::Other,
             partial_bytes: 0,
+            whole_sectors: false,
         }
     }
 }
@@ -80,10 +85,15 @@ impl FaultFs {
     pub fn clear(&self) {
         self.rules.lock().clear();
     }
+
+    /// How many operations have failed by a rule so far.
+    pub fn strikes(&self) -> u64 {
+        self.rules.1.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Default)]
-struct Rules(Mutex<Vec<Fault>>);
+struct Rules(Mutex<Vec<Fault>>, AtomicU64);
 
 impl Rules {
     fn lock(&self) -> MutexGuard<'_, Vec<Fault>> {
@@ -103,6 +113,7 @@ impl Rules {
                 rule.skip -= 1;
                 continue;
             }
+            self.1.fetch_add(1, Ordering::Relaxed);
             return Some(if rule.forever { rule.clone() } else { rules.remove(at) });
         }
         None
@@ -191,7 +202,10 @@ impl File for FaultFile {
 
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         if let Some(fault) = self.rules.strike(Operation::Write, &self.path) {
-            let part = fault.partial_bytes.min(data.len().saturating_sub(1));
+            let mut part = fault.partial_bytes.min(data.len().saturating_sub(1));
+            if fault.whole_sectors {
+                part = part.saturating_sub(((offset + part as u64) % 512) as usize);
+            }
             if part > 0 {
                 self.inner.write_all_at(&data[..part], offset)?;
             }

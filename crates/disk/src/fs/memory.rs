@@ -96,6 +96,11 @@ impl MemFs {
         self.lock_state().halt_after = operations;
     }
 
+    /// Whether an operation has failed because of [`MemFs::halt_after`] since it was last set.
+    pub fn has_halted(&self) -> bool {
+        self.lock_state().halt_after == Some(0)
+    }
+
     /// How many changing operations happened so far.
     pub fn operations(&self) -> u64 {
         self.lock_state().operations

@@ -1,0 +1,177 @@
+//! The apply thread's part: committed entries go into the store, their changes into one frame a batch.
+
+use std::collections::VecDeque;
+
+use disk::revlog::{self, Frame, FrameBuilder};
+use prost::Message;
+use raft::{ConfState, Entry, EntryKind, NodeId};
+use store::{Answer, ConfChangeOutcome, Store};
+use wire::Status;
+use wire::raftpb::{ConfChange, ConfChangeType};
+
+use crate::consensus::Applied;
+use crate::ids::RequestIds;
+use crate::records::{FrameState, LogSink};
+use crate::{Error, RequestId};
+
+/// What one batch gave. To be handed on in this order: the frame to the revision writer, the report to
+/// consensus, the answers to their callers (rule 9: the revision is current already).
+pub struct Batch {
+    /// The batch's changes, for the revision log.
+    pub frame: Frame,
+    /// For consensus.
+    pub report: Applied,
+    /// Ends of proposals that other lanes of this run made.
+    pub answers: Vec<(RequestId, Result<Answer, Status>)>,
+}
+
+/// Applies entries. Owns the store.
+pub struct Applier {
+    store: Store,
+    builder: FrameBuilder,
+    reader: revlog::Reader,
+    conf: ConfState,
+    applied: revlog::Applied,
+    ids: RequestIds,
+    own_lane: usize,
+    wal_durable: u64,
+}
+
+impl Applier {
+    pub(crate) fn new(
+        store: Store,
+        builder: FrameBuilder,
+        reader: revlog::Reader,
+        state: (ConfState, revlog::Applied),
+        ids: RequestIds,
+        own_lane: usize,
+    ) -> Self {
+        let (conf, applied) = state;
+        Applier { store, builder, reader, conf, applied, ids, own_lane, wal_durable: 0 }
+    }
+
+    /// Hears how far the write-ahead log is durable; frames say so (rule 5).
+    pub fn wal_durable(&mut self, index: u64) {
+        self.wal_durable = self.wal_durable.max(index);
+    }
+
+    /// Bytes of finished frames that are not in a file yet: what back-pressure goes by.
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.builder.unwritten_bytes()
+    }
+
+    /// The last applied entry.
+    pub fn applied_index(&self) -> u64 {
+        self.applied.index
+    }
+
+    /// The store, for checks and reads of the shell.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Applies entries from the front of the queue, as many as one frame takes; `None` if there is none.
+    ///
+    /// # Errors
+    /// An entry that cannot be applied, a failed read, or a log that cannot go on. No frame of the batch exists
+    /// then, and the member must stop.
+    ///
+    /// # Panics
+    /// If an entry does not follow the last one applied.
+    pub fn apply(&mut self, entries: &mut VecDeque<Entry>) -> Result<Option<Batch>, Error> {
+        if entries.is_empty() {
+            return Ok(None);
+        }
+        let starts_segment = self.builder.starts_segment();
+        let mut report = Applied::default();
+        let mut answers = Vec::with_capacity(entries.len());
+        while let Some(entry) = entries.pop_front() {
+            assert_eq!(entry.index.0, self.applied.index + 1, "entries are applied in order, each once");
+            match entry.kind {
+                EntryKind::Normal if entry.data.is_empty() => {}
+                EntryKind::Normal => self.request(&entry, &mut report, &mut answers)?,
+                EntryKind::ConfChange => self.conf_change(&entry, &mut report)?,
+                EntryKind::ConfChangeV2 => {
+                    return Err(apply_error(&entry, "the joint form of membership changes is not supported"));
+                }
+            }
+            self.applied = revlog::Applied { index: entry.index.0, term: entry.term.0 };
+            if self.builder.is_full() {
+                break;
+            }
+        }
+        let frame = self.finish(starts_segment)?;
+        self.store.publish();
+        report.index = self.applied.index;
+        report.has_cluster_version = self.store.membership().cluster_version().is_some();
+        Ok(Some(Batch { frame, report, answers }))
+    }
+
+    fn request(
+        &mut self,
+        entry: &Entry,
+        report: &mut Applied,
+        answers: &mut Vec<(RequestId, Result<Answer, Status>)>,
+    ) -> Result<(), Error> {
+        let mut sink = LogSink { builder: &mut self.builder, reader: &self.reader };
+        // An answer is built for whoever may wait here; the state does not depend on it (rule 8).
+        let applied =
+            self.store.apply(&entry.data, true, &mut sink).map_err(|fatal| apply_error(entry, fatal))?;
+        let id = RequestId(applied.id);
+        match self.ids.origin(id) {
+            Some(lane) if lane == self.own_lane => report.own.push(id),
+            Some(_) => answers.push((id, applied.result.map_err(Status::from))),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn conf_change(&mut self, entry: &Entry, report: &mut Applied) -> Result<(), Error> {
+        let change = ConfChange::decode(entry.data.clone()).map_err(|e| apply_error(entry, e))?;
+        let id = NodeId(change.node_id());
+        let outcome = self.store.apply_conf_change(&change).map_err(|fatal| apply_error(entry, fatal))?;
+        if let ConfChangeOutcome::Refused(_) = outcome {
+            // Invalid at apply: a no-op, on all members alike (rule 16).
+            return Ok(());
+        }
+        let ConfState { voters, learners } = &mut self.conf;
+        let remove = |ids: &mut Vec<NodeId>| ids.retain(|known| *known != id);
+        let insert = |ids: &mut Vec<NodeId>| {
+            if let Err(at) = ids.binary_search(&id) {
+                ids.insert(at, id);
+            }
+        };
+        match change.r#type() {
+            ConfChangeType::ConfChangeAddNode => {
+                remove(learners);
+                insert(voters);
+            }
+            ConfChangeType::ConfChangeAddLearnerNode => {
+                remove(voters);
+                insert(learners);
+            }
+            ConfChangeType::ConfChangeRemoveNode => {
+                remove(voters);
+                remove(learners);
+            }
+            ConfChangeType::ConfChangeUpdateNode => return Ok(()),
+        }
+        report.conf = Some(self.conf.clone());
+        Ok(())
+    }
+
+    fn finish(&mut self, starts_segment: bool) -> Result<Frame, Error> {
+        let changed = self.store.take_changed_tables();
+        let tables = if starts_segment { Some(self.store.tables()) } else { changed };
+        let state = FrameState {
+            voters: self.conf.voters.iter().map(|id| id.0).collect(),
+            learners: self.conf.learners.iter().map(|id| id.0).collect(),
+            tables,
+        };
+        Ok(self.builder.finish(self.applied, &state.encode_to_vec(), self.wal_durable)?)
+    }
+}
+
+fn apply_error(entry: &Entry, reason: impl std::fmt::Display) -> Error {
+    Error::Apply { index: entry.index.0, reason: reason.to_string() }
+}

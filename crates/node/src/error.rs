@@ -1,0 +1,47 @@
+//! Why a member cannot start, or must stop.
+
+use std::path::PathBuf;
+
+/// Why a member cannot start, or must stop. Nothing is acknowledged after one of these (rule 7).
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process holds the data directory.
+    #[error("data directory {0} is in use by another process")]
+    Locked(PathBuf),
+    /// The file system failed outside the two logs.
+    #[error("{operation} {path}: {source}")]
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The write-ahead log failed or is damaged.
+    #[error(transparent)]
+    Wal(#[from] disk::wal::Error),
+    /// The revision log failed or is damaged.
+    #[error(transparent)]
+    Revlog(#[from] disk::revlog::Error),
+    /// Consensus refuses what was found.
+    #[error(transparent)]
+    Raft(#[from] raft::Error),
+    /// The two logs contradict each other (rule 5).
+    #[error("write-ahead log and revision log do not fit together: {0}")]
+    Contradiction(String),
+    /// The write-ahead log belongs to another member or cluster than the configuration describes.
+    #[error("{0}")]
+    Identity(String),
+    /// An entry cannot be applied: this member stops before it (rules 7, 20).
+    #[error("apply entry {index}: {reason}")]
+    Apply {
+        /// Raft index of the entry.
+        index: u64,
+        /// Why.
+        reason: String,
+    },
+    /// Something that this version does not do yet.
+    #[error("{0} is not supported yet")]
+    NotYet(&'static str),
+}

@@ -1,0 +1,101 @@
+//! The store's records on the revision log: the two traits of the store, and what a frame says beside them.
+
+use std::ops::ControlFlow;
+use std::sync::OnceLock;
+
+use disk::revlog::{FrameBuilder, Location as LogLocation, Reader, RecordHeader};
+use prost::Message;
+use store::{Location, ReadError, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision};
+
+const PUT: u8 = 1;
+const TOMBSTONE: u8 = 2;
+
+/// Reads records for the store, from any thread. Empty while the log is being opened: replay reads nothing.
+#[derive(Default)]
+pub(crate) struct LogSource(OnceLock<Reader>);
+
+impl LogSource {
+    /// Gives it the log, once.
+    pub(crate) fn fill(&self, reader: Reader) {
+        let filled = self.0.set(reader).is_ok();
+        assert!(filled, "a log is opened once");
+    }
+
+    fn reader(&self) -> Result<&Reader, ReadError> {
+        self.0.get().ok_or_else(|| ReadError("the revision log is not open yet".into()))
+    }
+}
+
+impl RecordSource for LogSource {
+    fn read(&self, at: Location, out: &mut [u8]) -> Result<(), ReadError> {
+        self.reader()?.read(LogLocation(at.0), out).map_err(read_error)
+    }
+
+    fn read_nowait(&self, at: Location, out: &mut [u8]) -> Result<bool, ReadError> {
+        self.reader()?.read_nowait(LogLocation(at.0), out).map_err(read_error)
+    }
+
+    fn scan(&self, visitor: &mut RecordVisitor<'_>) -> Result<(), ReadError> {
+        let mut unknown = None;
+        let scanned = self.reader()?.scan(None, None, |header, _, payload| match parse(header) {
+            Some((kind, revision)) => visitor(kind, revision, payload),
+            None => {
+                unknown = Some(header.kind);
+                ControlFlow::Break(())
+            }
+        });
+        scanned.map_err(read_error)?;
+        match unknown {
+            Some(kind) => Err(ReadError(format!("unknown record kind {kind}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Takes the records of the batch that is being applied.
+pub(crate) struct LogSink<'a> {
+    pub(crate) builder: &'a mut FrameBuilder,
+    pub(crate) reader: &'a Reader,
+}
+
+impl RecordSink for LogSink<'_> {
+    fn push(&mut self, kind: RecordKind, revision: Revision, encoded: &[u8]) -> Location {
+        let kind = match kind {
+            RecordKind::Put => PUT,
+            RecordKind::Tombstone => TOMBSTONE,
+        };
+        let header = RecordHeader { kind, main: revision.main, sub: revision.sub };
+        Location(self.builder.push(header, encoded).0)
+    }
+
+    fn read(&self, at: Location, out: &mut [u8]) -> Result<(), ReadError> {
+        self.reader.read(LogLocation(at.0), out).map_err(read_error)
+    }
+}
+
+fn read_error(error: disk::revlog::Error) -> ReadError {
+    ReadError(error.to_string())
+}
+
+/// The kind and revision of a stored record; `None` for a kind that this version does not know.
+pub(crate) fn parse(header: RecordHeader) -> Option<(RecordKind, Revision)> {
+    let kind = match header.kind {
+        PUT => RecordKind::Put,
+        TOMBSTONE => RecordKind::Tombstone,
+        _ => return None,
+    };
+    Some((kind, Revision { main: header.main, sub: header.sub }))
+}
+
+/// A frame's state beside its records, as a protobuf message of our own.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct FrameState {
+    /// The membership of consensus as of the frame's applied index (rule 16); in each frame.
+    #[prost(uint64, repeated, tag = "1")]
+    pub(crate) voters: Vec<u64>,
+    #[prost(uint64, repeated, tag = "2")]
+    pub(crate) learners: Vec<u64>,
+    /// The store's small tables, if they changed, or if the frame opens a segment.
+    #[prost(bytes = "vec", optional, tag = "3")]
+    pub(crate) tables: Option<Vec<u8>>,
+}

@@ -1,0 +1,499 @@
+//! Start: read and check everything, write nothing until all checks hold, then take up where the last run ended
+//! (rules 5 and 6). A member that has no log yet begins one as etcd does (rule 20).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use disk::revlog::{self, RecordHeader, Replay, ReplayError};
+use disk::wal::{self, Wal};
+use disk::{DirLock, Fs};
+use prost::Message;
+use raft::{ConfState, Entry, EntryKind, HardState, Index, NodeId, Raft, Restored, Term, Time};
+use store::{Location, Reader, Store};
+use wire::etcdserverpb::Metadata;
+use wire::raftpb::{ConfChange, ConfChangeType};
+
+use crate::consensus::{Consensus, OwnAttributes};
+use crate::identity::{Identity, InitialMember, cluster_id, member_id};
+use crate::ids::RequestIds;
+use crate::records::{FrameState, LogSource, parse};
+use crate::{Applier, Error, LogWriter, RevisionWriter};
+
+/// What a member is configured with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The data directory; the member's files are under `member/`.
+    pub data_dir: PathBuf,
+    /// The write-ahead log's folder, if it is not `member/wal`.
+    pub wal_dir: Option<PathBuf>,
+    /// This member's name.
+    pub name: String,
+    /// This member's peer URLs.
+    pub peer_urls: Vec<String>,
+    /// The client URLs that it advertises.
+    pub client_urls: Vec<String>,
+    /// The first members of a new cluster, this one among them. Not looked at where a log exists.
+    pub initial_cluster: Vec<InitialMember>,
+    /// Mixed into the ids of a new cluster.
+    pub token: String,
+    /// Election timeout.
+    pub election_timeout_ms: u64,
+    /// Heartbeat interval.
+    pub heartbeat_interval_ms: u64,
+    /// How much may pile up.
+    pub limits: Limits,
+}
+
+/// The limits of one member's parts.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Of consensus.
+    pub raft: raft::Limits,
+    /// Of the write-ahead log.
+    pub wal: wal::Limits,
+    /// Of the revision log.
+    pub revlog: revlog::Limits,
+    /// Bytes of finished frames that may wait to be written; beyond it apply pauses.
+    pub unwritten_bytes_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            raft: raft::Limits::default(),
+            wal: wal::Limits::default(),
+            revlog: revlog::Limits::default(),
+            unwritten_bytes_max: 64 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// Bounds so small that simulations meet every one of them, but for raft's: clients there wait for answers.
+    pub fn tiny() -> Self {
+        Limits {
+            raft: raft::Limits::default(),
+            wal: wal::Limits::tiny(),
+            revlog: revlog::Limits::tiny(),
+            unwritten_bytes_max: 4096,
+        }
+    }
+}
+
+/// Numbers from the system's random source. The core draws none by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Entropy {
+    /// Where request ids begin (rule 19).
+    pub ids: u64,
+    /// The id of a revision log that begins now; not 0.
+    pub log: u64,
+    /// The seed of raft's timers.
+    pub raft: u64,
+}
+
+/// A member that is open: its parts, each for a thread of the shell.
+pub struct Member {
+    /// Its ids.
+    pub identity: Identity,
+    /// Request ids of this run; the last lane is the member's own.
+    pub ids: RequestIds,
+    /// The raft thread's part.
+    pub consensus: Consensus,
+    /// The WAL thread's part.
+    pub log_writer: LogWriter,
+    /// The apply thread's part.
+    pub applier: Applier,
+    /// The revision log thread's part.
+    pub revision_writer: RevisionWriter,
+    /// What network threads read through.
+    pub reader: Reader,
+    /// Bytes of the revision log, for Status.
+    pub log_reader: revlog::Reader,
+    /// What was found.
+    pub found: Found,
+    /// Held as long as the member runs.
+    pub lock: DirLock,
+}
+
+/// What a start found, for the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Whether the member begins now.
+    pub is_new: bool,
+    /// The last entry of the write-ahead log.
+    pub last_index: u64,
+    /// The last entry that the revision log holds.
+    pub applied_index: u64,
+    /// Torn ends that were cut: file and offset. What they held was never acknowledged.
+    pub torn: Vec<(PathBuf, u64)>,
+}
+
+/// Opens or begins a member whose network threads make requests on `lanes` lanes. `progress` hears how many bytes
+/// of how many of the revision log have been read.
+///
+/// # Errors
+/// Anything that does not verify or fit together, with file and offset; nothing is changed then.
+pub fn open(
+    fs: &Arc<dyn Fs>,
+    settings: &Settings,
+    entropy: Entropy,
+    lanes: usize,
+    now: Time,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Member, Error> {
+    let folders = Folders::new(settings);
+    let lock = folders.prepare(&**fs)?;
+    let (recovered, found) = if Wal::exists(&**fs, &folders.wal)? {
+        recover(fs, settings, &folders, entropy, progress)?
+    } else {
+        begin(fs, settings, &folders, entropy)?
+    };
+    let Recovered { identity, wal, opened, replay, hard_state, entries } = recovered;
+    let Replayed { mut store, conf, source } = replay;
+    let applied = opened.applied();
+    let durable_index = entries.last().map_or(applied.index, |entry| entry.index.0);
+    let (builder, writer, log_reader) = opened.into_parts()?;
+    source.fill(log_reader.clone());
+    store.publish();
+    let reader = store.reader();
+
+    let ids = RequestIds::new(entropy.ids, lanes + 1);
+    let config = raft::Config {
+        id: NodeId(identity.member_id),
+        election_timeout_ms: settings.election_timeout_ms,
+        heartbeat_interval_ms: settings.heartbeat_interval_ms,
+        seed: entropy.raft,
+        limits: settings.limits.raft,
+    };
+    let restored = Restored {
+        hard_state,
+        conf: conf.clone(),
+        offset: (Index(applied.index), Term(applied.term)),
+        entries,
+        applied: Index(applied.index),
+    };
+    let attributes = OwnAttributes {
+        member_id: identity.member_id,
+        name: settings.name.clone(),
+        client_urls: settings.client_urls.clone(),
+    };
+    let raft = Raft::new(config, restored, now)?;
+    let consensus =
+        Consensus::new(raft, ids.lane(lanes), attributes, store.membership().cluster_version().is_some());
+    let mut applier = Applier::new(store, builder, log_reader.clone(), (conf, applied), ids, lanes);
+    applier.wal_durable(durable_index);
+    Ok(Member {
+        identity,
+        ids,
+        consensus,
+        log_writer: LogWriter::new(wal, durable_index),
+        applier,
+        revision_writer: RevisionWriter::new(writer, durable_index),
+        reader,
+        log_reader,
+        found,
+        lock,
+    })
+}
+
+struct Folders {
+    data: PathBuf,
+    member: PathBuf,
+    wal: PathBuf,
+    snap: PathBuf,
+    rev: PathBuf,
+}
+
+impl Folders {
+    fn new(settings: &Settings) -> Self {
+        let member = settings.data_dir.join("member");
+        Folders {
+            data: settings.data_dir.clone(),
+            wal: settings.wal_dir.clone().unwrap_or_else(|| member.join("wal")),
+            snap: member.join("snap"),
+            rev: member.join("rev"),
+            member,
+        }
+    }
+
+    /// Makes the folders that are missing, and takes the member's lock.
+    fn prepare(&self, fs: &dyn Fs) -> Result<DirLock, Error> {
+        make_folder(fs, &self.data)?;
+        make_folder(fs, &self.member)?;
+        make_folder(fs, &self.snap)?;
+        if let Some(parent) = parent_of(&self.wal) {
+            make_folder(fs, parent)?;
+        }
+        fs.lock_dir(&self.member).map_err(|e| match e.kind() {
+            std::io::ErrorKind::WouldBlock => Error::Locked(self.data.clone()),
+            _ => io("lock folder", &self.member)(e),
+        })
+    }
+}
+
+/// Makes a folder, and those above it that are missing, durable. A run that was killed may have made it and not
+/// synced its name, so that is done each time; without it a power cut could take the whole member away.
+fn make_folder(fs: &dyn Fs, folder: &Path) -> Result<(), Error> {
+    let parent = parent_of(folder);
+    if !fs.exists(folder).map_err(io("look for", folder))? {
+        if let Some(parent) = parent.filter(|parent| !fs.exists(parent).unwrap_or(true)) {
+            make_folder(fs, parent)?;
+        }
+        fs.create_dir_all(folder, 0o700).map_err(io("create folder", folder))?;
+    }
+    let Some(parent) = parent else { return Ok(()) };
+    match fs.sync_dir(parent) {
+        // A folder that an operator prepared in a place closed to us; its name is the operator's business.
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced.map_err(io("sync folder", parent)),
+    }
+}
+
+fn parent_of(path: &Path) -> Option<&Path> {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Some(Path::new(".")),
+        parent => parent,
+    }
+}
+
+fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { operation, path, source }
+}
+
+struct Recovered {
+    identity: Identity,
+    wal: Wal,
+    opened: revlog::Opened,
+    replay: Replayed,
+    hard_state: HardState,
+    entries: Vec<Entry>,
+}
+
+/// A member's first start.
+fn begin(
+    fs: &Arc<dyn Fs>,
+    settings: &Settings,
+    folders: &Folders,
+    entropy: Entropy,
+) -> Result<(Recovered, Found), Error> {
+    let (opened, replay) = open_revlog(fs, settings, folders, entropy, &mut |_, _| {})?;
+    if !opened.is_empty() {
+        let rev = folders.rev.display();
+        let wal = folders.wal.display();
+        return Err(Error::Contradiction(format!("{rev} holds revisions, but {wal} holds no log")));
+    }
+    let identity = configured_identity(settings)?;
+    let metadata = Metadata { node_id: Some(identity.member_id), cluster_id: Some(identity.cluster_id) };
+    let wal = Wal::create(fs.clone(), &folders.wal, &metadata.encode_to_vec(), settings.limits.wal)?;
+    let (wal, hard_state, entries) = write_first_entries(wal, settings)?;
+    let found = Found { is_new: true, last_index: entries.len() as u64, ..Found::default() };
+    Ok((Recovered { identity, wal, opened, replay, hard_state, entries }, found))
+}
+
+/// The ids that a new cluster gets from its configuration.
+fn configured_identity(settings: &Settings) -> Result<Identity, Error> {
+    let ids: Vec<u64> =
+        settings.initial_cluster.iter().map(|member| member_id(&member.peer_urls, &settings.token)).collect();
+    let own = settings.initial_cluster.iter().position(|member| member.name == settings.name);
+    let own = own.ok_or_else(|| {
+        Error::Identity(format!(
+            "couldn't find local name {:?} in the initial cluster configuration",
+            settings.name
+        ))
+    })?;
+    Ok(Identity { cluster_id: cluster_id(&ids), member_id: ids[own] })
+}
+
+/// A new cluster's log begins as etcd's (rule 20): one ConfChangeAddNode a member, ascending by id, at term 1, all
+/// committed.
+fn write_first_entries(mut wal: Wal, settings: &Settings) -> Result<(Wal, HardState, Vec<Entry>), Error> {
+    let mut members: Vec<(u64, &InitialMember)> = settings
+        .initial_cluster
+        .iter()
+        .map(|member| (member_id(&member.peer_urls, &settings.token), member))
+        .collect();
+    members.sort_by_key(|(id, _)| *id);
+    let entries: Vec<Entry> = members
+        .into_iter()
+        .enumerate()
+        .map(|(at, (id, member))| {
+            let context = Context { id, peer_urls: &member.peer_urls, name: &member.name };
+            let change = ConfChange {
+                r#type: Some(ConfChangeType::ConfChangeAddNode.into()),
+                node_id: Some(id),
+                context: Some(serde_json::to_vec(&context).expect("strings and numbers encode").into()),
+                id: None,
+            };
+            Entry {
+                term: Term(1),
+                index: Index(at as u64 + 1),
+                kind: EntryKind::ConfChange,
+                data: Bytes::from(change.encode_to_vec()),
+            }
+        })
+        .collect();
+    let hard_state = HardState { term: Term(1), vote: None, commit: Index(entries.len() as u64) };
+    let written: Vec<wal::EntryRef<'_>> = entries
+        .iter()
+        .map(|entry| wal::EntryRef {
+            term: entry.term.0,
+            index: entry.index.0,
+            kind: wal::EntryKind::ConfChange,
+            data: &entry.data,
+        })
+        .collect();
+    let state = wal::HardState { term: 1, vote: 0, commit: entries.len() as u64 };
+    wal.append(written, Some(state))?;
+    wal.sync()?;
+    Ok((wal, hard_state, entries))
+}
+
+/// A member as the first entries name it: etcd's JSON, with its field order.
+#[derive(serde::Serialize)]
+struct Context<'a> {
+    id: u64,
+    #[serde(rename = "peerURLs")]
+    peer_urls: &'a [String],
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'a str,
+}
+
+/// A later start.
+fn recover(
+    fs: &Arc<dyn Fs>,
+    settings: &Settings,
+    folders: &Folders,
+    entropy: Entropy,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(Recovered, Found), Error> {
+    let log = Wal::open(fs.clone(), &folders.wal, settings.limits.wal)?;
+    let identity = recorded_identity(log.metadata())?;
+    let (opened, replay) = open_revlog(fs, settings, folders, entropy, progress)?;
+    check_together(&log, &opened)?;
+
+    let applied = opened.applied();
+    let mut entries = Vec::new();
+    for entry in log.entries(applied.index) {
+        entries.push(raft_entry(entry?));
+    }
+    let state = log.hard_state().unwrap_or_default();
+    let vote = (state.vote != 0).then_some(NodeId(state.vote));
+    let mut hard_state = HardState { term: Term(state.term), vote, commit: Index(state.commit) };
+    let mut found =
+        Found { is_new: false, last_index: log.last().index, applied_index: applied.index, torn: Vec::new() };
+    found.torn.extend(log.torn().map(|torn| (torn.file, torn.offset)));
+    found.torn.extend(opened.torn().map(|torn| (torn.file.clone(), torn.offset)));
+
+    // All checks hold: from here on the disk may change.
+    let is_unborn = log.last().index == 0 && log.hard_state().is_none();
+    let mut wal = log.into_writer()?;
+    if is_unborn {
+        // The first start ended between the log's creation and its first entries.
+        if configured_identity(settings)? != identity {
+            let wal = folders.wal.display();
+            return Err(Error::Identity(format!(
+                "the empty log in {wal} belongs to another member or cluster"
+            )));
+        }
+        (wal, hard_state, entries) = write_first_entries(wal, settings)?;
+        found.last_index = entries.len() as u64;
+    }
+    Ok((Recovered { identity, wal, opened, replay, hard_state, entries }, found))
+}
+
+fn recorded_identity(metadata: &[u8]) -> Result<Identity, Error> {
+    let metadata = Metadata::decode(metadata)
+        .map_err(|e| Error::Identity(format!("the write-ahead log's metadata cannot be read: {e}")))?;
+    Ok(Identity { cluster_id: metadata.cluster_id(), member_id: metadata.node_id() })
+}
+
+/// Rule 5: what must hold between the two logs after either was cut.
+fn check_together(log: &wal::Opened, opened: &revlog::Opened) -> Result<(), Error> {
+    let applied = opened.applied();
+    let last = log.last();
+    let snapshot = log.newest_snapshot().index;
+    let first = log.first_index().unwrap_or(snapshot + 1);
+    let state = log.hard_state().unwrap_or_default();
+    let fault = if last.index < applied.index {
+        format!(
+            "the revision log has applied entry {}, the write-ahead log ends at {}",
+            applied.index, last.index
+        )
+    } else if applied.index < snapshot {
+        format!(
+            "the revision log has applied up to {}, the newest snapshot record is at {snapshot}",
+            applied.index
+        )
+    } else if applied.index + 1 < first {
+        format!("the revision log has applied up to {}, the first entry kept is {first}", applied.index)
+    } else if state.commit > last.index.max(snapshot) {
+        format!("the commit index is {}, the last entry is {}", state.commit, last.index)
+    } else {
+        return Ok(());
+    };
+    Err(Error::Contradiction(fault))
+}
+
+fn raft_entry(entry: wal::Entry) -> Entry {
+    let kind = match entry.kind {
+        wal::EntryKind::Normal => EntryKind::Normal,
+        wal::EntryKind::ConfChange => EntryKind::ConfChange,
+        wal::EntryKind::ConfChangeV2 => EntryKind::ConfChangeV2,
+    };
+    Entry { term: Term(entry.term), index: Index(entry.index), kind, data: entry.data }
+}
+
+fn open_revlog(
+    fs: &Arc<dyn Fs>,
+    settings: &Settings,
+    folders: &Folders,
+    entropy: Entropy,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(revlog::Opened, Replayed), Error> {
+    // The store reads through the log that is being opened: its source is filled in when there is one.
+    let source = Arc::new(LogSource::default());
+    let store = Store::new(source.clone(), store::Settings::default());
+    let mut replay = Replaying { replayed: Replayed { store, conf: ConfState::default(), source }, progress };
+    let limits = settings.limits.revlog.clone();
+    let opened = revlog::open(fs.clone(), &folders.rev, limits, entropy.log.max(1), &mut replay)?;
+    Ok((opened, replay.replayed))
+}
+
+struct Replayed {
+    store: Store,
+    conf: ConfState,
+    source: Arc<LogSource>,
+}
+
+struct Replaying<'a> {
+    replayed: Replayed,
+    progress: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Replay for Replaying<'_> {
+    fn record(
+        &mut self,
+        header: RecordHeader,
+        at: revlog::Location,
+        payload: &[u8],
+    ) -> Result<(), ReplayError> {
+        let (kind, revision) = parse(header).ok_or_else(|| format!("unknown record kind {}", header.kind))?;
+        Ok(self.replayed.store.replay(kind, revision, Location(at.0), payload)?)
+    }
+
+    fn frame(&mut self, _: revlog::Applied, state: &[u8], _full: bool) -> Result<(), ReplayError> {
+        let state = FrameState::decode(state)?;
+        let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect();
+        self.replayed.conf = ConfState { voters: ids(&state.voters), learners: ids(&state.learners) };
+        if let Some(tables) = &state.tables {
+            self.replayed.store.restore_tables(tables)?;
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self, done: u64, total: u64) {
+        (self.progress)(done, total);
+    }
+}

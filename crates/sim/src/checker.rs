@@ -1,0 +1,184 @@
+//! What must hold, whatever happened: every answer and every restart against the model.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+use raft::Entry;
+use store::request::Range;
+use store::{Answer, ReadMode, Reader};
+use wire::Status;
+use wire::etcdserverpb::{DeleteRangeResponse, InternalRaftRequest, PutResponse, RangeResponse, TxnResponse};
+
+use crate::model::{Expected, Model};
+
+/// What came of a request, as far as its client knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Submitted, and no answer yet: it may happen, or not, but only once.
+    Open,
+    /// Answered as done.
+    Done,
+    /// Refused before the log: it must never happen.
+    Refused,
+    /// The member died first: it may have happened, or not, but only once.
+    Unknown,
+}
+
+/// The history of the log, and of what clients were told.
+#[derive(Default)]
+pub struct Checker {
+    /// Every request ever submitted.
+    pub requests: BTreeMap<u64, Fate>,
+    /// Every entry ever applied: index → term and data. Applied again after a restart, it must be the same.
+    log: BTreeMap<u64, (u64, Vec<u8>)>,
+    /// Where each request stands in the log.
+    places: BTreeMap<u64, u64>,
+    /// What each request at an index must answer, and the state behind it.
+    expected: BTreeMap<u64, (i64, Result<Expected, wire::ApiError>)>,
+    model: Model,
+    /// The model after each entry, by index.
+    revisions: BTreeMap<u64, i64>,
+    /// The highest index whose result a client has seen.
+    seen_index: u64,
+    pub answers: u64,
+}
+
+impl Checker {
+    /// The applier was handed this entry.
+    pub fn applied(&mut self, entry: &Entry) {
+        let index = entry.index.0;
+        let data = entry.data.to_vec();
+        if let Some((term, known)) = self.log.get(&index) {
+            assert_eq!((entry.term.0, &data), (*term, known), "entry {index} is not what was applied before");
+            return;
+        }
+        let next = self.log.last_key_value().map_or(1, |(last, _)| last + 1);
+        assert_eq!(index, next, "entries are applied without a gap");
+        self.log.insert(index, (entry.term.0, data));
+        let request = match entry.kind {
+            raft::EntryKind::Normal => {
+                InternalRaftRequest::decode(entry.data.clone()).expect("a request of ours")
+            }
+            _ => InternalRaftRequest::default(),
+        };
+        if let Some(header) = &request.header
+            && let Some(fate) = self.requests.get(&header.id)
+        {
+            assert_ne!(*fate, Fate::Refused, "request {:x} was refused and is applied at {index}", header.id);
+            let earlier = self.places.insert(header.id, index);
+            assert_eq!(earlier, None, "request {:x} is applied twice, at {index} too", header.id);
+        }
+        let expected = self.model.apply(&request);
+        self.expected.insert(index, expected);
+        self.revisions.insert(index, self.model.revision());
+    }
+
+    /// A client got its answer.
+    pub fn answered(&mut self, id: u64, result: &Result<Answer, Status>) {
+        self.answers += 1;
+        let Some(fate) = self.requests.get_mut(&id) else {
+            panic!("an answer to {id:x}, which nobody asked")
+        };
+        assert_eq!(*fate, Fate::Open, "request {id:x} is answered twice");
+        let place = self.places.get(&id).copied();
+        match (result, place) {
+            (Err(status), None) => {
+                assert!(
+                    [wire::ApiError::NoSpace.text(), wire::ApiError::TooManyRequests.text()]
+                        .contains(&status.message.as_ref()),
+                    "request {id:x} is refused with {status}"
+                );
+                *fate = Fate::Refused;
+            }
+            (result, Some(index)) => {
+                *fate = Fate::Done;
+                self.seen_index = self.seen_index.max(index);
+                let (revision, expected) = &self.expected[&index];
+                match (result, expected) {
+                    (Ok(answer), Ok(expected)) => {
+                        assert_eq!(
+                            answer.revision, *revision,
+                            "header revision of the answer to entry {index}"
+                        );
+                        assert_body(&answer.body, expected, index);
+                    }
+                    (Err(status), Err(error)) => assert_eq!(status.message, error.text()),
+                    other => panic!("entry {index}: the member and the model differ: {other:?}"),
+                }
+            }
+            (Ok(_), None) => panic!("request {id:x} is answered and was never applied"),
+        }
+    }
+
+    /// The member is gone: what was under way is unknown to its clients.
+    pub fn died(&mut self) {
+        for fate in self.requests.values_mut().filter(|fate| **fate == Fate::Open) {
+            *fate = Fate::Unknown;
+        }
+    }
+
+    /// The member is open again, and has applied up to `applied_index`: what it holds must be the model's state
+    /// there, and its log must still hold all that was acknowledged.
+    pub fn restarted(&self, reader: &Reader, applied_index: u64, last_index: u64) {
+        assert!(
+            last_index >= self.seen_index,
+            "the log ends at {last_index}, and a client has seen the result of {}",
+            self.seen_index
+        );
+        assert!(
+            applied_index <= last_index,
+            "applied {applied_index} is ahead of the log's end {last_index}"
+        );
+        let revision = self.revisions.get(&applied_index).copied().unwrap_or(1);
+        assert_eq!(reader.revision(), revision, "current revision at entry {applied_index}");
+        self.compare(reader);
+    }
+
+    /// A linearizable read that was asked for when clients had seen `seen_before` is served now.
+    pub fn read(&self, reader: &Reader, seen_before: i64) {
+        assert!(
+            reader.revision() >= seen_before,
+            "a read at {} after an answer of {seen_before}",
+            reader.revision()
+        );
+        self.compare(reader);
+    }
+
+    /// The highest revision that a client has seen.
+    pub fn seen_revision(&self) -> i64 {
+        self.revisions.get(&self.seen_index).copied().unwrap_or(1)
+    }
+
+    /// Everything that the member holds, at the newest and at one older revision, against the model.
+    pub fn compare(&self, reader: &Reader) {
+        let newest = reader.revision();
+        for revision in [newest, (newest + 1) / 2] {
+            let request = Range { key: b"\0", range_end: b"\0", revision, ..Default::default() };
+            let mut body = Vec::new();
+            let header =
+                reader.range(&request, ReadMode::MayBlock, &mut body).expect("a range of everything");
+            assert_eq!(header, newest, "a header shows the newest revision");
+            let answer = RangeResponse::decode(body.as_slice()).expect("an encoded answer");
+            let pairs =
+                self.model.at(revision).unwrap_or_else(|| panic!("no revision {revision} in the model"));
+            let expected: Vec<_> = pairs.values().cloned().collect();
+            assert_eq!(answer.kvs, expected, "all pairs at revision {revision}");
+            assert_eq!(answer.count, expected.len() as i64);
+        }
+    }
+}
+
+fn assert_body(body: &[u8], expected: &Expected, index: u64) {
+    match expected {
+        Expected::Put(expected) => assert_eq!(&decode::<PutResponse>(body), expected, "entry {index}"),
+        Expected::Delete(expected) => {
+            assert_eq!(&decode::<DeleteRangeResponse>(body), expected, "entry {index}")
+        }
+        Expected::Txn(expected) => assert_eq!(&decode::<TxnResponse>(body), expected, "entry {index}"),
+        Expected::None => panic!("entry {index} is nobody's request and was answered"),
+    }
+}
+
+fn decode<M: Message + Default>(body: &[u8]) -> M {
+    M::decode(body).expect("an encoded answer")
+}

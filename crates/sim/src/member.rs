@@ -1,0 +1,169 @@
+//! A running member: the node's parts, and the queues that the shell would put between them.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use disk::Fs;
+use node::{
+    Completions, Entropy, Error, InitialMember, Input, Limits, Member, Outputs, PersistRequest, RequestId,
+    Settings, Submission,
+};
+use raft::{Entry, Time};
+use store::Answer;
+use wire::Status;
+
+use crate::random::Random;
+
+/// The member and what is under way between its parts.
+pub struct Running {
+    pub parts: Member,
+    /// For consensus.
+    pub inputs: VecDeque<Input>,
+    /// For the log writer.
+    pub persist: Vec<PersistRequest>,
+    /// For the applier.
+    pub entries: VecDeque<Entry>,
+    pub is_ready: bool,
+    /// What consensus was last told.
+    has_room: bool,
+}
+
+/// What one step of one part told the outside.
+#[derive(Default)]
+pub struct Told {
+    /// Ends of proposals and reads, as network threads get them.
+    pub completions: Completions,
+    /// Entries that the applier was handed, in order.
+    pub applied: Vec<Entry>,
+}
+
+/// The settings of the one member of a cluster of one.
+pub fn settings() -> Settings {
+    let peer_urls = vec!["http://localhost:2380".to_owned()];
+    Settings {
+        data_dir: PathBuf::from("/data"),
+        wal_dir: None,
+        name: "sim".into(),
+        peer_urls: peer_urls.clone(),
+        client_urls: vec!["http://localhost:2379".into()],
+        initial_cluster: vec![InitialMember { name: "sim".into(), peer_urls }],
+        token: "sim".into(),
+        election_timeout_ms: 1000,
+        heartbeat_interval_ms: 100,
+        limits: Limits::tiny(),
+    }
+}
+
+impl Running {
+    /// Starts a member on what the disk holds.
+    pub fn start(fs: &Arc<dyn Fs>, random: &mut Random, now: Time) -> Result<Self, Error> {
+        let entropy = Entropy { ids: random.next(), log: random.next(), raft: random.next() };
+        let parts = node::open(fs, &settings(), entropy, 1, now, &mut |_, _| {})?;
+        let inputs = VecDeque::from([Input::Tick]);
+        Ok(Running {
+            parts,
+            inputs,
+            persist: Vec::new(),
+            entries: VecDeque::new(),
+            is_ready: false,
+            has_room: true,
+        })
+    }
+
+    /// Hands requests to consensus.
+    pub fn submit(&mut self, batch: Vec<Submission>) {
+        self.inputs.push_back(Input::Submissions(batch));
+    }
+
+    /// The raft thread takes its next input.
+    pub fn consensus(&mut self, now: Time, told: &mut Told) {
+        let Some(input) = self.inputs.pop_front() else { return };
+        let mut out = Outputs::default();
+        self.parts.consensus.step(now, input, &mut out);
+        self.parts.consensus.check();
+        assert!(out.send.is_empty(), "a cluster of one sends nothing");
+        self.persist.extend(out.persist);
+        self.entries.extend(out.apply);
+        self.is_ready |= out.ready;
+        let refused = out.refused.into_iter().map(|(id, status)| (id, Err::<Answer, Status>(status)));
+        told.completions.answers.extend(refused);
+        told.completions.reads.extend(out.reads);
+    }
+
+    /// The WAL thread writes the first `group` requests as one group.
+    pub fn write_log(&mut self, group: usize) -> Result<(), Error> {
+        let rest = self.persist.split_off(group.min(self.persist.len()));
+        let group = std::mem::replace(&mut self.persist, rest);
+        if let Some(written) = self.parts.log_writer.write(&group)? {
+            self.parts.applier.wal_durable(written.durable_index);
+            self.parts.revision_writer.wal_durable(written.durable_index);
+            self.inputs.push_back(Input::Persisted(written.persisted));
+        }
+        Ok(())
+    }
+
+    /// The WAL thread, idle, allocates ahead.
+    pub fn prepare_log(&mut self) -> Result<(), Error> {
+        self.parts.log_writer.prepare()?;
+        self.report_room();
+        Ok(())
+    }
+
+    fn report_room(&mut self) {
+        let room = self.parts.log_writer.has_room() && self.parts.revision_writer.has_room();
+        if std::mem::replace(&mut self.has_room, room) != room {
+            self.inputs.push_back(Input::Room(room));
+        }
+    }
+
+    /// The apply thread applies one batch of what has arrived.
+    pub fn apply(&mut self, told: &mut Told) -> Result<(), Error> {
+        let arrived: Vec<Entry> = self.entries.iter().cloned().collect();
+        let Some(batch) = self.parts.applier.apply(&mut self.entries)? else { return Ok(()) };
+        let taken = arrived.len() - self.entries.len();
+        told.applied.extend(arrived.into_iter().take(taken));
+        self.parts.revision_writer.offer(batch.frame);
+        told.completions.applied_index = batch.report.index;
+        self.inputs.push_back(Input::Applied(batch.report));
+        told.completions.answers.extend(batch.answers);
+        self.parts.applier.store().check();
+        Ok(())
+    }
+
+    /// The revision log's thread writes what it may.
+    pub fn write_revisions(&mut self) -> Result<(), Error> {
+        self.parts.revision_writer.write()
+    }
+
+    /// The revision log's thread syncs.
+    pub fn sync_revisions(&mut self) -> Result<(), Error> {
+        self.parts.revision_writer.sync()?;
+        self.report_room();
+        Ok(())
+    }
+
+    /// Whether apply would pause in the shell.
+    pub fn is_apply_paused(&self) -> bool {
+        self.parts.applier.unwritten_bytes() > settings().limits.unwritten_bytes_max
+    }
+
+    /// Request ids of the one network thread.
+    pub fn lane(&self) -> node::LaneIds {
+        self.parts.ids.lane(0)
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.inputs.is_empty()
+            && self.persist.is_empty()
+            && self.entries.is_empty()
+            && !self.parts.revision_writer.can_write()
+            && !self.parts.revision_writer.needs_sync()
+    }
+}
+
+/// A submission of an encoded request.
+pub fn proposal(id: RequestId, data: Vec<u8>, grows: bool) -> Submission {
+    Submission::Propose { id, data: data.into(), grows }
+}

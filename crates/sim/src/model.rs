@@ -1,0 +1,193 @@
+//! What a member must answer, worked out the slow and obvious way: a map from key to pair, and a list of old maps.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use wire::ApiError;
+use wire::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use wire::etcdserverpb::request_op::Request;
+use wire::etcdserverpb::response_op::Response;
+use wire::etcdserverpb::{
+    Compare, DeleteRangeRequest, DeleteRangeResponse, InternalRaftRequest, PutRequest, PutResponse,
+    RangeRequest, RangeResponse, RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
+};
+use wire::mvccpb::KeyValue;
+
+/// The pairs at one revision.
+pub type Pairs = BTreeMap<Bytes, KeyValue>;
+
+/// The store as it must be.
+#[derive(Clone, Debug)]
+pub struct Model {
+    revision: i64,
+    pairs: Pairs,
+    /// The pairs as they were at each revision.
+    history: BTreeMap<i64, Pairs>,
+}
+
+/// What a request must answer, without its header.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expected {
+    /// A put's answer.
+    Put(PutResponse),
+    /// A delete's answer.
+    Delete(DeleteRangeResponse),
+    /// A transaction's answer.
+    Txn(TxnResponse),
+    /// A request whose answer nobody waits for.
+    None,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Model { revision: 1, pairs: Pairs::new(), history: BTreeMap::from([(1, Pairs::new())]) }
+    }
+}
+
+/// One transaction under way.
+struct Change {
+    pairs: Pairs,
+    main: i64,
+    changed: bool,
+}
+
+impl Model {
+    /// The current revision.
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// The pairs at a revision that exists.
+    pub fn at(&self, revision: i64) -> Option<&Pairs> {
+        self.history.get(&revision)
+    }
+
+    /// Applies a request: the revision that its answer's header must show, and the answer.
+    pub fn apply(&mut self, request: &InternalRaftRequest) -> (i64, Result<Expected, ApiError>) {
+        let mut change = Change { pairs: self.pairs.clone(), main: self.revision + 1, changed: false };
+        let expected = if let Some(put) = &request.put {
+            change.put(put).map(Expected::Put)
+        } else if let Some(delete) = &request.delete_range {
+            Ok(Expected::Delete(change.delete(delete)))
+        } else if let Some(txn) = &request.txn {
+            change.txn(txn, &self.pairs).map(Expected::Txn)
+        } else {
+            return (self.revision, Ok(Expected::None));
+        };
+        if expected.is_ok() && change.changed {
+            self.revision = change.main;
+            self.pairs = change.pairs;
+            self.history.insert(self.revision, self.pairs.clone());
+        }
+        (self.revision, expected)
+    }
+}
+
+impl Change {
+    fn revision(&self) -> i64 {
+        if self.changed { self.main } else { self.main - 1 }
+    }
+
+    fn header(&self) -> Option<ResponseHeader> {
+        Some(ResponseHeader { revision: self.revision(), ..Default::default() })
+    }
+
+    fn put(&mut self, put: &PutRequest) -> Result<PutResponse, ApiError> {
+        let old = self.pairs.get(&put.key).cloned();
+        let (create_revision, version) =
+            old.as_ref().map_or((self.main, 1), |old| (old.create_revision, old.version + 1));
+        let pair = KeyValue {
+            key: put.key.clone(),
+            value: put.value.clone(),
+            create_revision,
+            mod_revision: self.main,
+            version,
+            lease: 0,
+        };
+        self.pairs.insert(put.key.clone(), pair);
+        self.changed = true;
+        Ok(PutResponse { header: None, prev_kv: old.filter(|_| put.prev_kv) })
+    }
+
+    fn delete(&mut self, delete: &DeleteRangeRequest) -> DeleteRangeResponse {
+        let keys: Vec<Bytes> =
+            self.pairs.keys().filter(|key| covers(&delete.key, &delete.range_end, key)).cloned().collect();
+        let gone: Vec<KeyValue> = keys.iter().filter_map(|key| self.pairs.remove(key)).collect();
+        self.changed |= !gone.is_empty();
+        DeleteRangeResponse {
+            header: None,
+            deleted: gone.len() as i64,
+            prev_kvs: if delete.prev_kv { gone } else { Vec::new() },
+        }
+    }
+
+    fn range(&self, range: &RangeRequest) -> RangeResponse {
+        let all: Vec<KeyValue> = self
+            .pairs
+            .iter()
+            .filter(|(key, _)| covers(&range.key, &range.range_end, key))
+            .map(|(_, pair)| pair.clone())
+            .collect();
+        let count = all.len() as i64;
+        let limit = if range.limit > 0 { range.limit as usize } else { usize::MAX };
+        let more = all.len() > limit;
+        RangeResponse { header: None, kvs: all.into_iter().take(limit).collect(), more, count }
+    }
+
+    fn txn(&mut self, txn: &TxnRequest, before: &Pairs) -> Result<TxnResponse, ApiError> {
+        let succeeded = txn.compare.iter().all(|compare| holds(compare, before));
+        let branch = if succeeded { &txn.success } else { &txn.failure };
+        let mut responses = Vec::new();
+        for RequestOp { request } in branch {
+            let response = match request {
+                Some(Request::RequestPut(put)) => {
+                    let answer = self.put(put)?;
+                    Response::ResponsePut(PutResponse { header: self.header(), ..answer })
+                }
+                Some(Request::RequestDeleteRange(delete)) => {
+                    let answer = self.delete(delete);
+                    Response::ResponseDeleteRange(DeleteRangeResponse { header: self.header(), ..answer })
+                }
+                Some(Request::RequestRange(range)) => {
+                    let answer = self.range(range);
+                    Response::ResponseRange(RangeResponse { header: self.header(), ..answer })
+                }
+                Some(Request::RequestTxn(nested)) => {
+                    let answer = self.txn(nested, before)?;
+                    Response::ResponseTxn(TxnResponse { header: Some(ResponseHeader::default()), ..answer })
+                }
+                None => continue,
+            };
+            responses.push(ResponseOp { response: Some(response) });
+        }
+        Ok(TxnResponse { header: None, succeeded, responses })
+    }
+}
+
+fn covers(key: &[u8], end: &[u8], candidate: &[u8]) -> bool {
+    match end {
+        [] => candidate == key,
+        [0] => candidate >= key,
+        end => candidate >= key && candidate < end,
+    }
+}
+
+fn holds(compare: &Compare, pairs: &Pairs) -> bool {
+    let missing = KeyValue::default();
+    let found = pairs.get(&compare.key);
+    let pair = found.unwrap_or(&missing);
+    let order = match (compare.target(), &compare.target_union) {
+        (CompareTarget::Version, Some(TargetUnion::Version(v))) => pair.version.cmp(v),
+        (CompareTarget::Create, Some(TargetUnion::CreateRevision(v))) => pair.create_revision.cmp(v),
+        (CompareTarget::Mod, Some(TargetUnion::ModRevision(v))) => pair.mod_revision.cmp(v),
+        (CompareTarget::Value, Some(TargetUnion::Value(_))) if found.is_none() => return false,
+        (CompareTarget::Value, Some(TargetUnion::Value(v))) => pair.value.cmp(v),
+        (target, operand) => panic!("the workload makes no compare of {target:?} with {operand:?}"),
+    };
+    match compare.result() {
+        CompareResult::Equal => order.is_eq(),
+        CompareResult::Greater => order.is_gt(),
+        CompareResult::Less => order.is_lt(),
+        CompareResult::NotEqual => order.is_ne(),
+    }
+}

@@ -1,0 +1,130 @@
+//! Random requests over few keys, so that they meet each other.
+
+use bytes::Bytes;
+use wire::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use wire::etcdserverpb::request_op::Request;
+use wire::etcdserverpb::{
+    Compare, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest, RequestHeader, RequestOp,
+    TxnRequest,
+};
+
+use crate::random::Random;
+
+const KEYS: u64 = 12;
+
+/// A request, and whether it adds data.
+pub fn request(random: &mut Random, id: u64) -> (InternalRaftRequest, bool) {
+    let mut request = InternalRaftRequest {
+        header: Some(RequestHeader { id, ..Default::default() }),
+        ..Default::default()
+    };
+    let grows = match random.below(10) {
+        0..6 => {
+            request.put = Some(put(random, id));
+            true
+        }
+        6..8 => {
+            request.delete_range = Some(delete(random));
+            false
+        }
+        _ => {
+            let txn = txn(random, id, 0);
+            let grows = has_put(&txn);
+            request.txn = Some(txn);
+            grows
+        }
+    };
+    (request, grows)
+}
+
+fn key(random: &mut Random) -> Bytes {
+    Bytes::from(format!("k{:02}", random.below(KEYS)))
+}
+
+fn put(random: &mut Random, id: u64) -> PutRequest {
+    // Some values span several sectors, so that power cuts tear them.
+    let padding = if random.one_in(8) { random.below(1500) as usize } else { random.below(40) as usize };
+    let mut value = format!("{id:x}.{:x}:", random.below(1 << 16)).into_bytes();
+    value.extend((0..padding).map(|at| b'a' + (at % 23) as u8));
+    PutRequest { key: key(random), value: value.into(), prev_kv: random.one_in(4), ..Default::default() }
+}
+
+fn delete(random: &mut Random) -> DeleteRangeRequest {
+    let range_end = match random.below(4) {
+        0 => key(random),
+        _ => Bytes::new(),
+    };
+    DeleteRangeRequest { key: key(random), range_end, prev_kv: random.one_in(2) }
+}
+
+fn range(random: &mut Random) -> RangeRequest {
+    let range_end = match random.below(3) {
+        0 => key(random),
+        1 => Bytes::from_static(b"\0"),
+        _ => Bytes::new(),
+    };
+    RangeRequest { key: key(random), range_end, limit: random.below(4) as i64, ..Default::default() }
+}
+
+fn txn(random: &mut Random, id: u64, depth: u32) -> TxnRequest {
+    let compare = (0..random.below(3)).map(|_| compare(random)).collect();
+    TxnRequest { compare, success: ops(random, id, depth), failure: ops(random, id, depth) }
+}
+
+/// Operations that etcd's duplicate-key check lets through: puts on distinct keys, and deletes only beside reads.
+fn ops(random: &mut Random, id: u64, depth: u32) -> Vec<RequestOp> {
+    let mut put_keys: Vec<Bytes> = Vec::new();
+    let only_deletes = random.one_in(3);
+    let mut ops = Vec::new();
+    for _ in 0..random.below(4) {
+        let request = match random.below(4) {
+            0 => Request::RequestRange(range(random)),
+            1 if depth == 0 && !only_deletes && put_keys.is_empty() && random.one_in(3) => {
+                let nested = TxnRequest {
+                    compare: vec![compare(random)],
+                    success: vec![RequestOp { request: Some(Request::RequestRange(range(random))) }],
+                    failure: Vec::new(),
+                };
+                Request::RequestTxn(nested)
+            }
+            _ if only_deletes => Request::RequestDeleteRange(delete(random)),
+            _ => {
+                let put = put(random, id);
+                if put_keys.contains(&put.key) {
+                    continue;
+                }
+                put_keys.push(put.key.clone());
+                Request::RequestPut(put)
+            }
+        };
+        ops.push(RequestOp { request: Some(request) });
+    }
+    ops
+}
+
+fn has_put(txn: &TxnRequest) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| matches!(op.request, Some(Request::RequestPut(_))))
+}
+
+fn compare(random: &mut Random) -> Compare {
+    let number = random.below(4) as i64;
+    let (target, operand) = match random.below(4) {
+        0 => (CompareTarget::Version, TargetUnion::Version(number)),
+        1 => (CompareTarget::Create, TargetUnion::CreateRevision(number)),
+        2 => (CompareTarget::Mod, TargetUnion::ModRevision(number)),
+        _ => (CompareTarget::Value, TargetUnion::Value(Bytes::from_static(b"8"))),
+    };
+    let result = match random.below(4) {
+        0 => CompareResult::Equal,
+        1 => CompareResult::Greater,
+        2 => CompareResult::Less,
+        _ => CompareResult::NotEqual,
+    };
+    Compare {
+        result: result.into(),
+        target: target.into(),
+        key: key(random),
+        target_union: Some(operand),
+        ..Default::default()
+    }
+}
