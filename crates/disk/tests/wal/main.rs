@@ -7,6 +7,7 @@ mod faults;
 mod fuzz;
 mod golden;
 mod operations;
+mod real;
 mod records;
 mod replay;
 
@@ -15,7 +16,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_disk::wal::{
-    ConfState, Entry, EntryKind, Error, HardState, Limits, Opened, Position, Result, SnapshotRecord, Wal,
+    ConfState, Entry, EntryKind, EntryRef, Error, HardState, Limits, Opened, Position, Result,
+    SnapshotRecord, Wal,
 };
 use quorate_disk::{Fs, MemFs};
 
