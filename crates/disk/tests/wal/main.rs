@@ -15,11 +15,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_disk::wal::{
+use disk::wal::{
     ConfState, Entry, EntryKind, EntryRef, Error, HardState, Limits, Opened, Position, Result,
     SnapshotRecord, Wal,
 };
-use quorate_disk::{Fs, MemFs};
+use disk::{Fs, MemFs};
 
 const DIR: &str = "/data/wal";
 const FIRST: &str = "/data/wal/0000000000000000-0000000000000000.wal";

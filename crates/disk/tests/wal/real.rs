@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use quorate_disk::RealFs;
+use disk::RealFs;
 
 use super::*;
 
