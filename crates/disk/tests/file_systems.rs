@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use quorate_disk::{Access, Fault, FaultFs, Fs, MemFs, Operation, RealFs};
+use disk::{Access, Fault, FaultFs, Fs, MemFs, Operation, RealFs};
 
 /// The same story on any file system; what it sees is returned for comparison.
 fn story(fs: &dyn Fs, dir: &Path) -> Vec<String> {

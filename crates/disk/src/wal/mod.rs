@@ -11,7 +11,7 @@
 //! [`Opened::into_writer`] repairs a torn tail and gives a [`Wal`], on which [`Wal::append`] gathers records in
 //! one buffer and [`Wal::sync`] makes them durable with one write and one fdatasync. One group is outstanding
 //! at a time, and nothing follows it before its fdatasync: what rule 5 of ARCHITECTURE.md ("torn or rotten")
-//! stands on. [`reader`] has that rule, [`tail`] what makes a sequence of records a log.
+//! stands on. `reader.rs` keeps that rule, `tail.rs` says what makes a row of records a log.
 
 mod decode;
 mod encode;

@@ -85,7 +85,8 @@ impl Preparation {
     /// Allocates a file that reads as zero and makes that durable.
     ///
     /// # Errors
-    /// A failed operation; [`Error::is_storage_full`] if there is no room, and then nothing is left behind.
+    /// [`Error::is_storage_full`] if there is no room, and then nothing is left behind; it may be tried again
+    /// later. Any other error ends the member (rule 7).
     pub fn run(self) -> Result<Prepared> {
         let path = self.dir.join(NEXT);
         if self.fs.exists(&path).context("look for wal segment", &path)? {

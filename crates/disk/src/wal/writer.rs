@@ -270,7 +270,7 @@ impl Wal {
     ///
     /// # Errors
     /// [`Error::is_storage_full`] if there is no room: the log still works up to [`Wal::room_bytes`], and
-    /// NOSPACE is due (rule 7). A failed operation.
+    /// NOSPACE is due (rule 7). Any other error ends the member, as if it came from `sync`.
     pub fn prepare_next(&mut self) -> Result<()> {
         if let Some(preparation) = self.preparation() {
             self.prepared = Some(preparation.run()?);

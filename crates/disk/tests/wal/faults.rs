@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use quorate_disk::{Fault, FaultFs, Operation};
+use disk::{Fault, FaultFs, Operation};
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! The fuzz target of the decoder, fed with seeded inputs; cargo-fuzz feeds it the rest.
 
-use quorate_disk::wal::fuzz::fuzz_wal;
+use disk::wal::fuzz::fuzz_wal;
 
 use super::*;
 

@@ -7,6 +7,7 @@ mod faults;
 mod fuzz;
 mod golden;
 mod operations;
+mod real;
 mod records;
 mod replay;
 
@@ -14,10 +15,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_disk::wal::{
-    ConfState, Entry, EntryKind, Error, HardState, Limits, Opened, Position, Result, SnapshotRecord, Wal,
+use disk::wal::{
+    ConfState, Entry, EntryKind, EntryRef, Error, HardState, Limits, Opened, Position, Result,
+    SnapshotRecord, Wal,
 };
-use quorate_disk::{Fs, MemFs};
+use disk::{Fs, MemFs};
 
 const DIR: &str = "/data/wal";
 const FIRST: &str = "/data/wal/0000000000000000-0000000000000000.wal";
