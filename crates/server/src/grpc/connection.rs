@@ -1,0 +1,534 @@
+//! The service loop of one connection.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Ping, PingPong, RecvStream};
+use http::request::Parts;
+use http::{Request, StatusCode};
+use node::RequestId;
+use slab::Slab;
+use store::Answer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Sleep};
+use wire::{ApiError, Status};
+
+use super::answer::{self, Held, PREFIX_BYTES, Payload};
+use super::head::Head;
+use super::io::{GatherIo, IoControl, PingPolicy, Turn, gather};
+use super::kv::{self, Read, Step};
+use super::member::{ReadFailure, ReadMode};
+use super::method::{Cold, ForLearner, Hot, Route, route};
+use super::service::Deadline;
+use super::stream::{Arrival, Assembly, send_message, send_service_response, send_status};
+use super::{Front, Shared};
+use crate::lane::{Mailbox, Outcome, Slot};
+
+/// A client has this long to send its preface, as with gRPC's Go server.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long the last bytes may take on a connection that is ending.
+const LINGER: Duration = Duration::from_secs(1);
+/// Bytes that a client may send on one stream before it is told to go on.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// The same for the connection.
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Headers of one call.
+const HEADER_BYTES_MAX: u32 = 1 << 20;
+/// Calls in progress on one connection, whatever the flag allows: it bounds what a client that reads nothing
+/// can make us keep.
+const STREAMS_MAX: u32 = 1 << 16;
+/// Calls that a client may open and reset before they are looked at.
+const RESETS_PENDING_MAX: usize = 1 << 12;
+/// Bytes of answers that the client has not taken; above, reads wait.
+const HELD_BYTES_MAX: usize = 16 << 20;
+/// Bytes of messages that have not come whole; above, calls are refused.
+const PARTIAL_BYTES_MAX: usize = 256 << 20;
+
+type H2<S> = h2::server::Connection<GatherIo<S>, Payload>;
+
+/// Serves one connection until either side ends it.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(io: S, front: Front) {
+    let (codec_io, control) = gather(io);
+    let limits = &front.0.config.limits;
+    let handshake = h2::server::Builder::new()
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .max_concurrent_streams(limits.concurrent_streams_max.min(STREAMS_MAX))
+        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .handshake(codec_io);
+    let mut handshake = std::pin::pin!(handshake);
+    // The codec's flushes do nothing: its settings leave here, also while the client's are not there yet.
+    let greeted = poll_fn(|cx| {
+        control.begin_turn();
+        let greeted = handshake.as_mut().poll(cx);
+        match control.flush(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(None),
+            _ => greeted.map(Result::ok),
+        }
+    });
+    let Ok(Some(h2)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, greeted).await else { return };
+
+    let mut connection = Connection::new(h2, control, front);
+    let end = poll_fn(|cx| connection.poll(cx)).await;
+    let control = connection.close();
+    if end == End::Lost {
+        return;
+    }
+    let farewell = async {
+        if poll_fn(|cx| control.flush(cx)).await.is_ok() {
+            poll_fn(|cx| control.linger(cx)).await;
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, farewell).await;
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The protocol's way, or ours: what is still to be written, is.
+    Orderly,
+    /// The socket failed, or the client no longer answers.
+    Lost,
+}
+
+/// One call, from its headers to its answer.
+struct Call {
+    stream: u32,
+    respond: SendResponse<Payload>,
+    body: RecvStream,
+    head: Head,
+    deadline: Option<Instant>,
+    state: State,
+}
+
+enum State {
+    /// The message is on its way.
+    Receiving(Route, Assembly, Option<Box<Parts>>),
+    /// The member was asked.
+    Waiting(RequestId, Option<Read>),
+    /// May run, once the client has taken more of the answers before.
+    Stalled(Read),
+    /// Runs where it may wait for a disk.
+    Blocking,
+}
+
+struct Connection<S> {
+    h2: H2<S>,
+    control: IoControl<S>,
+    front: Rc<Shared>,
+    mailbox: Rc<Mailbox>,
+    calls: Slab<Call>,
+    /// Calls whose messages have not come whole, and their bytes.
+    receiving: Vec<usize>,
+    partial_bytes: usize,
+    stalled: VecDeque<Slot>,
+    tasks: JoinSet<()>,
+    held: Held,
+    keepalive: Keepalive,
+    turn: Turn,
+    outcomes: Vec<(Slot, Outcome)>,
+    /// The time of this turn, once somebody has asked.
+    now: Option<Instant>,
+    draining: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
+    fn new(mut h2: H2<S>, control: IoControl<S>, front: Front) -> Self {
+        let front = front.0;
+        let keepalive = Keepalive::new(
+            h2.ping_pong(),
+            front.config.keepalive_interval,
+            front.config.keepalive_timeout,
+        );
+        Connection {
+            h2,
+            control,
+            mailbox: front.lane.mailbox(),
+            front,
+            calls: Slab::new(),
+            receiving: Vec::new(),
+            partial_bytes: 0,
+            stalled: VecDeque::new(),
+            tasks: JoinSet::new(),
+            held: Held::default(),
+            keepalive,
+            turn: Turn::default(),
+            outcomes: Vec::new(),
+            now: None,
+            draining: false,
+        }
+    }
+
+    /// Ends all calls; the member is no longer waited for.
+    fn close(mut self) -> IoControl<S> {
+        for call in self.calls.drain() {
+            if let State::Waiting(id, _) = call.state {
+                self.front.lane.cancel(id);
+            }
+        }
+        self.control
+    }
+
+    /// One turn of the connection.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.control.begin_turn();
+        self.mailbox.register(cx);
+        self.now = None;
+        if self.mailbox.draining() && !std::mem::replace(&mut self.draining, true) {
+            self.h2.graceful_shutdown();
+        }
+        loop {
+            let mut answered = self.deliver();
+            let fresh = self.receiving.len();
+            let closed = self.accept(cx);
+            self.control.take_turn(&mut self.turn);
+            self.reset_calls();
+            let busy = !self.calls.is_empty() || !self.tasks.is_empty();
+            let policy = PingPolicy { interval_min: self.front.config.ping_interval_min };
+            let kicked = self.control.judge_pings(&self.turn, busy, policy);
+            if closed || (kicked && !self.control.mid_frame()) {
+                return Poll::Ready(End::Orderly);
+            }
+            answered |= self.receive(cx, fresh);
+            answered |= self.resume();
+            while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
+            match self.keepalive.poll(cx, self.turn.read) {
+                Alive::Yes => {}
+                Alive::Pinged => answered = true,
+                Alive::No => return Poll::Ready(End::Lost),
+            }
+            // What was answered is still in the codec; accepting again writes it.
+            if !answered {
+                break;
+            }
+        }
+        match self.control.flush(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(End::Lost),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn now(&mut self) -> Instant {
+        *self.now.get_or_insert_with(Instant::now)
+    }
+
+    /// Takes every call that has arrived, answering none; true when the connection is over.
+    fn accept(&mut self, cx: &mut Context<'_>) -> bool {
+        loop {
+            match self.h2.poll_accept(cx) {
+                Poll::Pending => return false,
+                Poll::Ready(Some(Ok((request, respond)))) => self.open(request, respond),
+                Poll::Ready(Some(Err(_)) | None) => return true,
+            }
+        }
+    }
+
+    fn open(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Payload>) {
+        let head = match Head::read(&request) {
+            Ok(head) => head,
+            Err(refused) => return send_status(&mut respond, refused.http, &refused.status),
+        };
+        let stream = respond.stream_id().as_u32();
+        let routed = route(request.uri().path())
+            .and_then(|route| Head::check_encoding(request.headers()).map(|()| route))
+            .and_then(|route| match route {
+                // The client may never end its side: nothing is waited for.
+                Route::NotYetStream(what) => {
+                    kv::intercept(&head, self.front.lane.member(), false)?;
+                    Err(Status::not_yet(what))
+                }
+                route => Ok(route),
+            });
+        let route = match routed {
+            Ok(route) => route,
+            Err(status) => return send_status(&mut respond, StatusCode::OK, &status),
+        };
+        let deadline = head.timeout.and_then(|timeout| self.now().checked_add(timeout));
+        let (parts, body) = request.into_parts();
+        let parts = matches!(route, Route::Cold(..)).then(|| Box::new(parts));
+        let state = State::Receiving(route, Assembly::default(), parts);
+        let index = self.calls.insert(Call { stream, respond, body, head, deadline, state });
+        self.receiving.push(index);
+    }
+
+    /// Takes what has come of messages: of all calls if anything came in, else of the calls from place `fresh`
+    /// on. True if anything was answered.
+    fn receive(&mut self, cx: &mut Context<'_>, fresh: usize) -> bool {
+        let mut at = fresh.min(self.receiving.len());
+        if self.turn.read {
+            at = 0;
+            self.partial_bytes = 0;
+        }
+        let mut answered = false;
+        let bytes_max = self.front.config.limits.message_bytes_max();
+        while at < self.receiving.len() {
+            let index = self.receiving[at];
+            let arrival = match self.calls.get_mut(index).map(|call| (&mut call.state, &mut call.body)) {
+                Some((State::Receiving(_, assembly, _), body)) => match assembly.poll(body, cx, bytes_max) {
+                    Arrival::Partial => {
+                        self.partial_bytes += assembly.len();
+                        match self.partial_bytes > PARTIAL_BYTES_MAX {
+                            true => Arrival::Refused(ApiError::TooManyRequests.into()),
+                            false => Arrival::Partial,
+                        }
+                    }
+                    arrival => arrival,
+                },
+                // The call is gone, or its place has another's.
+                _ => {
+                    self.receiving.swap_remove(at);
+                    continue;
+                }
+            };
+            if let Arrival::Partial = arrival {
+                at += 1;
+                continue;
+            }
+            self.receiving.swap_remove(at);
+            match arrival {
+                Arrival::Partial | Arrival::Gone => drop(self.calls.remove(index)),
+                Arrival::Refused(status) => {
+                    self.fail(index, &status);
+                    answered = true;
+                }
+                Arrival::Whole(frame) => answered |= self.begin(index, frame),
+            }
+        }
+        answered
+    }
+
+    /// Starts a call whose message is whole; true if that already answered it.
+    fn begin(&mut self, index: usize, frame: Bytes) -> bool {
+        let call = &mut self.calls[index];
+        let State::Receiving(route, _, parts) = std::mem::replace(&mut call.state, State::Blocking) else {
+            return false;
+        };
+        match (route, parts) {
+            (Route::Hot(hot), _) => self.begin_hot(index, hot, frame.slice(PREFIX_BYTES..)),
+            (Route::Cold(service, for_learner), Some(parts)) => {
+                let served = for_learner == ForLearner::Served;
+                match kv::intercept(&call.head, self.front.lane.member(), served) {
+                    Ok(()) => {
+                        self.begin_cold(index, service, *parts, frame);
+                        false
+                    }
+                    Err(status) => self.fail(index, &status),
+                }
+            }
+            (Route::Cold(..), None) => self.fail(index, &Status::new(wire::Code::Internal, "headers are gone")),
+            (Route::NotYet(what) | Route::NotYetStream(what), _) => {
+                match kv::intercept(&call.head, self.front.lane.member(), false) {
+                    Ok(()) => self.fail(index, &Status::not_yet(what)),
+                    Err(status) => self.fail(index, &status),
+                }
+            }
+        }
+    }
+
+    fn begin_hot(&mut self, index: usize, hot: Hot, message: Bytes) -> bool {
+        let now = self.now();
+        let lane = &self.front.lane;
+        let call = &mut self.calls[index];
+        let slot = Slot { index, stream: call.stream };
+        let step = kv::begin(hot, message, &call.head, lane.member(), &self.front.config.limits, || lane.next_id());
+        match step {
+            Err(status) => self.fail(index, &status),
+            Ok(Step::Propose { id, data }) => {
+                call.state = State::Waiting(id, None);
+                lane.propose(id, data, (&self.mailbox, slot), now, call.deadline);
+                false
+            }
+            Ok(Step::Read { read, linearizable: true }) => {
+                let id = lane.read((&self.mailbox, slot), now, call.deadline);
+                call.state = State::Waiting(id, Some(read));
+                false
+            }
+            Ok(Step::Read { read, linearizable: false }) => self.read(index, read),
+        }
+    }
+
+    fn begin_cold(&mut self, index: usize, service: Cold, mut parts: Parts, frame: Bytes) {
+        let call = self.calls.remove(index);
+        if let Some(deadline) = call.deadline {
+            parts.extensions.insert(Deadline(deadline));
+        }
+        let answer = self.front.services.clone().call(service, parts, frame);
+        let (held, body) = (self.held.clone(), call.body);
+        self.tasks.spawn_local(async move {
+            send_service_response(answer, call.respond, call.deadline, held).await;
+            drop(body);
+        });
+    }
+
+    /// Runs a read that may run now; true if that answered it.
+    fn read(&mut self, index: usize, read: Read) -> bool {
+        let call = &mut self.calls[index];
+        let slot = Slot { index, stream: call.stream };
+        if self.held.bytes() > HELD_BYTES_MAX {
+            call.state = State::Stalled(read);
+            self.stalled.push_back(slot);
+            return false;
+        }
+        let reader = &self.front.lane.member().reader;
+        match read.run(reader.as_ref(), ReadMode::NoWait) {
+            Ok((body, revision)) => self.succeed(index, revision, |header| Ok((answer::finish(body, header)?, None))),
+            Err(ReadFailure::WouldBlock) => {
+                call.state = State::Blocking;
+                let reader = Arc::clone(reader);
+                let read = move || Ok(read.run(reader.as_ref(), ReadMode::MayBlock)?);
+                self.tasks.spawn_local(self.front.lane.run_blocking((&self.mailbox, slot), read));
+                false
+            }
+            Err(failure) => self.fail(index, &failure.into()),
+        }
+    }
+
+    /// Runs the reads that waited for the client to take earlier answers.
+    fn resume(&mut self) -> bool {
+        let mut answered = false;
+        while self.held.bytes() <= HELD_BYTES_MAX
+            && let Some(slot) = self.stalled.pop_front()
+        {
+            let Some(call) = self.calls.get_mut(slot.index).filter(|call| call.stream == slot.stream) else {
+                continue;
+            };
+            if let State::Stalled(read) = std::mem::replace(&mut call.state, State::Blocking) {
+                answered |= self.read(slot.index, read);
+            }
+        }
+        answered
+    }
+
+    /// Hands out what the member has answered; true if there was anything.
+    fn deliver(&mut self) -> bool {
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        self.mailbox.take(&mut outcomes);
+        let mut answered = false;
+        for (slot, outcome) in outcomes.drain(..) {
+            let Some(call) = self.calls.get_mut(slot.index).filter(|call| call.stream == slot.stream) else {
+                continue;
+            };
+            answered |= match outcome {
+                Outcome::Applied(Answer { revision, body }) => {
+                    self.succeed(slot.index, revision, |header| answer::wrap(body, header))
+                }
+                Outcome::Read(body, revision) => {
+                    self.succeed(slot.index, revision, |header| Ok((answer::finish(body, header)?, None)))
+                }
+                Outcome::Failed(status) => self.fail(slot.index, &status),
+                Outcome::Readable => match std::mem::replace(&mut call.state, State::Blocking) {
+                    State::Waiting(_, Some(read)) => self.read(slot.index, read),
+                    _ => false,
+                },
+            };
+        }
+        self.outcomes = outcomes;
+        answered
+    }
+
+    fn succeed(
+        &mut self,
+        index: usize,
+        revision: i64,
+        message: impl FnOnce(&wire::etcdserverpb::ResponseHeader) -> Result<(Bytes, Option<Bytes>), Status>,
+    ) -> bool {
+        let header = self.front.lane.member().header(revision);
+        match message(&header) {
+            Ok(pieces) => {
+                let mut call = self.calls.remove(index);
+                send_message(&mut call.respond, &self.front.templates, pieces, &self.held);
+                true
+            }
+            Err(status) => self.fail(index, &status),
+        }
+    }
+
+    fn fail(&mut self, index: usize, status: &Status) -> bool {
+        let mut call = self.calls.remove(index);
+        send_status(&mut call.respond, StatusCode::OK, status);
+        true
+    }
+
+    /// Forgets the calls that the client has reset.
+    fn reset_calls(&mut self) {
+        let mut resets = std::mem::take(&mut self.turn.resets);
+        if !resets.is_empty() {
+            resets.sort_unstable();
+            let lane = &self.front.lane;
+            self.calls.retain(|_, call| {
+                let kept = resets.binary_search(&call.stream).is_err();
+                if let (false, State::Waiting(id, _)) = (kept, &call.state) {
+                    lane.cancel(*id);
+                }
+                kept
+            });
+            resets.clear();
+        }
+        self.turn.resets = resets;
+    }
+}
+
+/// The server's own pings.
+struct Keepalive {
+    ping_pong: Option<PingPong>,
+    interval: Duration,
+    timeout: Duration,
+    last_read: Instant,
+    pinged: bool,
+    timer: Pin<Box<Sleep>>,
+}
+
+enum Alive {
+    Yes,
+    /// It was just asked.
+    Pinged,
+    No,
+}
+
+impl Keepalive {
+    fn new(ping_pong: Option<PingPong>, interval: Duration, timeout: Duration) -> Self {
+        let now = Instant::now();
+        let timer = Box::pin(tokio::time::sleep_until(now + interval));
+        Keepalive { ping_pong, interval, timeout, last_read: now, pinged: false, timer }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, read: bool) -> Alive {
+        if read {
+            self.last_read = Instant::now();
+            if std::mem::take(&mut self.pinged)
+                && let Some(ping_pong) = &mut self.ping_pong
+            {
+                // Anything read will do; the answer itself is taken so that the next ping can be sent.
+                let _ = ping_pong.poll_pong(cx);
+            }
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            if self.pinged {
+                return Alive::No;
+            }
+            if now < self.last_read + self.interval {
+                self.timer.as_mut().reset(self.last_read + self.interval);
+                continue;
+            }
+            self.timer.as_mut().reset(now + self.timeout);
+            self.pinged = true;
+            if let Some(ping_pong) = &mut self.ping_pong {
+                let _ = ping_pong.poll_pong(cx);
+                let _ = ping_pong.send_ping(Ping::opaque());
+            }
+            let _ = self.timer.as_mut().poll(cx);
+            return Alive::Pinged;
+        }
+        Alive::Yes
+    }
+}

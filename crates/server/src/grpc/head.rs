@@ -1,0 +1,187 @@
+//! What the headers of a call say.
+
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method, Request, StatusCode};
+use wire::{ApiError, Code, Status};
+
+/// The part of a call's headers that every call is judged by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// How long the client waits, from now.
+    pub timeout: Option<Duration>,
+    /// `hasleader: true`: the call is refused without a leader.
+    pub leader_required: bool,
+    /// `client-api-version` is text.
+    pub version_is_text: bool,
+}
+
+/// A call refused by its headers alone, with the HTTP status that gRPC gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The HTTP status.
+    pub http: StatusCode,
+    /// gRPC's.
+    pub status: Status,
+}
+
+impl Refused {
+    fn new(http: StatusCode, code: Code, text: String) -> Self {
+        Refused { http, status: Status::new(code, text) }
+    }
+}
+
+impl Head {
+    /// Reads the headers of a call, in the order in which gRPC's Go server judges them.
+    pub fn read<B>(request: &Request<B>) -> Result<Head, Refused> {
+        let headers = request.headers();
+        let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+        if !is_grpc(content_type) {
+            return Err(Refused::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                Code::InvalidArgument,
+                format!("invalid gRPC request content-type {:?}", String::from_utf8_lossy(content_type)),
+            ));
+        }
+        let timeout = match headers.get("grpc-timeout") {
+            None => None,
+            Some(value) => Some(timeout(value.as_bytes()).map_err(|why| {
+                Refused::new(
+                    StatusCode::BAD_REQUEST,
+                    Code::Internal,
+                    format!("malformed grpc-timeout: {why}"),
+                )
+            })?),
+        };
+        if request.method() != Method::POST {
+            return Err(Refused::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                Code::Internal,
+                format!("Received a HEADERS frame with :method {:?} which should be POST", request.method().as_str()),
+            ));
+        }
+        if timeout == Some(Duration::ZERO) {
+            return Err(Refused { http: StatusCode::OK, status: ApiError::ContextDeadlineExceeded.into() });
+        }
+        Ok(Head {
+            timeout,
+            leader_required: headers.get("hasleader").is_some_and(|value| value == "true"),
+            version_is_text: headers
+                .get("client-api-version")
+                .is_none_or(|value| std::str::from_utf8(value.as_bytes()).is_ok()),
+        })
+    }
+
+    /// gRPC's answer to a compression that is not installed; none is.
+    pub fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
+        match headers.get("grpc-encoding") {
+            None => Ok(()),
+            Some(value) if value.is_empty() || value == "identity" => Ok(()),
+            Some(value) => Err(Status::new(
+                Code::Unimplemented,
+                format!(
+                    "grpc: Decompressor is not installed for grpc-encoding {:?}",
+                    String::from_utf8_lossy(value.as_bytes())
+                ),
+            )),
+        }
+    }
+}
+
+/// `application/grpc`, alone or with a subtype.
+fn is_grpc(content_type: &[u8]) -> bool {
+    const BASE: &[u8] = b"application/grpc";
+    match content_type.split_at_checked(BASE.len()) {
+        Some((base, rest)) => {
+            base.eq_ignore_ascii_case(BASE) && matches!(rest.first(), None | Some(b'+' | b';'))
+        }
+        None => false,
+    }
+}
+
+/// Up to eight digits and a unit.
+fn timeout(value: &[u8]) -> Result<Duration, String> {
+    let shown = || String::from_utf8_lossy(value).into_owned();
+    let Some((&unit, digits)) = value.split_last().filter(|(_, digits)| !digits.is_empty()) else {
+        return Err(format!("transport: timeout string is too short: {:?}", shown()));
+    };
+    if digits.len() > 8 {
+        return Err(format!("transport: timeout string is too long: {:?}", shown()));
+    }
+    let per_unit = match unit {
+        b'H' => Duration::from_secs(3600),
+        b'M' => Duration::from_secs(60),
+        b'S' => Duration::from_secs(1),
+        b'm' => Duration::from_millis(1),
+        b'u' => Duration::from_micros(1),
+        b'n' => Duration::from_nanos(1),
+        _ => return Err(format!("transport: timeout unit is not recognized: {:?}", shown())),
+    };
+    let mut count = 0u32;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return Err(format!(
+                "strconv.ParseUint: parsing {:?}: invalid syntax",
+                String::from_utf8_lossy(digits)
+            ));
+        }
+        count = count * 10 + u32::from(digit - b'0');
+    }
+    Ok(per_unit.saturating_mul(count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(headers: &[(&'static str, &[u8])]) -> Result<Head, Refused> {
+        let mut request = Request::builder().method(Method::POST);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Head::read(&request.body(()).unwrap())
+    }
+
+    #[test]
+    fn timeouts() {
+        for (text, want) in [
+            ("1H", Ok(3600_000)),
+            ("2M", Ok(120_000)),
+            ("3S", Ok(3000)),
+            ("99999999m", Ok(99_999_999)),
+            ("5000u", Ok(5)),
+            ("7000000n", Ok(7)),
+            ("99999999H", Ok(99_999_999 * 3_600_000)),
+            ("S", Err("transport: timeout string is too short: \"S\"")),
+            ("", Err("transport: timeout string is too short: \"\"")),
+            ("123456789S", Err("transport: timeout string is too long: \"123456789S\"")),
+            ("1x", Err("transport: timeout unit is not recognized: \"1x\"")),
+            ("-1S", Err("strconv.ParseUint: parsing \"-1\": invalid syntax")),
+        ] {
+            let want: Result<u64, &str> = want;
+            assert_eq!(timeout(text.as_bytes()), want.map(Duration::from_millis).map_err(str::to_owned), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_call_without_the_content_type_is_no_call() {
+        for bad in [&b""[..], b"text/plain", b"application/grpcx", b"application/grpc-web"] {
+            assert_eq!(read(&[("content-type", bad)]).unwrap_err().http, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        }
+        for good in [&b"application/grpc"[..], b"application/grpc+proto", b"Application/GRPC;x=y"] {
+            read(&[("content-type", good)]).unwrap();
+        }
+    }
+
+    #[test]
+    fn metadata() {
+        let grpc = ("content-type", &b"application/grpc"[..]);
+        let head = read(&[grpc, ("hasleader", b"true"), ("client-api-version", b"\xff")]).unwrap();
+        assert!(head.leader_required && !head.version_is_text);
+        let head = read(&[grpc, ("hasleader", b"maybe"), ("client-api-version", "\u{e9}".as_bytes())]).unwrap();
+        assert!(!head.leader_required && head.version_is_text);
+        let zero = read(&[grpc, ("grpc-timeout", b"0m")]).unwrap_err();
+        assert_eq!(zero.status, ApiError::ContextDeadlineExceeded.into());
+    }
+}

@@ -1,0 +1,103 @@
+//! `etcdserverpb.Maintenance`: Status, HashKV and the list of alarms, so far.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+use wire::{ApiError, etcdserverpb as pb};
+
+use super::member::MemberView;
+use super::service::{not_yet, to_tonic};
+use crate::stubs::etcdserverpb::maintenance_server::Maintenance;
+
+/// Answers about this member.
+pub struct MaintenanceService {
+    member: Arc<MemberView>,
+}
+
+impl MaintenanceService {
+    /// About `member`.
+    pub fn new(member: Arc<MemberView>) -> Self {
+        MaintenanceService { member }
+    }
+
+    fn header(&self) -> Option<pb::ResponseHeader> {
+        Some(self.member.header(self.member.reader.revision()))
+    }
+}
+
+#[tonic::async_trait]
+impl Maintenance for MaintenanceService {
+    async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
+        if request.get_ref().action != pb::alarm_request::AlarmAction::Get as i32 {
+            return not_yet("Maintenance.Alarm with an action other than GET");
+        }
+        Ok(Response::new(pb::AlarmResponse { header: self.header(), alarms: Vec::new() }))
+    }
+
+    async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+        let status = &self.member.status;
+        let leader = status.leader();
+        let errors = if leader == 0 { vec![ApiError::NoLeader.text().to_owned()] } else { Vec::new() };
+        Ok(Response::new(pb::StatusResponse {
+            header: self.header(),
+            version: wire::version::ETCD.to_owned(),
+            leader,
+            raft_index: status.committed(),
+            raft_applied_index: status.applied(),
+            raft_term: status.term(),
+            db_size: status.db_size_bytes() as i64,
+            db_size_in_use: status.db_size_in_use_bytes() as i64,
+            is_learner: status.is_learner(),
+            db_size_quota: self.member.quota_bytes,
+            storage_version: self.member.reader.cluster_version().unwrap_or_default(),
+            downgrade_info: Some(pb::DowngradeInfo { enabled: false, target_version: String::new() }),
+            errors,
+        }))
+    }
+
+    async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
+        let revision = request.get_ref().revision;
+        let reader = Arc::clone(&self.member.reader);
+        let hash = tokio::task::spawn_blocking(move || reader.hash_kv(revision))
+            .await
+            .map_err(|_| to_tonic(ApiError::Stopped.into()))?
+            .map_err(|failure| to_tonic(failure.into()))?;
+        Ok(Response::new(pb::HashKvResponse {
+            header: Some(self.member.header(hash.revision)),
+            hash: hash.hash,
+            compact_revision: hash.compact_revision,
+            hash_revision: hash.hash_revision,
+        }))
+    }
+
+    async fn defragment(
+        &self,
+        _: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        not_yet("Maintenance.Defragment")
+    }
+
+    async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+        not_yet("Maintenance.Hash")
+    }
+
+    type SnapshotStream = tonic::codegen::BoxStream<pb::SnapshotResponse>;
+
+    async fn snapshot(&self, _: Request<pb::SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+        not_yet("Maintenance.Snapshot")
+    }
+
+    async fn move_leader(
+        &self,
+        _: Request<pb::MoveLeaderRequest>,
+    ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        not_yet("Maintenance.MoveLeader")
+    }
+
+    async fn downgrade(
+        &self,
+        _: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        not_yet("Maintenance.Downgrade")
+    }
+}

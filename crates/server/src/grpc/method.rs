@@ -1,0 +1,175 @@
+//! All calls of the client interface, by path.
+
+use wire::Status;
+
+/// A call that the service loop answers itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hot {
+    /// `KV.Range`
+    Range,
+    /// `KV.Put`
+    Put,
+    /// `KV.DeleteRange`
+    DeleteRange,
+    /// `KV.Txn`
+    Txn,
+}
+
+/// A service that answers through its generated stub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cold {
+    /// `etcdserverpb.Cluster`
+    Cluster,
+    /// `etcdserverpb.Maintenance`
+    Maintenance,
+    /// `grpc.health.v1.Health`
+    Health,
+}
+
+/// Who answers a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The service loop.
+    Hot(Hot),
+    /// A generated stub, once the one request message is there.
+    Cold(Cold, ForLearner),
+    /// Nobody yet; the client is told so once its message is there.
+    NotYet(&'static str),
+    /// Nobody yet, and the client may send messages without an end.
+    NotYetStream(&'static str),
+}
+
+/// Whether a learner answers the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForLearner {
+    /// It does.
+    Served,
+    /// It says that it does not.
+    Refused,
+}
+
+use Cold::{Cluster, Health, Maintenance};
+use ForLearner::{Refused, Served};
+
+/// Every call but the four hot ones; sorted by service, as in `../shared/surface/rpcs.tsv`.
+const CALLS: &[(&str, &[(&str, Route)])] = &[
+    ("etcdserverpb.KV", &[
+        ("RangeStream", Route::NotYet("KV.RangeStream")),
+        ("Compact", Route::NotYet("KV.Compact")),
+        ("Range", Route::Hot(Hot::Range)),
+        ("Put", Route::Hot(Hot::Put)),
+        ("DeleteRange", Route::Hot(Hot::DeleteRange)),
+        ("Txn", Route::Hot(Hot::Txn)),
+    ]),
+    ("etcdserverpb.Watch", &[("Watch", Route::NotYetStream("Watch.Watch"))]),
+    ("etcdserverpb.Lease", &[
+        ("LeaseGrant", Route::NotYet("Lease.LeaseGrant")),
+        ("LeaseRevoke", Route::NotYet("Lease.LeaseRevoke")),
+        ("LeaseKeepAlive", Route::NotYetStream("Lease.LeaseKeepAlive")),
+        ("LeaseTimeToLive", Route::NotYet("Lease.LeaseTimeToLive")),
+        ("LeaseLeases", Route::NotYet("Lease.LeaseLeases")),
+    ]),
+    ("etcdserverpb.Cluster", &[
+        ("MemberAdd", Route::NotYet("Cluster.MemberAdd")),
+        ("MemberRemove", Route::NotYet("Cluster.MemberRemove")),
+        ("MemberUpdate", Route::NotYet("Cluster.MemberUpdate")),
+        ("MemberList", Route::Cold(Cluster, Refused)),
+        ("MemberPromote", Route::NotYet("Cluster.MemberPromote")),
+    ]),
+    ("etcdserverpb.Maintenance", &[
+        ("Alarm", Route::Cold(Maintenance, Refused)),
+        ("Status", Route::Cold(Maintenance, Served)),
+        ("Defragment", Route::NotYet("Maintenance.Defragment")),
+        ("Hash", Route::NotYet("Maintenance.Hash")),
+        ("HashKV", Route::Cold(Maintenance, Refused)),
+        ("Snapshot", Route::NotYet("Maintenance.Snapshot")),
+        ("MoveLeader", Route::NotYet("Maintenance.MoveLeader")),
+        ("Downgrade", Route::NotYet("Maintenance.Downgrade")),
+    ]),
+    ("etcdserverpb.Auth", &[
+        ("AuthEnable", Route::NotYet("Auth.AuthEnable")),
+        ("AuthDisable", Route::NotYet("Auth.AuthDisable")),
+        ("AuthStatus", Route::NotYet("Auth.AuthStatus")),
+        ("Authenticate", Route::NotYet("Auth.Authenticate")),
+        ("UserAdd", Route::NotYet("Auth.UserAdd")),
+        ("UserGet", Route::NotYet("Auth.UserGet")),
+        ("UserList", Route::NotYet("Auth.UserList")),
+        ("UserDelete", Route::NotYet("Auth.UserDelete")),
+        ("UserChangePassword", Route::NotYet("Auth.UserChangePassword")),
+        ("UserGrantRole", Route::NotYet("Auth.UserGrantRole")),
+        ("UserRevokeRole", Route::NotYet("Auth.UserRevokeRole")),
+        ("RoleAdd", Route::NotYet("Auth.RoleAdd")),
+        ("RoleGet", Route::NotYet("Auth.RoleGet")),
+        ("RoleList", Route::NotYet("Auth.RoleList")),
+        ("RoleDelete", Route::NotYet("Auth.RoleDelete")),
+        ("RoleGrantPermission", Route::NotYet("Auth.RoleGrantPermission")),
+        ("RoleRevokePermission", Route::NotYet("Auth.RoleRevokePermission")),
+    ]),
+    ("v3lockpb.Lock", &[("Lock", Route::NotYet("Lock.Lock")), ("Unlock", Route::NotYet("Lock.Unlock"))]),
+    ("v3electionpb.Election", &[
+        ("Campaign", Route::NotYet("Election.Campaign")),
+        ("Proclaim", Route::NotYet("Election.Proclaim")),
+        ("Leader", Route::NotYet("Election.Leader")),
+        ("Observe", Route::NotYet("Election.Observe")),
+        ("Resign", Route::NotYet("Election.Resign")),
+    ]),
+    ("grpc.health.v1.Health", &[
+        ("Check", Route::Cold(Health, Refused)),
+        ("List", Route::Cold(Health, Refused)),
+        ("Watch", Route::Cold(Health, Refused)),
+    ]),
+];
+
+/// Finds who answers `path`, or gRPC's text for a path that leads nowhere.
+pub fn route(path: &str) -> Result<Route, Status> {
+    match path {
+        "/etcdserverpb.KV/Put" => return Ok(Route::Hot(Hot::Put)),
+        "/etcdserverpb.KV/Range" => return Ok(Route::Hot(Hot::Range)),
+        "/etcdserverpb.KV/Txn" => return Ok(Route::Hot(Hot::Txn)),
+        "/etcdserverpb.KV/DeleteRange" => return Ok(Route::Hot(Hot::DeleteRange)),
+        _ => {}
+    }
+    let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) else {
+        return Err(Status::new(wire::Code::Unimplemented, format!("malformed method name: {path:?}")));
+    };
+    let Some((_, calls)) = CALLS.iter().find(|(name, _)| *name == service) else {
+        return Err(Status::unknown_service(service));
+    };
+    match calls.iter().find(|(name, _)| *name == method) {
+        Some((_, route)) => Ok(*route),
+        None => Err(Status::unknown_method(method, service)),
+    }
+}
+
+/// All paths, for tests and metrics.
+pub fn paths() -> impl Iterator<Item = String> {
+    CALLS.iter().flat_map(|(service, calls)| calls.iter().map(move |(name, _)| format!("/{service}/{name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_leads_somewhere() {
+        assert_eq!(paths().count(), 52);
+        for path in paths() {
+            route(&path).unwrap();
+        }
+        assert_eq!(route("/etcdserverpb.KV/Txn"), Ok(Route::Hot(Hot::Txn)));
+    }
+
+    #[test]
+    fn paths_that_lead_nowhere() {
+        for (path, text) in [
+            ("/etcdserverpb.KV/Nothing", "unknown method Nothing for service etcdserverpb.KV"),
+            ("/etcdserverpb.Nothing/Range", "unknown service etcdserverpb.Nothing"),
+            ("/a/b/c", "unknown service a/b"),
+            ("/", "malformed method name: \"/\""),
+            ("", "malformed method name: \"\""),
+        ] {
+            let status = route(path).unwrap_err();
+            assert_eq!((status.code, &*status.message), (wire::Code::Unimplemented, text), "{path}");
+        }
+    }
+}

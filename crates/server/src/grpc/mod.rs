@@ -1,0 +1,85 @@
+//! The gRPC front end: connections in, questions to the member and answers out.
+//!
+//! [`serve`] owns one connection. The hot calls (Range, Put, DeleteRange, Txn) are answered inside the
+//! connection's task, without a task or an allocation of their own; everything else goes to generated stubs on
+//! the same connection. HTTP/2 itself is the `h2` crate's, and stays in [`connection`] and [`stream`].
+//!
+//! A turn of a connection: hand out what the member has answered, accept until there is nothing more to accept,
+//! handle everything that was accepted, and only then write, once.
+
+pub mod answer;
+pub mod cluster;
+pub mod connection;
+pub mod frames;
+pub mod head;
+pub mod health;
+pub mod io;
+pub mod kv;
+pub mod maintenance;
+pub mod member;
+pub mod method;
+pub mod service;
+pub mod stream;
+
+mod admission;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use wire::RequestLimits;
+
+pub use member::{KvHash, MemberView, ReadFailure, ReadMode, Reads, SharedStatus};
+
+use crate::lane::Lane;
+
+/// How connections are treated.
+#[derive(Clone, Copy, Debug)]
+pub struct GrpcConfig {
+    /// Sizes and counts.
+    pub limits: RequestLimits,
+    /// `--grpc-keepalive-min-time`: clients may ping this often while a call is in progress.
+    pub ping_interval_min: Duration,
+    /// `--grpc-keepalive-interval`: a client that has been silent for so long is pinged.
+    pub keepalive_interval: Duration,
+    /// `--grpc-keepalive-timeout`: a pinged client must show itself within this.
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for GrpcConfig {
+    fn default() -> Self {
+        GrpcConfig {
+            limits: RequestLimits::DEFAULT,
+            ping_interval_min: Duration::from_secs(5),
+            keepalive_interval: Duration::from_secs(2 * 60 * 60),
+            keepalive_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// What all connections of a network thread share; cheap to clone.
+#[derive(Clone)]
+pub struct Front(Rc<Shared>);
+
+struct Shared {
+    lane: Lane,
+    config: GrpcConfig,
+    services: service::Services,
+    templates: stream::Templates,
+}
+
+impl Front {
+    /// The front end of one network thread.
+    pub fn new(lane: Lane, config: GrpcConfig) -> Self {
+        let services = service::Services::new(lane.member(), lane.handle());
+        Front(Rc::new(Shared { lane, config, services, templates: stream::Templates::default() }))
+    }
+}
+
+/// Serves one connection until either side ends it; `io` begins with the client's HTTP/2 preface.
+///
+/// Runs inside a `LocalSet`, since calls off the hot path are local tasks; they end with the connection.
+/// Dropping the future closes the connection.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(io: S, front: Front) {
+    connection::serve(io, front).await;
+}

@@ -1,0 +1,221 @@
+//! One HTTP/2 stream: a request message in, a response out.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body_util::BodyExt;
+use tokio::time::Instant;
+use wire::{ApiError, Code, Status};
+
+use super::answer::{Held, PREFIX_BYTES, Payload, percent_encode};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+
+/// Puts the one message of a call together from what has arrived.
+#[derive(Debug, Default)]
+pub struct Assembly {
+    parts: BytesMut,
+}
+
+/// How far a message has come.
+#[derive(Debug)]
+pub enum Arrival {
+    /// More has to come; the task is woken when it does.
+    Partial,
+    /// The message, with its prefix.
+    Whole(Bytes),
+    /// It is refused.
+    Refused(Status),
+    /// The client is gone.
+    Gone,
+}
+
+impl Assembly {
+    /// Bytes kept so far.
+    pub fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Takes what has arrived. `bytes_max`: longest message, without its prefix.
+    pub fn poll(&mut self, body: &mut RecvStream, cx: &mut Context<'_>, bytes_max: u32) -> Arrival {
+        loop {
+            match body.poll_data(cx) {
+                Poll::Pending => return Arrival::Partial,
+                Poll::Ready(Some(Ok(chunk))) => {
+                    let _ = body.flow_control().release_capacity(chunk.len());
+                    if let Some(arrival) = self.push(chunk, bytes_max) {
+                        return arrival;
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => return Arrival::Gone,
+                Poll::Ready(None) => {
+                    let text = if self.parts.is_empty() { "EOF" } else { "unexpected EOF" };
+                    return Arrival::Refused(Status::new(Code::Unknown, text));
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, chunk: Bytes, bytes_max: u32) -> Option<Arrival> {
+        if self.parts.is_empty() {
+            match frame_bytes(&chunk, bytes_max) {
+                Err(status) => return Some(Arrival::Refused(status)),
+                // The whole message in one piece is the common case, and is not copied.
+                Ok(Some(bytes)) if bytes <= chunk.len() => return Some(Arrival::Whole(chunk.slice(..bytes))),
+                Ok(_) => {}
+            }
+        }
+        self.parts.extend_from_slice(&chunk);
+        match frame_bytes(&self.parts, bytes_max) {
+            Err(status) => Some(Arrival::Refused(status)),
+            Ok(Some(bytes)) if bytes <= self.parts.len() => {
+                Some(Arrival::Whole(self.parts.split_to(bytes).freeze()))
+            }
+            Ok(_) => None,
+        }
+    }
+}
+
+/// The length of a message with its prefix, once the prefix is there. The one place where the size of a
+/// received message is judged.
+fn frame_bytes(bytes: &[u8], bytes_max: u32) -> Result<Option<usize>, Status> {
+    let Some(&[flag, l0, l1, l2, l3]) = bytes.first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
+    let length = u32::from_be_bytes([l0, l1, l2, l3]);
+    if length > bytes_max {
+        return Err(Status::message_too_large(u64::from(length), u64::from(bytes_max)));
+    }
+    match flag {
+        0 => Ok(Some(PREFIX_BYTES + length as usize)),
+        // No compression is installed, so a call that names one was refused before.
+        1 => Err(Status::new(Code::Internal, "grpc: compressed flag set with identity or empty encoding")),
+        other => Err(Status::new(Code::Internal, format!("grpc: received unexpected payload format {other}"))),
+    }
+}
+
+/// The headers that every good answer has in common.
+#[derive(Debug)]
+pub struct Templates {
+    headers: HeaderMap,
+    trailers: HeaderMap,
+}
+
+impl Default for Templates {
+    fn default() -> Self {
+        let mut headers = HeaderMap::with_capacity(1);
+        headers.insert(CONTENT_TYPE, GRPC);
+        let mut trailers = HeaderMap::with_capacity(2);
+        trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
+        trailers.insert(GRPC_MESSAGE, HeaderValue::from_static(""));
+        Templates { headers, trailers }
+    }
+}
+
+/// Sends a whole good answer. A stream that is gone takes nothing; nobody waits for it.
+pub fn send_message(
+    respond: &mut SendResponse<Payload>,
+    templates: &Templates,
+    pieces: (Bytes, Option<Bytes>),
+    held: &Held,
+) {
+    let mut response = Response::new(());
+    *response.headers_mut() = templates.headers.clone();
+    let Ok(mut stream) = respond.send_response(response, false) else { return };
+    let (first, second) = pieces;
+    let mut sent = stream.send_data(Payload::new(first, held), false);
+    if let (Ok(()), Some(second)) = (&sent, second) {
+        sent = stream.send_data(Payload::new(second, held), false);
+    }
+    match sent {
+        Ok(()) => drop(stream.send_trailers(templates.trailers.clone())),
+        Err(_) => stream.send_reset(h2::Reason::INTERNAL_ERROR),
+    }
+}
+
+/// Ends a call with a status and no message.
+pub fn send_status(respond: &mut SendResponse<Payload>, http: StatusCode, status: &Status) {
+    let mut response = Response::new(());
+    *response.status_mut() = http;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, GRPC);
+    insert_status(headers, status);
+    let _ = respond.send_response(response, true);
+}
+
+fn insert_status(headers: &mut HeaderMap, status: &Status) {
+    headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(status.code.number())));
+    let text = HeaderValue::try_from(percent_encode(&status.message));
+    headers.insert(GRPC_MESSAGE, text.unwrap_or(HeaderValue::from_static("")));
+}
+
+/// Waits for a service's answer and sends it, until the client resets the stream or its deadline passes.
+pub async fn send_service_response(
+    call: impl Future<Output = http::Response<tonic::body::Body>>,
+    mut respond: SendResponse<Payload>,
+    deadline: Option<Instant>,
+    held: Held,
+) {
+    let deadline = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(deadline);
+    let expired = Status::from(ApiError::ContextDeadlineExceeded);
+    let response = tokio::select! {
+        biased;
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+        response = call => response,
+        () = &mut deadline => return send_status(&mut respond, StatusCode::OK, &expired),
+    };
+    let (parts, mut body) = response.into_parts();
+    let ended = http_body::Body::is_end_stream(&body);
+    let Ok(mut stream) = respond.send_response(Response::from_parts(parts, ()), ended) else { return };
+    if ended {
+        return;
+    }
+    loop {
+        let frame = tokio::select! {
+            biased;
+            _ = poll_fn(|cx| stream.poll_reset(cx)) => return,
+            frame = body.frame() => frame,
+            () = &mut deadline => {
+                let mut trailers = HeaderMap::new();
+                insert_status(&mut trailers, &expired);
+                drop(stream.send_trailers(trailers));
+                return;
+            }
+        };
+        let Some(Ok(frame)) = frame else { return stream.send_reset(h2::Reason::INTERNAL_ERROR) };
+        match frame.into_data() {
+            Ok(data) => {
+                if send_data(&mut stream, data, &held).await.is_none() {
+                    return;
+                }
+            }
+            Err(frame) => {
+                let trailers = frame.into_trailers().unwrap_or_default();
+                drop(stream.send_trailers(trailers));
+                return;
+            }
+        }
+    }
+}
+
+/// Sends as much at a time as the client has room for; `None` when it is gone.
+async fn send_data(stream: &mut SendStream<Payload>, mut data: Bytes, held: &Held) -> Option<()> {
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        let room = poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()?;
+        let piece = data.split_to(room.min(data.len()));
+        stream.send_data(Payload::new(piece, held), false).ok()?;
+    }
+    Some(())
+}

@@ -1,0 +1,637 @@
+//! A network thread's side of the member.
+//!
+//! Requests of all connections of a thread gather in one outbox, which leaves for the member once per turn of
+//! the runtime; answers come back in whole batches and are handed to their connections by one task, the
+//! [`LaneDriver`], which wakes each connection once (one wake a request costs more than the request).
+//!
+//! Linearizable reads share rounds: all that arrive while a round is in flight go into the next one. A round
+//! is retried with a new context, since contexts are never reused (rule 19).
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use node::{Completions, RequestId, Submission};
+use rustc_hash::FxHashMap;
+use store::Answer;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, Sleep};
+use wire::{ApiError, Status};
+
+use crate::grpc::MemberView;
+
+/// How long a confirmation of leadership may take before it is asked for again.
+const READ_RETRY: Duration = Duration::from_millis(500);
+
+/// Ids that one run can issue before [`RequestIds::origin`] no longer knows them.
+const IDS_PER_RUN: u64 = 1 << 56;
+
+/// Calls from outside the lane's thread-local world that may wait for the driver.
+const COLD_CALLS_MAX: usize = 1024;
+
+/// Takes what a network thread asks of the member.
+pub trait MemberPort {
+    /// Hands over a batch, in order. What the member has no room for is given back and was not taken.
+    fn submit(&self, batch: Vec<Submission>) -> Result<(), Vec<Submission>>;
+}
+
+/// The ids of one run: unique, from entropy, and telling which lane drew them (rule 19).
+#[derive(Clone, Copy, Debug)]
+pub struct RequestIds {
+    base: u64,
+    lanes: u64,
+}
+
+impl RequestIds {
+    /// Ids for `lanes` drawers, one of which may be the member itself. `base` must come from entropy.
+    ///
+    /// # Panics
+    /// Without a lane.
+    pub fn new(base: u64, lanes: usize) -> Self {
+        assert!(lanes > 0, "ids need at least one lane");
+        RequestIds { base, lanes: lanes as u64 }
+    }
+
+    /// The ids of one lane.
+    ///
+    /// # Panics
+    /// When there is no such lane.
+    pub fn lane(&self, lane: usize) -> IdSequence {
+        assert!((lane as u64) < self.lanes, "lane {lane} of {}", self.lanes);
+        IdSequence { next: self.base.wrapping_add(lane as u64), step: self.lanes }
+    }
+
+    /// The lane that drew `id`; `None` for ids that no lane of this run can have drawn.
+    pub fn origin(&self, id: RequestId) -> Option<usize> {
+        let drawn = id.0.wrapping_sub(self.base);
+        (drawn < IDS_PER_RUN).then_some((drawn % self.lanes) as usize)
+    }
+}
+
+/// The ids that one lane draws.
+#[derive(Debug)]
+pub struct IdSequence {
+    next: u64,
+    step: u64,
+}
+
+impl IdSequence {
+    /// The next id, never 0.
+    #[allow(clippy::should_implement_trait, reason = "it never ends")]
+    pub fn next(&mut self) -> RequestId {
+        let id = self.next;
+        self.next = self.next.wrapping_add(self.step);
+        if id == 0 { self.next() } else { RequestId(id) }
+    }
+}
+
+/// How the apply thread learns whether a lane waits for an index to be applied, without a message to every
+/// lane for every batch.
+#[derive(Debug)]
+pub struct AppliedGate(AtomicU64);
+
+impl Default for AppliedGate {
+    fn default() -> Self {
+        AppliedGate(AtomicU64::new(u64::MAX))
+    }
+}
+
+impl AppliedGate {
+    /// Whether the lane wants to hear that everything through `applied` is applied. To be asked after
+    /// [`crate::grpc::SharedStatus::set_applied`] of the same index: then no wait is missed.
+    pub fn wants(&self, applied: u64) -> bool {
+        self.0.load(Ordering::SeqCst) <= applied
+    }
+
+    fn wait_for(&self, index: u64) {
+        self.0.store(index, Ordering::SeqCst);
+    }
+}
+
+/// The place of a call on its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Where the connection keeps the call.
+    pub index: usize,
+    /// The call's HTTP/2 stream, so that an answer for a call that is gone reaches no other.
+    pub stream: u32,
+}
+
+/// What a waiting call is told.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The proposal was applied.
+    Applied(Answer),
+    /// The read may run now: everything that was acknowledged before it arrived is visible.
+    Readable,
+    /// A read that had to wait for a disk: the answer of [`Lane::run_blocking`]'s closure.
+    Read(Vec<u8>, i64),
+    /// The call failed.
+    Failed(Status),
+}
+
+/// Where a connection's outcomes are put until it is polled.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    outcomes: RefCell<Vec<(Slot, Outcome)>>,
+    waker: RefCell<Option<Waker>>,
+    draining: Cell<bool>,
+}
+
+impl Mailbox {
+    fn push(&self, slot: Slot, outcome: Outcome) {
+        let mut outcomes = self.outcomes.borrow_mut();
+        outcomes.push((slot, outcome));
+        if outcomes.len() == 1 {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Registers the connection's task, to be woken by the next outcome.
+    pub fn register(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        match waker.as_ref() {
+            Some(known) if known.will_wake(cx.waker()) => {}
+            _ => *waker = Some(cx.waker().clone()),
+        }
+    }
+
+    /// Swaps the outcomes into `into`, which must be empty.
+    pub fn take(&self, into: &mut Vec<(Slot, Outcome)>) {
+        debug_assert!(into.is_empty());
+        std::mem::swap(&mut *self.outcomes.borrow_mut(), into);
+    }
+
+    /// Whether the thread is about to end, and the connection should finish what it has and close.
+    pub fn draining(&self) -> bool {
+        self.draining.get()
+    }
+}
+
+enum Target {
+    Stream(Rc<Mailbox>, Slot),
+    Cold(oneshot::Sender<Outcome>),
+}
+
+impl Target {
+    /// Whether nobody waits any more, as far as can be told without being told.
+    fn is_gone(&self) -> bool {
+        matches!(self, Target::Cold(sender) if sender.is_closed())
+    }
+
+    fn deliver(self, outcome: Outcome) {
+        match self {
+            Target::Stream(mailbox, slot) => mailbox.push(slot, outcome),
+            Target::Cold(sender) => drop(sender.send(outcome)),
+        }
+    }
+}
+
+struct Waiter {
+    target: Target,
+    deadline: Instant,
+    on_expiry: ApiError,
+}
+
+/// One confirmation of leadership and the reads that wait for it.
+struct Round {
+    /// All contexts that it was asked with; any of them answers it.
+    contexts: Vec<RequestId>,
+    readers: Vec<RequestId>,
+    retry_at: Instant,
+}
+
+#[derive(Default)]
+struct Reads {
+    next: Vec<RequestId>,
+    in_flight: Option<Round>,
+    /// Confirmed, but not yet applied as far as they must see.
+    behind: Vec<(u64, Vec<RequestId>)>,
+    applied: u64,
+}
+
+/// What a lane is built from.
+pub struct LaneParts {
+    /// The member, as far as reads and headers need it.
+    pub member: Arc<MemberView>,
+    /// Where submissions go.
+    pub port: Box<dyn MemberPort>,
+    /// This lane's ids.
+    pub ids: IdSequence,
+    /// Shared with the apply thread.
+    pub gate: Arc<AppliedGate>,
+    /// Longest wait for the member: 5 s + 2 election timeouts in etcd.
+    pub request_timeout: Duration,
+}
+
+struct Inner {
+    parts: LaneParts,
+    ids: RefCell<IdSequence>,
+    outbox: RefCell<Vec<Submission>>,
+    waiters: RefCell<FxHashMap<u64, Waiter>>,
+    reads: RefCell<Reads>,
+    /// No waiter's deadline is before this.
+    earliest: Cell<Option<Instant>>,
+    driver: RefCell<Option<Waker>>,
+    driver_woken: Cell<bool>,
+    stopped: Cell<bool>,
+    mailboxes: RefCell<Vec<std::rc::Weak<Mailbox>>>,
+    cold: mpsc::Sender<ColdCall>,
+}
+
+/// A network thread's side of the member; cheap to clone, and bound to its thread.
+#[derive(Clone)]
+pub struct Lane(Rc<Inner>);
+
+/// Asks the lane for a linearizable read from a task that must be `Send`.
+struct ColdCall {
+    deadline: Option<Instant>,
+    reply: oneshot::Sender<Outcome>,
+}
+
+/// The part of a lane that tasks which must be `Send` can hold: the calls off the hot path.
+#[derive(Clone, Debug)]
+pub struct LaneHandle(mpsc::Sender<ColdCall>);
+
+impl LaneHandle {
+    /// Waits until a read at this moment would be linearizable. `deadline`: the client's own.
+    pub async fn linearizable(&self, deadline: Option<Instant>) -> Result<(), Status> {
+        let (reply, outcome) = oneshot::channel();
+        let stopped = || Status::from(ApiError::Stopped);
+        self.0.send(ColdCall { deadline, reply }).await.map_err(|_| stopped())?;
+        match outcome.await.map_err(|_| stopped())? {
+            Outcome::Failed(status) => Err(status),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Lane {
+    /// A lane and its driver, which must be run on the lane's thread for anything to happen. `completions` is
+    /// what the member sends to this lane.
+    pub fn new(parts: LaneParts, completions: mpsc::Receiver<Completions>) -> (Lane, LaneDriver) {
+        let (cold, cold_calls) = mpsc::channel(COLD_CALLS_MAX);
+        let mut parts = parts;
+        let ids = std::mem::replace(&mut parts.ids, IdSequence { next: 0, step: 0 });
+        let lane = Lane(Rc::new(Inner {
+            parts,
+            ids: RefCell::new(ids),
+            outbox: RefCell::default(),
+            waiters: RefCell::default(),
+            reads: RefCell::default(),
+            earliest: Cell::new(None),
+            driver: RefCell::default(),
+            driver_woken: Cell::new(false),
+            stopped: Cell::new(false),
+            mailboxes: RefCell::default(),
+            cold,
+        }));
+        let driver = LaneDriver { lane: lane.clone(), completions, cold_calls, timer: None };
+        (lane, driver)
+    }
+
+    /// The member that this lane speaks to.
+    pub fn member(&self) -> &Arc<MemberView> {
+        &self.0.parts.member
+    }
+
+    /// For tasks that must be `Send`.
+    pub fn handle(&self) -> LaneHandle {
+        LaneHandle(self.0.cold.clone())
+    }
+
+    /// A mailbox for a new connection.
+    pub fn mailbox(&self) -> Rc<Mailbox> {
+        let mailbox = Rc::new(Mailbox::default());
+        mailbox.draining.set(self.0.stopped.get());
+        let mut all = self.0.mailboxes.borrow_mut();
+        if all.len() == all.capacity() {
+            all.retain(|known| known.strong_count() > 0);
+        }
+        all.push(Rc::downgrade(&mailbox));
+        mailbox
+    }
+
+    /// Tells every connection of the thread to finish the calls that it has and to close.
+    pub fn drain(&self) {
+        for mailbox in self.0.mailboxes.borrow().iter().filter_map(std::rc::Weak::upgrade) {
+            mailbox.draining.set(true);
+            mailbox.wake();
+        }
+    }
+
+    /// Calls that wait for the member.
+    pub fn waiting(&self) -> usize {
+        self.0.waiters.borrow().len()
+    }
+
+    /// A fresh id.
+    pub fn next_id(&self) -> RequestId {
+        self.0.ids.borrow_mut().next()
+    }
+
+    /// Proposes `data`, whose header carries `id`; the outcome goes to `slot` of `mailbox`. `client_deadline`:
+    /// when the client stops waiting.
+    pub fn propose(
+        &self,
+        id: RequestId,
+        data: Bytes,
+        to: (&Rc<Mailbox>, Slot),
+        now: Instant,
+        client_deadline: Option<Instant>,
+    ) {
+        // As in etcd: a proposal that no leader can take ends as its context does, not as a timeout.
+        let on_timeout = match self.0.parts.member.status.leader() {
+            0 => ApiError::ContextDeadlineExceeded,
+            _ => ApiError::Timeout,
+        };
+        self.wait(id, Target::Stream(Rc::clone(to.0), to.1), now, client_deadline, on_timeout);
+        self.0.outbox.borrow_mut().push(Submission::Propose { id, data });
+        self.wake_driver();
+    }
+
+    /// Asks for a linearizable read: `slot` of `mailbox` gets [`Outcome::Readable`]. The id cancels it.
+    pub fn read(
+        &self,
+        to: (&Rc<Mailbox>, Slot),
+        now: Instant,
+        client_deadline: Option<Instant>,
+    ) -> RequestId {
+        self.read_for(Target::Stream(Rc::clone(to.0), to.1), now, client_deadline)
+    }
+
+    fn read_for(&self, target: Target, now: Instant, client_deadline: Option<Instant>) -> RequestId {
+        let id = self.next_id();
+        self.wait(id, target, now, client_deadline, ApiError::Timeout);
+        self.0.reads.borrow_mut().next.push(id);
+        self.wake_driver();
+        id
+    }
+
+    /// Forgets a call whose client has gone. What was proposed may still happen (rule 15).
+    pub fn cancel(&self, id: RequestId) {
+        self.0.waiters.borrow_mut().remove(&id.0);
+    }
+
+    /// Runs `read` where it may wait for a disk, and delivers what it returns.
+    pub fn run_blocking(
+        &self,
+        to: (&Rc<Mailbox>, Slot),
+        read: impl FnOnce() -> Result<(Vec<u8>, i64), Status> + Send + 'static,
+    ) -> impl Future<Output = ()> + 'static {
+        let (mailbox, slot) = (Rc::clone(to.0), to.1);
+        async move {
+            let outcome = match tokio::task::spawn_blocking(read).await {
+                Ok(Ok((answer, revision))) => Outcome::Read(answer, revision),
+                Ok(Err(status)) => Outcome::Failed(status),
+                Err(_) => Outcome::Failed(ApiError::Stopped.into()),
+            };
+            mailbox.push(slot, outcome);
+        }
+    }
+
+    fn wait(
+        &self,
+        id: RequestId,
+        target: Target,
+        now: Instant,
+        client_deadline: Option<Instant>,
+        on_timeout: ApiError,
+    ) {
+        if self.0.stopped.get() {
+            return target.deliver(Outcome::Failed(ApiError::Stopped.into()));
+        }
+        let timeout = now + self.0.parts.request_timeout;
+        let (deadline, on_expiry) = match client_deadline {
+            Some(client) if client < timeout => (client, ApiError::ContextDeadlineExceeded),
+            _ => (timeout, on_timeout),
+        };
+        self.0.waiters.borrow_mut().insert(id.0, Waiter { target, deadline, on_expiry });
+        if self.0.earliest.get().is_none_or(|earliest| deadline < earliest) {
+            self.0.earliest.set(Some(deadline));
+        }
+    }
+
+    fn wake_driver(&self) {
+        if !self.0.driver_woken.replace(true)
+            && let Some(waker) = self.0.driver.borrow().as_ref()
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn finish(&self, id: RequestId, outcome: Outcome) {
+        let waiter = self.0.waiters.borrow_mut().remove(&id.0);
+        if let Some(waiter) = waiter {
+            waiter.target.deliver(outcome);
+        }
+    }
+
+    fn complete(&self, batch: Completions) {
+        for (id, result) in batch.answers {
+            self.finish(
+                id,
+                match result {
+                    Ok(answer) => Outcome::Applied(answer),
+                    Err(status) => Outcome::Failed(status),
+                },
+            );
+        }
+        for (context, result) in batch.reads {
+            self.end_round(context, result);
+        }
+        self.release_reads(batch.applied_index);
+    }
+
+    fn end_round(&self, context: RequestId, result: Result<u64, Status>) {
+        let mut reads = self.0.reads.borrow_mut();
+        let Some(round) = reads.in_flight.take_if(|round| round.contexts.contains(&context)) else { return };
+        match result {
+            Ok(index) => reads.behind.push((index, round.readers)),
+            Err(status) => {
+                drop(reads);
+                for id in round.readers {
+                    self.finish(id, Outcome::Failed(status.clone()));
+                }
+            }
+        }
+    }
+
+    /// Lets every confirmed read go whose index is applied, and tells the apply thread about the others.
+    fn release_reads(&self, applied: u64) {
+        let mut reads = self.0.reads.borrow_mut();
+        reads.applied = reads.applied.max(applied);
+        while !reads.behind.is_empty() {
+            reads.applied = reads.applied.max(self.0.parts.member.status.applied());
+            let applied = reads.applied;
+            let (ready, behind) = std::mem::take(&mut reads.behind).into_iter().partition(|(i, _)| *i <= applied);
+            reads.behind = behind;
+            for (_, readers) in ready {
+                for id in readers {
+                    self.finish(id, Outcome::Readable);
+                }
+            }
+            let Some(lowest) = reads.behind.iter().map(|(index, _)| *index).min() else { break };
+            self.0.parts.gate.wait_for(lowest);
+            // The gate is shut before the index is looked at again: either we see it, or the apply thread sees us.
+            if self.0.parts.member.status.applied() < lowest {
+                return;
+            }
+        }
+        self.0.parts.gate.wait_for(u64::MAX);
+    }
+
+    /// Starts the next round of reads if none is in flight, or repeats one that got no answer.
+    fn start_round(&self, now: Instant) {
+        let mut reads = self.0.reads.borrow_mut();
+        if let Some(round) = &mut reads.in_flight {
+            if now < round.retry_at {
+                return;
+            }
+            let waiters = self.0.waiters.borrow();
+            round.readers.retain(|id| waiters.contains_key(&id.0));
+            if !round.readers.is_empty() {
+                let context = self.next_id();
+                round.contexts.push(context);
+                round.retry_at = now + READ_RETRY;
+                self.0.outbox.borrow_mut().push(Submission::ReadIndex { context });
+                return;
+            }
+            reads.in_flight = None;
+        }
+        if reads.next.is_empty() {
+            return;
+        }
+        let context = self.next_id();
+        let readers = std::mem::take(&mut reads.next);
+        reads.in_flight = Some(Round { contexts: vec![context], readers, retry_at: now + READ_RETRY });
+        self.0.outbox.borrow_mut().push(Submission::ReadIndex { context });
+    }
+
+    fn flush(&self) {
+        let batch = std::mem::take(&mut *self.0.outbox.borrow_mut());
+        if batch.is_empty() {
+            return;
+        }
+        if let Err(refused) = self.0.parts.port.submit(batch) {
+            for submission in refused {
+                // A refused round is asked for again with the retry.
+                if let Submission::Propose { id, .. } = submission {
+                    self.finish(id, Outcome::Failed(ApiError::TooManyRequests.into()));
+                }
+            }
+        }
+    }
+
+    fn expire(&self, now: Instant) {
+        if self.0.earliest.get().is_none_or(|earliest| now < earliest) {
+            return;
+        }
+        let mut earliest = None;
+        let expired: Vec<_> = self
+            .0
+            .waiters
+            .borrow_mut()
+            .extract_if(|_, waiter| {
+                let over = waiter.deadline <= now || waiter.target.is_gone();
+                if !over {
+                    earliest = Some(earliest.map_or(waiter.deadline, |e: Instant| e.min(waiter.deadline)));
+                }
+                over
+            })
+            .collect();
+        self.0.earliest.set(earliest);
+        for (_, waiter) in expired {
+            waiter.target.deliver(Outcome::Failed(waiter.on_expiry.into()));
+        }
+    }
+
+    fn stop(&self) {
+        self.0.stopped.set(true);
+        let waiters = std::mem::take(&mut *self.0.waiters.borrow_mut());
+        for waiter in waiters.into_values() {
+            waiter.target.deliver(Outcome::Failed(ApiError::Stopped.into()));
+        }
+        *self.0.reads.borrow_mut() = Reads::default();
+        self.drain();
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        let retry = self.0.reads.borrow().in_flight.as_ref().map(|round| round.retry_at);
+        match (self.0.earliest.get(), retry) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+}
+
+/// The one task of a lane: hands out answers, sends the outbox, ends what takes too long.
+///
+/// It is woken by the first submission of a turn and so runs after the connections that were ready before it.
+/// Ends when the member is gone; every call then gets `Stopped`.
+pub struct LaneDriver {
+    lane: Lane,
+    completions: mpsc::Receiver<Completions>,
+    cold_calls: mpsc::Receiver<ColdCall>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Future for LaneDriver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let inner = &this.lane.0;
+        {
+            let mut waker = inner.driver.borrow_mut();
+            if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
+        }
+        inner.driver_woken.set(false);
+        while let Poll::Ready(batch) = this.completions.poll_recv(cx) {
+            match batch {
+                Some(batch) => this.lane.complete(batch),
+                None => {
+                    this.lane.stop();
+                    return Poll::Ready(());
+                }
+            }
+        }
+        let mut now = Instant::now();
+        while let Poll::Ready(Some(call)) = this.cold_calls.poll_recv(cx) {
+            this.lane.read_for(Target::Cold(call.reply), now, call.deadline);
+        }
+        loop {
+            this.lane.expire(now);
+            this.lane.start_round(now);
+            this.lane.flush();
+            let Some(at) = this.lane.next_timer() else { return Poll::Pending };
+            let timer = match &mut this.timer {
+                Some(timer) => {
+                    if timer.deadline() != at {
+                        timer.as_mut().reset(at);
+                    }
+                    timer
+                }
+                none => none.insert(Box::pin(tokio::time::sleep_until(at))),
+            };
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            now = Instant::now();
+        }
+    }
+}

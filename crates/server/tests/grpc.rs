@@ -1,0 +1,864 @@
+//! The front end over in-memory pipes, spoken to in plain HTTP/2, on a clock that only moves when nothing else
+//! can. The member behind it is a map.
+#![allow(missing_docs, reason = "tests")]
+
+mod support;
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::client::{ResponseFuture, SendRequest};
+use http::{HeaderMap, Request};
+use node::Completions;
+use prost::Message;
+use server::grpc::{Front, GrpcConfig, serve};
+use server::lane::Lane;
+use support::{FakeMember, Mood, REQUEST_TIMEOUT, id_of};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::time::Instant;
+use wire::etcdserverpb as pb;
+use wire::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
+use wire::{ApiError, Code, RequestLimits, Status};
+
+const PIPE_BYTES: usize = 64 << 20;
+
+/// Counts the writes that reach the pipe.
+struct Counted(DuplexStream, Rc<Cell<usize>>);
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.1.set(self.1.get() + 1);
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+struct Bed {
+    member: FakeMember,
+    lane: Lane,
+    front: Front,
+    writes: Rc<Cell<usize>>,
+}
+
+impl Bed {
+    fn pipe(&self, bytes: usize) -> (DuplexStream, JoinHandle<()>) {
+        let (ours, theirs) = tokio::io::duplex(bytes);
+        (ours, spawn_local(serve(Counted(theirs, self.writes.clone()), self.front.clone())))
+    }
+
+    async fn client(&self) -> Client {
+        let (ours, served) = self.pipe(PIPE_BYTES);
+        let (requests, mut connection) = h2::client::handshake(ours).await.unwrap();
+        let pings = connection.ping_pong().unwrap();
+        let driver = spawn_local(async move { drop(connection.await) });
+        Client { requests, pings, driver, served }
+    }
+}
+
+/// Runs `test` against a front end of its own.
+fn bed_with<F: Future<Output = ()>>(config: GrpcConfig, test: impl FnOnce(Bed) -> F) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let (member, lane, driver) = FakeMember::new();
+        spawn_local(driver);
+        let front = Front::new(lane.clone(), config);
+        test(Bed { member, lane, front, writes: Rc::default() }).await;
+    });
+}
+
+fn bed<F: Future<Output = ()>>(test: impl FnOnce(Bed) -> F) {
+    bed_with(GrpcConfig::default(), test);
+}
+
+struct Client {
+    requests: SendRequest<Bytes>,
+    pings: h2::PingPong,
+    driver: JoinHandle<()>,
+    served: JoinHandle<()>,
+}
+
+/// What a call ended with.
+#[derive(Debug)]
+struct Ended {
+    http: u16,
+    status: Status,
+    message: Option<Bytes>,
+}
+
+impl Ended {
+    fn decoded<M: Message + Default>(self) -> M {
+        assert_eq!(self.status.code, Code::Ok, "{}", self.status);
+        M::decode(self.message.expect("a message")).unwrap()
+    }
+
+    fn refused(self, error: impl Into<Status>) {
+        assert_eq!(self.status, error.into());
+        assert_eq!(self.message, None);
+    }
+}
+
+fn frame(message: &impl Message) -> Bytes {
+    let mut frame = vec![0];
+    frame.extend_from_slice(&(message.encoded_len() as u32).to_be_bytes());
+    frame.extend_from_slice(&message.encode_to_vec());
+    frame.into()
+}
+
+fn status_of(headers: &HeaderMap) -> Option<Status> {
+    let code = headers.get("grpc-status")?.to_str().unwrap().parse().unwrap();
+    let text = headers.get("grpc-message").map_or(&b""[..], |text| text.as_bytes());
+    Some(Status::new(Code::from_number(code), percent_decode(text)))
+}
+
+/// Tonic encodes more than gRPC's Go server does; a client sees the same.
+fn percent_decode(text: &[u8]) -> String {
+    let mut decoded = Vec::new();
+    let mut rest = text.iter();
+    while let Some(&byte) = rest.next() {
+        match byte {
+            b'%' => {
+                let digits = [*rest.next().unwrap(), *rest.next().unwrap()];
+                decoded.push(u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap());
+            }
+            byte => decoded.push(byte),
+        }
+    }
+    String::from_utf8(decoded).unwrap()
+}
+
+async fn ended(response: ResponseFuture) -> Ended {
+    let (parts, mut body) = response.await.unwrap().into_parts();
+    let http = parts.status.as_u16();
+    if let Some(status) = status_of(&parts.headers) {
+        return Ended { http, status, message: None };
+    }
+    let mut data = BytesMut::new();
+    while let Some(chunk) = body.data().await {
+        let chunk = chunk.unwrap();
+        body.flow_control().release_capacity(chunk.len()).unwrap();
+        data.extend_from_slice(&chunk);
+    }
+    let status = status_of(&body.trailers().await.unwrap().expect("trailers")).expect("a status");
+    assert_eq!(data[1..5], (data.len() as u32 - 5).to_be_bytes());
+    Ended { http, status, message: Some(data.freeze().slice(5..)) }
+}
+
+impl Client {
+    fn request(path: &str, extra: &[(&str, &[u8])]) -> Request<()> {
+        let mut request = Request::post(format!("http://member{path}")).header("te", "trailers");
+        if !extra.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", "application/grpc");
+        }
+        for (name, value) in extra {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap()
+    }
+
+    /// Sends a call whole; nothing is waited for.
+    fn start(&mut self, path: &str, extra: &[(&str, &[u8])], frame: Bytes) -> ResponseFuture {
+        let (response, mut stream) = self.requests.send_request(Self::request(path, extra), false).unwrap();
+        stream.send_data(frame, true).unwrap();
+        response
+    }
+
+    async fn raw(&mut self, path: &str, extra: &[(&str, &[u8])], frame: Bytes) -> Ended {
+        poll_fn(|cx| self.requests.poll_ready(cx)).await.unwrap();
+        ended(self.start(path, extra, frame)).await
+    }
+
+    async fn ping(&mut self) {
+        self.pings.ping(h2::Ping::opaque()).await.unwrap();
+    }
+
+    async fn call(&mut self, path: &str, message: &impl Message) -> Ended {
+        self.raw(path, &[], frame(message)).await
+    }
+}
+
+const PUT: &str = "/etcdserverpb.KV/Put";
+const RANGE: &str = "/etcdserverpb.KV/Range";
+const DELETE: &str = "/etcdserverpb.KV/DeleteRange";
+const TXN: &str = "/etcdserverpb.KV/Txn";
+
+fn put(key: &str, value: &str) -> pb::PutRequest {
+    pb::PutRequest {
+        key: key.to_owned().into(),
+        value: value.to_owned().into(),
+        ..pb::PutRequest::default()
+    }
+}
+
+fn range(key: &str) -> pb::RangeRequest {
+    pb::RangeRequest { key: key.to_owned().into(), ..pb::RangeRequest::default() }
+}
+
+fn local_range(key: &str) -> pb::RangeRequest {
+    pb::RangeRequest { serializable: true, ..range(key) }
+}
+
+const HEADER: pb::ResponseHeader = pb::ResponseHeader { cluster_id: 9, member_id: 7, revision: 0, raft_term: 2 };
+
+fn header(revision: i64) -> Option<pb::ResponseHeader> {
+    Some(pb::ResponseHeader { revision, ..HEADER })
+}
+
+/// Lets every task run until nothing is left to do but to wait for time.
+async fn settle() {
+    tokio::time::sleep(Duration::from_nanos(1)).await;
+}
+
+#[test]
+fn hot_calls() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        let done: pb::PutResponse = client.call(PUT, &put("name", "john")).await.decoded();
+        assert_eq!(done.header, header(2));
+        for request in [range("name"), local_range("name")] {
+            let got: pb::RangeResponse = client.call(RANGE, &request).await.decoded();
+            assert_eq!((got.header, got.count), (header(2), 1));
+            assert_eq!((&got.kvs[0].key[..], &got.kvs[0].value[..]), (&b"name"[..], &b"john"[..]));
+        }
+        let write = pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put("a", "b"))) };
+        let txn = pb::TxnRequest { success: vec![write], ..pb::TxnRequest::default() };
+        let done: pb::TxnResponse = client.call(TXN, &txn).await.decoded();
+        assert_eq!((done.header, done.succeeded), (header(3), true));
+        let read = pb::RequestOp { request: Some(pb::request_op::Request::RequestRange(range("a"))) };
+        let txn = pb::TxnRequest { success: vec![read], ..pb::TxnRequest::default() };
+        let done: pb::TxnResponse = client.call(TXN, &txn).await.decoded();
+        assert_eq!(done.header, header(3), "a read-only transaction writes nothing");
+        let delete = pb::DeleteRangeRequest { key: "name".into(), ..pb::DeleteRangeRequest::default() };
+        let done: pb::DeleteRangeResponse = client.call(DELETE, &delete).await.decoded();
+        assert_eq!((done.header, done.deleted), (header(4), 1));
+        assert_eq!(bed.lane.waiting(), 0);
+    });
+}
+
+#[test]
+fn services_beside_the_hot_calls() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        let status: pb::StatusResponse =
+            client.call("/etcdserverpb.Maintenance/Status", &pb::StatusRequest {}).await.decoded();
+        assert_eq!((status.header, &*status.version, status.leader), (header(1), "3.7.1", 7));
+        assert_eq!((status.raft_index, status.raft_applied_index, status.raft_term), (4, 4, 2));
+        let hash: pb::HashKvResponse =
+            client.call("/etcdserverpb.Maintenance/HashKV", &pb::HashKvRequest::default()).await.decoded();
+        assert_eq!((hash.header, hash.hash, hash.compact_revision), (header(1), 42, -1));
+        client
+            .call("/etcdserverpb.Maintenance/HashKV", &pb::HashKvRequest { revision: 9, ..Default::default() })
+            .await
+            .refused(ApiError::FutureRev);
+        let alarms: pb::AlarmResponse =
+            client.call("/etcdserverpb.Maintenance/Alarm", &pb::AlarmRequest::default()).await.decoded();
+        assert_eq!((alarms.header, alarms.alarms), (header(1), vec![]));
+        for linearizable in [false, true] {
+            let list = pb::MemberListRequest { linearizable };
+            let list: pb::MemberListResponse =
+                client.call("/etcdserverpb.Cluster/MemberList", &list).await.decoded();
+            assert_eq!((list.header, &*list.members[0].name), (header(0), "fake"));
+            assert_eq!(bed.member.rounds(), usize::from(linearizable));
+        }
+        let check = HealthCheckRequest::default();
+        let health: HealthCheckResponse = client.call("/grpc.health.v1.Health/Check", &check).await.decoded();
+        assert_eq!(health.status, 1);
+        let other = HealthCheckRequest { service: "other".into() };
+        client.call("/grpc.health.v1.Health/Check", &other).await.refused(ApiError::UnknownHealthService);
+        let list: HealthListResponse =
+            client.call("/grpc.health.v1.Health/List", &HealthListRequest {}).await.decoded();
+        assert_eq!(list.statuses[""].status, 1);
+    });
+}
+
+#[test]
+fn a_health_watch_stays_open_and_ends_with_its_client() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        for (service, want) in [("", 1), ("other", 3)] {
+            let watch = HealthCheckRequest { service: service.into() };
+            let response = client.start("/grpc.health.v1.Health/Watch", &[], frame(&watch)).await.unwrap();
+            let mut body = response.into_body();
+            let first = body.data().await.unwrap().unwrap();
+            assert_eq!(HealthCheckResponse::decode(&first[5..]).unwrap().status, want);
+            tokio::time::timeout(Duration::from_secs(60), body.data()).await.unwrap_err();
+        }
+        // A deadline ends it from our side.
+        let watch = frame(&HealthCheckRequest::default());
+        let ended = client.raw("/grpc.health.v1.Health/Watch", &[("grpc-timeout", b"3S")], watch).await;
+        assert_eq!(ended.status, ApiError::ContextDeadlineExceeded.into());
+    });
+}
+
+#[test]
+fn calls_that_are_not_there_yet_say_so() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        let mut unanswered = 0;
+        for path in server::grpc::method::paths() {
+            let ended = client.raw(&path, &[("grpc-timeout", b"1S")], frame(&pb::StatusRequest {})).await;
+            if ended.status.code == Code::Unimplemented {
+                let (service, method) = path[1..].rsplit_once('/').unwrap();
+                let service = service.rsplit_once('.').unwrap().1;
+                let want = format!("{service}.{method} is not supported yet");
+                assert_eq!(ended.status.message, want);
+                unanswered += 1;
+            }
+        }
+        assert_eq!(unanswered, 52 - 4 - 4 - 3);
+        let raise = pb::AlarmRequest { action: 1, ..pb::AlarmRequest::default() };
+        let ended = client.call("/etcdserverpb.Maintenance/Alarm", &raise).await;
+        assert_eq!(ended.status.code, Code::Unimplemented);
+        client
+            .call("/etcdserverpb.KV/Nothing", &raise)
+            .await
+            .refused(Status::unknown_method("Nothing", "etcdserverpb.KV"));
+        client
+            .call("/etcdserverpb.Nothing/Range", &raise)
+            .await
+            .refused(Status::unknown_service("etcdserverpb.Nothing"));
+    });
+}
+
+#[test]
+fn headers_are_judged_before_messages() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        let got = frame(&local_range("a"));
+        let ended = client.raw(RANGE, &[("content-type", b"text/plain")], got.clone()).await;
+        assert_eq!((ended.http, ended.status.code), (415, Code::InvalidArgument));
+        let ended = client.raw(RANGE, &[("grpc-timeout", b"soon")], got.clone()).await;
+        assert_eq!((ended.http, ended.status.code), (400, Code::Internal));
+        let ended = client.raw(RANGE, &[("grpc-encoding", b"gzip")], got.clone()).await;
+        assert_eq!(ended.status.message, "grpc: Decompressor is not installed for grpc-encoding \"gzip\"");
+        assert_eq!(ended.status.code, Code::Unimplemented);
+        let bad = client.raw(RANGE, &[("client-api-version", b"3.7.\xc3")], got.clone()).await;
+        bad.refused(ApiError::InvalidClientApiVersion);
+        client.raw(RANGE, &[("x-other", b"\xff")], got.clone()).await.decoded::<pb::RangeResponse>();
+        client.raw(RANGE, &[("hasleader", b"true")], got.clone()).await.decoded::<pb::RangeResponse>();
+        bed.member.status.set_leader(0);
+        client.raw(RANGE, &[("hasleader", b"true")], got.clone()).await.refused(ApiError::NoLeader);
+        client.raw(RANGE, &[("hasleader", b"maybe")], got.clone()).await.decoded::<pb::RangeResponse>();
+        // Without a leader a read of this member still works.
+        client.raw(RANGE, &[], got).await.decoded::<pb::RangeResponse>();
+    });
+}
+
+#[test]
+fn a_learner_serves_status_and_its_own_reads() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        bed.member.status.set_learner(true);
+        client.call(RANGE, &local_range("a")).await.decoded::<pb::RangeResponse>();
+        let status = client.call("/etcdserverpb.Maintenance/Status", &pb::StatusRequest {}).await;
+        assert!(status.decoded::<pb::StatusResponse>().is_learner);
+        client.call(RANGE, &range("a")).await.refused(ApiError::NotSupportedForLearner);
+        client.call(PUT, &put("a", "b")).await.refused(ApiError::NotSupportedForLearner);
+        let list = client.call("/etcdserverpb.Cluster/MemberList", &pb::MemberListRequest::default()).await;
+        list.refused(ApiError::NotSupportedForLearner);
+    });
+}
+
+#[test]
+fn messages_that_are_none() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        let garbage = Bytes::from_static(&[0, 0, 0, 0, 2, 0x0a, 0xff]);
+        for path in [RANGE, PUT, DELETE, TXN, "/etcdserverpb.Cluster/MemberList"] {
+            assert_eq!(client.raw(path, &[], garbage.clone()).await.status.code, Code::Internal, "{path}");
+        }
+        for (frame, code, text) in [
+            (&b""[..], Code::Unknown, "EOF"),
+            (b"\0\0\0", Code::Unknown, "unexpected EOF"),
+            (b"\0\0\0\0\x02a", Code::Unknown, "unexpected EOF"),
+            (b"\x01\0\0\0\0", Code::Internal, "grpc: compressed flag set with identity or empty encoding"),
+            (b"\x07\0\0\0\0", Code::Internal, "grpc: received unexpected payload format 7"),
+        ] {
+            client.raw(PUT, &[], Bytes::from_static(frame)).await.refused(Status::new(code, text));
+        }
+        client.call(PUT, &put("", "b")).await.refused(ApiError::EmptyKey);
+        assert_eq!(bed.member.revision_now(), 1);
+    });
+}
+
+/// Put requests that are exactly `bytes` long.
+fn put_of(bytes: usize) -> pb::PutRequest {
+    let mut request = put("size", "");
+    request.value = vec![0; bytes].into();
+    let over = request.encoded_len() - bytes;
+    request.value = vec![0; bytes - over].into();
+    assert_eq!(request.encoded_len(), bytes);
+    request
+}
+
+#[test]
+fn sizes() {
+    let limits = RequestLimits { request_bytes_max: 10_000, ..RequestLimits::DEFAULT };
+    bed_with(GrpcConfig { limits, ..GrpcConfig::default() }, |bed| async move {
+        let mut client = bed.client().await;
+        let max = 10_000 + (512 << 10);
+        client.call(PUT, &put_of(9_900)).await.decoded::<pb::PutResponse>();
+        for bytes in [10_000, 10_001, max] {
+            client.call(PUT, &put_of(bytes)).await.refused(ApiError::RequestTooLarge);
+        }
+        let too_long = || Status::message_too_large(max as u64 + 1, max as u64);
+        client.call(PUT, &put_of(max + 1)).await.refused(too_long());
+        client.call("/etcdserverpb.Cluster/MemberList", &put_of(max + 1)).await.refused(too_long());
+        client.call(PUT, &put("", &"v".repeat(10_000))).await.refused(ApiError::EmptyKey);
+        client.call(RANGE, &range(&"k".repeat(10_001))).await.decoded::<pb::RangeResponse>();
+        assert_eq!(bed.member.revision_now(), 2);
+        // The length alone decides: nothing of the message is waited for.
+        let (response, mut stream) = client.requests.send_request(Client::request(PUT, &[]), false).unwrap();
+        stream.send_data(Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff]), false).unwrap();
+        ended(response).await.refused(Status::message_too_large(u64::from(u32::MAX), max as u64));
+    });
+}
+
+#[test]
+fn a_message_may_come_in_any_pieces() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        let whole = frame(&put("name", "john"));
+        for piece in 1..whole.len() {
+            let (response, mut stream) = client.requests.send_request(Client::request(PUT, &[]), false).unwrap();
+            let mut rest = whole.clone();
+            while !rest.is_empty() {
+                stream.send_data(rest.split_to(piece.min(rest.len())), false).unwrap();
+                settle().await;
+            }
+            // Answered although the client has not ended its side.
+            ended(response).await.decoded::<pb::PutResponse>();
+        }
+    });
+}
+
+#[test]
+fn what_arrives_together_is_asked_and_answered_together() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        client.call(PUT, &put("warm", "up")).await.decoded::<pb::PutResponse>();
+        settle().await;
+        let (batches, writes) = (bed.member.batches().len(), bed.writes.get());
+        let calls: Vec<_> = (0..100)
+            .map(|i| match i % 2 {
+                0 => client.start(PUT, &[], frame(&put("k", &"v".repeat(300)))),
+                _ => client.start(RANGE, &[], frame(&range("k"))),
+            })
+            .collect();
+        for call in calls {
+            assert_eq!(ended(call).await.status.code, Code::Ok);
+        }
+        assert_eq!(bed.member.batches()[batches..], [51], "50 puts and one round of reads, in one batch");
+        assert_eq!(bed.writes.get() - writes, 1, "all answers in one write");
+    });
+}
+
+#[test]
+fn reads_that_come_during_a_round_share_the_next() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        bed.member.set_mood(Mood::Holds);
+        let first = client.start(RANGE, &[], frame(&range("k")));
+        settle().await;
+        let next: Vec<_> = (0..10)
+            .map(|_| client.start(RANGE, &[], frame(&range("k"))))
+            .collect();
+        settle().await;
+        assert_eq!(bed.member.rounds(), 1);
+        bed.member.answer_held();
+        ended(first).await.decoded::<pb::RangeResponse>();
+        settle().await;
+        assert_eq!(bed.member.rounds(), 2);
+        bed.member.answer_held();
+        for call in next {
+            ended(call).await.decoded::<pb::RangeResponse>();
+        }
+        assert_eq!(bed.member.rounds(), 2);
+    });
+}
+
+#[test]
+fn a_confirmed_read_waits_for_its_index() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        bed.member.set_mood(Mood::Holds);
+        let call = client.start(RANGE, &[], frame(&range("k")));
+        settle().await;
+        let context = id_of(&bed.member.held()[0]);
+        let reads = vec![(context, Ok(6))];
+        bed.member.send(Completions { applied_index: 4, reads, ..Completions::default() });
+        settle().await;
+        assert!(!bed.member.gate.wants(5) && bed.member.gate.wants(6));
+        bed.member.put_direct(b"k", b"seen".to_vec());
+        bed.member.send(Completions { applied_index: 6, ..Completions::default() });
+        let got: pb::RangeResponse = ended(call).await.decoded();
+        assert_eq!(got.kvs[0].value, "seen");
+        assert!(!bed.member.gate.wants(u64::MAX - 1));
+    });
+}
+
+#[test]
+fn a_round_without_an_answer_is_asked_again_with_a_new_context() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        bed.member.set_mood(Mood::Holds);
+        let began = Instant::now();
+        let call = client.start(RANGE, &[], frame(&range("k")));
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        let contexts: Vec<_> = bed.member.held().iter().map(id_of).collect();
+        assert_eq!(contexts.len(), 3);
+        assert!(contexts[0] != contexts[1] && contexts[1] != contexts[2] && contexts[0] != contexts[2]);
+        ended(call).await.refused(ApiError::Timeout);
+        assert_eq!(began.elapsed().as_secs(), REQUEST_TIMEOUT.as_secs());
+        // Nobody waits any more, so nobody asks.
+        let asked = bed.member.held().len();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(bed.member.held().len(), asked);
+    });
+}
+
+#[test]
+fn a_failed_round_fails_its_reads() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        bed.member.set_mood(Mood::Holds);
+        let call = client.start(RANGE, &[], frame(&range("k")));
+        settle().await;
+        let reads = vec![(id_of(&bed.member.held()[0]), Err(ApiError::LeaderChanged.into()))];
+        bed.member.send(Completions { reads, ..Completions::default() });
+        ended(call).await.refused(ApiError::LeaderChanged);
+    });
+}
+
+/// Rule 15: what may still happen ends with errors that clients take as unknown.
+#[test]
+fn rule_15_waiting_too_long_is_unknown_not_failed() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        bed.member.set_mood(Mood::Holds);
+        for (leader, timeout, want, after) in [
+            (7, &b"60S"[..], ApiError::Timeout, REQUEST_TIMEOUT),
+            (0, b"60S", ApiError::ContextDeadlineExceeded, REQUEST_TIMEOUT),
+            (7, b"2S", ApiError::ContextDeadlineExceeded, Duration::from_secs(2)),
+        ] {
+            bed.member.status.set_leader(leader);
+            let began = Instant::now();
+            let ended = client.raw(PUT, &[("grpc-timeout", timeout)], frame(&put("a", "b"))).await;
+            ended.refused(want);
+            assert_eq!(began.elapsed().as_millis(), after.as_millis());
+            assert_eq!(bed.lane.waiting(), 0);
+        }
+        // What happens after all reaches nobody, and breaks nothing.
+        bed.member.set_mood(Mood::Answers);
+        bed.member.answer_held();
+        assert_eq!(bed.member.revision_now(), 4);
+        client.call(PUT, &put("a", "b")).await.decoded::<pb::PutResponse>();
+    });
+}
+
+#[test]
+fn a_client_that_goes_is_forgotten() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        bed.member.set_mood(Mood::Holds);
+        let kept = client.start(PUT, &[], frame(&put("a", "1")));
+        let cancelled = client.start(PUT, &[], frame(&put("a", "2")));
+        let read = client.start(RANGE, &[], frame(&range("a")));
+        settle().await;
+        assert_eq!(bed.lane.waiting(), 3);
+        drop((cancelled, read));
+        settle().await;
+        assert_eq!(bed.lane.waiting(), 1);
+        bed.member.answer_held();
+        ended(kept).await.decoded::<pb::PutResponse>();
+        let left = client.start(PUT, &[], frame(&put("a", "3")));
+        settle().await;
+        assert_eq!(bed.lane.waiting(), 1);
+        client.driver.abort();
+        drop(left);
+        client.served.await.unwrap();
+        assert_eq!(bed.lane.waiting(), 0);
+    });
+}
+
+#[test]
+fn a_member_without_room_refuses_proposals() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        bed.member.set_mood(Mood::Refuses);
+        client.call(PUT, &put("a", "b")).await.refused(ApiError::TooManyRequests);
+        // A read is asked for again.
+        let read = client.start(RANGE, &[], frame(&range("a")));
+        settle().await;
+        bed.member.set_mood(Mood::Answers);
+        ended(read).await.decoded::<pb::RangeResponse>();
+        assert_eq!(bed.member.rounds(), 2);
+    });
+}
+
+#[test]
+fn a_member_that_ends_stops_its_calls() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        bed.member.set_mood(Mood::Holds);
+        let calls =
+            [client.start(PUT, &[], frame(&put("a", "b"))), client.start(RANGE, &[], frame(&range("a")))];
+        settle().await;
+        bed.member.stop();
+        for call in calls {
+            ended(call).await.refused(ApiError::Stopped);
+        }
+        client.served.await.unwrap();
+    });
+}
+
+#[test]
+fn a_drained_thread_finishes_what_it_has() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        bed.member.set_mood(Mood::Holds);
+        let call = client.start(PUT, &[], frame(&put("a", "b")));
+        settle().await;
+        bed.lane.drain();
+        settle().await;
+        assert!(!client.served.is_finished());
+        bed.member.answer_held();
+        ended(call).await.decoded::<pb::PutResponse>();
+        client.served.await.unwrap();
+    });
+}
+
+#[test]
+fn a_read_from_a_cold_disk_is_run_elsewhere() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        bed.member.set_cold(true);
+        for request in [range("k"), local_range("k")] {
+            client.call(RANGE, &request).await.decoded::<pb::RangeResponse>();
+        }
+    });
+}
+
+#[test]
+fn a_large_answer_arrives_whole() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        let value: Vec<u8> = (0..40 << 20).map(|i: u32| (i >> 8) as u8).collect();
+        bed.member.put_direct(b"large", value.clone());
+        let got: pb::RangeResponse = client.call(RANGE, &range("large")).await.decoded();
+        assert!(got.kvs[0].value == value);
+    });
+}
+
+/// A client that reads nothing gets a bounded number of answers prepared; the other calls wait unread.
+#[test]
+fn a_client_that_does_not_read_holds_a_bounded_amount() {
+    bed(|bed| async move {
+        let (ours, served) = bed.pipe(1 << 16);
+        let (mut requests, connection) = h2::client::Builder::new()
+            .initial_window_size(1 << 20)
+            .handshake::<_, Bytes>(ours)
+            .await
+            .unwrap();
+        spawn_local(async move { drop(connection.await) });
+        bed.member.put_direct(b"large", vec![7; 8 << 20]);
+        let mut calls = Vec::new();
+        for _ in 0..20 {
+            poll_fn(|cx| requests.poll_ready(cx)).await.unwrap();
+            let (response, mut stream) =
+                requests.send_request(Client::request(RANGE, &[]), false).unwrap();
+            stream.send_data(frame(&local_range("large")), true).unwrap();
+            calls.push(response);
+        }
+        settle().await;
+        assert!(bed.member.ranges() <= 3, "{} of 20 answers of 8 MiB were made", bed.member.ranges());
+        // All at once: an answer that is not read keeps the connection's window from the others.
+        let readers: Vec<_> = calls.into_iter().map(|call| spawn_local(ended(call))).collect();
+        for reader in readers {
+            let got: pb::RangeResponse = reader.await.unwrap().decoded();
+            assert_eq!(got.kvs[0].value.len(), 8 << 20);
+        }
+        assert_eq!(bed.member.ranges(), 20);
+        assert!(!served.is_finished());
+    });
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+const PING: &[u8] = &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+
+/// Everything that the server sends until it closes.
+async fn read_to_end(mut pipe: DuplexStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = pipe.read_to_end(&mut bytes).await;
+    bytes
+}
+
+fn ends_with_goaway(bytes: &[u8]) -> bool {
+    let tail = b"\0\0\x16\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\x0btoo_many_pings";
+    bytes.ends_with(tail)
+}
+
+#[test]
+fn too_many_pings_end_the_connection() {
+    bed(|bed| async move {
+        let (mut pipe, served) = bed.pipe(PIPE_BYTES);
+        pipe.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
+        // The first ping is free, two violations are forgiven.
+        for _ in 0..3 {
+            pipe.write_all(PING).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        assert!(!served.is_finished());
+        pipe.write_all(PING).await.unwrap();
+        assert!(ends_with_goaway(&read_to_end(pipe).await));
+        served.await.unwrap();
+    });
+}
+
+#[test]
+fn pings_at_the_allowed_pace_are_answered() {
+    bed(|bed| async move {
+        let (mut pipe, served) = bed.pipe(PIPE_BYTES);
+        pipe.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
+        for _ in 0..10 {
+            pipe.write_all(PING).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(2 * 60 * 60 + 1)).await;
+        }
+        assert!(!served.is_finished());
+        // With a call in progress, five seconds will do.
+        let mut client = bed.client().await;
+        bed.member.set_mood(Mood::Holds);
+        let watch = frame(&HealthCheckRequest::default());
+        let open = client.start("/grpc.health.v1.Health/Watch", &[], watch).await.unwrap();
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            client.ping().await;
+        }
+        assert!(!client.served.is_finished());
+        drop(open);
+    });
+}
+
+#[test]
+fn a_silent_client_is_pinged_and_then_dropped() {
+    bed(|bed| async move {
+        let (mut pipe, served) = bed.pipe(PIPE_BYTES);
+        pipe.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
+        let began = Instant::now();
+        served.await.unwrap();
+        assert_eq!(began.elapsed().as_secs(), 2 * 60 * 60 + 20);
+        let bytes = read_to_end(pipe).await;
+        assert!(bytes.windows(5).any(|w| w == [0, 0, 8, 6, 0]), "a ping was sent");
+        // One that answers pings, as every HTTP/2 library does, stays.
+        let client = bed.client().await;
+        tokio::time::sleep(Duration::from_secs(24 * 60 * 60)).await;
+        assert!(!client.served.is_finished());
+    });
+}
+
+#[test]
+fn a_connection_without_a_preface_is_dropped() {
+    bed(|bed| async move {
+        let (pipe, served) = bed.pipe(PIPE_BYTES);
+        let began = Instant::now();
+        served.await.unwrap();
+        assert_eq!(began.elapsed().as_secs(), 120);
+        drop(pipe);
+    });
+}
+
+/// A small generator, so that a seed means the same run for years.
+fn next(seed: &mut u64) -> u64 {
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 7;
+    *seed ^= *seed << 17;
+    *seed
+}
+
+/// Feeds bytes to a connection in pieces; whatever they are, it answers or closes, and never panics.
+async fn feed(bed: &Bed, bytes: &[u8], piece: usize) {
+    let (mut pipe, served) = bed.pipe(PIPE_BYTES);
+    for part in bytes.chunks(piece.max(1)) {
+        if pipe.write_all(part).await.is_err() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let _ = pipe.shutdown().await;
+    read_to_end(pipe).await;
+    served.await.expect("the connection panicked");
+}
+
+/// The bytes that a client sends for a few good calls.
+async fn good_bytes() -> Vec<u8> {
+    let (ours, mut theirs) = tokio::io::duplex(PIPE_BYTES);
+    let (mut requests, connection) = h2::client::handshake(ours).await.unwrap();
+    let driver = spawn_local(async move { drop(connection.await) });
+    let mut open = Vec::new();
+    for (path, frame) in [
+        (PUT, frame(&put("a", "b"))),
+        (RANGE, frame(&range("a"))),
+        ("/etcdserverpb.Maintenance/Status", frame(&pb::StatusRequest {})),
+        ("/etcdserverpb.Watch/Watch", frame(&pb::StatusRequest {})),
+    ] {
+        let (response, mut stream) = requests.send_request(Client::request(path, &[]), false).unwrap();
+        stream.send_data(frame, true).unwrap();
+        open.push(response);
+    }
+    settle().await;
+    driver.abort();
+    let _ = driver.await;
+    drop(open);
+    let mut bytes = Vec::new();
+    drop(requests);
+    theirs.read_to_end(&mut bytes).await.unwrap();
+    bytes
+}
+
+#[test]
+fn no_bytes_break_the_connection() {
+    let seed = std::env::var("QUORATE_SEED").map_or(0x5eed, |seed| seed.parse().expect("QUORATE_SEED"));
+    println!("QUORATE_SEED={seed}");
+    bed(|bed| async move {
+        let mut seed = seed;
+        let good = good_bytes().await;
+        assert!(good.starts_with(PREFACE));
+        for _ in 0..1500 {
+            let mut bytes = good.clone();
+            for _ in 0..=next(&mut seed) % 4 {
+                let at = PREFACE.len() + next(&mut seed) as usize % (bytes.len() - PREFACE.len());
+                match next(&mut seed) % 4 {
+                    0 => bytes.truncate(at.max(PREFACE.len() + 1)),
+                    1 => drop(bytes.splice(at..at, (0..9).map(|_| next(&mut seed) as u8))),
+                    _ => bytes[at] = next(&mut seed) as u8,
+                }
+            }
+            let piece = 1 + next(&mut seed) as usize % 200;
+            feed(&bed, &bytes, piece).await;
+        }
+        // And it goes on serving.
+        let mut client = bed.client().await;
+        client.call(PUT, &put("still", "there")).await.decoded::<pb::PutResponse>();
+    });
+}
