@@ -71,7 +71,8 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(calls("put", "One key, one value a call"))
         .subcommand(
-            calls("range", "One key a call").arg(flag("serializable", "Serializable instead of linearizable")),
+            calls("range", "One key a call")
+                .arg(flag("serializable", "Serializable instead of linearizable")),
         )
         .subcommand(calls("txn", "One compare and one put a call"))
         .subcommand(
@@ -133,8 +134,11 @@ fn compare_args() -> Vec<Arg> {
             .help("The first is compared with each of the others")
             .num_args(2..)
             .required(true),
-        option("workload", "Of put, txn, range, put-rate, put-one, restart; separated by commas; all by default")
-            .value_delimiter(','),
+        option(
+            "workload",
+            "Of put, txn, range, put-rate, put-one, restart; separated by commas; all by default",
+        )
+        .value_delimiter(','),
         number("rounds", "5", "Times that each workload is run on each server"),
         option("seconds", "Of each run").value_parser(value_parser!(f64)).default_value("5"),
         option("warm-up", "Seconds of the same load before each run, not counted")
@@ -151,7 +155,8 @@ fn measure(kind: Kind, matches: &ArgMatches) -> anyhow::Result<Invocation> {
     let endpoints: Vec<&String> = matches.get_many("endpoints").into_iter().flatten().collect();
     let endpoints = endpoints.into_iter().map(|text| endpoint(text)).collect::<anyhow::Result<_>>()?;
     let requests = matches.get_one("requests").copied();
-    let duration = matches.get_one("duration").copied().map(|value| seconds("duration", value)).transpose()?;
+    let duration =
+        matches.get_one("duration").copied().map(|value| seconds("duration", value)).transpose()?;
     let duration = duration.or(requests.is_none().then_some(Duration::from_secs(10)));
     let rate: Option<f64> = matches.get_one("rate").copied();
     ensure!(rate.is_none_or(|rate| rate > 0.0 && rate.is_finite()), "--rate must be above zero");
@@ -160,13 +165,8 @@ fn measure(kind: Kind, matches: &ArgMatches) -> anyhow::Result<Invocation> {
     if matches.get_flag("sequential") {
         shape.order = Order::Sequential;
     }
-    let measurement = Measurement {
-        kind,
-        shape,
-        rate,
-        stop: Stop { requests, duration },
-        warm_up: warm_up(matches)?,
-    };
+    let measurement =
+        Measurement { kind, shape, rate, stop: Stop { requests, duration }, warm_up: warm_up(matches)? };
     Ok(Invocation::Measure {
         measurement,
         target: target(matches, endpoints)?,

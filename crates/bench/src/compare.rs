@@ -191,7 +191,12 @@ fn run_loads(
         for &scenario in scenarios {
             for (place, server) in servers.iter().enumerate() {
                 let name = &comparison.candidates[place].name;
-                progress(&format!("round {} of {}: {} {name}", round + 1, comparison.rounds, scenario.name()));
+                progress(&format!(
+                    "round {} of {}: {} {name}",
+                    round + 1,
+                    comparison.rounds,
+                    scenario.name()
+                ));
                 let figures = run_load(comparison, scenario, round, server)
                     .with_context(|| format!("{} on {name}", scenario.name()))?;
                 results.add(scenario, place, &figures);
@@ -253,7 +258,12 @@ fn run_restarts(
             let took = server.restart().with_context(|| format!("restart {name}"))?;
             let memory = server.observed()?.memory()?;
             results.push(Scenario::Restart, place, "healthy after, ms", took.as_secs_f64() * 1e3);
-            results.push(Scenario::Restart, place, "RSS, MiB", memory.resident_bytes as f64 / f64::from(1 << 20));
+            results.push(
+                Scenario::Restart,
+                place,
+                "RSS, MiB",
+                memory.resident_bytes as f64 / f64::from(1 << 20),
+            );
         }
     }
     Ok(())

@@ -348,7 +348,8 @@ impl Connection {
             GOAWAY => {
                 let code = word(payload, 4)?;
                 let text = String::from_utf8_lossy(payload.get(8..).unwrap_or_default());
-                self.goaway = Some(format!("goaway from the server, code {code} {text}").trim_end().to_owned());
+                self.goaway =
+                    Some(format!("goaway from the server, code {code} {text}").trim_end().to_owned());
                 Ok(())
             }
             WINDOW_UPDATE if stream == 0 => {
@@ -520,7 +521,8 @@ fn unpadded(flags: u8, payload: &[u8]) -> Result<&[u8], ProtocolError> {
         return Ok(payload);
     }
     let (&padding, rest) = payload.split_first().ok_or(ProtocolError::Frame("padding cut short"))?;
-    let length = rest.len().checked_sub(usize::from(padding)).ok_or(ProtocolError::Frame("padding too long"))?;
+    let length =
+        rest.len().checked_sub(usize::from(padding)).ok_or(ProtocolError::Frame("padding too long"))?;
     Ok(&rest[..length])
 }
 

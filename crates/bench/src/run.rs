@@ -101,7 +101,10 @@ impl Load {
         ensure!(!target.endpoints.is_empty() && target.connections > 0, "no endpoint or no connection");
         ensure!(target.in_flight >= target.connections, "--in-flight below --connections leaves some idle");
         for endpoint in &target.endpoints {
-            ensure!(endpoint.ip().is_loopback(), "{endpoint} is not on this machine: only loopback is loaded");
+            ensure!(
+                endpoint.ip().is_loopback(),
+                "{endpoint} is not on this machine: only loopback is loaded"
+            );
         }
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let mut peers = Vec::with_capacity(target.connections);

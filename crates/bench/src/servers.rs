@@ -43,8 +43,7 @@ impl Server {
     pub fn start(binary: &Path, dir: &Path) -> anyhow::Result<Server> {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
         let (client, peer) = free_ports()?;
-        let mut server =
-            Server { binary: binary.to_owned(), dir: dir.to_owned(), client, peer, child: None };
+        let mut server = Server { binary: binary.to_owned(), dir: dir.to_owned(), client, peer, child: None };
         server.spawn()?;
         server.wait_for(Kind::Put, Instant::now())?;
         Ok(server)
@@ -105,13 +104,8 @@ impl Server {
             in_flight: 1,
             answer_timeout: START_TIMEOUT,
         };
-        let shape = Shape {
-            key_bytes: 8,
-            value_bytes: 1,
-            keys: 1,
-            order: Order::Sequential,
-            serializable: false,
-        };
+        let shape =
+            Shape { key_bytes: 8, value_bytes: 1, keys: 1, order: Order::Sequential, serializable: false };
         let mut workload = Workload::new(kind, shape);
         let stop = Stop { requests: Some(1), duration: None };
         loop {
@@ -124,7 +118,11 @@ impl Server {
             };
             let exited = self.child.as_mut().context("server is not running")?.try_wait()?;
             if let Some(status) = exited {
-                bail!("{} exited ({status}), its output: {}", self.binary.display(), self.dir.join("log").display());
+                bail!(
+                    "{} exited ({status}), its output: {}",
+                    self.binary.display(),
+                    self.dir.join("log").display()
+                );
             }
             if started.elapsed() > START_TIMEOUT {
                 bail!("{} does not answer: {failure}", self.binary.display());

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use node::{Completions, RequestId, Submission};
+use node::{Completions, LaneIds, RequestId, Submission};
 use rustc_hash::FxHashMap;
 use store::Answer;
 use tokio::sync::{mpsc, oneshot};
@@ -29,9 +29,6 @@ use crate::grpc::MemberView;
 /// How long a confirmation of leadership may take before it is asked for again.
 const READ_RETRY: Duration = Duration::from_millis(500);
 
-/// Ids that one run can issue before [`RequestIds::origin`] no longer knows them.
-const IDS_PER_RUN: u64 = 1 << 56;
-
 /// Calls from outside the lane's thread-local world that may wait for the driver.
 const COLD_CALLS_MAX: usize = 1024;
 
@@ -39,56 +36,6 @@ const COLD_CALLS_MAX: usize = 1024;
 pub trait MemberPort {
     /// Hands over a batch, in order. What the member has no room for is given back and was not taken.
     fn submit(&self, batch: Vec<Submission>) -> Result<(), Vec<Submission>>;
-}
-
-/// The ids of one run: unique, from entropy, and telling which lane drew them (rule 19).
-#[derive(Clone, Copy, Debug)]
-pub struct RequestIds {
-    base: u64,
-    lanes: u64,
-}
-
-impl RequestIds {
-    /// Ids for `lanes` drawers, one of which may be the member itself. `base` must come from entropy.
-    ///
-    /// # Panics
-    /// Without a lane.
-    pub fn new(base: u64, lanes: usize) -> Self {
-        assert!(lanes > 0, "ids need at least one lane");
-        RequestIds { base, lanes: lanes as u64 }
-    }
-
-    /// The ids of one lane.
-    ///
-    /// # Panics
-    /// When there is no such lane.
-    pub fn lane(&self, lane: usize) -> IdSequence {
-        assert!((lane as u64) < self.lanes, "lane {lane} of {}", self.lanes);
-        IdSequence { next: self.base.wrapping_add(lane as u64), step: self.lanes }
-    }
-
-    /// The lane that drew `id`; `None` for ids that no lane of this run can have drawn.
-    pub fn origin(&self, id: RequestId) -> Option<usize> {
-        let drawn = id.0.wrapping_sub(self.base);
-        (drawn < IDS_PER_RUN).then_some((drawn % self.lanes) as usize)
-    }
-}
-
-/// The ids that one lane draws.
-#[derive(Debug)]
-pub struct IdSequence {
-    next: u64,
-    step: u64,
-}
-
-impl IdSequence {
-    /// The next id, never 0.
-    #[allow(clippy::should_implement_trait, reason = "it never ends")]
-    pub fn next(&mut self) -> RequestId {
-        let id = self.next;
-        self.next = self.next.wrapping_add(self.step);
-        if id == 0 { self.next() } else { RequestId(id) }
-    }
 }
 
 /// How the apply thread learns whether a lane waits for an index to be applied, without a message to every
@@ -229,7 +176,7 @@ pub struct LaneParts {
     /// Where submissions go.
     pub port: Box<dyn MemberPort>,
     /// This lane's ids.
-    pub ids: IdSequence,
+    pub ids: LaneIds,
     /// Shared with the apply thread.
     pub gate: Arc<AppliedGate>,
     /// Longest wait for the member: 5 s + 2 election timeouts in etcd.
@@ -238,7 +185,7 @@ pub struct LaneParts {
 
 struct Inner {
     parts: LaneParts,
-    ids: RefCell<IdSequence>,
+    ids: RefCell<LaneIds>,
     outbox: RefCell<Vec<Submission>>,
     waiters: RefCell<FxHashMap<u64, Waiter>>,
     reads: RefCell<Reads>,
@@ -283,8 +230,7 @@ impl Lane {
     /// what the member sends to this lane.
     pub fn new(parts: LaneParts, completions: mpsc::Receiver<Completions>) -> (Lane, LaneDriver) {
         let (cold, cold_calls) = mpsc::channel(COLD_CALLS_MAX);
-        let mut parts = parts;
-        let ids = std::mem::replace(&mut parts.ids, IdSequence { next: 0, step: 0 });
+        let ids = parts.ids.clone();
         let lane = Lane(Rc::new(Inner {
             parts,
             ids: RefCell::new(ids),
@@ -342,12 +288,12 @@ impl Lane {
         self.0.ids.borrow_mut().next()
     }
 
-    /// Proposes `data`, whose header carries `id`; the outcome goes to `slot` of `mailbox`. `client_deadline`:
+    /// Proposes `data`, whose header carries `id`, and says whether it adds data; the outcome goes to `slot` of `mailbox`. `client_deadline`:
     /// when the client stops waiting.
     pub fn propose(
         &self,
         id: RequestId,
-        data: Bytes,
+        (data, grows): (Bytes, bool),
         to: (&Rc<Mailbox>, Slot),
         now: Instant,
         client_deadline: Option<Instant>,
@@ -358,7 +304,7 @@ impl Lane {
             _ => ApiError::Timeout,
         };
         self.wait(id, Target::Stream(Rc::clone(to.0), to.1), now, client_deadline, on_timeout);
-        self.0.outbox.borrow_mut().push(Submission::Propose { id, data });
+        self.0.outbox.borrow_mut().push(Submission::Propose { id, data, grows });
         self.wake_driver();
     }
 
@@ -476,7 +422,8 @@ impl Lane {
         while !reads.behind.is_empty() {
             reads.applied = reads.applied.max(self.0.parts.member.status.applied());
             let applied = reads.applied;
-            let (ready, behind) = std::mem::take(&mut reads.behind).into_iter().partition(|(i, _)| *i <= applied);
+            let (ready, behind) =
+                std::mem::take(&mut reads.behind).into_iter().partition(|(i, _)| *i <= applied);
             reads.behind = behind;
             for (_, readers) in ready {
                 for id in readers {

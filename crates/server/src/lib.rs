@@ -1,11 +1,37 @@
-//! The shell around a member: sockets, threads and clocks.
+//! The shell around one member, and what the `etcd` binary runs: settings, log, listeners, HTTP, signals.
 //!
-//! [`grpc`] speaks to clients, [`lane`] is a network thread's side of the member. Nothing here decides what a
-//! request means: consensus and state are the member's.
-#![deny(unsafe_code)]
+//! Everything that touches sockets, clocks, signals and the environment is here; what is decided is decided in
+//! `node` and below. [`process::main`] is the whole program in order; [`listen::Front`] is where the client API is
+//! plugged in, [`member`] where the member's threads are.
 
+pub mod config;
+pub mod data_dir;
 pub mod grpc;
+pub mod http;
 pub mod lane;
+pub mod listen;
+pub mod log;
+pub mod member;
+pub mod notify;
+pub mod process;
+pub mod signals;
+
+/// A future that stays on the network thread it was made on.
+pub type LocalFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// An I/O error in the words of Go's system call errors: `address already in use`.
+pub(crate) fn go_error(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    // "I/O error" and the like keep their capitals.
+    match (chars.next(), chars.next()) {
+        (Some(first), Some(second)) if first.is_uppercase() && second.is_lowercase() => {
+            format!("{}{}", first.to_lowercase(), &text[first.len_utf8()..])
+        }
+        _ => text.to_owned(),
+    }
+}
 
 /// Service stubs, generated over the messages of `wire`.
 #[allow(missing_docs, unreachable_pub, clippy::all, rust_2018_idioms, reason = "generated")]

@@ -33,7 +33,11 @@ const PIPE_BYTES: usize = 64 << 20;
 struct Counted(DuplexStream, Rc<Cell<usize>>);
 
 impl AsyncRead for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
@@ -203,11 +207,7 @@ const DELETE: &str = "/etcdserverpb.KV/DeleteRange";
 const TXN: &str = "/etcdserverpb.KV/Txn";
 
 fn put(key: &str, value: &str) -> pb::PutRequest {
-    pb::PutRequest {
-        key: key.to_owned().into(),
-        value: value.to_owned().into(),
-        ..pb::PutRequest::default()
-    }
+    pb::PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), ..pb::PutRequest::default() }
 }
 
 fn range(key: &str) -> pb::RangeRequest {
@@ -218,7 +218,8 @@ fn local_range(key: &str) -> pb::RangeRequest {
     pb::RangeRequest { serializable: true, ..range(key) }
 }
 
-const HEADER: pb::ResponseHeader = pb::ResponseHeader { cluster_id: 9, member_id: 7, revision: 0, raft_term: 2 };
+const HEADER: pb::ResponseHeader =
+    pb::ResponseHeader { cluster_id: 9, member_id: 7, revision: 0, raft_term: 2 };
 
 fn header(revision: i64) -> Option<pb::ResponseHeader> {
     Some(pb::ResponseHeader { revision, ..HEADER })
@@ -267,7 +268,10 @@ fn services_beside_the_hot_calls() {
             client.call("/etcdserverpb.Maintenance/HashKV", &pb::HashKvRequest::default()).await.decoded();
         assert_eq!((hash.header, hash.hash, hash.compact_revision), (header(1), 42, -1));
         client
-            .call("/etcdserverpb.Maintenance/HashKV", &pb::HashKvRequest { revision: 9, ..Default::default() })
+            .call(
+                "/etcdserverpb.Maintenance/HashKV",
+                &pb::HashKvRequest { revision: 9, ..Default::default() },
+            )
             .await
             .refused(ApiError::FutureRev);
         let alarms: pb::AlarmResponse =
@@ -440,7 +444,8 @@ fn a_message_may_come_in_any_pieces() {
         let mut client = bed.client().await;
         let whole = frame(&put("name", "john"));
         for piece in 1..whole.len() {
-            let (response, mut stream) = client.requests.send_request(Client::request(PUT, &[]), false).unwrap();
+            let (response, mut stream) =
+                client.requests.send_request(Client::request(PUT, &[]), false).unwrap();
             let mut rest = whole.clone();
             while !rest.is_empty() {
                 stream.send_data(rest.split_to(piece.min(rest.len())), false).unwrap();
@@ -480,9 +485,7 @@ fn reads_that_come_during_a_round_share_the_next() {
         bed.member.set_mood(Mood::Holds);
         let first = client.start(RANGE, &[], frame(&range("k")));
         settle().await;
-        let next: Vec<_> = (0..10)
-            .map(|_| client.start(RANGE, &[], frame(&range("k"))))
-            .collect();
+        let next: Vec<_> = (0..10).map(|_| client.start(RANGE, &[], frame(&range("k")))).collect();
         settle().await;
         assert_eq!(bed.member.rounds(), 1);
         bed.member.answer_held();
@@ -685,8 +688,7 @@ fn a_client_that_does_not_read_holds_a_bounded_amount() {
         let mut calls = Vec::new();
         for _ in 0..20 {
             poll_fn(|cx| requests.poll_ready(cx)).await.unwrap();
-            let (response, mut stream) =
-                requests.send_request(Client::request(RANGE, &[]), false).unwrap();
+            let (response, mut stream) = requests.send_request(Client::request(RANGE, &[]), false).unwrap();
             stream.send_data(frame(&local_range("large")), true).unwrap();
             calls.push(response);
         }

@@ -1,6 +1,5 @@
 //! The flags of every command, their variables, and the client that they describe.
 
-
 use client::{Config, Endpoint, Error};
 
 use crate::app::{Failure, Invocation, exit};

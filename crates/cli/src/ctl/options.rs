@@ -1,6 +1,5 @@
 //! `options`: the flags that every command takes.
 
-
 use super::globals;
 use crate::app::{Failure, Invocation};
 use crate::command::Command;

@@ -144,11 +144,8 @@ struct Connection<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
     fn new(mut h2: H2<S>, control: IoControl<S>, front: Front) -> Self {
         let front = front.0;
-        let keepalive = Keepalive::new(
-            h2.ping_pong(),
-            front.config.keepalive_interval,
-            front.config.keepalive_timeout,
-        );
+        let keepalive =
+            Keepalive::new(h2.ping_pong(), front.config.keepalive_interval, front.config.keepalive_timeout);
         Connection {
             h2,
             control,
@@ -324,7 +321,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                     Err(status) => self.fail(index, &status),
                 }
             }
-            (Route::Cold(..), None) => self.fail(index, &Status::new(wire::Code::Internal, "headers are gone")),
+            (Route::Cold(..), None) => {
+                self.fail(index, &Status::new(wire::Code::Internal, "headers are gone"))
+            }
             (Route::NotYet(what) | Route::NotYetStream(what), _) => {
                 match kv::intercept(&call.head, self.front.lane.member(), false) {
                     Ok(()) => self.fail(index, &Status::not_yet(what)),
@@ -339,12 +338,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         let lane = &self.front.lane;
         let call = &mut self.calls[index];
         let slot = Slot { index, stream: call.stream };
-        let step = kv::begin(hot, message, &call.head, lane.member(), &self.front.config.limits, || lane.next_id());
+        let step =
+            kv::begin(hot, message, &call.head, lane.member(), &self.front.config.limits, || lane.next_id());
         match step {
             Err(status) => self.fail(index, &status),
-            Ok(Step::Propose { id, data }) => {
+            Ok(Step::Propose { id, data, grows }) => {
                 call.state = State::Waiting(id, None);
-                lane.propose(id, data, (&self.mailbox, slot), now, call.deadline);
+                lane.propose(id, (data, grows), (&self.mailbox, slot), now, call.deadline);
                 false
             }
             Ok(Step::Read { read, linearizable: true }) => {
@@ -380,7 +380,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         }
         let reader = &self.front.lane.member().reader;
         match read.run(reader.as_ref(), ReadMode::NoWait) {
-            Ok((body, revision)) => self.succeed(index, revision, |header| Ok((answer::finish(body, header)?, None))),
+            Ok((body, revision)) => {
+                self.succeed(index, revision, |header| Ok((answer::finish(body, header)?, None)))
+            }
             Err(ReadFailure::WouldBlock) => {
                 call.state = State::Blocking;
                 let reader = Arc::clone(reader);

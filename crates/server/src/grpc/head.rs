@@ -58,7 +58,10 @@ impl Head {
             return Err(Refused::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 Code::Internal,
-                format!("Received a HEADERS frame with :method {:?} which should be POST", request.method().as_str()),
+                format!(
+                    "Received a HEADERS frame with :method {:?} which should be POST",
+                    request.method().as_str()
+                ),
             ));
         }
         if timeout == Some(Duration::ZERO) {
@@ -160,7 +163,11 @@ mod tests {
             ("-1S", Err("strconv.ParseUint: parsing \"-1\": invalid syntax")),
         ] {
             let want: Result<u64, &str> = want;
-            assert_eq!(timeout(text.as_bytes()), want.map(Duration::from_millis).map_err(str::to_owned), "{text}");
+            assert_eq!(
+                timeout(text.as_bytes()),
+                want.map(Duration::from_millis).map_err(str::to_owned),
+                "{text}"
+            );
         }
     }
 
@@ -179,7 +186,8 @@ mod tests {
         let grpc = ("content-type", &b"application/grpc"[..]);
         let head = read(&[grpc, ("hasleader", b"true"), ("client-api-version", b"\xff")]).unwrap();
         assert!(head.leader_required && !head.version_is_text);
-        let head = read(&[grpc, ("hasleader", b"maybe"), ("client-api-version", "\u{e9}".as_bytes())]).unwrap();
+        let head =
+            read(&[grpc, ("hasleader", b"maybe"), ("client-api-version", "\u{e9}".as_bytes())]).unwrap();
         assert!(!head.leader_required && head.version_is_text);
         let zero = read(&[grpc, ("grpc-timeout", b"0m")]).unwrap_err();
         assert_eq!(zero.status, ApiError::ContextDeadlineExceeded.into());

@@ -33,7 +33,10 @@ impl Stream for HealthWatch {
 
 #[tonic::async_trait]
 impl Health for HealthService {
-    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
         if !request.get_ref().service.is_empty() {
             return Err(to_tonic(ApiError::UnknownHealthService.into()));
         }

@@ -27,6 +27,8 @@ pub enum Step {
         id: RequestId,
         /// An encoded `InternalRaftRequest`.
         data: Bytes,
+        /// Whether it adds to the data.
+        grows: bool,
     },
 }
 
@@ -88,14 +90,14 @@ pub fn begin(
             intercept(head, member, false)?;
             admission::check_put(&request)?;
             let id = next_id();
-            propose(id, admission::encode_put(id, &message), limits)
+            propose(id, admission::encode_put(id, &message), true, limits)
         }
         Hot::DeleteRange => {
             let request: pb::DeleteRangeRequest = decode(message.clone())?;
             intercept(head, member, false)?;
             admission::check_delete_range(&request)?;
             let id = next_id();
-            propose(id, admission::encode_delete_range(id, &message), limits)
+            propose(id, admission::encode_delete_range(id, &message), false, limits)
         }
         Hot::Txn => {
             let request: pb::TxnRequest = decode(message.clone())?;
@@ -106,7 +108,7 @@ pub fn begin(
                 return Ok(Step::Read { read: Read::Txn(request), linearizable });
             }
             let id = next_id();
-            propose(id, admission::encode_txn(id, &message), limits)
+            propose(id, admission::encode_txn(id, &message), has_put(&request), limits)
         }
     }
 }
@@ -116,9 +118,24 @@ fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
         .map_err(|error| Status::new(Code::Internal, format!("grpc: error unmarshalling request: {error}")))
 }
 
-fn propose(id: RequestId, data: Bytes, limits: &RequestLimits) -> Result<Step, Status> {
+/// Whether a put stands on either branch, nested ones included: then it is refused while there is no space.
+fn has_put(txn: &pb::TxnRequest) -> bool {
+    let mut waiting = vec![txn];
+    while let Some(txn) = waiting.pop() {
+        for op in txn.success.iter().chain(&txn.failure) {
+            match &op.request {
+                Some(pb::request_op::Request::RequestPut(_)) => return true,
+                Some(pb::request_op::Request::RequestTxn(nested)) => waiting.push(nested),
+                _ => {}
+            }
+        }
+    }
+    false
+}
+
+fn propose(id: RequestId, data: Bytes, grows: bool, limits: &RequestLimits) -> Result<Step, Status> {
     if data.len() > limits.request_bytes_max as usize {
         return Err(ApiError::RequestTooLarge.into());
     }
-    Ok(Step::Propose { id, data })
+    Ok(Step::Propose { id, data, grows })
 }

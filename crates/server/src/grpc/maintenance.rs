@@ -55,7 +55,10 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
-    async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
+    async fn hash_kv(
+        &self,
+        request: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
         let revision = request.get_ref().revision;
         let reader = Arc::clone(&self.member.reader);
         let hash = tokio::task::spawn_blocking(move || reader.hash_kv(revision))
@@ -83,7 +86,10 @@ impl Maintenance for MaintenanceService {
 
     type SnapshotStream = tonic::codegen::BoxStream<pb::SnapshotResponse>;
 
-    async fn snapshot(&self, _: Request<pb::SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+    async fn snapshot(
+        &self,
+        _: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
         not_yet("Maintenance.Snapshot")
     }
 

@@ -54,7 +54,12 @@ pub struct KvHash {
 /// Reads of the member's state, from any thread.
 pub trait Reads: Send + Sync + 'static {
     /// Appends all of the answer but its header to `body`; returns the header's revision.
-    fn range(&self, request: &pb::RangeRequest, mode: ReadMode, body: &mut Vec<u8>) -> Result<i64, ReadFailure>;
+    fn range(
+        &self,
+        request: &pb::RangeRequest,
+        mode: ReadMode,
+        body: &mut Vec<u8>,
+    ) -> Result<i64, ReadFailure>;
 
     /// As [`Reads::range`], for a read-only transaction.
     fn txn(&self, request: &pb::TxnRequest, mode: ReadMode, body: &mut Vec<u8>) -> Result<i64, ReadFailure>;

@@ -38,7 +38,12 @@ impl Services {
     }
 
     /// Answers a call whose message, with its prefix, is whole.
-    pub async fn call(mut self, service: Cold, head: Parts, message: Bytes) -> http::Response<tonic::body::Body> {
+    pub async fn call(
+        mut self,
+        service: Cold,
+        head: Parts,
+        message: Bytes,
+    ) -> http::Response<tonic::body::Body> {
         let request = http::Request::from_parts(head, Full::new(message));
         let Ok(response) = match service {
             Cold::Cluster => self.cluster.call(request).await,

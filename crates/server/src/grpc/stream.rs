@@ -95,7 +95,9 @@ fn frame_bytes(bytes: &[u8], bytes_max: u32) -> Result<Option<usize>, Status> {
         0 => Ok(Some(PREFIX_BYTES + length as usize)),
         // No compression is installed, so a call that names one was refused before.
         1 => Err(Status::new(Code::Internal, "grpc: compressed flag set with identity or empty encoding")),
-        other => Err(Status::new(Code::Internal, format!("grpc: received unexpected payload format {other}"))),
+        other => {
+            Err(Status::new(Code::Internal, format!("grpc: received unexpected payload format {other}")))
+        }
     }
 }
 

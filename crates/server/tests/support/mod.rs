@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use node::{Completions, RequestId, Submission};
+use node::{Completions, RequestId, RequestIds, Submission};
 use prost::Message;
 use server::grpc::{KvHash, MemberView, ReadFailure, ReadMode, Reads, SharedStatus};
-use server::lane::{AppliedGate, Lane, LaneDriver, LaneParts, MemberPort, RequestIds};
+use server::lane::{AppliedGate, Lane, LaneDriver, LaneParts, MemberPort};
 use store::Answer;
 use tokio::sync::mpsc;
 use wire::etcdserverpb as pb;
@@ -146,7 +146,7 @@ impl FakeMember {
         let mut state = self.state();
         for submission in batch {
             match submission {
-                Submission::Propose { id, data } => {
+                Submission::Propose { id, data, .. } => {
                     self.status.set_committed(self.status.committed() + 1);
                     let request = pb::InternalRaftRequest::decode(data).unwrap();
                     assert_eq!(request.header.as_ref().unwrap().id, id.0);
@@ -171,7 +171,8 @@ impl State {
             return Ok(Answer { revision: self.revision, body: Vec::new() });
         }
         if let Some(delete) = request.delete_range {
-            let gone: Vec<_> = self.within(&delete.key, &delete.range_end).map(|kv| kv.key.to_vec()).collect();
+            let gone: Vec<_> =
+                self.within(&delete.key, &delete.range_end).map(|kv| kv.key.to_vec()).collect();
             for key in &gone {
                 self.kvs.remove(key);
             }
@@ -237,7 +238,12 @@ impl MemberPort for FakeMember {
 }
 
 impl Reads for FakeMember {
-    fn range(&self, request: &pb::RangeRequest, mode: ReadMode, body: &mut Vec<u8>) -> Result<i64, ReadFailure> {
+    fn range(
+        &self,
+        request: &pb::RangeRequest,
+        mode: ReadMode,
+        body: &mut Vec<u8>,
+    ) -> Result<i64, ReadFailure> {
         let mut state = self.state();
         if state.cold && mode == ReadMode::NoWait {
             return Err(ReadFailure::WouldBlock);
@@ -262,7 +268,12 @@ impl Reads for FakeMember {
         if revision > now {
             return Err(ReadFailure::Api(ApiError::FutureRev));
         }
-        Ok(KvHash { hash: 42, revision: now, hash_revision: if revision == 0 { now } else { revision }, compact_revision: -1 })
+        Ok(KvHash {
+            hash: 42,
+            revision: now,
+            hash_revision: if revision == 0 { now } else { revision },
+            compact_revision: -1,
+        })
     }
 
     fn revision(&self) -> i64 {

@@ -1,0 +1,457 @@
+//! What the user wants: flags and `ETCD_` variables in etcd's syntax, then one conversion into what the member needs.
+//!
+//! [`RawConfig`] is what was said, [`Config`] what it means; all checks are between the two, with etcd's texts. The
+//! table in [`settings`] drives parser, help, documentation and tests, so that a flag can't exist half-way.
+
+pub mod bootstrap;
+pub mod duration;
+pub mod env;
+pub mod flags;
+pub mod help;
+pub mod raw;
+pub mod settings;
+pub mod url;
+pub mod value;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use thiserror::Error;
+use wire::RequestLimits;
+
+use crate::log::{self, Format, Level};
+
+pub use bootstrap::{Bootstrap, BootstrapError};
+pub use raw::RawConfig;
+pub use url::{Scheme, Url};
+
+/// The name of a member that was not given one.
+pub const DEFAULT_NAME: &str = "default";
+
+const DEFAULT_CLUSTER: &str = "default=http://localhost:2380";
+const DEFAULT_PEER_URL: &str = "http://localhost:2380";
+const DEFAULT_CLIENT_URL: &str = "http://localhost:2379";
+const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
+const REQUEST_BYTES_RECOMMENDED: u64 = 10 * 1024 * 1024;
+
+/// A member's settings, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The member's name.
+    pub name: String,
+    /// Root of the member's files; nothing is created yet.
+    pub data_dir: PathBuf,
+    /// Where the log lives if not under `data_dir`.
+    pub wal_dir: Option<PathBuf>,
+    /// Where clients are served; at least one.
+    pub listen_client_urls: Vec<Url>,
+    /// Where peers are served; at least one.
+    pub listen_peer_urls: Vec<Url>,
+    /// What clients are told.
+    pub advertise_client_urls: Vec<Url>,
+    /// What the other members of a new cluster are told.
+    pub initial_advertise_peer_urls: Vec<Url>,
+    /// The members that a new cluster begins with, as text; see [`Config::bootstrap`].
+    pub initial_cluster: String,
+    /// Whether a member without data begins a new cluster or joins one.
+    pub initial_cluster_state: ClusterState,
+    /// What a new cluster's ids are made of, beside its URLs.
+    pub initial_cluster_token: String,
+    /// Time between heartbeats, milliseconds; above 0.
+    pub heartbeat_interval_ms: u64,
+    /// Election timeout, milliseconds; at least 5 heartbeats, at most 50,000.
+    pub election_timeout_ms: u64,
+    /// What one client request may ask for.
+    pub limits: RequestLimits,
+    /// The pings between server and clients.
+    pub keepalive: Keepalive,
+    /// Whether listeners share their ports with other processes (SO_REUSEPORT).
+    pub reuse_port: bool,
+    /// What is written to the log.
+    pub log_level: Level,
+    /// How it is written.
+    pub log_format: Format,
+}
+
+/// Whether a member without data begins a new cluster or joins one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterState {
+    /// Begins it.
+    New,
+    /// Joins it.
+    Existing,
+}
+
+impl ClusterState {
+    /// The word on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            ClusterState::New => "new",
+            ClusterState::Existing => "existing",
+        }
+    }
+}
+
+/// The pings between server and clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// A client that pings more often loses its connection; zero turns that off.
+    pub min_time: Duration,
+    /// Idle time before the server pings; zero turns pings off.
+    pub interval: Duration,
+    /// Wait for the answer before the connection is closed; zero turns pings off.
+    pub timeout: Duration,
+}
+
+/// Settings that parse but can't be started with. The texts are etcd's where etcd has one.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[allow(missing_docs, reason = "the text is the documentation")]
+pub enum ConfigError {
+    #[error("{} is not a valid flag", quote(.0))]
+    NotAFlag(String),
+    #[error("{0}")]
+    Environment(String),
+    #[error("v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"")]
+    Proxy,
+    #[error("--logger=capnslog is removed in v3.5")]
+    Capnslog,
+    #[error("unknown logger option {}", quote(.0))]
+    Logger(String),
+    #[error("unrecognized level: {}", quote(.0))]
+    LogLevel(String),
+    #[error("unknown log format: {0}, supported values json, console")]
+    LogFormat(String),
+    #[error("{0}")]
+    Address(String),
+    #[error("expected IP in URL for binding ({0})")]
+    BindName(Url),
+    #[error("--initial-advertise-peer-urls {} must be \"host:port\" (unexpected empty host ({url}))", quote(.all))]
+    PeerHost { all: String, url: Url },
+    #[error(
+        "--advertise-client-urls {} must be in the format \"host:port\", \"unix:/path/to/socket\" or \
+         \"unixs:/path/to/socket\" (unexpected empty host ({url}))",
+        quote(.all)
+    )]
+    ClientHost { all: String, url: Url },
+    #[error(
+        "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \
+         \"discovery-endpoints\" or \"discovery-srv\""
+    )]
+    Bootstrap,
+    #[error("both --discovery-token and --discovery-endpoints must be set")]
+    Discovery,
+    #[error("--heartbeat-interval must be >0 (set to 0ms)")]
+    Heartbeat,
+    #[error("--election-timeout must be >0 (set to 0ms)")]
+    ElectionZero,
+    #[error(
+        "--election-timeout[{election_ms}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat_ms}ms]"
+    )]
+    ElectionShort { election_ms: u64, heartbeat_ms: u64 },
+    #[error("--election-timeout[{0}ms] is too long, and should be set less than 50000ms")]
+    ElectionLong(u64),
+    #[error("--advertise-client-urls is required when --listen-client-urls is set explicitly")]
+    AdvertiseUnset,
+    #[error("undefined auto-compaction-mode")]
+    CompactionModeEmpty,
+    #[error("unknown auto-compaction-mode {}", quote(.0))]
+    CompactionMode(String),
+    #[error("distributed tracing configurition is not valid: (sampling rate must be between 0 and 1000000)")]
+    Tracing,
+    #[error("enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint")]
+    CheckpointPersist,
+    #[error("--compact-hash-check-time must be >0 (set to {0})")]
+    CompactHashCheck(String),
+    #[error("--log-outputs requires a single file path when --log-rotate-config-json is defined")]
+    LogRotation,
+    #[error("{name} must be at most {max} (set to {value})")]
+    TooLarge { name: &'static str, max: u64, value: u64 },
+    #[error("{name} must not be negative (set to {value})")]
+    Negative { name: &'static str, value: String },
+    #[error("--{0} is not yet supported by Quorate {version}; leave it out, or at its default", version = wire::version::QUORATE)]
+    NotYet(String),
+    #[error("TLS is not yet supported by Quorate {version}: {0}", version = wire::version::QUORATE)]
+    Tls(Url),
+}
+
+impl TryFrom<&RawConfig> for Config {
+    type Error = ConfigError;
+
+    /// Checks in etcd's order, with etcd's texts; then refuses what belongs to a later version.
+    fn try_from(raw: &RawConfig) -> Result<Config, ConfigError> {
+        if raw.text("discovery-fallback") == "proxy" {
+            return Err(ConfigError::Proxy);
+        }
+        let (log_level, log_format) = logging(raw)?;
+        // From here on etcd logs as asked.
+        log::set(log_level, log_format);
+        let listen_peer_urls = raw.urls("listen-peer-urls");
+        let listen_client_urls = raw.urls("listen-client-urls");
+        for name in
+            ["listen-peer-urls", "listen-client-urls", "listen-client-http-urls", "listen-metrics-urls"]
+        {
+            raw.urls(name).iter().try_for_each(check_bind)?;
+        }
+        let initial_advertise_peer_urls = raw.urls("initial-advertise-peer-urls");
+        if let Some(url) = without_host(&initial_advertise_peer_urls) {
+            return Err(ConfigError::PeerHost { all: join(&initial_advertise_peer_urls), url });
+        }
+        let advertise_client_urls = raw.urls("advertise-client-urls");
+        if let Some(url) = without_host(&advertise_client_urls) {
+            return Err(ConfigError::ClientHost { all: join(&advertise_client_urls), url });
+        }
+        check_discovery(raw)?;
+        let (heartbeat_interval_ms, election_timeout_ms) = intervals(raw)?;
+        if raw.is_set("listen-client-urls") && !raw.is_set("advertise-client-urls") {
+            return Err(ConfigError::AdvertiseUnset);
+        }
+        check_others(raw)?;
+        if let Some(name) = raw.unsupported().first() {
+            return Err(ConfigError::NotYet((*name).to_owned()));
+        }
+        let all = [&listen_peer_urls, &listen_client_urls];
+        if let Some(url) = all.into_iter().flatten().find(|url| url.is_secure()) {
+            return Err(ConfigError::Tls(url.clone()));
+        }
+
+        let name = raw.text("name");
+        let mut config = Config {
+            data_dir: PathBuf::from(raw.text("data-dir")),
+            wal_dir: Some(raw.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            initial_cluster: raw.text("initial-cluster"),
+            initial_cluster_state: match raw.text("initial-cluster-state").as_str() {
+                "existing" => ClusterState::Existing,
+                _ => ClusterState::New,
+            },
+            initial_cluster_token: raw.text("initial-cluster-token"),
+            limits: limits(raw)?,
+            keepalive: Keepalive {
+                min_time: positive(raw, "grpc-keepalive-min-time"),
+                interval: positive(raw, "grpc-keepalive-interval"),
+                timeout: positive(raw, "grpc-keepalive-timeout"),
+            },
+            reuse_port: raw.bool("socket-reuse-port"),
+            name,
+            listen_client_urls,
+            listen_peer_urls,
+            advertise_client_urls,
+            initial_advertise_peer_urls,
+            heartbeat_interval_ms,
+            election_timeout_ms,
+            log_level,
+            log_format,
+        };
+        config.settle_names();
+        Ok(config)
+    }
+}
+
+impl Config {
+    /// The folder of the member's own files.
+    pub fn member_dir(&self) -> PathBuf {
+        self.data_dir.join("member")
+    }
+
+    /// The folder of the log's segments.
+    pub fn wal_path(&self) -> PathBuf {
+        self.wal_dir.clone().unwrap_or_else(|| self.member_dir().join("wal"))
+    }
+
+    /// How long a request may take before it is answered with a timeout, as etcd reckons it.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5) + 2 * Duration::from_millis(self.election_timeout_ms)
+    }
+
+    /// Fills in what follows from other settings: the initial cluster from a name, hosts from `0.0.0.0`, the data
+    /// directory from the name.
+    fn settle_names(&mut self) {
+        let host = || default_host();
+        let adopt = |advertised: &mut Vec<Url>, default: &str, listen: &[Url]| -> Option<String> {
+            let is_default = matches!(advertised.as_slice(), [one] if one.as_str() == default);
+            let first = listen.first()?;
+            if !is_default || first.host() != "0.0.0.0" {
+                return None;
+            }
+            let host = host()?.to_string();
+            advertised[0] = advertised[0].with_host(&host, first.port());
+            Some(host)
+        };
+        let peer = adopt(&mut self.initial_advertise_peer_urls, DEFAULT_PEER_URL, &self.listen_peer_urls);
+        if self.name != DEFAULT_NAME && self.initial_cluster == DEFAULT_CLUSTER {
+            let name = if self.name.is_empty() { DEFAULT_NAME } else { &self.name };
+            let pairs = self.initial_advertise_peer_urls.iter().map(|url| format!("{name}={url}"));
+            self.initial_cluster = pairs.collect::<Vec<_>>().join(",");
+        }
+        let client = adopt(&mut self.advertise_client_urls, DEFAULT_CLIENT_URL, &self.listen_client_urls);
+        if let Some(host) = peer.or(client) {
+            crate::info!("detected default host for advertise", "host" => host);
+        }
+        if self.data_dir == Path::new("") {
+            self.data_dir = PathBuf::from(format!("{}.etcd", self.name));
+            crate::warn!("'data-dir' was empty; using default", "data-dir" => log::Text(self.data_dir.display()));
+        }
+    }
+}
+
+fn logging(raw: &RawConfig) -> Result<(Level, Format), ConfigError> {
+    match raw.text("logger").as_str() {
+        "zap" => {}
+        "capnslog" => return Err(ConfigError::Capnslog),
+        other => return Err(ConfigError::Logger(other.to_owned())),
+    }
+    if raw.bool("enable-log-rotation") && !raw.is_set("log-outputs") {
+        return Err(ConfigError::LogRotation);
+    }
+    let name = raw.text("log-level");
+    let level = Level::from_name(&name).ok_or(ConfigError::LogLevel(name))?;
+    let name = raw.text("log-format");
+    let format = Format::from_name(&name).ok_or(ConfigError::LogFormat(name))?;
+    Ok((level, format))
+}
+
+/// A name other than `localhost` is no address to listen on.
+fn check_bind(url: &Url) -> Result<(), ConfigError> {
+    if url.is_unix() || url.host() == "localhost" {
+        return Ok(());
+    }
+    // A zone, as in fe80::1%eth0, belongs to the address.
+    let host = url.host().split('%').next().unwrap_or_default();
+    host.parse::<IpAddr>().map(drop).map_err(|_| ConfigError::BindName(url.clone()))
+}
+
+fn without_host(urls: &[Url]) -> Option<Url> {
+    urls.iter().find(|url| !url.is_unix() && url.host().is_empty()).cloned()
+}
+
+fn check_discovery(raw: &RawConfig) -> Result<(), ConfigError> {
+    let endpoints = raw.is_set("discovery-endpoints")
+        && raw.value("discovery-endpoints") != value::Value::List(vec![String::new()]);
+    let dns = !raw.text("discovery-srv").is_empty();
+    let named = dns || endpoints || !raw.text("discovery-srv-name").is_empty();
+    let cluster =
+        if named { raw.is_set("initial-cluster") } else { true } && !raw.text("initial-cluster").is_empty();
+    if [cluster, dns, endpoints].iter().filter(|set| **set).count() > 1 {
+        return Err(ConfigError::Bootstrap);
+    }
+    if raw.text("discovery-token").is_empty() == endpoints {
+        return Err(ConfigError::Discovery);
+    }
+    Ok(())
+}
+
+fn intervals(raw: &RawConfig) -> Result<(u64, u64), ConfigError> {
+    let (heartbeat_ms, election_ms) = (raw.uint("heartbeat-interval"), raw.uint("election-timeout"));
+    if heartbeat_ms == 0 {
+        return Err(ConfigError::Heartbeat);
+    }
+    if election_ms == 0 {
+        return Err(ConfigError::ElectionZero);
+    }
+    if heartbeat_ms.saturating_mul(5) > election_ms {
+        return Err(ConfigError::ElectionShort { election_ms, heartbeat_ms });
+    }
+    if election_ms > ELECTION_TIMEOUT_MS_MAX {
+        return Err(ConfigError::ElectionLong(election_ms));
+    }
+    Ok((heartbeat_ms, election_ms))
+}
+
+/// Settings that do not work yet, but that etcd itself refuses.
+fn check_others(raw: &RawConfig) -> Result<(), ConfigError> {
+    match raw.text("auto-compaction-mode").as_str() {
+        "periodic" | "revision" => {}
+        "" => return Err(ConfigError::CompactionModeEmpty),
+        other => return Err(ConfigError::CompactionMode(other.to_owned())),
+    }
+    if raw.bool("enable-distributed-tracing") {
+        let value::Value::Int(rate) = raw.value("distributed-tracing-sampling-rate") else {
+            unreachable!("the table says that it is a number");
+        };
+        if !(0..=1_000_000).contains(&rate) {
+            return Err(ConfigError::Tracing);
+        }
+    }
+    if let value::Value::List(gates) = raw.value("feature-gates") {
+        let on = |name: &str| {
+            gates.iter().rev().find_map(|gate| gate.strip_prefix(name)?.strip_prefix('=')) == Some("true")
+        };
+        if on("LeaseCheckpointPersist") && !on("LeaseCheckpoint") {
+            return Err(ConfigError::CheckpointPersist);
+        }
+    }
+    let nanos = raw.nanos("compact-hash-check-time");
+    if nanos <= 0 {
+        return Err(ConfigError::CompactHashCheck(duration::format(nanos)));
+    }
+    Ok(())
+}
+
+fn limits(raw: &RawConfig) -> Result<RequestLimits, ConfigError> {
+    let number = |name: &'static str| {
+        let value = raw.uint(name);
+        let max = u64::from(u32::MAX) - u64::from(wire::limits::GRPC_OVERHEAD_BYTES);
+        match u32::try_from(value) {
+            Ok(n) if value <= max || name == "max-concurrent-streams" => Ok(n),
+            _ => Err(ConfigError::TooLarge { name, max, value }),
+        }
+    };
+    let request_bytes = raw.uint("max-request-bytes");
+    if request_bytes > REQUEST_BYTES_RECOMMENDED {
+        crate::warn!(
+            "exceeded recommended request limit",
+            "max-request-bytes" => request_bytes,
+            "recommended-request-bytes" => REQUEST_BYTES_RECOMMENDED,
+        );
+    }
+    Ok(RequestLimits {
+        request_bytes_max: number("max-request-bytes")?,
+        txn_ops_max: number("max-txn-ops")?,
+        concurrent_streams_max: number("max-concurrent-streams")?,
+    })
+}
+
+/// A duration of which zero and less mean that it is off.
+fn positive(raw: &RawConfig, name: &str) -> Duration {
+    Duration::from_nanos(u64::try_from(raw.nanos(name)).unwrap_or(0))
+}
+
+/// The address that packets to the outside leave from: what etcd advertises for a listener on all addresses.
+fn default_host() -> Option<IpAddr> {
+    // Connecting a datagram socket sends nothing; it only asks the routing table.
+    let routes = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
+    routes.into_iter().find_map(|(from, to)| {
+        let socket = std::net::UdpSocket::bind(from).ok()?;
+        socket.connect(to).ok()?;
+        socket
+            .local_addr()
+            .ok()
+            .map(|address| address.ip())
+            .filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+    })
+}
+
+fn join(urls: &[Url]) -> String {
+    urls.iter().map(Url::as_str).collect::<Vec<_>>().join(",")
+}
+
+/// A text in quotes, as Go's `%q` prints it.
+pub(crate) fn quote(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c.is_control() => out.push_str(&format!("\\x{:02x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests;

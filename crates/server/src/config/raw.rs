@@ -1,0 +1,138 @@
+//! Exactly what the user said: each setting's value and where it came from, before anything is checked together.
+
+use super::Url;
+use super::settings::{SETTINGS, Status, find};
+use super::value::Value;
+
+/// Where a value came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The command line.
+    Flag,
+    /// An `ETCD_` variable.
+    Variable,
+}
+
+/// The settings as given; what was not given has its default.
+#[derive(Clone, Debug)]
+pub struct RawConfig {
+    /// In the order of [`SETTINGS`].
+    given: Vec<Option<(Value, Source)>>,
+}
+
+impl Default for RawConfig {
+    fn default() -> Self {
+        RawConfig { given: vec![None; SETTINGS.len()] }
+    }
+}
+
+impl RawConfig {
+    /// Sets the setting at this place in [`SETTINGS`]; a later call wins.
+    ///
+    /// # Errors
+    /// Go's text, if the value does not parse.
+    pub fn set(&mut self, position: usize, text: &str, source: Source) -> Result<(), String> {
+        let value = SETTINGS[position].kind.parse(text)?;
+        self.given[position] = Some((value, source));
+        Ok(())
+    }
+
+    /// Whether the user gave this setting, be it with its default value.
+    pub fn is_set(&self, name: &str) -> bool {
+        find(name).is_some_and(|position| self.given[position].is_some())
+    }
+
+    /// Where the setting at this place came from, if it was given.
+    pub fn source(&self, position: usize) -> Option<Source> {
+        self.given[position].as_ref().map(|(_, source)| *source)
+    }
+
+    /// The value, or the default.
+    ///
+    /// # Panics
+    /// If there is no such setting.
+    pub fn value(&self, name: &str) -> Value {
+        let position = find(name).unwrap_or_else(|| panic!("no setting {name}"));
+        match &self.given[position] {
+            Some((value, _)) => value.clone(),
+            None => default(position),
+        }
+    }
+
+    /// The value of a text setting.
+    ///
+    /// # Panics
+    /// If the setting is of another kind.
+    pub fn text(&self, name: &str) -> String {
+        match self.value(name) {
+            Value::Text(text) => text,
+            other => panic!("{name} is {other:?}"),
+        }
+    }
+
+    /// The value of a numeric setting.
+    ///
+    /// # Panics
+    /// If the setting is of another kind.
+    pub fn uint(&self, name: &str) -> u64 {
+        match self.value(name) {
+            Value::Uint(n) => n,
+            other => panic!("{name} is {other:?}"),
+        }
+    }
+
+    /// The value of a boolean setting.
+    ///
+    /// # Panics
+    /// If the setting is of another kind.
+    pub fn bool(&self, name: &str) -> bool {
+        match self.value(name) {
+            Value::Bool(on) => on,
+            other => panic!("{name} is {other:?}"),
+        }
+    }
+
+    /// The value of a duration, in nanoseconds.
+    ///
+    /// # Panics
+    /// If the setting is of another kind.
+    pub fn nanos(&self, name: &str) -> i64 {
+        match self.value(name) {
+            Value::Duration(nanos) => nanos,
+            other => panic!("{name} is {other:?}"),
+        }
+    }
+
+    /// The value of a setting of URLs. An empty text leaves the default in place, as in etcd.
+    ///
+    /// # Panics
+    /// If the setting is of another kind.
+    pub fn urls(&self, name: &str) -> Vec<Url> {
+        let position = find(name).unwrap_or_else(|| panic!("no setting {name}"));
+        match (self.value(name), default(position)) {
+            (Value::Urls(urls), Value::Urls(fallback)) => {
+                if urls.is_empty() {
+                    fallback
+                } else {
+                    urls
+                }
+            }
+            (other, _) => panic!("{name} is {other:?}"),
+        }
+    }
+
+    /// The flags that belong to a later version and were given with another value than the default.
+    pub fn unsupported(&self) -> Vec<&'static str> {
+        (0..SETTINGS.len())
+            .filter(|position| SETTINGS[*position].status == Status::Later)
+            .filter(
+                |position| matches!(&self.given[*position], Some((value, _)) if *value != default(*position)),
+            )
+            .map(|position| SETTINGS[position].name)
+            .collect()
+    }
+}
+
+fn default(position: usize) -> Value {
+    SETTINGS[position].kind.parse(SETTINGS[position].default).expect("a test parses every default")
+}

@@ -1,0 +1,193 @@
+//! Refusals and derived settings, against texts recorded from etcd 3.7.1.
+
+use super::*;
+
+fn raw(args: &[&str]) -> RawConfig {
+    let mut raw = RawConfig::default();
+    let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+    assert_eq!(flags::parse(&args, &mut raw), Ok(Vec::new()), "{args:?}");
+    raw
+}
+
+fn config(args: &[&str]) -> Config {
+    Config::try_from(&raw(args)).unwrap()
+}
+
+fn refusal(args: &[&str]) -> String {
+    Config::try_from(&raw(args)).unwrap_err().to_string()
+}
+
+const BASE: &[&str] = &[
+    "--listen-client-urls=http://127.0.0.1:1",
+    "--advertise-client-urls=http://127.0.0.1:1",
+    "--listen-peer-urls=http://127.0.0.1:2",
+    "--initial-advertise-peer-urls=http://127.0.0.1:2",
+];
+
+#[test]
+fn refusals_are_etcds() {
+    for (args, text) in [
+        (
+            &["--listen-client-urls=http://127.0.0.1:1"][..],
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+        ),
+        (
+            &["--listen-client-urls="],
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+        ),
+        (
+            &["--listen-peer-urls=http://example.com:1"],
+            "expected IP in URL for binding (http://example.com:1)",
+        ),
+        (
+            &["--listen-metrics-urls=http://example.com:1"],
+            "expected IP in URL for binding (http://example.com:1)",
+        ),
+        (&["--listen-client-urls=http://:1"], "expected IP in URL for binding (http://:1)"),
+        (&["--listen-client-urls=http://u@h:1"], "expected IP in URL for binding (http://u@h:1)"),
+        (
+            &["--advertise-client-urls=http://:2379"],
+            "--advertise-client-urls \"http://:2379\" must be in the format \"host:port\", \"unix:/path/to/socket\" or \
+             \"unixs:/path/to/socket\" (unexpected empty host (http://:2379))",
+        ),
+        (
+            &["--initial-advertise-peer-urls=http://:2380"],
+            "--initial-advertise-peer-urls \"http://:2380\" must be \"host:port\" (unexpected empty host (http://:2380))",
+        ),
+        (&["--heartbeat-interval=0"], "--heartbeat-interval must be >0 (set to 0ms)"),
+        (&["--election-timeout=0"], "--election-timeout must be >0 (set to 0ms)"),
+        (
+            &["--election-timeout=499"],
+            "--election-timeout[499ms] should be at least as 5 times as --heartbeat-interval[100ms]",
+        ),
+        (
+            &["--election-timeout=50001"],
+            "--election-timeout[50001ms] is too long, and should be set less than 50000ms",
+        ),
+        (
+            &["--discovery-fallback=proxy"],
+            "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"",
+        ),
+        (
+            &["--discovery-endpoints=http://a:1", "--discovery-token=t", "--initial-cluster=a=http://a:1"],
+            "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \
+             \"discovery-endpoints\" or \"discovery-srv\"",
+        ),
+        (&["--discovery-token=t"], "both --discovery-token and --discovery-endpoints must be set"),
+        (
+            &["--discovery-endpoints=http://a:1"],
+            "both --discovery-token and --discovery-endpoints must be set",
+        ),
+        (&["--auto-compaction-mode=nonsense"], "unknown auto-compaction-mode \"nonsense\""),
+        (&["--compact-hash-check-time=0s"], "--compact-hash-check-time must be >0 (set to 0s)"),
+        (
+            &["--feature-gates=LeaseCheckpointPersist=true"],
+            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
+        ),
+        (&["--logger=capnslog"], "--logger=capnslog is removed in v3.5"),
+        (&["--logger=x"], "unknown logger option \"x\""),
+        (&["--log-format=xml"], "unknown log format: xml, supported values json, console"),
+        (&["--log-level=loud"], "unrecognized level: \"loud\""),
+    ] {
+        assert_eq!(refusal(args), text, "{args:?}");
+    }
+}
+
+/// A flag of a later version is refused by name, unless it says what is so anyway.
+#[test]
+fn nothing_is_silently_ignored() {
+    for setting in settings::SETTINGS.iter().filter(|s| s.status == settings::Status::Later) {
+        let given = format!("--{}={}", setting.name, setting.default);
+        assert!(Config::try_from(&raw(&[&given])).is_ok(), "{given}");
+        let other = match setting.kind {
+            value::Kind::Bool => if setting.default == "true" { "false" } else { "true" }.to_owned(),
+            value::Kind::Uint | value::Kind::Uint32 | value::Kind::Int => "7777".to_owned(),
+            value::Kind::Duration => "77s".to_owned(),
+            value::Kind::Urls | value::Kind::Origins => "http://127.0.0.1:7777".to_owned(),
+            value::Kind::Gates => "AllBeta=true".to_owned(),
+            _ => "other".to_owned(),
+        };
+        let given = format!("--{}={other}", setting.name);
+        assert!(Config::try_from(&raw(&[&given])).is_err(), "{given} is ignored");
+    }
+    assert!(refusal(&["--snapshot-count=7"]).starts_with("--snapshot-count is not yet supported"));
+    assert!(refusal(&["--config-file=x"]).starts_with("--config-file is not yet supported"));
+}
+
+#[test]
+fn tls_is_refused_by_url() {
+    let text =
+        refusal(&["--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://127.0.0.1:1"]);
+    assert!(text.starts_with("TLS is not yet supported") && text.ends_with("https://127.0.0.1:1"), "{text}");
+}
+
+#[test]
+fn defaults_are_etcds() {
+    let config = config(&[]);
+    assert_eq!(config.name, "default");
+    assert_eq!(config.data_dir, Path::new("default.etcd"));
+    assert_eq!(config.wal_path(), Path::new("default.etcd/member/wal"));
+    assert_eq!(config.listen_client_urls[0].as_str(), "http://localhost:2379");
+    assert_eq!((config.heartbeat_interval_ms, config.election_timeout_ms), (100, 1000));
+    assert_eq!(config.limits, RequestLimits::DEFAULT);
+    assert_eq!(config.keepalive.interval, Duration::from_secs(7200));
+    assert_eq!(config.request_timeout(), Duration::from_secs(7));
+    let bootstrap = config.bootstrap().unwrap();
+    assert_eq!(bootstrap.members["default"][0].as_str(), "http://localhost:2380");
+    assert_eq!(bootstrap.token, "etcd-cluster");
+}
+
+#[test]
+fn a_name_alone_makes_the_initial_cluster() {
+    let args: Vec<&str> = BASE.iter().copied().chain(["--name=n1"]).collect();
+    let config = config(&args);
+    assert_eq!(config.initial_cluster, "n1=http://127.0.0.1:2");
+    assert_eq!(config.data_dir, Path::new("n1.etcd"));
+    assert!(config.bootstrap().is_ok());
+}
+
+#[test]
+fn the_initial_cluster_is_checked_as_etcd_does() {
+    for (more, text) in [
+        (
+            &[][..],
+            "--initial-cluster has default=http://localhost:2380 but missing from \
+             --initial-advertise-peer-urls=http://127.0.0.1:2 (resolved urls: \"http://127.0.0.1:2\" != \
+             \"http://localhost:2380\")",
+        ),
+        (
+            &["--name=other", "--initial-cluster=default=http://127.0.0.1:2"],
+            "couldn't find local name \"other\" in the initial cluster configuration",
+        ),
+        (
+            &["--initial-cluster="],
+            "couldn't find local name \"default\" in the initial cluster configuration",
+        ),
+        (
+            &["--initial-cluster=nonsense"],
+            "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: ",
+        ),
+        (
+            &["--initial-cluster=default=http://127.0.0.1:2,b=http://127.0.0.1:2"],
+            "initial cluster b=http://127.0.0.1:2,default=http://127.0.0.1:2 has duplicate url",
+        ),
+        (
+            &["--initial-cluster=default=http://127.0.0.1:2,default=http://127.0.0.1:3"],
+            "--initial-cluster has default=http://127.0.0.1:3 but missing from \
+             --initial-advertise-peer-urls=http://127.0.0.1:2 (len([\"http://127.0.0.1:2\"]) != \
+             len([\"http://127.0.0.1:2\" \"http://127.0.0.1:3\"]))",
+        ),
+    ] {
+        let args: Vec<&str> = BASE.iter().copied().chain(more.iter().copied()).collect();
+        assert_eq!(config(&args).bootstrap().unwrap_err().to_string(), text, "{more:?}");
+    }
+    let args: Vec<&str> = BASE
+        .iter()
+        .copied()
+        .chain(["--initial-cluster=default=http://127.0.0.1:2,b=http://127.0.0.1:3"])
+        .collect();
+    assert!(matches!(config(&args).bootstrap(), Err(BootstrapError::SeveralMembers(_))));
+    let args: Vec<&str> =
+        BASE.iter().copied().chain(["--initial-cluster=default=http://localhost:2"]).collect();
+    assert!(config(&args).bootstrap().is_ok(), "a name for the same address is the same");
+}

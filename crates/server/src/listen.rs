@@ -1,0 +1,260 @@
+//! Listeners, connections and the network threads that serve them.
+//!
+//! Each network thread has a current-thread runtime; accepted connections are handed to them in turn and stay there
+//! (evidence: one multi-threaded runtime costs more). A client connection's first bytes decide: HTTP/2's preface goes
+//! to the [`Lane`]'s gRPC service, anything else to HTTP/1. What is below a [`Stream`] may change (TLS comes here)
+//! without either noticing.
+
+mod bind;
+mod stream;
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::{JoinSet, LocalSet};
+
+use crate::http::{self, Health};
+use crate::{LocalFuture, log};
+
+pub use bind::{BindError, Listener, Role};
+pub use stream::{Protocol, Stream};
+
+/// Descriptors kept for the member's own files; etcd's number.
+const RESERVED_DESCRIPTORS: u64 = 150;
+/// Accepted connections that may wait for one network thread.
+const HANDOVER_MAX: usize = 256;
+/// A connection that sends nothing for this long before its first request is closed.
+const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The service, as far as all network threads share it: makes each thread's part.
+pub trait Front: Send + Sync + 'static {
+    /// Called once on each network thread, inside its runtime: it may spawn local tasks.
+    fn lane(&self, thread: usize) -> Rc<dyn Lane>;
+}
+
+/// One network thread's part of the service.
+pub trait Lane: Health {
+    /// Serves one HTTP/2 connection until it ends. The preface is still to be read from `stream`. After `closing` the
+    /// connection should finish what it began and end; it is dropped some seconds later.
+    fn grpc(self: Rc<Self>, stream: Stream, closing: Closing) -> LocalFuture<'static, ()>;
+}
+
+/// Tells that the server is about to stop.
+#[derive(Clone, Debug)]
+pub struct Closing(watch::Receiver<bool>);
+
+impl Closing {
+    /// Waits until the server is about to stop. Cancel safe.
+    pub async fn wait(&mut self) {
+        // A sender that is gone means the same.
+        let _ = self.0.wait_for(|closing| *closing).await;
+    }
+
+    /// Whether the server is about to stop.
+    pub fn is_set(&self) -> bool {
+        *self.0.borrow()
+    }
+}
+
+/// The pair of a [`Closing`] and what sets it; for tests of what is served.
+pub fn closing() -> (watch::Sender<bool>, Closing) {
+    let (sender, receiver) = watch::channel(false);
+    (sender, Closing(receiver))
+}
+
+struct Connection {
+    socket: bind::Accepted,
+    role: Role,
+    permit: OwnedSemaphorePermit,
+}
+
+/// The network threads, and the one that accepts connections.
+pub struct Network {
+    stop: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+    listeners: mpsc::UnboundedSender<Listener>,
+}
+
+impl Network {
+    /// Starts `threads` network threads and the accepting one. Nothing is accepted before [`Network::accept`].
+    /// After [`Network::stop`] connections get `grace` to end; a health check's read gets `request_timeout`.
+    ///
+    /// # Errors
+    /// When threads or their runtimes can't be made.
+    pub fn start(
+        threads: usize,
+        front: &Arc<dyn Front>,
+        grace: Duration,
+        request_timeout: Duration,
+    ) -> io::Result<Network> {
+        let (stop, closing) = closing();
+        let (listeners, accepting) = mpsc::unbounded_channel();
+        let mut network = Network { stop, threads: Vec::new(), listeners };
+        let mut handovers = Vec::new();
+        for thread in 0..threads.max(1) {
+            let (handover, connections) = mpsc::channel(HANDOVER_MAX);
+            handovers.push(handover);
+            let (front, closing) = (front.clone(), closing.clone());
+            network.spawn(&format!("network-{thread}"), move |runtime, local| {
+                local.block_on(runtime, async move {
+                    let served = Served { lane: front.lane(thread), request_timeout };
+                    serve(served, connections, closing, grace).await;
+                });
+            })?;
+        }
+        network.spawn("accept", move |runtime, local| {
+            local.block_on(runtime, accept_all(accepting, handovers, closing));
+        })?;
+        Ok(network)
+    }
+
+    fn spawn(
+        &mut self,
+        name: &str,
+        body: impl FnOnce(&tokio::runtime::Runtime, LocalSet) + Send + 'static,
+    ) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle =
+            std::thread::Builder::new().name(name.into()).spawn(move || body(&runtime, LocalSet::new()))?;
+        self.threads.push(handle);
+        Ok(())
+    }
+
+    /// Begins to accept connections there.
+    pub fn accept(&self, listener: Listener) {
+        // The accepting thread ends only after `stop`; a listener that comes later is dropped, as all are then.
+        let _ = self.listeners.send(listener);
+    }
+
+    /// Closes the listeners, lets connections end within the grace, and returns when all threads are gone.
+    pub fn stop(self) {
+        let _ = self.stop.send(true);
+        for thread in self.threads {
+            // A panic has ended the process already.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn accept_all(
+    mut listeners: mpsc::UnboundedReceiver<Listener>,
+    handovers: Vec<mpsc::Sender<Connection>>,
+    mut closing: Closing,
+) {
+    let limit = usize::try_from(descriptors().saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX);
+    let permits = Arc::new(Semaphore::new(limit.clamp(16, Semaphore::MAX_PERMITS)));
+    let next = Rc::new(std::cell::Cell::new(0));
+    let mut accepting = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = closing.wait() => break,
+            Some(listener) = listeners.recv() => {
+                accepting.spawn_local(accept(listener, permits.clone(), handovers.clone(), next.clone()));
+            }
+        }
+    }
+    // Dropping the tasks drops the listeners: nobody connects any more.
+}
+
+async fn accept(
+    listener: Listener,
+    permits: Arc<Semaphore>,
+    handovers: Vec<mpsc::Sender<Connection>>,
+    next: Rc<std::cell::Cell<usize>>,
+) {
+    let listener = match listener.into_async() {
+        Ok(listener) => listener,
+        Err(error) => {
+            log::error!("listener failed", "error" => crate::go_error(&error));
+            return;
+        }
+    };
+    loop {
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok(socket) => {
+                let connection = Connection { socket, role: listener.role(), permit };
+                let turn = next.replace(next.get().wrapping_add(1));
+                if handovers[turn % handovers.len()].send(connection).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                // Out of descriptors or memory, most likely: the others' connections go on, and some will end.
+                log::warn!("accept failed", "address" => listener.address(), "error" => crate::go_error(&error));
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// How many descriptors the process may have.
+fn descriptors() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit};
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft)
+}
+
+/// Raises the limit of descriptors to what the process is allowed, as Go's runtime does at start.
+pub fn raise_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// What connections of one thread need.
+#[derive(Clone)]
+struct Served {
+    lane: Rc<dyn Lane>,
+    request_timeout: Duration,
+}
+
+async fn serve(
+    served: Served,
+    mut connections: mpsc::Receiver<Connection>,
+    mut closing: Closing,
+    grace: Duration,
+) {
+    let mut serving = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = closing.wait() => break,
+            Some(connection) = connections.recv() => {
+                serving.spawn_local(connect(served.clone(), connection, closing.clone()));
+            }
+            Some(_) = serving.join_next() => {}
+        }
+    }
+    let _ = tokio::time::timeout(grace, async { while serving.join_next().await.is_some() {} }).await;
+}
+
+async fn connect(served: Served, connection: Connection, mut closing: Closing) {
+    let Connection { socket, role, permit } = connection;
+    let Ok(mut stream) = Stream::new(socket) else {
+        return;
+    };
+    let first = tokio::select! {
+        first = tokio::time::timeout(FIRST_BYTES_TIMEOUT, stream.sniff()) => first,
+        () = closing.wait() => return,
+    };
+    match first {
+        Ok(Ok(Protocol::Http2)) if role == Role::Client => served.lane.grpc(stream, closing).await,
+        Ok(Ok(Protocol::Http1 | Protocol::Http2)) => {
+            http::serve(stream, role, served.lane, served.request_timeout, closing).await;
+        }
+        // Closed before it said anything, silent for too long, or broken: nobody to answer.
+        Ok(Ok(Protocol::Nothing) | Err(_)) | Err(_) => {}
+    }
+    drop(permit);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,244 @@
+//! Binding what the URLs of `--listen-*` name, with Go's options and error texts.
+
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use thiserror::Error;
+
+use crate::config::Url;
+
+/// etcd sets both on accepted connections.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Who connects there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Clients: gRPC and HTTP/1.
+    Client,
+    /// Other members: HTTP/1.
+    Peer,
+}
+
+/// Why an address can't be listened on. The texts are Go's.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// The port is no port.
+    #[error("listen tcp: address {0}: invalid port")]
+    Port(String),
+    /// The name has no address.
+    #[error("listen tcp: lookup {host}: {}", crate::go_error(source))]
+    Lookup {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// The system refused.
+    #[error("listen {network} {address}: bind: {}", crate::go_error(source))]
+    Bind {
+        /// `tcp` or `unix`.
+        network: &'static str,
+        /// The address as given.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A bound socket. A socket file is removed when it is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Bound,
+    role: Role,
+    address: String,
+}
+
+#[derive(Debug)]
+enum Bound {
+    Tcp(std::net::TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// An accepted connection, not yet on any runtime.
+#[derive(Debug)]
+pub enum Accepted {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// A socket file.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Listener {
+    /// Binds the address of `url`. A client's socket file may have a path, a peer's is only the host part, in the
+    /// working directory; one that was left behind is replaced.
+    ///
+    /// # Errors
+    /// See [`BindError`].
+    pub fn bind(url: &Url, role: Role, reuse_port: bool) -> Result<Listener, BindError> {
+        if url.is_unix() {
+            let path = match role {
+                Role::Client => format!("{}{}", url.authority(), url.path()),
+                Role::Peer => url.authority().to_owned(),
+            };
+            let fail = |source| BindError::Bind { network: "unix", address: path.clone(), source };
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+                _ => {}
+            }
+            let listener = UnixListener::bind(&path).map_err(fail)?;
+            listener.set_nonblocking(true).map_err(fail)?;
+            let socket = Bound::Unix(listener, SocketFile(PathBuf::from(&path)));
+            return Ok(Listener { socket, role, address: path });
+        }
+        let address = url.authority().to_owned();
+        let listener = bind_tcp(&resolve(url)?, reuse_port).map_err(|source| BindError::Bind {
+            network: "tcp",
+            address: address.clone(),
+            source,
+        })?;
+        Ok(Listener { socket: Bound::Tcp(listener), role, address })
+    }
+
+    /// Who connects there.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The address as it was given.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The TCP address that it has, with the port that the system chose if 0 was given.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Bound::Tcp(listener) => listener.local_addr().ok(),
+            Bound::Unix(..) => None,
+        }
+    }
+
+    /// Puts it on the runtime of this thread.
+    pub(super) fn into_async(self) -> io::Result<Accepting> {
+        let Listener { socket, role, address } = self;
+        let socket = match socket {
+            Bound::Tcp(listener) => Waiting::Tcp(tokio::net::TcpListener::from_std(listener)?),
+            Bound::Unix(listener, file) => Waiting::Unix(tokio::net::UnixListener::from_std(listener)?, file),
+        };
+        Ok(Accepting { socket, role, address })
+    }
+}
+
+/// A listener on a runtime.
+pub(super) struct Accepting {
+    socket: Waiting,
+    role: Role,
+    address: String,
+}
+
+enum Waiting {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener, #[expect(dead_code, reason = "removes the file when dropped")] SocketFile),
+}
+
+impl Accepting {
+    pub(super) fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The next connection, taken off this thread's runtime again: another one serves it. Cancel safe.
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+        loop {
+            let accepted = match &self.socket {
+                Waiting::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
+                    let stream = stream.into_std()?;
+                    prepare(&stream).map(|()| Accepted::Tcp(stream))
+                }),
+                Waiting::Unix(listener, _) => {
+                    listener.accept().await.map(|(stream, _)| stream.into_std().map(Accepted::Unix))
+                }
+            };
+            match accepted {
+                Ok(Ok(accepted)) => return Ok(accepted),
+                // These errors are that one connection's: it was reset already.
+                Ok(Err(_)) => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn prepare(stream: &std::net::TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+    socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+fn resolve(url: &Url) -> Result<Vec<SocketAddr>, BindError> {
+    let (host, port) = (url.host(), url.port());
+    let port: u16 = match port {
+        "" => 0,
+        _ => port.parse().map_err(|_| BindError::Port(port.to_owned()))?,
+    };
+    if host == "0.0.0.0" {
+        // As Go: all addresses of both families, or of IPv4 where there is nothing else.
+        return Ok(vec![(Ipv6Addr::UNSPECIFIED, port).into(), ([0, 0, 0, 0], port).into()]);
+    }
+    let found: Vec<SocketAddr> = (host, port)
+        .to_socket_addrs()
+        .map_err(|source| BindError::Lookup { host: host.to_owned(), source })?
+        .collect();
+    // One address, IPv4 before IPv6, as Go chooses it.
+    let chosen = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    Ok(chosen.copied().into_iter().collect())
+}
+
+fn bind_tcp(addresses: &[SocketAddr], reuse_port: bool) -> io::Result<std::net::TcpListener> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match bind_one(address, reuse_port) {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn bind_one(address: &SocketAddr, reuse_port: bool) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    if reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&(*address).into())?;
+    socket.listen(backlog())?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// The longest queue that the system allows, as Go asks for.
+fn backlog() -> i32 {
+    let setting = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok();
+    setting.and_then(|text| text.trim().parse().ok()).unwrap_or(128)
+}

@@ -1,0 +1,165 @@
+//! Listeners and network threads on real sockets of this machine.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::mpsc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::*;
+use crate::config::Url;
+use crate::http::{Alarm, Versions};
+
+/// Answers a gRPC connection with its thread's number and the bytes that came first.
+struct Echo {
+    threads: mpsc::Sender<String>,
+}
+
+struct EchoLane(usize);
+
+impl Front for Echo {
+    fn lane(&self, thread: usize) -> Rc<dyn Lane> {
+        let _ = self.threads.send(std::thread::current().name().unwrap_or_default().to_owned());
+        Rc::new(EchoLane(thread))
+    }
+}
+
+impl Lane for EchoLane {
+    fn grpc(self: Rc<Self>, mut stream: Stream, mut closing: Closing) -> LocalFuture<'static, ()> {
+        Box::pin(async move {
+            let mut preface = [0; 24];
+            stream.read_exact(&mut preface).await.unwrap();
+            stream.write_all(&[b'0' + u8::try_from(self.0).unwrap()]).await.unwrap();
+            stream.write_all(&preface).await.unwrap();
+            closing.wait().await;
+            stream.write_all(b"bye").await.unwrap();
+        })
+    }
+}
+
+impl Health for EchoLane {
+    fn alarms(&self) -> Vec<Alarm> {
+        Vec::new()
+    }
+
+    fn has_leader(&self) -> bool {
+        true
+    }
+
+    fn read(&self, _linearizable: bool) -> LocalFuture<'_, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn versions(&self) -> Versions {
+        Versions::default()
+    }
+}
+
+fn url(text: &str) -> Url {
+    Url::parse(text).unwrap()
+}
+
+fn network(threads: usize) -> Network {
+    let (names, started) = mpsc::channel();
+    let front: Arc<dyn Front> = Arc::new(Echo { threads: names });
+    let second = Duration::from_secs(1);
+    let network = Network::start(threads, &front, 5 * second, 7 * second).unwrap();
+    for _ in 0..threads {
+        assert!(started.recv().unwrap().starts_with("network-"));
+    }
+    network
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+#[test]
+fn the_first_bytes_decide_and_connections_go_round() {
+    let network = network(2);
+    let listener = Listener::bind(&url("http://127.0.0.1:0"), Role::Client, false).unwrap();
+    let address = listener.local_addr().unwrap();
+    network.accept(listener);
+    let mut open = Vec::new();
+    let mut threads = Vec::new();
+    for _ in 0..2 {
+        let mut client = TcpStream::connect(address).unwrap();
+        // Byte by byte, as slow networks deliver it.
+        for byte in PREFACE {
+            client.write_all(&[*byte]).unwrap();
+        }
+        let mut got = [0; 25];
+        client.read_exact(&mut got).unwrap();
+        assert_eq!(&got[1..], PREFACE, "the preface is still there to be read");
+        threads.push(got[0]);
+        open.push(client);
+    }
+    threads.sort_unstable();
+    assert_eq!(threads, b"01");
+
+    let mut plain = TcpStream::connect(address).unwrap();
+    plain.write_all(b"PRI /health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+    let mut got = String::new();
+    plain.read_to_string(&mut got).unwrap();
+    assert!(got.starts_with("HTTP/1.1 405"), "{got}");
+
+    network.stop();
+    for mut client in open {
+        let mut rest = String::new();
+        client.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "bye", "open connections are told and may finish");
+    }
+    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn a_peers_port_has_no_grpc() {
+    let network = network(1);
+    let listener = Listener::bind(&url("http://localhost:0"), Role::Peer, false).unwrap();
+    let address = listener.local_addr().unwrap();
+    network.accept(listener);
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(b"GET /version HTTP/1.0\r\n\r\n").unwrap();
+    let mut got = String::new();
+    client.read_to_string(&mut got).unwrap();
+    assert!(
+        got.ends_with(r#"{"etcdserver":"3.7.1","etcdcluster":"not_decided","storage":"unknown"}"#),
+        "{got}"
+    );
+    network.stop();
+}
+
+#[test]
+fn a_socket_file_is_replaced_and_removed() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("client.sock");
+    std::fs::write(&path, "left behind").unwrap();
+    let network = network(1);
+    network.accept(Listener::bind(&url(&format!("unix://{}", path.display())), Role::Client, false).unwrap());
+    let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    client.write_all(b"GET /health HTTP/1.0\r\n\r\n").unwrap();
+    let mut got = String::new();
+    client.read_to_string(&mut got).unwrap();
+    assert!(got.ends_with(r#"{"health":"true","reason":""}"#), "{got}");
+    network.stop();
+    assert!(!path.exists());
+}
+
+/// Texts recorded from etcd 3.7.1.
+#[test]
+fn refusals_are_gos() {
+    let taken = Listener::bind(&url("http://127.0.0.1:0"), Role::Client, false).unwrap();
+    let address = taken.local_addr().unwrap();
+    let refusal = |text: &str| Listener::bind(&url(text), Role::Client, false).unwrap_err().to_string();
+    assert_eq!(
+        refusal(&format!("http://{address}")),
+        format!("listen tcp {address}: bind: address already in use")
+    );
+    assert_eq!(
+        refusal("http://192.0.2.1:999"),
+        "listen tcp 192.0.2.1:999: bind: cannot assign requested address"
+    );
+    assert_eq!(refusal("http://127.0.0.1:70000"), "listen tcp: address 70000: invalid port");
+    assert_eq!(
+        refusal("unix:///nonexistent/x"),
+        "listen unix /nonexistent/x: bind: no such file or directory"
+    );
+}

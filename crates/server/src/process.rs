@@ -1,0 +1,297 @@
+//! The program in order: settings, folders, listeners, member, serving, the end.
+//!
+//! Only this file knows exit codes: 0 for help, versions and a member that was removed; 1 for settings that make no
+//! sense and for anything that ends the member; 2 for a command line that does not parse and for a panic, which is
+//! what Go's programs exit with. A signal ends the process by itself.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+use std::sync::mpsc;
+
+use nix::sys::signal::Signal;
+
+use crate::config::env::{self, EnvError};
+use crate::config::flags::{self, FlagError};
+use crate::config::{Config, ConfigError, RawConfig, help};
+use crate::data_dir::{self, Holds};
+use crate::listen::{self, Listener, Network, Role};
+use crate::log::{self, Level};
+use crate::member::{self, Member};
+use crate::{notify, signals};
+
+/// What happens while a member runs.
+enum Event {
+    Ready,
+    Ended(anyhow::Result<()>),
+    Signal(Signal),
+}
+
+/// How the member's threads tell the process what became of them. Any thread may; the first end counts.
+#[derive(Clone)]
+pub struct Events(mpsc::Sender<Event>);
+
+impl Events {
+    /// The member's own attributes, proposed in this run, are applied: clients may be served (rule 6).
+    pub fn ready(&self) {
+        let _ = self.0.send(Event::Ready);
+    }
+
+    /// The member has ended by itself: removed from its cluster, or by an error that it can't go on with (rule 7).
+    pub fn ended(&self, how: anyhow::Result<()>) {
+        let _ = self.0.send(Event::Ended(how));
+    }
+}
+
+/// Runs the program `etcd`.
+pub fn main() -> ExitCode {
+    signals::block();
+    std::panic::set_hook(Box::new(panicked));
+    let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    match args.get(1).map(String::as_str) {
+        Some(command @ ("gateway" | "grpc-proxy")) => {
+            eprintln!("etcd {command} is not yet supported by Quorate {}", wire::version::QUORATE);
+            ExitCode::FAILURE
+        }
+        _ => match configure(&args) {
+            Ok(config) => run(&config),
+            Err(code) => code,
+        },
+    }
+}
+
+/// A panic of any thread ends the process: what it held is no longer known to be right.
+fn panicked(info: &std::panic::PanicHookInfo<'_>) {
+    let message = info.payload_as_str().unwrap_or("unknown");
+    let (file, line) = info.location().map_or(("unknown", 0), |at| (at.file(), at.line()));
+    let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+    let backtrace = std::backtrace::Backtrace::capture().to_string();
+    let fields: [(&str, &dyn log::Value); 3] =
+        [("error", &message), ("thread", &thread), ("stacktrace", &backtrace)];
+    log::write(Level::Fatal, file, line, "panic", &fields);
+    std::process::exit(2);
+}
+
+/// Reads command line and environment; answers what needs no member.
+fn configure(args: &[String]) -> Result<Config, ExitCode> {
+    let mut raw = RawConfig::default();
+    let words = match flags::parse(args.get(1..).unwrap_or_default(), &mut raw) {
+        Ok(words) => words,
+        Err(FlagError::Help) => {
+            eprint!("{}", help::USAGE);
+            print!("{}", help::flags());
+            return Err(ExitCode::SUCCESS);
+        }
+        Err(error) => {
+            eprint!("{error}\n{}", help::USAGE);
+            return Err(ExitCode::from(2));
+        }
+    };
+    if let Some(word) = words.into_iter().next() {
+        return Err(refused(args, &ConfigError::NotAFlag(word)));
+    }
+    if raw.bool("version") {
+        print!("{}", help::version());
+        return Err(ExitCode::SUCCESS);
+    }
+    let environment: Vec<(String, String)> = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .collect();
+    match env::apply(&mut raw, &environment) {
+        Ok(()) => {}
+        Err(EnvError::Conflict { variable }) => {
+            let text = EnvError::Conflict { variable: variable.clone() }.to_string();
+            log::fatal!(text, "environment-variable" => variable);
+            return Err(ExitCode::FAILURE);
+        }
+        Err(EnvError::Invalid(text)) => return Err(refused(args, &ConfigError::Environment(text))),
+    }
+    let config = Config::try_from(&raw).map_err(|error| refused(args, &error))?;
+    for (name, until) in [("max-snapshots", "decommissioned"), ("v2-deprecation", "removed")] {
+        if raw.is_set(name) {
+            log::warn!(format!("--{name} is deprecated and will be {until} in etcd 3.8"));
+        }
+    }
+    log::info!("Running: ", "args" => args);
+    Ok(config)
+}
+
+/// Says why the settings can't be started with, whatever the log level: there will be nothing else to read.
+fn refused(args: &[String], error: &ConfigError) -> ExitCode {
+    log::write(Level::Info, file!(), line!(), "Running: ", &[("args", &args)]);
+    let text = error.to_string();
+    log::write(Level::Warn, file!(), line!(), "failed to verify flags", &[("error", &text)]);
+    if *error == ConfigError::AdvertiseUnset {
+        log::write(Level::Warn, file!(), line!(), "advertise client URLs are not set", &[("error", &text)]);
+    }
+    ExitCode::FAILURE
+}
+
+/// Says what ends the process.
+fn failed(message: &str, error: &dyn Display) -> ExitCode {
+    log::fatal!(message, "error" => log::Text(error));
+    ExitCode::FAILURE
+}
+
+/// Runs a member with these settings until it ends.
+fn run(config: &Config) -> ExitCode {
+    let (sender, events) = mpsc::channel();
+    let on_signal = sender.clone();
+    let watching = signals::watch(move |signal| {
+        let _ = on_signal.send(Event::Signal(signal));
+    });
+    if let Err(error) = watching {
+        return failed("failed to start", &error);
+    }
+    listen::raise_descriptors();
+    let running = match start(config, &Events(sender)) {
+        Ok(running) => running,
+        Err(code) => return code,
+    };
+    wait(config, running, &events)
+}
+
+/// A member with its listeners.
+struct Running {
+    member: Member,
+    network: Network,
+    /// Bound, but not served before the member is ready.
+    clients: Vec<Listener>,
+}
+
+fn start(config: &Config, events: &Events) -> Result<Running, ExitCode> {
+    let dir = config.data_dir.display().to_string();
+    let holds = match data_dir::identify(&config.data_dir) {
+        Ok(holds) => holds,
+        Err(error @ data_dir::DataDirError::List { .. }) => {
+            log::fatal!("failed to list data directory", "dir" => dir, "error" => log::Text(error));
+            return Err(ExitCode::FAILURE);
+        }
+        Err(error) => return Err(failed("failed to start", &error)),
+    };
+    let message = match holds {
+        Holds::Member => "server has already been initialized",
+        Holds::Nothing => "Initialize and start etcd server",
+    };
+    log::info!(message, "data-dir" => dir, "dir-type" => holds.name());
+    let peers = bind("peer", &config.listen_peer_urls, Role::Peer, config)?;
+    let clients = bind("client", &config.listen_client_urls, Role::Client, config)?;
+    let initialized = has_segments(config);
+    describe(config, initialized);
+    let access = |what: &str, error: data_dir::DataDirError| {
+        failed("failed to start", &format!("cannot access {what} directory: {error}"))
+    };
+    if !initialized {
+        config.bootstrap().map_err(|error| failed("failed to start", &error))?;
+    }
+    data_dir::make(&config.data_dir).map_err(|error| access("data", error))?;
+    data_dir::make(&config.member_dir()).map_err(|error| access("member", error))?;
+    let member = member::start(config, events).map_err(|error| failed("failed to start", &error))?;
+
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let patience = config.request_timeout();
+    let network = Network::start(threads, &member.front(), patience, patience)
+        .map_err(|error| failed("failed to start", &error))?;
+    for listener in peers {
+        log::info!("serving peer traffic", "address" => listener.address());
+        network.accept(listener);
+    }
+    log::info!(
+        "now serving peer/client/metrics",
+        "local-member-id" => format!("{:x}", member.id()),
+        "initial-advertise-peer-urls" => config.initial_advertise_peer_urls,
+        "listen-peer-urls" => config.listen_peer_urls,
+        "advertise-client-urls" => config.advertise_client_urls,
+        "listen-client-urls" => config.listen_client_urls,
+    );
+    Ok(Running { member, network, clients })
+}
+
+fn bind(
+    who: &str,
+    urls: &[crate::config::Url],
+    role: Role,
+    config: &Config,
+) -> Result<Vec<Listener>, ExitCode> {
+    log::info!(format!("configuring {who} listeners"), "listen-urls" => urls);
+    let bound = urls.iter().map(|url| Listener::bind(url, role, config.reuse_port)).collect::<Result<_, _>>();
+    bound.map_err(|error| failed("failed to start", &error))
+}
+
+/// Whether the member has a log already, and so ignores the settings of a new cluster.
+fn has_segments(config: &Config) -> bool {
+    let entries = std::fs::read_dir(config.wal_path()).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).any(|path| path.extension().is_some_and(|extension| extension == "wal"))
+}
+
+fn describe(config: &Config, initialized: bool) {
+    log::info!(
+        "starting an etcd server",
+        "etcd-version" => wire::version::ETCD,
+        "quorate-version" => wire::version::QUORATE,
+        "git-sha" => help::GIT_SHA,
+        "max-cpu-available" => std::thread::available_parallelism().map_or(1, usize::from),
+        "member-initialized" => initialized,
+        "name" => config.name,
+        "data-dir" => log::Text(config.data_dir.display()),
+        "wal-dir" => log::Text(config.wal_dir.clone().unwrap_or_default().display()),
+        "member-dir" => log::Text(config.member_dir().display()),
+        "heartbeat-interval" => std::time::Duration::from_millis(config.heartbeat_interval_ms),
+        "election-timeout" => std::time::Duration::from_millis(config.election_timeout_ms),
+        "initial-advertise-peer-urls" => config.initial_advertise_peer_urls,
+        "listen-peer-urls" => config.listen_peer_urls,
+        "advertise-client-urls" => config.advertise_client_urls,
+        "listen-client-urls" => config.listen_client_urls,
+        "initial-cluster" => config.initial_cluster,
+        "initial-cluster-state" => config.initial_cluster_state.name(),
+        "initial-cluster-token" => config.initial_cluster_token,
+        "max-request-bytes" => config.limits.request_bytes_max,
+        "max-txn-ops" => config.limits.txn_ops_max,
+        "max-concurrent-streams" => config.limits.concurrent_streams_max,
+    );
+}
+
+/// Serves clients once the member is ready, and waits for its end.
+fn wait(config: &Config, running: Running, events: &mpsc::Receiver<Event>) -> ExitCode {
+    let Running { member, network, mut clients } = running;
+    let mut ready = false;
+    loop {
+        match events.recv() {
+            Ok(Event::Ready) if !ready => {
+                ready = true;
+                for listener in clients.drain(..) {
+                    log::info!("ready to serve client requests");
+                    log::info!(
+                        "serving client traffic insecurely; this is strongly discouraged!",
+                        "traffic" => "grpc+http",
+                        "address" => listener.address(),
+                    );
+                    network.accept(listener);
+                }
+                notify::ready();
+            }
+            Ok(Event::Ready) => {}
+            // Nothing was acknowledged to anybody yet.
+            Ok(Event::Signal(signal)) if !ready => signals::end_by(signal),
+            Ok(Event::Signal(signal)) => {
+                log::info!("received signal; shutting down", "signal" => signals::name(signal));
+                close(config, member, network);
+                signals::end_by(signal);
+            }
+            Ok(Event::Ended(Ok(()))) => {
+                close(config, member, network);
+                return ExitCode::SUCCESS;
+            }
+            // No orderly end: after a failed write nothing more may be acknowledged (rule 7).
+            Ok(Event::Ended(Err(error))) => return failed("the member can't go on", &error),
+            Err(mpsc::RecvError) => return failed("the member can't go on", &"all its threads are gone"),
+        }
+    }
+}
+
+fn close(config: &Config, member: Member, network: Network) {
+    let dir = config.data_dir.display();
+    log::info!("closing etcd server", "name" => config.name, "data-dir" => log::Text(&dir));
+    network.stop();
+    member.stop();
+    log::info!("closed etcd server", "name" => config.name, "data-dir" => log::Text(&dir));
+}

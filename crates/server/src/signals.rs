@@ -1,0 +1,48 @@
+//! The signals that end the process, and ending by them.
+//!
+//! SIGINT and SIGTERM are blocked in every thread and taken by one that waits for them, so that no code ever runs
+//! inside a handler. A process that was asked to end dies by that same signal, as etcd does: its parent sees why.
+
+use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
+
+fn endings() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM].into_iter().collect()
+}
+
+/// Blocks the signals in this thread and all that it starts later. Call it before there are others.
+pub fn block() {
+    endings().thread_block().expect("the mask of this thread can be set");
+}
+
+/// Starts the thread that waits for one signal and hands it over.
+///
+/// # Errors
+/// When no thread can be started.
+pub fn watch(on_signal: impl FnOnce(Signal) + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        if let Ok(signal) = endings().wait() {
+            on_signal(signal);
+        }
+    })?;
+    Ok(())
+}
+
+/// What etcd calls a signal in its log.
+pub fn name(signal: Signal) -> &'static str {
+    match signal {
+        Signal::SIGINT => "interrupt",
+        Signal::SIGTERM => "terminated",
+        other => other.as_str(),
+    }
+}
+
+/// Ends the process by the signal; process 1, which the kernel does not let die so, exits with 0.
+pub fn end_by(ending: Signal) -> ! {
+    if std::process::id() != 1 {
+        // SAFETY: the default disposition runs no code of ours; nothing else in the process sets one.
+        let _ = unsafe { signal(ending, SigHandler::SigDfl) };
+        let _ = endings().thread_unblock();
+        let _ = raise(ending);
+    }
+    std::process::exit(0)
+}
