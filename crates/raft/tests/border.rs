@@ -4,7 +4,7 @@ mod cluster;
 
 use bytes::Bytes;
 use cluster::Cluster;
-use quorate_raft::*;
+use raft::*;
 
 fn entry(index: u64, term: u64) -> Entry {
     Entry { term: Term(term), index: Index(index), kind: EntryKind::Normal, data: Bytes::new() }
