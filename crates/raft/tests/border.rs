@@ -4,7 +4,7 @@ mod cluster;
 
 use bytes::Bytes;
 use cluster::Cluster;
-use quorate_raft::*;
+use raft::*;
 
 fn entry(index: u64, term: u64) -> Entry {
     Entry { term: Term(term), index: Index(index), kind: EntryKind::Normal, data: Bytes::new() }
@@ -225,4 +225,29 @@ fn durable_before_written_is_a_broken_shell() {
 fn applied_before_committed_is_a_broken_shell() {
     let mut raft = start(Restored::default()).unwrap();
     raft.step(Time::from_ms(0), Event::Applied { index: Index(1) }, &mut Vec::new());
+}
+
+/// An append may be cut short by a bound on its size while its commit index is far ahead. The follower commits what the
+/// append covers, not what its own log happens to have behind it: that may be another leader's.
+#[test]
+fn append_commits_no_further_than_it_reaches() {
+    let conf = ConfState { voters: (1..=3).map(NodeId).collect(), learners: vec![] };
+    let hard_state = HardState { term: Term(1), vote: None, commit: Index(0) };
+    let entries = (1..=4).map(|index| entry(index, 1)).collect();
+    let mut raft = start(Restored { hard_state, conf, entries, ..Restored::default() }).unwrap();
+    let receive = |body| Event::Receive(Message { from: NodeId(2), to: NodeId(1), term: Term(2), body });
+    let mut effects = Vec::new();
+    let short = Body::Append { prev: (Index(1), Term(1)), entries: vec![entry(2, 1)], commit: Index(4) };
+    raft.step(Time::from_ms(1), receive(short), &mut effects);
+    assert_eq!(raft.status().commit, Index(2));
+    let none = Body::Append { prev: (Index(3), Term(1)), entries: vec![], commit: Index(4) };
+    raft.step(Time::from_ms(2), receive(none), &mut effects);
+    assert_eq!(raft.status().commit, Index(3));
+    let applied: Vec<u64> = effects
+        .iter()
+        .filter_map(|effect| if let Effect::Apply { entries } = effect { Some(entries) } else { None })
+        .flatten()
+        .map(|entry| entry.index.0)
+        .collect();
+    assert_eq!(applied, [1, 2, 3]);
 }

@@ -9,7 +9,7 @@ mod cluster;
 
 use bytes::Bytes;
 use cluster::Cluster;
-use quorate_raft::*;
+use raft::*;
 
 const SEEDS: u64 = 400;
 const STEPS: u64 = 3_000;

@@ -20,7 +20,7 @@ use std::error::Error;
 
 use cluster::{Cluster, Disk, node};
 use goldenscript::{Command, Context};
-use quorate_raft::*;
+use raft::*;
 
 struct Runner {
     cluster: Cluster,

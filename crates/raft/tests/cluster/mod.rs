@@ -8,7 +8,7 @@ mod show;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use quorate_raft::*;
+use raft::*;
 
 use safety::Safety;
 

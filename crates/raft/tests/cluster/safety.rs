@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate_raft::*;
+use raft::*;
 
 #[derive(Default)]
 pub struct Safety {

@@ -1,6 +1,6 @@
 //! Effects and messages as lines of a transcript.
 
-use quorate_raft::*;
+use raft::*;
 
 use super::Cluster;
 
