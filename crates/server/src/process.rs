@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use crate::config::env::{self, EnvError};
 use crate::config::flags::{self, FlagError};
-use crate::config::{Config, ConfigError, RawConfig, help};
+use crate::config::{self, Config, ConfigError, RawConfig, help};
 use crate::data_dir::{self, Holds};
 use crate::listen::{self, Listener, Network, Role};
 use crate::log::{self, Level};
@@ -61,7 +61,9 @@ pub fn main() -> ExitCode {
 
 /// A panic of any thread ends the process: what it held is no longer known to be right.
 fn panicked(info: &std::panic::PanicHookInfo<'_>) {
-    let message = info.payload_as_str().unwrap_or("unknown");
+    let payload = info.payload();
+    let message = payload.downcast_ref::<String>().map(String::as_str);
+    let message = message.or(payload.downcast_ref::<&str>().copied()).unwrap_or("unknown");
     let (file, line) = info.location().map_or(("unknown", 0), |at| (at.file(), at.line()));
     let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
     let backtrace = std::backtrace::Backtrace::capture().to_string();
@@ -104,6 +106,9 @@ fn configure(args: &[String]) -> Result<Config, ExitCode> {
             return Err(ExitCode::FAILURE);
         }
         Err(EnvError::Invalid(text)) => return Err(refused(args, &ConfigError::Environment(text))),
+    }
+    if let Ok((level, format)) = config::logging(&raw) {
+        log::set(level, format);
     }
     let config = Config::try_from(&raw).map_err(|error| refused(args, &error))?;
     for (name, until) in [("max-snapshots", "decommissioned"), ("v2-deprecation", "removed")] {

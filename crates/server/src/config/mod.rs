@@ -184,8 +184,6 @@ impl TryFrom<&RawConfig> for Config {
             return Err(ConfigError::Proxy);
         }
         let (log_level, log_format) = logging(raw)?;
-        // From here on etcd logs as asked.
-        log::set(log_level, log_format);
         let listen_peer_urls = raw.urls("listen-peer-urls");
         let listen_client_urls = raw.urls("listen-client-urls");
         for name in
@@ -294,7 +292,11 @@ impl Config {
     }
 }
 
-fn logging(raw: &RawConfig) -> Result<(Level, Format), ConfigError> {
+/// How the log is to be written; settled before the rest, which may have something to log.
+///
+/// # Errors
+/// A logger, level or format that does not exist.
+pub fn logging(raw: &RawConfig) -> Result<(Level, Format), ConfigError> {
     match raw.text("logger").as_str() {
         "zap" => {}
         "capnslog" => return Err(ConfigError::Capnslog),

@@ -109,6 +109,9 @@ impl Listener {
             address: address.clone(),
             source,
         })?;
+        // Port 0 lets the system choose; what it chose is then the only useful thing to say.
+        let chosen = listener.local_addr().ok().filter(|_| address.ends_with(":0"));
+        let address = chosen.map_or(address, |chosen| chosen.to_string());
         Ok(Listener { socket: Bound::Tcp(listener), role, address })
     }
 
@@ -117,7 +120,7 @@ impl Listener {
         self.role
     }
 
-    /// The address as it was given.
+    /// The address as it was given; with port 0, the one that the system chose.
     pub fn address(&self) -> &str {
         &self.address
     }
