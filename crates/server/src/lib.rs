@@ -1,11 +1,14 @@
-//! The shell around one member, and what the `etcd` binary runs: settings, log, listeners, HTTP, signals.
+//! The shell around one member, and what the `etcd` binary runs: settings, log, listeners, threads, gRPC, HTTP.
 //!
-//! Everything that touches sockets, clocks, signals and the environment is here; what is decided is decided in
-//! `node` and below. [`process::main`] is the whole program in order; [`listen::Front`] is where the client API is
-//! plugged in, [`member`] where the member's threads are.
+//! Everything that touches sockets, clocks, signals and the environment is here; what a request means, and what is
+//! committed, is decided in `node` and below. [`process::main`] is the whole program in order, [`listen`] accepts
+//! connections and spreads them over the network threads, [`grpc`] and [`http`] speak to those who connect,
+//! [`front`] and [`lane`] are a network thread's side of the member, [`member`] has the member's own threads.
+#![deny(unsafe_code)]
 
 pub mod config;
 pub mod data_dir;
+pub mod front;
 pub mod grpc;
 pub mod http;
 pub mod lane;

@@ -2,7 +2,7 @@
 //!
 //! Each network thread has a current-thread runtime; accepted connections are handed to them in turn and stay there
 //! (evidence: one multi-threaded runtime costs more). A client connection's first bytes decide: HTTP/2's preface goes
-//! to the [`Lane`]'s gRPC service, anything else to HTTP/1. What is below a [`Stream`] may change (TLS comes here)
+//! to the [`ThreadService`]'s gRPC, anything else to HTTP/1. What is below a [`Stream`] may change (TLS comes here)
 //! without either noticing.
 
 mod bind;
@@ -31,16 +31,16 @@ const HANDOVER_MAX: usize = 256;
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The service, as far as all network threads share it: makes each thread's part.
-pub trait Front: Send + Sync + 'static {
-    /// Called once on each network thread, inside its runtime: it may spawn local tasks.
-    fn lane(&self, thread: usize) -> Rc<dyn Lane>;
+pub trait Service: Send + Sync + 'static {
+    /// Called once on each network thread, inside its runtime and `LocalSet`: it may spawn local tasks.
+    fn on_thread(&self, thread: usize, closing: Closing) -> Rc<dyn ThreadService>;
 }
 
 /// One network thread's part of the service.
-pub trait Lane: Health {
-    /// Serves one HTTP/2 connection until it ends. The preface is still to be read from `stream`. After `closing` the
-    /// connection should finish what it began and end; it is dropped some seconds later.
-    fn grpc(self: Rc<Self>, stream: Stream, closing: Closing) -> LocalFuture<'static, ()>;
+pub trait ThreadService: Health {
+    /// Serves one HTTP/2 connection until it ends. The preface is still to be read from `stream`. Once the server
+    /// is closing, the connection should finish what it began and end; it is dropped some seconds later.
+    fn grpc(self: Rc<Self>, stream: Stream) -> LocalFuture<'static, ()>;
 }
 
 /// Tells that the server is about to stop.
@@ -87,7 +87,7 @@ impl Network {
     /// When threads or their runtimes can't be made.
     pub fn start(
         threads: usize,
-        front: &Arc<dyn Front>,
+        service: &Arc<dyn Service>,
         grace: Duration,
         request_timeout: Duration,
     ) -> io::Result<Network> {
@@ -98,10 +98,11 @@ impl Network {
         for thread in 0..threads.max(1) {
             let (handover, connections) = mpsc::channel(HANDOVER_MAX);
             handovers.push(handover);
-            let (front, closing) = (front.clone(), closing.clone());
+            let (service, closing) = (service.clone(), closing.clone());
             network.spawn(&format!("network-{thread}"), move |runtime, local| {
                 local.block_on(runtime, async move {
-                    let served = Served { lane: front.lane(thread), request_timeout };
+                    let served =
+                        Served { service: service.on_thread(thread, closing.clone()), request_timeout };
                     serve(served, connections, closing, grace).await;
                 });
             })?;
@@ -194,6 +195,11 @@ async fn accept(
     }
 }
 
+/// How many network threads there are: one for each processor that the process may use.
+pub fn network_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// How many descriptors the process may have.
 fn descriptors() -> u64 {
     use nix::sys::resource::{Resource, getrlimit};
@@ -213,7 +219,7 @@ pub fn raise_descriptors() {
 /// What connections of one thread need.
 #[derive(Clone)]
 struct Served {
-    lane: Rc<dyn Lane>,
+    service: Rc<dyn ThreadService>,
     request_timeout: Duration,
 }
 
@@ -246,9 +252,9 @@ async fn connect(served: Served, connection: Connection, mut closing: Closing) {
         () = closing.wait() => return,
     };
     match first {
-        Ok(Ok(Protocol::Http2)) if role == Role::Client => served.lane.grpc(stream, closing).await,
+        Ok(Ok(Protocol::Http2)) if role == Role::Client => served.service.grpc(stream).await,
         Ok(Ok(Protocol::Http1 | Protocol::Http2)) => {
-            http::serve(stream, role, served.lane, served.request_timeout, closing).await;
+            http::serve(stream, role, served.service, served.request_timeout, closing).await;
         }
         // Closed before it said anything, silent for too long, or broken: nobody to answer.
         Ok(Ok(Protocol::Nothing) | Err(_)) | Err(_) => {}

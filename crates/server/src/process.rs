@@ -192,9 +192,8 @@ fn start(config: &Config, events: &Events) -> Result<Running, ExitCode> {
     data_dir::make(&config.member_dir()).map_err(|error| access("member", error))?;
     let member = member::start(config, events).map_err(|error| failed("failed to start", &error))?;
 
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let patience = config.request_timeout();
-    let network = Network::start(threads, &member.front(), patience, patience)
+    let network = Network::start(listen::network_threads(), &member.service(), patience, patience)
         .map_err(|error| failed("failed to start", &error))?;
     for listener in peers {
         log::info!("serving peer traffic", "address" => listener.address());
@@ -234,7 +233,7 @@ fn describe(config: &Config, initialized: bool) {
         "etcd-version" => wire::version::ETCD,
         "quorate-version" => wire::version::QUORATE,
         "git-sha" => help::GIT_SHA,
-        "max-cpu-available" => std::thread::available_parallelism().map_or(1, usize::from),
+        "max-cpu-available" => listen::network_threads(),
         "member-initialized" => initialized,
         "name" => config.name,
         "data-dir" => log::Text(config.data_dir.display()),

@@ -3,6 +3,8 @@
 //! SIGINT and SIGTERM are blocked in every thread and taken by one that waits for them, so that no code ever runs
 //! inside a handler. A process that was asked to end dies by that same signal, as etcd does: its parent sees why.
 
+#![allow(unsafe_code, reason = "resetting the disposition of a signal")]
+
 use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
 
 fn endings() -> SigSet {

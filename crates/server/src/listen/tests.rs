@@ -15,29 +15,32 @@ struct Echo {
     threads: mpsc::Sender<String>,
 }
 
-struct EchoLane(usize);
+struct EchoThread {
+    thread: usize,
+    closing: Closing,
+}
 
-impl Front for Echo {
-    fn lane(&self, thread: usize) -> Rc<dyn Lane> {
+impl Service for Echo {
+    fn on_thread(&self, thread: usize, closing: Closing) -> Rc<dyn ThreadService> {
         let _ = self.threads.send(std::thread::current().name().unwrap_or_default().to_owned());
-        Rc::new(EchoLane(thread))
+        Rc::new(EchoThread { thread, closing })
     }
 }
 
-impl Lane for EchoLane {
-    fn grpc(self: Rc<Self>, mut stream: Stream, mut closing: Closing) -> LocalFuture<'static, ()> {
+impl ThreadService for EchoThread {
+    fn grpc(self: Rc<Self>, mut stream: Stream) -> LocalFuture<'static, ()> {
         Box::pin(async move {
             let mut preface = [0; 24];
             stream.read_exact(&mut preface).await.unwrap();
-            stream.write_all(&[b'0' + u8::try_from(self.0).unwrap()]).await.unwrap();
+            stream.write_all(&[b'0' + u8::try_from(self.thread).unwrap()]).await.unwrap();
             stream.write_all(&preface).await.unwrap();
-            closing.wait().await;
+            self.closing.clone().wait().await;
             stream.write_all(b"bye").await.unwrap();
         })
     }
 }
 
-impl Health for EchoLane {
+impl Health for EchoThread {
     fn alarms(&self) -> Vec<Alarm> {
         Vec::new()
     }
@@ -61,9 +64,9 @@ fn url(text: &str) -> Url {
 
 fn network(threads: usize) -> Network {
     let (names, started) = mpsc::channel();
-    let front: Arc<dyn Front> = Arc::new(Echo { threads: names });
+    let service: Arc<dyn Service> = Arc::new(Echo { threads: names });
     let second = Duration::from_secs(1);
-    let network = Network::start(threads, &front, 5 * second, 7 * second).unwrap();
+    let network = Network::start(threads, &service, 5 * second, 7 * second).unwrap();
     for _ in 0..threads {
         assert!(started.recv().unwrap().starts_with("network-"));
     }

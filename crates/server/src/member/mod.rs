@@ -1,6 +1,6 @@
 //! The member's threads. PLACEHOLDER: no consensus and no storage yet; it is ready at once and serves no gRPC.
 //!
-//! What the process needs of the real one: [`start`], [`Member::front`], [`Member::stop`], and calls of [`Events`].
+//! What the process needs of the real one: [`start`], [`Member::service`], [`Member::stop`], and calls of [`Events`].
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::LocalFuture;
 use crate::config::Config;
 use crate::http::{Alarm, Health, Versions};
-use crate::listen::{Closing, Front, Lane, Stream};
+use crate::listen::{Closing, Service, Stream, ThreadService};
 use crate::process::Events;
 
 /// A member that runs.
@@ -25,8 +25,9 @@ pub fn start(_config: &Config, events: &Events) -> anyhow::Result<Member> {
 }
 
 impl Member {
-    /// What the network threads serve.
-    pub fn front(&self) -> Arc<dyn Front> {
+    /// What the network threads serve: the real one returns a [`crate::front::Front`] over its lanes' parts, one for
+    /// each of [`crate::listen::network_threads`].
+    pub fn service(&self) -> Arc<dyn Service> {
         Arc::new(Placeholder)
     }
 
@@ -41,14 +42,14 @@ impl Member {
 
 struct Placeholder;
 
-impl Front for Placeholder {
-    fn lane(&self, _thread: usize) -> Rc<dyn Lane> {
+impl Service for Placeholder {
+    fn on_thread(&self, _thread: usize, _closing: Closing) -> Rc<dyn ThreadService> {
         Rc::new(Placeholder)
     }
 }
 
-impl Lane for Placeholder {
-    fn grpc(self: Rc<Self>, _stream: Stream, _closing: Closing) -> LocalFuture<'static, ()> {
+impl ThreadService for Placeholder {
+    fn grpc(self: Rc<Self>, _stream: Stream) -> LocalFuture<'static, ()> {
         Box::pin(async {})
     }
 }

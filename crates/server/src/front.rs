@@ -1,0 +1,112 @@
+//! A network thread's service over a member: joins connections, lane and health.
+
+use std::rc::Rc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use node::Completions;
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+use wire::etcdserverpb::RangeRequest;
+
+use crate::LocalFuture;
+use crate::config::Config;
+use crate::grpc::{self, GrpcConfig, ReadFailure, ReadMode};
+use crate::http::{Alarm, Health, Versions};
+use crate::lane::{Lane, LaneParts};
+use crate::listen::{Closing, Service, Stream, ThreadService};
+
+/// While the server is closing, connections that came to life only then are told so within this.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
+
+impl From<&Config> for GrpcConfig {
+    fn from(config: &Config) -> Self {
+        GrpcConfig {
+            limits: config.limits,
+            ping_interval_min: config.keepalive.min_time,
+            keepalive_interval: config.keepalive.interval,
+            keepalive_timeout: config.keepalive.timeout,
+        }
+    }
+}
+
+/// Makes, on its network thread, what that thread's lane is built from and what the member sends it.
+pub type LaneSeed = Box<dyn FnOnce() -> (LaneParts, mpsc::Receiver<Completions>) + Send>;
+
+/// The service of a member: each network thread takes its own lane.
+pub struct Front {
+    seeds: Mutex<Vec<Option<LaneSeed>>>,
+    config: GrpcConfig,
+}
+
+impl Front {
+    /// A service with one lane for each network thread, in their order.
+    pub fn new(seeds: Vec<LaneSeed>, config: GrpcConfig) -> Front {
+        Front { seeds: Mutex::new(seeds.into_iter().map(Some).collect()), config }
+    }
+}
+
+impl Service for Front {
+    /// # Panics
+    /// If there is no seed for the thread, or it was taken before.
+    fn on_thread(&self, thread: usize, mut closing: Closing) -> Rc<dyn ThreadService> {
+        let mut seeds = self.seeds.lock().expect("nobody panics with it");
+        let seed = seeds.get_mut(thread).and_then(Option::take);
+        let (parts, completions) = seed.expect("one seed for each network thread")();
+        let (lane, driver) = Lane::new(parts, completions);
+        spawn_local(driver);
+        let drained = lane.clone();
+        spawn_local(async move {
+            closing.wait().await;
+            loop {
+                drained.drain();
+                tokio::time::sleep(DRAIN_INTERVAL).await;
+            }
+        });
+        let front = grpc::Front::new(lane.clone(), self.config);
+        Rc::new(FrontThread { lane, front })
+    }
+}
+
+struct FrontThread {
+    lane: Lane,
+    front: grpc::Front,
+}
+
+impl ThreadService for FrontThread {
+    fn grpc(self: Rc<Self>, stream: Stream) -> LocalFuture<'static, ()> {
+        Box::pin(grpc::serve(stream, self.front.clone()))
+    }
+}
+
+impl Health for FrontThread {
+    /// None can be raised yet.
+    fn alarms(&self) -> Vec<Alarm> {
+        Vec::new()
+    }
+
+    fn has_leader(&self) -> bool {
+        self.lane.member().status.leader() != 0
+    }
+
+    fn read(&self, linearizable: bool) -> LocalFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            if linearizable {
+                self.lane.handle().linearizable(None).await.map_err(|status| status.message.to_string())?;
+            }
+            let request =
+                RangeRequest { key: vec![0].into(), keys_only: true, limit: 1, ..RangeRequest::default() };
+            match self.lane.member().reader.range(&request, ReadMode::NoWait, &mut Vec::new()) {
+                // Keys are in memory; and a disk that has to be waited for is no illness.
+                Ok(_) | Err(ReadFailure::WouldBlock) => Ok(()),
+                Err(failure) => Err(failure.to_string()),
+            }
+        })
+    }
+
+    /// The storage has the cluster's version as soon as that is known.
+    fn versions(&self) -> Versions {
+        let cluster = self.lane.member().reader.cluster_version();
+        Versions { storage: cluster.clone(), cluster }
+    }
+}
