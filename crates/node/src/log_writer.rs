@@ -5,6 +5,11 @@ use raft::{Entry, EntryKind, HardState, PersistSeq, Position, Term};
 
 use crate::Error;
 
+/// More than a record's frame adds to an entry's data.
+const FRAME_OVERHEAD_BYTES: usize = 64;
+/// More than what a new segment begins with.
+const SEGMENT_HEAD_BYTES: u64 = 1024;
+
 /// What consensus asks to be made durable: raft's `Persist`.
 #[derive(Clone, Debug)]
 pub struct PersistRequest {
@@ -73,13 +78,18 @@ impl LogWriter {
         Ok(Some(GroupWritten { persisted, durable_index: self.durable_index, payload_bytes }))
     }
 
-    /// Allocates the next segment if that is due. To be called when no group waits: it may take a while.
+    /// The allocation of the next segment, if that is due: to be run where it delays no group, on any thread, its
+    /// outcome handed to [`LogWriter::prepared`]. At most one may be under way.
+    pub fn preparation(&self) -> Option<wal::Preparation> {
+        self.wal.preparation()
+    }
+
+    /// Takes the outcome of a preparation.
     ///
     /// # Errors
     /// Any failure but a full disk; that one shows in [`LogWriter::has_room`].
-    pub fn prepare(&mut self) -> Result<(), Error> {
-        let Some(preparation) = self.wal.preparation() else { return Ok(()) };
-        match preparation.run() {
+    pub fn prepared(&mut self, outcome: Result<wal::Prepared, wal::Error>) -> Result<(), Error> {
+        match outcome {
             Ok(prepared) => {
                 self.wal.adopt(prepared);
                 self.has_room = true;
@@ -88,6 +98,13 @@ impl LogWriter {
             Err(error) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    /// Whether a group of this many payload bytes surely needs no other segment than those that are allocated.
+    pub fn has_room_for(&self, group: &[PersistRequest]) -> bool {
+        let entries = || group.iter().flat_map(|request| &request.entries);
+        let bytes: usize = entries().map(|entry| entry.data.len() + FRAME_OVERHEAD_BYTES).sum();
+        self.wal.room_bytes() > (bytes + group.len() * FRAME_OVERHEAD_BYTES) as u64 + SEGMENT_HEAD_BYTES
     }
 
     /// Whether the next segment is allocated, or is not due yet. While it is not, requests that add data are

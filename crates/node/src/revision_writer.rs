@@ -37,6 +37,11 @@ impl RevisionWriter {
         self.waiting.front().is_some_and(|frame| frame.applied().index <= self.wal_durable)
     }
 
+    /// Whether a frame waits, for the write-ahead log or for [`RevisionWriter::write`].
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Whether something written is not synced yet.
     pub fn needs_sync(&self) -> bool {
         self.unsynced

@@ -375,8 +375,17 @@ fn recover(
 
     let applied = opened.applied();
     let mut entries = Vec::new();
-    for entry in log.entries(applied.index) {
-        entries.push(raft_entry(entry?));
+    for entry in log.entries(applied.index.saturating_sub(1)) {
+        let entry = entry?;
+        if entry.index > applied.index {
+            entries.push(raft_entry(entry));
+        } else if entry.term != applied.term {
+            // Equal length is not enough: the entry that was applied must be the one that the log holds.
+            return Err(Error::Contradiction(format!(
+                "entry {} has term {} in the write-ahead log and {} in the revision log",
+                entry.index, entry.term, applied.term
+            )));
+        }
     }
     let state = log.hard_state().unwrap_or_default();
     let vote = (state.vote != 0).then_some(NodeId(state.vote));

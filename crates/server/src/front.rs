@@ -7,11 +7,13 @@ use std::time::Duration;
 use node::Completions;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
-use wire::etcdserverpb::RangeRequest;
 
 use crate::LocalFuture;
 use crate::config::Config;
-use crate::grpc::{self, GrpcConfig, ReadFailure, ReadMode};
+use store::request::Range;
+use store::{ReadFailure, ReadMode};
+
+use crate::grpc::{self, GrpcConfig};
 use crate::http::{Alarm, Health, Versions};
 use crate::lane::{Lane, LaneParts};
 use crate::listen::{Closing, Service, Stream, ThreadService};
@@ -94,8 +96,7 @@ impl Health for FrontThread {
             if linearizable {
                 self.lane.handle().linearizable(None).await.map_err(|status| status.message.to_string())?;
             }
-            let request =
-                RangeRequest { key: vec![0].into(), keys_only: true, limit: 1, ..RangeRequest::default() };
+            let request = Range { key: &[0], keys_only: true, limit: 1, ..Range::default() };
             match self.lane.member().reader.range(&request, ReadMode::NoWait, &mut Vec::new()) {
                 // Keys are in memory; and a disk that has to be waited for is no illness.
                 Ok(_) | Err(ReadFailure::WouldBlock) => Ok(()),
@@ -106,7 +107,7 @@ impl Health for FrontThread {
 
     /// The storage has the cluster's version as soon as that is known.
     fn versions(&self) -> Versions {
-        let cluster = self.lane.member().reader.cluster_version();
+        let cluster = self.lane.member().reader.membership().cluster_version().map(str::to_owned);
         Versions { storage: cluster.clone(), cluster }
     }
 }

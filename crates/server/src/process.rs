@@ -190,10 +190,12 @@ fn start(config: &Config, events: &Events) -> Result<Running, ExitCode> {
     }
     data_dir::make(&config.data_dir).map_err(|error| access("data", error))?;
     data_dir::make(&config.member_dir()).map_err(|error| access("member", error))?;
-    let member = member::start(config, events).map_err(|error| failed("failed to start", &error))?;
+    let threads = listen::network_threads();
+    let member = member::start(config, threads, events)
+        .map_err(|error| failed("failed to start", &format!("{error:#}")))?;
 
     let patience = config.request_timeout();
-    let network = Network::start(listen::network_threads(), &member.service(), patience, patience)
+    let network = Network::start(threads, &member.service(), patience, patience)
         .map_err(|error| failed("failed to start", &error))?;
     for listener in peers {
         log::info!("serving peer traffic", "address" => listener.address());

@@ -105,7 +105,9 @@ impl Running {
 
     /// The WAL thread, idle, allocates ahead.
     pub fn prepare_log(&mut self) -> Result<(), Error> {
-        self.parts.log_writer.prepare()?;
+        if let Some(preparation) = self.parts.log_writer.preparation() {
+            self.parts.log_writer.prepared(preparation.run())?;
+        }
         self.report_room();
         Ok(())
     }

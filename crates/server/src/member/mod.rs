@@ -1,73 +1,176 @@
-//! The member's threads. PLACEHOLDER: no consensus and no storage yet; it is ready at once and serves no gRPC.
+//! The member's threads: each owns one of `node`'s parts and a queue in front of it.
 //!
-//! What the process needs of the real one: [`start`], [`Member::service`], [`Member::stop`], and calls of [`Events`].
+//! `raft` (consensus; never waits for a disk or the store), `wal` (group commit), `apply` (the store), `revlog`
+//! (background writing and syncing), and `prepare` (allocates log segments ahead). Network threads reach them
+//! through a lane each. Everything between threads is a batch.
 
-use std::rc::Rc;
+mod mailbox;
+mod threads;
+
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::LocalFuture;
-use crate::config::Config;
-use crate::http::{Alarm, Health, Versions};
-use crate::listen::{Closing, Service, Stream, ThreadService};
+use disk::{Fs, RealFs};
+use node::{Entropy, InitialMember, Settings};
+use raft::Time;
+
+use crate::config::{Config, Url};
+use crate::front::{Front, LaneSeed};
+use crate::grpc::{GrpcConfig, MemberView, SharedStatus};
+use crate::lane::{AppliedGate, LaneParts};
+use crate::listen::Service;
+use crate::log;
 use crate::process::Events;
 
+use threads::{Channels, Threads};
+
+/// Batches of completions that may wait for one lane.
+const COMPLETIONS_MAX: usize = 1024;
+/// A replay of the revision log that takes longer says how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// What Status reports while quotas are not enforced: etcd's default.
+const QUOTA_BYTES: i64 = 2 << 30;
+
 /// A member that runs.
-pub struct Member;
+pub struct Member {
+    id: u64,
+    front: Arc<Front>,
+    threads: Threads,
+    /// The folder stays ours until the last write is done.
+    _lock: disk::DirLock,
+}
+
+/// The member's clock: monotonic, counted from its start.
+#[derive(Clone, Copy, Debug)]
+struct Clock(Instant);
+
+impl Clock {
+    fn now(self) -> Time {
+        Time(self.0.elapsed().as_micros() as u64)
+    }
+
+    /// The instant of a time; `None` for one that never comes.
+    fn instant(self, time: Time) -> Option<Instant> {
+        self.0.checked_add(Duration::from_micros(time.0)).filter(|_| time != Time::NEVER)
+    }
+}
 
 /// Starts the member: opens its files and starts its threads. It calls `events.ready()` once its attributes are
-/// applied, and `events.ended()` if it ends by itself. The folders exist; [`Config::bootstrap`] was checked.
+/// applied, and `events.ended()` if it ends by itself. The folders exist; [`Config::bootstrap`] was checked. It
+/// serves `lanes` network threads.
 ///
 /// # Errors
 /// Whatever keeps it from starting; the process then ends with 1.
-pub fn start(_config: &Config, events: &Events) -> anyhow::Result<Member> {
-    events.ready();
-    Ok(Member)
+pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<Member> {
+    let fs: Arc<dyn Fs> = Arc::new(RealFs);
+    let settings = settings(config);
+    let entropy = Entropy { ids: random()?, log: random()?, raft: random()? };
+    let clock = Clock(Instant::now());
+    let mut shown = Instant::now();
+    let mut progress = |done: u64, total: u64| {
+        if shown.elapsed() >= PROGRESS_INTERVAL {
+            shown = Instant::now();
+            log::info!("reading the revision log", "bytes-done" => done, "bytes-total" => total);
+        }
+    };
+    let opened = node::open(&fs, &settings, entropy, lanes, clock.now(), &mut progress)?;
+    describe(&opened);
+
+    let status = Arc::new(SharedStatus::default());
+    status.set_applied(opened.applier.applied_index());
+    status.set_db_size_bytes(opened.log_reader.written_bytes());
+    status.set_db_size_in_use_bytes(opened.log_reader.written_bytes());
+    let view = Arc::new(MemberView {
+        cluster_id: opened.identity.cluster_id,
+        member_id: opened.identity.member_id,
+        reader: opened.reader,
+        status: status.clone(),
+        quota_bytes: QUOTA_BYTES,
+    });
+    let gates: Vec<Arc<AppliedGate>> = (0..lanes).map(|_| Arc::default()).collect();
+    let (completions, receivers): (Vec<_>, Vec<_>) =
+        (0..lanes).map(|_| tokio::sync::mpsc::channel(COMPLETIONS_MAX)).unzip();
+    let ids = opened.ids;
+    let channels = Channels { completions, gates: gates.clone(), status, ids, clock };
+    let parts = threads::Parts {
+        consensus: opened.consensus,
+        log_writer: opened.log_writer,
+        applier: opened.applier,
+        revision_writer: opened.revision_writer,
+        log_reader: opened.log_reader,
+        unwritten_bytes_max: settings.limits.unwritten_bytes_max,
+    };
+    let threads = Threads::start(parts, channels, events)?;
+    let request_timeout = config.request_timeout();
+    let seeds = receivers.into_iter().zip(gates).enumerate().map(|(lane, (completions, gate))| {
+        let (member, port, ids) = (view.clone(), threads.port(), ids.lane(lane));
+        let seed: LaneSeed = Box::new(move || {
+            (LaneParts { member, port: Box::new(port), ids, gate, request_timeout }, completions)
+        });
+        seed
+    });
+    let front = Arc::new(Front::new(seeds.collect(), GrpcConfig::from(config)));
+    Ok(Member { id: opened.identity.member_id, front, threads, _lock: opened.lock })
 }
 
 impl Member {
-    /// What the network threads serve: the real one returns a [`crate::front::Front`] over its lanes' parts, one for
-    /// each of [`crate::listen::network_threads`].
+    /// What the network threads serve.
     pub fn service(&self) -> Arc<dyn Service> {
-        Arc::new(Placeholder)
+        self.front.clone()
     }
 
     /// The member's id.
     pub fn id(&self) -> u64 {
-        0
+        self.id
     }
 
     /// Ends its threads once everything begun is on disk. The network threads are gone by then.
-    pub fn stop(self) {}
-}
-
-struct Placeholder;
-
-impl Service for Placeholder {
-    fn on_thread(&self, _thread: usize, _closing: Closing) -> Rc<dyn ThreadService> {
-        Rc::new(Placeholder)
+    pub fn stop(self) {
+        self.threads.stop();
     }
 }
 
-impl ThreadService for Placeholder {
-    fn grpc(self: Rc<Self>, _stream: Stream) -> LocalFuture<'static, ()> {
-        Box::pin(async {})
+fn settings(config: &Config) -> Settings {
+    let texts = |urls: &[Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>();
+    // Where a log exists the cluster's first members are not looked at, so a fault in them is no reason to stop.
+    let bootstrap = config.bootstrap().ok();
+    let initial_cluster = bootstrap
+        .iter()
+        .flat_map(|bootstrap| &bootstrap.members)
+        .map(|(name, urls)| InitialMember { name: name.clone(), peer_urls: texts(urls) })
+        .collect();
+    Settings {
+        data_dir: config.data_dir.clone(),
+        wal_dir: config.wal_dir.clone(),
+        name: config.name.clone(),
+        peer_urls: texts(&config.initial_advertise_peer_urls),
+        client_urls: texts(&config.advertise_client_urls),
+        initial_cluster,
+        token: config.initial_cluster_token.clone(),
+        election_timeout_ms: config.election_timeout_ms,
+        heartbeat_interval_ms: config.heartbeat_interval_ms,
+        limits: node::Limits::default(),
     }
 }
 
-impl Health for Placeholder {
-    fn alarms(&self) -> Vec<Alarm> {
-        Vec::new()
-    }
+fn random() -> Result<u64, std::io::Error> {
+    getrandom::u64().map_err(std::io::Error::other)
+}
 
-    fn has_leader(&self) -> bool {
-        true
+fn describe(opened: &node::Member) {
+    let found = &opened.found;
+    for (file, offset) in &found.torn {
+        log::warn!(
+            "cut the torn end of a log; nothing of it was acknowledged",
+            "file" => log::Text(file.display()),
+            "offset" => *offset,
+        );
     }
-
-    fn read(&self, _linearizable: bool) -> LocalFuture<'_, Result<(), String>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn versions(&self) -> Versions {
-        Versions::default()
-    }
+    log::info!(
+        if found.is_new { "starting local member" } else { "restarting local member" },
+        "cluster-id" => format!("{:x}", opened.identity.cluster_id),
+        "local-member-id" => format!("{:x}", opened.identity.member_id),
+        "last-index" => found.last_index,
+        "applied-index" => found.applied_index,
+    );
 }

@@ -1,0 +1,502 @@
+//! The threads themselves.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use disk::{revlog, wal};
+use node::{
+    Applied, Applier, Batch, Completions, Consensus, Input, LogWriter, Outputs, PersistRequest, Persisted,
+    RequestId, RequestIds, RevisionWriter, Submission,
+};
+use raft::Entry;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::Clock;
+use super::mailbox::{Receiver, Sender, mailbox};
+use crate::grpc::SharedStatus;
+use crate::lane::{AppliedGate, MemberPort};
+use crate::log;
+use crate::process::Events;
+
+/// Submissions that may wait for the raft thread; beyond it callers get TooManyRequests.
+const SUBMISSIONS_MAX: u64 = 20_000;
+/// What was written to the revision log is synced within this time; nobody waits for it.
+const REVLOG_SYNC_INTERVAL: Duration = Duration::from_millis(100);
+/// How soon a full disk is asked again whether there is room.
+const ROOM_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How soon completions are offered again to a lane whose queue was full.
+const RETRY_INTERVAL: Duration = Duration::from_millis(1);
+
+/// For the raft thread.
+enum RaftMail {
+    Submissions(Vec<Submission>),
+    Persisted(Persisted),
+    Applied(Applied),
+    Room(Writer, bool),
+}
+
+/// Who says whether it has room.
+#[derive(Clone, Copy)]
+enum Writer {
+    Wal,
+    Revlog,
+}
+
+enum WalMail {
+    Persist(Vec<PersistRequest>),
+    Prepared(Result<wal::Prepared, wal::Error>),
+}
+
+/// The parts that the threads own.
+pub(super) struct Parts {
+    pub consensus: Consensus,
+    pub log_writer: LogWriter,
+    pub applier: Applier,
+    pub revision_writer: RevisionWriter,
+    pub log_reader: revlog::Reader,
+    pub unwritten_bytes_max: u64,
+}
+
+/// The ways out towards network threads, and what all threads share.
+#[derive(Clone)]
+pub(super) struct Channels {
+    pub completions: Vec<mpsc::Sender<Completions>>,
+    pub gates: Vec<Arc<AppliedGate>>,
+    pub status: Arc<SharedStatus>,
+    pub ids: RequestIds,
+    pub clock: Clock,
+}
+
+/// The running threads, in the order in which they have to end.
+pub(super) struct Threads {
+    raft: Sender<RaftMail>,
+    running: Vec<Running>,
+}
+
+/// One of them, and how its queue is closed.
+struct Running {
+    handle: JoinHandle<()>,
+    close: Box<dyn FnOnce() + Send>,
+}
+
+impl Threads {
+    pub(super) fn start(parts: Parts, channels: Channels, events: &Events) -> anyhow::Result<Self> {
+        let (raft, raft_mail) = mailbox(SUBMISSIONS_MAX);
+        let (wal, wal_mail) = mailbox::<WalMail>(u64::MAX);
+        let (apply, apply_mail) = mailbox::<Vec<Entry>>(u64::MAX);
+        let (revisions, revision_mail) = mailbox::<revlog::Frame>(parts.unwritten_bytes_max);
+        let (preparations, preparation_mail) = mailbox::<wal::Preparation>(u64::MAX);
+        let durable = Arc::new(AtomicU64::new(parts.log_writer.durable_index()));
+
+        let raft_thread = RaftThread {
+            consensus: parts.consensus,
+            mail: raft_mail,
+            wal: wal.clone(),
+            apply: apply.clone(),
+            outbox: Outbox::new(&channels),
+            channels: channels.clone(),
+            events: events.clone(),
+            room: [true; 2],
+        };
+        let wal_thread = WalThread {
+            writer: parts.log_writer,
+            mail: wal_mail,
+            raft: raft.clone(),
+            preparations: preparations.clone(),
+            durable: durable.clone(),
+            preparing: false,
+            retry_at: None,
+            had_room: true,
+        };
+        let apply_thread = ApplyThread {
+            applier: parts.applier,
+            mail: apply_mail,
+            raft: raft.clone(),
+            revisions: revisions.clone(),
+            durable: durable.clone(),
+            channels: channels.clone(),
+        };
+        let revision_thread = RevisionThread {
+            writer: parts.revision_writer,
+            mail: revision_mail,
+            raft: raft.clone(),
+            durable,
+            reader: parts.log_reader,
+            status: channels.status.clone(),
+            had_room: true,
+        };
+        let prepare_wal = wal.clone();
+        let mut threads = Threads { raft: raft.clone(), running: Vec::new() };
+        let close_raft = raft.clone();
+        threads.spawn("raft", events, move || close_raft.close(), move || raft_thread.run())?;
+        threads.spawn("wal", events, move || wal.close(), move || wal_thread.run())?;
+        threads.spawn("apply", events, move || apply.close(), move || apply_thread.run())?;
+        threads.spawn("revlog", events, move || revisions.close(), move || revision_thread.run())?;
+        threads.spawn(
+            "prepare",
+            events,
+            move || preparations.close(),
+            move || {
+                prepare(&preparation_mail, &prepare_wal);
+                Ok(())
+            },
+        )?;
+        Ok(threads)
+    }
+
+    fn spawn(
+        &mut self,
+        name: &str,
+        events: &Events,
+        close: impl FnOnce() + Send + 'static,
+        body: impl FnOnce() -> Result<(), node::Error> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let events = events.clone();
+        let handle = std::thread::Builder::new().name(name.into()).spawn(move || {
+            if let Err(error) = body() {
+                events.ended(Err(error.into()));
+            }
+        })?;
+        self.running.push(Running { handle, close: Box::new(close) });
+        Ok(())
+    }
+
+    /// Where lanes put their submissions.
+    pub(super) fn port(&self) -> Port {
+        Port(self.raft.clone())
+    }
+
+    /// Ends one thread after the other, each once its queue is empty, so that what one produced the next still sees.
+    pub(super) fn stop(self) {
+        for Running { handle, close } in self.running {
+            close();
+            // A panic has ended the process already.
+            let _ = handle.join();
+        }
+    }
+}
+
+/// Where a lane's submissions go.
+#[derive(Clone)]
+pub(super) struct Port(Sender<RaftMail>);
+
+impl MemberPort for Port {
+    fn submit(&self, batch: Vec<Submission>) -> Result<(), Vec<Submission>> {
+        let weight = batch.len() as u64;
+        self.0.try_send(RaftMail::Submissions(batch), weight).map_err(|refused| match refused {
+            RaftMail::Submissions(batch) => batch,
+            _ => Vec::new(),
+        })
+    }
+}
+
+/// Completions for the lanes. The raft thread never waits: what a lane's queue does not take is kept and joined
+/// with what comes after; its amount is bounded by the requests in flight.
+struct Outbox {
+    lanes: Vec<Option<Completions>>,
+}
+
+impl Outbox {
+    fn new(channels: &Channels) -> Self {
+        Outbox { lanes: channels.completions.iter().map(|_| None).collect() }
+    }
+
+    fn lane(&mut self, id: RequestId, channels: &Channels) -> Option<&mut Completions> {
+        let lane = channels.ids.origin(id)?;
+        Some(self.lanes.get_mut(lane)?.get_or_insert_default())
+    }
+
+    /// Offers everything; false if something is left.
+    fn flush(&mut self, channels: &Channels) -> bool {
+        let mut all = true;
+        for (kept, lane) in self.lanes.iter_mut().zip(&channels.completions) {
+            let Some(batch) = kept.take() else { continue };
+            if let Err(TrySendError::Full(batch)) = lane.try_send(batch) {
+                *kept = Some(batch);
+                all = false;
+            }
+        }
+        all
+    }
+}
+
+struct RaftThread {
+    consensus: Consensus,
+    mail: Receiver<RaftMail>,
+    wal: Sender<WalMail>,
+    apply: Sender<Vec<Entry>>,
+    outbox: Outbox,
+    channels: Channels,
+    events: Events,
+    /// Whether the WAL and the revision log have room.
+    room: [bool; 2],
+}
+
+impl RaftThread {
+    fn run(mut self) -> Result<(), node::Error> {
+        let clock = self.channels.clock;
+        let mut mail = Vec::new();
+        let mut out = Outputs::default();
+        let mut deadline = clock.instant(self.consensus.deadline());
+        while self.mail.receive(&mut mail, deadline) {
+            let now = clock.now();
+            self.take(&mut mail, now, &mut out);
+            // What has arrived counts before the time that passed until it was read.
+            if self.consensus.deadline() <= now {
+                self.consensus.step(now, Input::Tick, &mut out);
+            }
+            let flushed = self.hand_out(&mut out);
+            deadline = clock.instant(self.consensus.deadline());
+            if !flushed {
+                let retry = Instant::now() + RETRY_INTERVAL;
+                deadline = Some(deadline.map_or(retry, |deadline| deadline.min(retry)));
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, mail: &mut Vec<RaftMail>, now: raft::Time, out: &mut Outputs) {
+        // Submissions of all lanes become one batch, and so one write.
+        let mut submissions = Vec::new();
+        for item in mail.drain(..) {
+            let input = match item {
+                RaftMail::Submissions(batch) if submissions.is_empty() => {
+                    submissions = batch;
+                    continue;
+                }
+                RaftMail::Submissions(batch) => {
+                    submissions.extend(batch);
+                    continue;
+                }
+                RaftMail::Persisted(persisted) => Input::Persisted(persisted),
+                RaftMail::Applied(applied) => Input::Applied(applied),
+                RaftMail::Room(writer, has_room) => {
+                    self.room[writer as usize] = has_room;
+                    Input::Room(self.room == [true; 2])
+                }
+            };
+            self.consensus.step(now, input, out);
+        }
+        if !submissions.is_empty() {
+            self.consensus.step(now, Input::Submissions(submissions), out);
+        }
+    }
+
+    fn hand_out(&mut self, out: &mut Outputs) -> bool {
+        let status = &self.channels.status;
+        if let Some(leadership) = out.leadership.take() {
+            status.set_term(leadership.term);
+            status.set_leader(leadership.leader);
+            let leader = format!("{:x}", leadership.leader);
+            log::info!("raft leadership changed", "raft-term" => leadership.term, "leader-member-id" => leader);
+        }
+        // Before the answers: a client that has one may ask for the index that it stands for.
+        let commit = self.consensus.status().commit.0;
+        if status.committed() != commit {
+            status.set_committed(commit);
+        }
+        if !out.persist.is_empty() {
+            self.wal.send(WalMail::Persist(std::mem::take(&mut out.persist)));
+        }
+        if !out.apply.is_empty() {
+            self.apply.send(std::mem::take(&mut out.apply));
+        }
+        // No peers yet: the cluster comes with (5 of 7).
+        out.send.clear();
+        for (context, result) in out.reads.drain(..) {
+            if let Some(lane) = self.outbox.lane(context, &self.channels) {
+                lane.reads.push((context, result));
+            }
+        }
+        for (id, refusal) in out.refused.drain(..) {
+            if let Some(lane) = self.outbox.lane(id, &self.channels) {
+                lane.answers.push((id, Err(refusal)));
+            }
+        }
+        if std::mem::take(&mut out.ready) {
+            self.events.ready();
+        }
+        self.outbox.flush(&self.channels)
+    }
+}
+
+struct WalThread {
+    writer: LogWriter,
+    mail: Receiver<WalMail>,
+    raft: Sender<RaftMail>,
+    preparations: Sender<wal::Preparation>,
+    durable: Arc<AtomicU64>,
+    preparing: bool,
+    /// When the next segment may be asked for again, after the disk was full.
+    retry_at: Option<Instant>,
+    had_room: bool,
+}
+
+impl WalThread {
+    fn run(mut self) -> Result<(), node::Error> {
+        let mut mail = Vec::new();
+        let mut group: Vec<PersistRequest> = Vec::new();
+        self.prepare();
+        while self.mail.receive(&mut mail, self.retry_at) {
+            self.prepare();
+            for item in mail.drain(..) {
+                match item {
+                    WalMail::Persist(requests) => group.extend(requests),
+                    WalMail::Prepared(outcome) => self.prepared(outcome)?,
+                }
+            }
+            if group.is_empty() {
+                continue;
+            }
+            // A group that needs the segment that is being allocated waits for it.
+            if self.preparing && !self.writer.has_room_for(&group) {
+                continue;
+            }
+            if let Some(written) = self.writer.write(&group)? {
+                self.durable.store(written.durable_index, Ordering::Release);
+                self.raft.send(RaftMail::Persisted(written.persisted));
+            }
+            group.clear();
+            self.prepare();
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self) {
+        if !self.preparing
+            && self.retry_at.is_none_or(|at| at <= Instant::now())
+            && let Some(preparation) = self.writer.preparation()
+        {
+            self.preparing = true;
+            self.preparations.send(preparation);
+        }
+    }
+
+    fn prepared(&mut self, outcome: Result<wal::Prepared, wal::Error>) -> Result<(), node::Error> {
+        self.preparing = false;
+        self.writer.prepared(outcome)?;
+        let has_room = self.writer.has_room();
+        self.retry_at = (!has_room).then(|| Instant::now() + ROOM_RETRY_INTERVAL);
+        if std::mem::replace(&mut self.had_room, has_room) != has_room {
+            self.raft.send(RaftMail::Room(Writer::Wal, has_room));
+        }
+        Ok(())
+    }
+}
+
+/// Allocates log segments.
+fn prepare(mail: &Receiver<wal::Preparation>, wal: &Sender<WalMail>) {
+    let mut due = Vec::new();
+    while mail.receive(&mut due, None) {
+        for preparation in due.drain(..) {
+            wal.send(WalMail::Prepared(preparation.run()));
+        }
+    }
+}
+
+struct ApplyThread {
+    applier: Applier,
+    mail: Receiver<Vec<Entry>>,
+    raft: Sender<RaftMail>,
+    revisions: Sender<revlog::Frame>,
+    durable: Arc<AtomicU64>,
+    channels: Channels,
+}
+
+impl ApplyThread {
+    fn run(mut self) -> Result<(), node::Error> {
+        let mut mail = Vec::new();
+        let mut queue = VecDeque::new();
+        while self.mail.receive(&mut mail, None) {
+            queue.extend(mail.drain(..).flatten());
+            self.applier.wal_durable(self.durable.load(Ordering::Acquire));
+            while let Some(batch) = self.applier.apply(&mut queue)? {
+                self.hand_out(batch);
+            }
+        }
+        Ok(())
+    }
+
+    fn hand_out(&mut self, batch: Batch) {
+        let Batch { frame, report, answers } = batch;
+        let applied = report.index;
+        self.channels.status.set_applied(applied);
+        let bytes = frame.len();
+        self.raft.send(RaftMail::Applied(report));
+        self.answer(applied, answers);
+        // Here apply waits if the revision log's file cannot keep up; the answers have left.
+        self.revisions.send_waiting(frame, bytes);
+    }
+
+    fn answer(&mut self, applied: u64, answers: Vec<(RequestId, Result<store::Answer, wire::Status>)>) {
+        let lanes = self.channels.completions.len();
+        let mut batches: Vec<Completions> = Vec::with_capacity(lanes);
+        batches.resize_with(lanes, Completions::default);
+        for (id, result) in answers {
+            if let Some(lane) = self.channels.ids.origin(id)
+                && let Some(batch) = batches.get_mut(lane)
+            {
+                batch.answers.push((id, result));
+            }
+        }
+        for (lane, mut batch) in batches.into_iter().enumerate() {
+            if batch.answers.is_empty() && !self.channels.gates[lane].wants(applied) {
+                continue;
+            }
+            batch.applied_index = applied;
+            // A lane that is gone has nobody left who waits.
+            let _ = self.channels.completions[lane].blocking_send(batch);
+        }
+    }
+}
+
+struct RevisionThread {
+    writer: RevisionWriter,
+    mail: Receiver<revlog::Frame>,
+    raft: Sender<RaftMail>,
+    durable: Arc<AtomicU64>,
+    reader: revlog::Reader,
+    status: Arc<SharedStatus>,
+    had_room: bool,
+}
+
+impl RevisionThread {
+    fn run(mut self) -> Result<(), node::Error> {
+        let mut frames = Vec::new();
+        let mut sync_at: Option<Instant> = None;
+        while self.mail.receive(&mut frames, sync_at) {
+            for frame in frames.drain(..) {
+                self.writer.offer(frame);
+            }
+            self.writer.wal_durable(self.durable.load(Ordering::Acquire));
+            self.writer.write()?;
+            let now = Instant::now();
+            if sync_at.is_some_and(|at| at <= now) {
+                self.sync()?;
+                sync_at = None;
+            }
+            if sync_at.is_none() && (self.writer.needs_sync() || self.writer.has_waiting()) {
+                sync_at = Some(now + REVLOG_SYNC_INTERVAL);
+            }
+            if sync_at.is_none() && !self.had_room {
+                sync_at = Some(now + ROOM_RETRY_INTERVAL);
+            }
+        }
+        self.sync()
+    }
+
+    fn sync(&mut self) -> Result<(), node::Error> {
+        self.writer.sync()?;
+        self.status.set_db_size_bytes(self.reader.written_bytes());
+        self.status.set_db_size_in_use_bytes(self.reader.written_bytes());
+        let has_room = self.writer.has_room();
+        if std::mem::replace(&mut self.had_room, has_room) != has_room {
+            self.raft.send(RaftMail::Room(Writer::Revlog, has_room));
+        }
+        Ok(())
+    }
+}
