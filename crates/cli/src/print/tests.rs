@@ -91,7 +91,7 @@ fn range_in_every_format() {
     check(
         |out| hex.range(out, &range()),
         expect![[r#"
-        "ClusterID" : 482765e0a6cf4c7
+        "ClusterID" : 48276a8f75b6a87
         "MemberID" : 2e1259d415f2a040
         "Revision" : 8
         "RaftTerm" : 2
