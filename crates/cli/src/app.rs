@@ -93,9 +93,6 @@ pub fn run(app: &'static App, line: &[Vec<u8>], world: World<'_>) -> Result<(), 
         Called::Command(path, rest) => {
             let mut flags = path.flags(app);
             let args = flags.parse(&rest).map_err(|text| usage_error(app, &path, &text))?;
-            if path.last().is_none() && !args.is_empty() {
-                return Err(unknown(app, &String::from_utf8_lossy(&args[0])));
-            }
             let run = path.last().and_then(|c| c.run).filter(|_| !flags.bool("help"));
             let Some(run) = run else {
                 world.out.write_all(help::page(app, &path).as_bytes())?;
@@ -110,10 +107,17 @@ pub fn run(app: &'static App, line: &[Vec<u8>], world: World<'_>) -> Result<(), 
 }
 
 fn run_help(app: &'static App, words: &[Vec<u8>], world: World<'_>) -> Result<(), Failure> {
-    let words: Vec<Vec<u8>> = words.iter().filter(|w| !w.starts_with(b"-")).cloned().collect();
+    let asks_itself = words.iter().any(|w| w == b"-h" || w == b"--help");
+    let words: Vec<Vec<u8>> = match asks_itself {
+        true => vec![b"help".to_vec()],
+        false => words.iter().filter(|w| !w.starts_with(b"-")).cloned().collect(),
+    };
     match command::find(app, &words) {
-        Called::Command(path, rest) if rest.is_empty() => {
+        Called::Command(path, rest) if rest.is_empty() || path.last().is_some() => {
             world.out.write_all(help::page(app, &path).as_bytes())?;
+        }
+        Called::Help(_) => {
+            world.out.write_all(help::page(app, &Path::help()).as_bytes())?;
         }
         _ => {
             let words: Vec<_> = words.iter().map(|w| format!("`{}`", String::from_utf8_lossy(w))).collect();

@@ -104,7 +104,21 @@ impl Command {
 #[derive(Clone, Default)]
 pub struct Path(Vec<&'static Command>);
 
+/// `help` has a page too; what it does is not a command's business.
+static HELP: Command = Command::group_of(
+    "help",
+    "help [command]",
+    "Help about any command",
+    "Prints the help of the command that is named, or of the program.",
+    &[],
+);
+
 impl Path {
+    /// Where the help's own page is.
+    pub fn help() -> Path {
+        Path(vec![&HELP])
+    }
+
     /// The command at its end.
     pub fn last(&self) -> Option<&'static Command> {
         self.0.last().copied()
@@ -220,13 +234,11 @@ fn matching<'a>(names: &[&'a str], word: &str) -> Option<&'a str> {
     }
 }
 
-/// Names that the word may have meant, in the order of the alphabet.
+/// Names that the word may have meant, in the order of the table.
 pub fn suggestions(app: &App, word: &str) -> Vec<&'static str> {
     let word = word.to_lowercase();
     let close = |name: &str| name.starts_with(&word) || edits(&word, name) <= 2;
-    let mut names: Vec<_> = app.commands.iter().map(|c| c.name).filter(|n| close(n)).collect();
-    names.sort_unstable();
-    names
+    app.commands.iter().map(|c| c.name).filter(|n| close(n)).collect()
 }
 
 /// Levenshtein's distance.
@@ -286,7 +298,7 @@ mod tests {
     #[test]
     fn words_that_are_nearly_right() {
         assert_eq!(suggestions(&APP, "gett"), ["get"]);
-        assert_eq!(suggestions(&APP, "PU"), ["put"]);
+        assert_eq!(suggestions(&APP, "SE"), ["get", "del", "user"]);
         assert!(suggestions(&APP, "jump").is_empty());
     }
 }

@@ -28,7 +28,7 @@ pub fn usage(app: &App, path: &Path) -> String {
     let mut out = String::from("Usage:\n");
     let command = path.last();
     let commands = path.commands(app);
-    if let Some(command) = command.filter(|c| c.run.is_some()) {
+    if let Some(command) = command.filter(|c| c.commands.is_empty()) {
         let parents: String = path.parents().iter().map(|c| format!("{} ", c.name)).collect();
         out += &format!("  {} {parents}{} [flags]\n", app.name, command.usage);
     }

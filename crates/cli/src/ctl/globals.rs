@@ -105,6 +105,11 @@ pub(super) fn client_config(call: &Invocation<'_>) -> Result<Config, Failure> {
             return Err(Failure::new(exit::BAD_ARGS, format!("empty string is passed to --{name} option")));
         }
     }
+    let (key, cert) = (flags.text("key"), flags.text("cert"));
+    if key.is_empty() != cert.is_empty() {
+        let text = format!("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]");
+        return Err(Failure::new(exit::BAD_ARGS, text));
+    }
     for name in ["cert", "key", "cacert"] {
         let file = flags.text(name);
         if file.is_empty() {
@@ -135,8 +140,8 @@ pub(super) fn client_config(call: &Invocation<'_>) -> Result<Config, Failure> {
         ("max-recv-bytes", &mut config.answer_bytes_max),
     ] {
         match flags.int(name) {
-            0 => {}
-            bytes => *limit = u32::try_from(bytes.max(0)).unwrap_or(u32::MAX),
+            ..=0 => {}
+            bytes => *limit = u32::try_from(bytes).unwrap_or(u32::MAX),
         }
     }
     Ok(config)

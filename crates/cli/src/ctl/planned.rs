@@ -108,7 +108,7 @@ pub(super) const MAKE_MIRROR: Command = planned(
     Flag::new("dest-insecure-transport", Kind::Bool, "connect to the destination without TLS")
         .default("true"),
     Flag::new("dest-user", Kind::Text, "user at the destination"),
-    Flag::new("dest-password", Kind::Text, "password at the destination"),
+    Flag::new("dest-password", Kind::Text, "password at the destination, if --user has none"),
 ]);
 
 pub(super) const LOCK: Command = planned(

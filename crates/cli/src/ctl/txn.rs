@@ -79,11 +79,11 @@ fn read<R: Read>(
     }
     prompt("success requests (get, put, del)")?;
     while let Some(line) = read_line(input)? {
-        txn.success.push(request(&line, input, err)?);
+        txn.success.push(request(&line, input.get_mut(), err)?);
     }
     prompt("failure requests (get, put, del)")?;
     while let Some(line) = read_line(input)? {
-        txn.failure.push(request(&line, input, err)?);
+        txn.failure.push(request(&line, input.get_mut(), err)?);
     }
     Ok(txn)
 }
@@ -107,7 +107,11 @@ fn invalid(text: String) -> Failure {
 fn compare(line: &str) -> Result<Compare, Failure> {
     let malformed = |more: &str| invalid(format!("malformed comparison: {line}{more}"));
     let (target, rest) = line.split_once('(').ok_or_else(|| malformed(""))?;
-    let (key, op, value) = compare_parts(rest).ok_or_else(|| malformed(""))?;
+    let parts = compare_parts(rest);
+    let Parts { key, op, value: Some(value) } = parts else {
+        let (key, op) = (gotext::quote(&parts.key), parts.op);
+        return Err(malformed(&format!("; got {target}({key}) {op} \"\"")));
+    };
     let number = || -> Result<i64, Failure> {
         let text = str::from_utf8(&value).ok();
         text.and_then(|t| t.parse().ok())
@@ -139,16 +143,33 @@ fn compare(line: &str) -> Result<Compare, Failure> {
     })
 }
 
-/// The key, operator and value of `"key") op "value"`; what follows the value is not looked at.
-fn compare_parts(text: &str) -> Option<(Vec<u8>, &str, Vec<u8>)> {
-    let (key, rest) = gotext::unquote_prefix(text.trim_start())?;
-    let rest = rest.strip_prefix(')')?.trim_start();
-    let op_len = rest.find(char::is_whitespace)?;
-    let (op, rest) = rest.split_at(op_len);
-    let (value, _) = gotext::unquote_prefix(rest.trim_start())?;
-    Some((key, op, value))
+/// What is found of `"key") op "value"`; what follows the value is not looked at.
+#[derive(Default)]
+struct Parts<'a> {
+    key: Vec<u8>,
+    op: &'a str,
+    /// Nothing if any of the three is missing.
+    value: Option<Vec<u8>>,
 }
 
+fn compare_parts(text: &str) -> Parts<'_> {
+    let mut parts = Parts::default();
+    let Some((key, rest)) = gotext::unquote_prefix(text.trim_start()) else {
+        return parts;
+    };
+    parts.key = key;
+    let Some(rest) = rest.strip_prefix(')').filter(|rest| rest.starts_with(char::is_whitespace)) else {
+        return parts;
+    };
+    let rest = rest.trim_start();
+    let (op, rest) = rest.split_at(rest.find(char::is_whitespace).unwrap_or(rest.len()));
+    parts.op = op;
+    parts.value = gotext::unquote_prefix(rest.trim_start()).map(|(value, _)| value);
+    parts
+}
+
+/// `input` is where a put without a value reads it: past what the reader of lines has taken, as in etcdctl, so
+/// usually at the end, which is an error.
 fn request(line: &str, input: &mut dyn Read, err: &mut dyn Write) -> Result<RequestOp, Failure> {
     let args = words(line)?;
     let [name, args @ ..] = args.as_slice() else {
@@ -245,6 +266,9 @@ mod tests {
     fn what_cannot_be_read() {
         for (text, message) in [
             ("nonsense\n\n\n\n", "malformed comparison: nonsense"),
+            ("val(\"a\")=\"1\"\n\n", "malformed comparison: val(\"a\")=\"1\"; got val(\"a\")  \"\""),
+            ("val(\"a\") > 0\n\n", "malformed comparison: val(\"a\") > 0; got val(\"a\") > \"\""),
+            ("val(a) > \"0\"\n\n", "malformed comparison: val(a) > \"0\"; got val(\"\")  \"\""),
             ("size(\"a\") = \"1\"\n\n", "malformed comparison: size(\"a\") = \"1\" (unknown target size)"),
             ("val(\"a\") ~ \"1\"\n\n", "malformed comparison: val(\"a\") ~ \"1\" (unknown operator ~)"),
             ("version(\"a\") = \"x\"\n\n", "invalid txn compare request: version(\"a\") = \"x\""),
@@ -257,6 +281,6 @@ mod tests {
             let expected = Failure::new(exit::INVALID_INPUT, message);
             assert_eq!(read_text(text).unwrap_err(), expected, "{text:?}");
         }
-        assert_eq!(read_text("\nput a\n\n\n").unwrap_err().code, 0);
+        assert_eq!(read_text("\nput a\n\n\n").unwrap_err().code, exit::BAD_ARGS);
     }
 }

@@ -107,46 +107,50 @@ type Out<'a> = &'a mut dyn Write;
 impl Printer {
     /// The answer to `get`.
     pub fn range(&self, out: Out<'_>, answer: &RangeResponse) -> Result<(), Failure> {
-        Ok(match self.format {
-            Format::Simple => simple::range(out, answer, self)?,
-            Format::Fields => fields::range(out, answer, self.hex)?,
-            Format::Json => json::range(out, answer)?,
-            Format::Protobuf => protobuf::message(out, answer)?,
+        let printed = match self.format {
+            Format::Simple => simple::range(out, answer, self),
+            Format::Fields => fields::range(out, answer, self.hex),
+            Format::Json => json::range(out, answer),
+            Format::Protobuf => protobuf::message(out, answer),
             Format::Table => return Err(self.format.unsupported()),
-        })
+        };
+        Ok(printed?)
     }
 
     /// The answer to `put`.
     pub fn put(&self, out: Out<'_>, answer: &PutResponse) -> Result<(), Failure> {
-        Ok(match self.format {
-            Format::Simple => simple::put(out, answer, self)?,
-            Format::Fields => fields::put(out, answer, self.hex)?,
-            Format::Json => json::put(out, answer)?,
-            Format::Protobuf => protobuf::message(out, answer)?,
+        let printed = match self.format {
+            Format::Simple => simple::put(out, answer, self),
+            Format::Fields => fields::put(out, answer, self.hex),
+            Format::Json => json::put(out, answer),
+            Format::Protobuf => protobuf::message(out, answer),
             Format::Table => return Err(self.format.unsupported()),
-        })
+        };
+        Ok(printed?)
     }
 
     /// The answer to `del`.
     pub fn delete_range(&self, out: Out<'_>, answer: &DeleteRangeResponse) -> Result<(), Failure> {
-        Ok(match self.format {
-            Format::Simple => simple::delete_range(out, answer, self)?,
-            Format::Fields => fields::delete_range(out, answer, self.hex)?,
-            Format::Json => json::delete_range(out, answer)?,
-            Format::Protobuf => protobuf::message(out, answer)?,
+        let printed = match self.format {
+            Format::Simple => simple::delete_range(out, answer, self),
+            Format::Fields => fields::delete_range(out, answer, self.hex),
+            Format::Json => json::delete_range(out, answer),
+            Format::Protobuf => protobuf::message(out, answer),
             Format::Table => return Err(self.format.unsupported()),
-        })
+        };
+        Ok(printed?)
     }
 
     /// The answer to `txn`.
     pub fn txn(&self, out: Out<'_>, answer: &TxnResponse) -> Result<(), Failure> {
-        Ok(match self.format {
-            Format::Simple => simple::txn(out, answer, self)?,
-            Format::Fields => fields::txn(out, answer, self.hex)?,
-            Format::Json => json::txn(out, answer)?,
-            Format::Protobuf => protobuf::message(out, answer)?,
+        let printed = match self.format {
+            Format::Simple => simple::txn(out, answer, self),
+            Format::Fields => fields::txn(out, answer, self.hex),
+            Format::Json => json::txn(out, answer),
+            Format::Protobuf => protobuf::message(out, answer),
             Format::Table => return Err(self.format.unsupported()),
-        })
+        };
+        Ok(printed?)
     }
 
     /// `endpoint health`; in simple, what is not healthy goes to `err`.
@@ -156,35 +160,38 @@ impl Printer {
         err: Out<'_>,
         list: &[EndpointHealth],
     ) -> Result<(), Failure> {
-        Ok(match self.format {
-            Format::Simple => simple::endpoint_health(out, err, list)?,
-            Format::Fields => fields::endpoint_health(out, list)?,
-            Format::Json => json::endpoint_health(out, list)?,
-            Format::Table => table::write(out, &HEALTH_HEADS, &health_rows(list))?,
+        let printed = match self.format {
+            Format::Simple => simple::endpoint_health(out, err, list),
+            Format::Fields => fields::endpoint_health(out, list),
+            Format::Json => json::endpoint_health(out, list),
+            Format::Table => table::write(out, &HEALTH_HEADS, &health_rows(list)),
             Format::Protobuf => return Err(self.format.unsupported()),
-        })
+        };
+        Ok(printed?)
     }
 
     /// `endpoint status`.
     pub fn endpoint_status(&self, out: Out<'_>, list: &[EndpointStatus]) -> Result<(), Failure> {
-        Ok(match self.format {
-            Format::Simple => simple::rows(out, &status_rows(list))?,
-            Format::Fields => fields::endpoint_status(out, list, self.hex)?,
-            Format::Json => json::endpoint_status(out, list)?,
-            Format::Table => table::write(out, &STATUS_HEADS, &status_rows(list))?,
+        let printed = match self.format {
+            Format::Simple => simple::rows(out, &status_rows(list)),
+            Format::Fields => fields::endpoint_status(out, list, self.hex),
+            Format::Json => json::endpoint_status(out, list),
+            Format::Table => table::write(out, &STATUS_HEADS, &status_rows(list)),
             Format::Protobuf => return Err(self.format.unsupported()),
-        })
+        };
+        Ok(printed?)
     }
 
     /// `endpoint hashkv`.
     pub fn endpoint_hash(&self, out: Out<'_>, list: &[EndpointHash]) -> Result<(), Failure> {
-        Ok(match self.format {
-            Format::Simple => simple::rows(out, &hash_rows(list))?,
-            Format::Fields => fields::endpoint_hash(out, list, self.hex)?,
-            Format::Json => json::endpoint_hash(out, list)?,
-            Format::Table => table::write(out, &HASH_HEADS, &hash_rows(list))?,
+        let printed = match self.format {
+            Format::Simple => simple::rows(out, &hash_rows(list)),
+            Format::Fields => fields::endpoint_hash(out, list, self.hex),
+            Format::Json => json::endpoint_hash(out, list),
+            Format::Table => table::write(out, &HASH_HEADS, &hash_rows(list)),
             Format::Protobuf => return Err(self.format.unsupported()),
-        })
+        };
+        Ok(printed?)
     }
 }
 
@@ -252,3 +259,6 @@ fn hash_rows(list: &[EndpointHash]) -> Rows<3> {
     };
     list.iter().map(row).collect()
 }
+
+#[cfg(test)]
+mod tests;

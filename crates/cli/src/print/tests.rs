@@ -1,0 +1,380 @@
+//! Fixed answers; what is expected was recorded from etcdctl 3.7.1.
+
+use expect_test::{Expect, expect};
+use prost::Message;
+use wire::etcdserverpb::response_op::Response;
+use wire::etcdserverpb::{DowngradeInfo, ResponseHeader, ResponseOp};
+use wire::mvccpb::KeyValue;
+
+use super::*;
+
+const CLUSTER_ID: u64 = 324952591200643719;
+const MEMBER_ID: u64 = 3319814642761637952;
+
+fn header(revision: i64) -> Option<ResponseHeader> {
+    Some(ResponseHeader { cluster_id: CLUSTER_ID, member_id: MEMBER_ID, revision, raft_term: 2 })
+}
+
+fn pair(key: &'static [u8], value: &'static [u8]) -> KeyValue {
+    KeyValue {
+        key: key.into(),
+        value: value.into(),
+        create_revision: 3,
+        mod_revision: 6,
+        version: 2,
+        lease: 0,
+    }
+}
+
+fn range() -> RangeResponse {
+    RangeResponse { header: header(8), kvs: vec![pair(b"b", b"b-2")], more: false, count: 1 }
+}
+
+fn printer(format: Format) -> Printer {
+    Printer { format, hex: false, value_only: false }
+}
+
+fn check(printed: impl FnOnce(&mut Vec<u8>) -> Result<(), Failure>, expected: Expect) {
+    let mut out = Vec::new();
+    printed(&mut out).unwrap();
+    expected.assert_eq(str::from_utf8(&out).unwrap());
+}
+
+#[test]
+fn range_in_every_format() {
+    check(
+        |out| printer(Format::Simple).range(out, &range()),
+        expect![[r#"
+        b
+        b-2
+    "#]],
+    );
+    let hex = Printer { hex: true, ..printer(Format::Simple) };
+    check(
+        |out| hex.range(out, &range()),
+        expect![[r#"
+        \x62
+        \x62\x2d\x32
+    "#]],
+    );
+    let value_only = Printer { value_only: true, ..printer(Format::Simple) };
+    check(
+        |out| value_only.range(out, &range()),
+        expect![[r#"
+        b-2
+    "#]],
+    );
+    check(
+        |out| printer(Format::Json).range(out, &range()),
+        expect![[r#"
+            {"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"revision":8,"raft_term":2},"kvs":[{"key":"Yg==","create_revision":3,"mod_revision":6,"version":2,"value":"Yi0y"}],"count":1}
+        "#]],
+    );
+    check(
+        |out| printer(Format::Fields).range(out, &range()),
+        expect![[r#"
+        "ClusterID" : 324952591200643719
+        "MemberID" : 3319814642761637952
+        "Revision" : 8
+        "RaftTerm" : 2
+        "Key" : "b"
+        "CreateRevision" : 3
+        "ModRevision" : 6
+        "Version" : 2
+        "Value" : "b-2"
+        "Lease" : 0
+        "More" : false
+        "Count" : 1
+    "#]],
+    );
+    let hex = Printer { hex: true, ..printer(Format::Fields) };
+    check(
+        |out| hex.range(out, &range()),
+        expect![[r#"
+        "ClusterID" : 48276a8f75b6a87
+        "MemberID" : 2e1259d415f2a040
+        "Revision" : 8
+        "RaftTerm" : 2
+        "Key" : "b"
+        "CreateRevision" : 3
+        "ModRevision" : 6
+        "Version" : 2
+        "Value" : "b-2"
+        "Lease" : 0000000000000000
+        "More" : false
+        "Count" : 1
+    "#]],
+    );
+
+    let mut out = Vec::new();
+    printer(Format::Protobuf).range(&mut out, &range()).unwrap();
+    assert_eq!(RangeResponse::decode(out.as_slice()).unwrap(), range());
+    let refused = printer(Format::Table).range(&mut Vec::new(), &range()).unwrap_err();
+    assert_eq!(refused, Failure::new(4, "table not supported as output format"));
+}
+
+#[test]
+fn bytes_that_are_no_text() {
+    let answer =
+        RangeResponse { header: None, kvs: vec![pair("é\"\\".as_bytes(), b"\x01\xff\0")], ..range() };
+    check(
+        |out| printer(Format::Fields).range(out, &answer),
+        expect![[r#"
+        "ClusterID" : 0
+        "MemberID" : 0
+        "RaftTerm" : 0
+        "Key" : "é\"\\"
+        "CreateRevision" : 3
+        "ModRevision" : 6
+        "Version" : 2
+        "Value" : "\x01\xff\x00"
+        "Lease" : 0
+        "More" : false
+        "Count" : 1
+    "#]],
+    );
+    let mut out = Vec::new();
+    printer(Format::Simple).range(&mut out, &answer).unwrap();
+    assert_eq!(out, b"\xc3\xa9\"\\\n\x01\xff\0\n");
+}
+
+#[test]
+fn put_and_delete() {
+    let put = PutResponse { header: header(11), prev_kv: Some(pair(b"a", b"4")) };
+    check(
+        |out| printer(Format::Simple).put(out, &put),
+        expect![[r#"
+        OK
+        a
+        4
+    "#]],
+    );
+    check(
+        |out| printer(Format::Json).put(out, &put),
+        expect![[r#"
+            {"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"revision":11,"raft_term":2},"prev_kv":{"key":"YQ==","create_revision":3,"mod_revision":6,"version":2,"value":"NA=="}}
+        "#]],
+    );
+    let delete = DeleteRangeResponse { header: header(25), deleted: 1, prev_kvs: vec![pair(b"x", b"1")] };
+    check(
+        |out| printer(Format::Simple).delete_range(out, &delete),
+        expect![[r#"
+        1
+        x
+        1
+    "#]],
+    );
+    check(
+        |out| printer(Format::Json).delete_range(out, &delete),
+        expect![[r#"
+            {"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"revision":25,"raft_term":2},"deleted":1,"prev_kvs":[{"key":"eA==","create_revision":3,"mod_revision":6,"version":2,"value":"MQ=="}]}
+        "#]],
+    );
+    check(
+        |out| printer(Format::Fields).delete_range(out, &delete),
+        expect![[r#"
+        "ClusterID" : 324952591200643719
+        "MemberID" : 3319814642761637952
+        "Revision" : 25
+        "RaftTerm" : 2
+        "Deleted" : 1
+        "PrevKey" : "x"
+        "PrevCreateRevision" : 3
+        "PrevModRevision" : 6
+        "PrevVersion" : 2
+        "PrevValue" : "1"
+        "PrevLease" : 0
+    "#]],
+    );
+}
+
+#[test]
+fn txn() {
+    let inner = Some(ResponseHeader { revision: 8, ..ResponseHeader::default() });
+    let op = |response| ResponseOp { response: Some(response) };
+    let answer = TxnResponse {
+        header: header(8),
+        succeeded: true,
+        responses: vec![
+            op(Response::ResponsePut(PutResponse { header: inner, prev_kv: None })),
+            op(Response::ResponseRange(RangeResponse { header: inner, ..range() })),
+            op(Response::ResponseDeleteRange(DeleteRangeResponse { header: inner, ..Default::default() })),
+        ],
+    };
+    check(
+        |out| printer(Format::Simple).txn(out, &answer),
+        expect![[r#"
+        SUCCESS
+
+        OK
+
+        b
+        b-2
+
+        0
+    "#]],
+    );
+    check(
+        |out| printer(Format::Json).txn(out, &answer),
+        expect![[r#"
+            {"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"revision":8,"raft_term":2},"succeeded":true,"responses":[{"Response":{"response_put":{"header":{"revision":8}}}},{"Response":{"response_range":{"header":{"revision":8},"kvs":[{"key":"Yg==","create_revision":3,"mod_revision":6,"version":2,"value":"Yi0y"}],"count":1}}},{"Response":{"response_delete_range":{"header":{"revision":8}}}}]}
+        "#]],
+    );
+    let failed = TxnResponse { succeeded: false, responses: vec![], ..answer };
+    check(
+        |out| printer(Format::Simple).txn(out, &failed),
+        expect![[r#"
+        FAILURE
+    "#]],
+    );
+}
+
+fn status() -> [EndpointStatus; 1] {
+    let status = StatusResponse {
+        header: header(3),
+        version: "3.7.1".to_owned(),
+        db_size: 20480,
+        leader: MEMBER_ID,
+        raft_index: 9,
+        raft_term: 2,
+        raft_applied_index: 9,
+        db_size_in_use: 16384,
+        storage_version: "3.7.0".to_owned(),
+        db_size_quota: 2147483648,
+        downgrade_info: Some(DowngradeInfo::default()),
+        ..StatusResponse::default()
+    };
+    [EndpointStatus { endpoint: "127.0.0.1:23790".to_owned(), status }]
+}
+
+#[test]
+fn endpoint_status() {
+    check(
+        |out| printer(Format::Simple).endpoint_status(out, &status()),
+        expect![[r#"
+        127.0.0.1:23790, 2e1259d415f2a040, 3.7.1, 3.7.0, 20 kB, 16 kB, 20%, 2.1 GB, true, false, 2, 9, 9, , , false
+    "#]],
+    );
+    check(
+        |out| printer(Format::Json).endpoint_status(out, &status()),
+        expect![[r#"
+            [{"Endpoint":"127.0.0.1:23790","Status":{"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"revision":3,"raft_term":2},"version":"3.7.1","dbSize":20480,"leader":3319814642761637952,"raftIndex":9,"raftTerm":2,"raftAppliedIndex":9,"dbSizeInUse":16384,"storageVersion":"3.7.0","dbSizeQuota":2147483648,"downgradeInfo":{}}}]
+        "#]],
+    );
+    check(
+        |out| printer(Format::Table).endpoint_status(out, &status()),
+        expect![[r#"
+            ┌─────────────────┬──────────────────┬─────────┬─────────────────┬─────────┬────────┬───────────────────────┬────────┬───────────┬────────────┬───────────┬────────────┬────────────────────┬────────┬──────────────────────────┬───────────────────┐
+            │    ENDPOINT     │        ID        │ VERSION │ STORAGE VERSION │ DB SIZE │ IN USE │ PERCENTAGE NOT IN USE │ QUOTA  │ IS LEADER │ IS LEARNER │ RAFT TERM │ RAFT INDEX │ RAFT APPLIED INDEX │ ERRORS │ DOWNGRADE TARGET VERSION │ DOWNGRADE ENABLED │
+            ├─────────────────┼──────────────────┼─────────┼─────────────────┼─────────┼────────┼───────────────────────┼────────┼───────────┼────────────┼───────────┼────────────┼────────────────────┼────────┼──────────────────────────┼───────────────────┤
+            │ 127.0.0.1:23790 │ 2e1259d415f2a040 │   3.7.1 │           3.7.0 │   20 kB │  16 kB │                   20% │ 2.1 GB │      true │      false │         2 │          9 │                  9 │        │                          │             false │
+            └─────────────────┴──────────────────┴─────────┴─────────────────┴─────────┴────────┴───────────────────────┴────────┴───────────┴────────────┴───────────┴────────────┴────────────────────┴────────┴──────────────────────────┴───────────────────┘
+        "#]],
+    );
+    check(
+        |out| printer(Format::Fields).endpoint_status(out, &status()),
+        expect![[r#"
+        "ClusterID" : 324952591200643719
+        "MemberID" : 3319814642761637952
+        "Revision" : 3
+        "RaftTerm" : 2
+        "Version" : "3.7.1"
+        "StorageVersion" : "3.7.0"
+        "DBSize" : 20480
+        "DBSizeInUse" : 16384
+        "DBSizeQuota" : 2147483648
+        "Leader" : 3319814642761637952
+        "IsLearner" : false
+        "RaftIndex" : 9
+        "RaftTerm" : 2
+        "RaftAppliedIndex" : 9
+        "Errors" : []
+        "Endpoint" : "127.0.0.1:23790"
+        "DowngradeTargetVersion" : ""
+        "DowngradeEnabled" : false
+
+    "#]],
+    );
+}
+
+#[test]
+fn no_endpoint_has_answered() {
+    check(|out| printer(Format::Simple).endpoint_hash(out, &[]), expect![[""]]);
+    check(
+        |out| printer(Format::Json).endpoint_hash(out, &[]),
+        expect![[r#"
+        null
+    "#]],
+    );
+    check(
+        |out| printer(Format::Table).endpoint_hash(out, &[]),
+        expect![[r#"
+        ┌──────────┬──────┬───────────────┐
+        │ ENDPOINT │ HASH │ HASH REVISION │
+        └──────────┴──────┴───────────────┘
+    "#]],
+    );
+}
+
+#[test]
+fn endpoint_health_and_hash() {
+    let list = [
+        EndpointHealth {
+            endpoint: "127.0.0.1:1".to_owned(),
+            health: false,
+            took: "1.000871039s".to_owned(),
+            error: "context deadline exceeded".to_owned(),
+        },
+        EndpointHealth {
+            endpoint: "127.0.0.1:23790".to_owned(),
+            health: true,
+            took: "5.807518ms".to_owned(),
+            error: String::new(),
+        },
+    ];
+    let mut err = Vec::new();
+    check(
+        |out| printer(Format::Simple).endpoint_health(out, &mut err, &list),
+        expect![[r#"
+            127.0.0.1:23790 is healthy: successfully committed proposal: took = 5.807518ms
+        "#]],
+    );
+    let err = String::from_utf8(err).unwrap();
+    assert_eq!(err, "127.0.0.1:1 is unhealthy: failed to commit proposal: context deadline exceeded\n");
+    check(
+        |out| printer(Format::Json).endpoint_health(out, &mut Vec::new(), &list),
+        expect![[r#"
+            [{"endpoint":"127.0.0.1:1","health":false,"took":"1.000871039s","error":"context deadline exceeded"},{"endpoint":"127.0.0.1:23790","health":true,"took":"5.807518ms"}]
+        "#]],
+    );
+
+    let hash = HashKvResponse { header: header(3), hash: 535221974, compact_revision: -1, hash_revision: 3 };
+    let list = [EndpointHash { endpoint: "127.0.0.1:23790".to_owned(), hash }];
+    check(
+        |out| printer(Format::Simple).endpoint_hash(out, &list),
+        expect![[r#"
+        127.0.0.1:23790, 535221974, 3
+    "#]],
+    );
+    check(
+        |out| printer(Format::Json).endpoint_hash(out, &list),
+        expect![[r#"
+            [{"Endpoint":"127.0.0.1:23790","HashKV":{"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"revision":3,"raft_term":2},"hash":535221974,"compact_revision":-1,"hash_revision":3}}]
+        "#]],
+    );
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_failure() {
+    struct Closed;
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let ended = printer(Format::Simple).range(&mut Closed, &range()).unwrap_err();
+    assert_eq!(ended, Failure::silent(0));
+}

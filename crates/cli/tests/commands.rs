@@ -1,0 +1,158 @@
+//! Command lines that need no server: what is written, and how they end.
+
+use quorate_cli::app::{self, Failure, World};
+use quorate_cli::command::App;
+use quorate_cli::{ctl, utl};
+
+struct Ended {
+    out: String,
+    err: String,
+    result: Result<(), Failure>,
+}
+
+impl Ended {
+    fn code(&self) -> u8 {
+        self.result.as_ref().err().map_or(0, |failure| failure.code)
+    }
+
+    fn message(&self) -> &str {
+        self.result.as_ref().err().map_or("", |failure| &failure.message)
+    }
+}
+
+fn run(app: &'static App, line: &[&str], variables: &[(&str, &str)]) -> Ended {
+    let args: Vec<Vec<u8>> = line.iter().map(|word| word.as_bytes().to_vec()).collect();
+    let variables = variables.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let world = World { input: &mut std::io::empty(), out: &mut out, err: &mut err, variables };
+    let result = app::run(app, &args, world);
+    Ended { out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap(), result }
+}
+
+#[test]
+fn versions() {
+    assert_eq!(run(&ctl::APP, &["version"], &[]).out, "etcdctl version: 3.7.1\nAPI version: 3.7\n");
+    assert_eq!(run(&ctl::APP, &["vers", "x"], &[]).out, "etcdctl version: 3.7.1\nAPI version: 3.7\n");
+    assert_eq!(run(&utl::APP, &["version"], &[]).out, "etcdutl version: 3.7.1\nAPI version: 3.7\n");
+}
+
+#[test]
+fn wrong_arguments_end_as_in_etcdctl() {
+    let bad_range = "too many arguments, only accept one argument when `--prefix` or `--from-key` is set";
+    for (line, code, text) in [
+        (&["get"][..], 128, "get command needs one argument as key and an optional argument as range_end"),
+        (&["get", "a", "c", "--prefix"], 128, bad_range),
+        (
+            &["get", "a", "--prefix", "--from-key"],
+            128,
+            "`--prefix` and `--from-key` cannot be set at the same time, choose one",
+        ),
+        (&["get", "a", "--order", "SIDEWAYS"], 4, "bad sort order SIDEWAYS"),
+        (&["get", "a", "--sort-by", "NONSENSE"], 4, "bad sort target NONSENSE"),
+        (&["get", "a", "--consistency", "x"], 4, "unknown consistency flag \"x\""),
+        (&["get", "a", "--min-mod-rev", "5", "--max-mod-rev", "4"], 4, "getMinModRev(=5) > getMaxModRev(=4)"),
+        (&["get", "a", "-w", "xml"], 4, "unsupported output format"),
+        (&["get", "a", "--endpoints", ""], 2, "etcdclient: no available endpoints"),
+        (&["get", "a", "--cert", ""], 128, "empty string is passed to --cert option"),
+        (&["put"], 128, "put command needs 1 argument and input from stdin or 2 arguments"),
+        (&["put", "a"], 128, "put command needs 1 argument and input from stdin or 2 arguments"),
+        (
+            &["put", "a", "1", "--lease=xyz"],
+            128,
+            "bad lease ID (strconv.ParseInt: parsing \"xyz\": invalid syntax), expecting ID in Hex",
+        ),
+        (
+            &["put", "a", "x", "--ignore-value"],
+            128,
+            "put command needs only 1 argument when 'ignore-value' is set",
+        ),
+        (
+            &["del", "a", "b", "c"],
+            128,
+            "del command needs one argument as key and an optional argument as range_end",
+        ),
+        (&["txn", "a"], 128, "txn command does not accept argument"),
+        (&["txn"], 3, "EOF"),
+    ] {
+        let ended = run(&ctl::APP, line, &[]);
+        assert_eq!((ended.code(), ended.message()), (code, &*format!("Error: {text}\n")), "{line:?}");
+        assert_eq!(ended.out, "", "{line:?}");
+    }
+}
+
+#[test]
+fn what_is_not_there_yet_is_refused_by_name() {
+    for (app, line, what) in [
+        (&ctl::APP, &["watch", "a"][..], "etcdctl watch"),
+        (&ctl::APP, &["lease", "grant", "10"], "etcdctl lease grant"),
+        (&ctl::APP, &["get", "a", "--user", "root:x"], "--user"),
+        (&ctl::APP, &["get", "a", "--insecure-transport=false"], "--insecure-transport=false"),
+        (&ctl::APP, &["get", "a", "-d", "example.org"], "--discovery-srv"),
+        (&ctl::APP, &["get", "a", "--endpoints", "https://a:1"], "TLS (endpoint https://a:1)"),
+        (&utl::APP, &["snapshot", "status", "x"], "etcdutl snapshot status"),
+        (&utl::APP, &["defrag", "--data-dir", "x"], "etcdutl defrag"),
+    ] {
+        let ended = run(app, line, &[]);
+        let expected = format!("Error: {what} is not yet supported\n");
+        assert_eq!((ended.code(), ended.message()), (1, expected.as_str()), "{line:?}");
+    }
+}
+
+#[test]
+fn lines_that_name_nothing() {
+    let ended = run(&ctl::APP, &["jump"], &[]);
+    let text = "Error: unknown command \"jump\" for \"etcdctl\"\nRun 'etcdctl --help' for usage.\n";
+    assert_eq!((ended.code(), ended.message()), (1, text));
+    let ended = run(&ctl::APP, &["gett"], &[]);
+    let text = "Error: unknown command \"gett\" for \"etcdctl\"\n\nDid you mean this?\n\tget\n\n\
+                Run 'etcdctl --help' for usage.\n";
+    assert_eq!((ended.code(), ended.message()), (1, text));
+    let ended = run(&ctl::APP, &["get", "a", "--nonsense"], &[]);
+    assert_eq!(ended.code(), 1);
+    assert!(ended.message().starts_with(
+        "Error: unknown flag: --nonsense\nUsage:\n  etcdctl get [options] <key> [range_end] [flags]\n\nFlags:\n"
+    ));
+}
+
+#[test]
+fn variables_give_flags_and_never_twice() {
+    let no_endpoint = "Error: etcdclient: no available endpoints\n";
+    let ended = run(&ctl::APP, &["get", "a", "--endpoints="], &[("ETCDCTL_API", "3")]);
+    assert_eq!(ended.message(), no_endpoint);
+    assert!(ended.err.starts_with("{\"level\":\"warn\",\"ts\":\""), "{}", ended.err);
+    assert!(ended.err.ends_with(
+        "\"msg\":\"unrecognized environment variable\",\"environment-variable\":\"ETCDCTL_API=3\"}\n"
+    ));
+
+    let ended = run(&ctl::APP, &["get", "a"], &[("ETCDCTL_WRITE_OUT", "xml")]);
+    assert_eq!((ended.code(), ended.message()), (4, "Error: unsupported output format\n"));
+    let ended = run(&ctl::APP, &["get", "a", "-w", "json"], &[("ETCDCTL_WRITE_OUT", "json")]);
+    assert_eq!(ended.code(), 1);
+    assert!(ended.message().contains("\"environment-variable\":\"ETCDCTL_WRITE_OUT\""));
+
+    let bad = [("ETCDCTL_COMMAND_TIMEOUT", "x"), ("ETCDCTL_HEX", "1")];
+    let ended = run(&ctl::APP, &["get", "a", "--endpoints=", "--debug"], &bad);
+    assert_eq!(ended.message(), no_endpoint);
+    for line in
+        ["ETCDCTL_COMMAND_TIMEOUT=5s", "ETCDCTL_HEX=true", "ETCDCTL_ENDPOINTS=[]", "ETCDCTL_DEBUG=true"]
+    {
+        assert!(ended.err.lines().any(|l| l == line), "{line} in {}", ended.err);
+    }
+}
+
+/// Every default in the tables can be read, and every command has a page.
+#[test]
+fn the_tables_are_whole() {
+    for app in [&ctl::APP, &utl::APP] {
+        for command in app.commands {
+            let page = run(app, &[command.name, "--help"], &[]);
+            assert_eq!(page.code(), 0);
+            assert!(page.out.contains(&format!("help for {}\n", command.name)), "{}", page.out);
+            for inner in command.commands {
+                let page = run(app, &[command.name, inner.name, "-h"], &[]);
+                let usage = format!("Usage:\n  {} {} {}", app.name, command.name, inner.name);
+                assert!(page.out.contains(&usage), "{}", page.out);
+            }
+        }
+    }
+}

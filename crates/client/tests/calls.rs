@@ -1,0 +1,136 @@
+//! The client against servers made for the case: a real socket each, one thread, no server of ours.
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use client::{Client, Config, Deadline, Endpoint, Error};
+use h2::server::SendResponse;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use prost::Message;
+use tokio::net::{TcpListener, TcpStream};
+use wire::Code;
+use wire::etcdserverpb::{PutRequest, RangeRequest, RangeResponse};
+use wire::mvccpb::KeyValue;
+
+/// Long enough for a busy machine; nothing waits for it.
+const LONG: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy)]
+enum Server {
+    /// Answers a range with one pair; a put with an error.
+    Answers,
+    /// Takes requests and says nothing.
+    Silent,
+}
+
+async fn listen(server: Server) -> Endpoint {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = listener.local_addr().unwrap().to_string().parse().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(serve(stream, server));
+        }
+    });
+    endpoint
+}
+
+async fn serve(stream: TcpStream, server: Server) {
+    let mut connection = h2::server::handshake(stream).await.unwrap();
+    let mut open = Vec::new();
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        match server {
+            Server::Answers => answer(&request, respond),
+            Server::Silent => open.push((request, respond)),
+        }
+    }
+}
+
+fn answer(request: &Request<h2::RecvStream>, mut respond: SendResponse<Bytes>) {
+    assert_eq!(request.headers()["te"], "trailers");
+    assert_eq!(request.headers()["client-api-version"], "3.7");
+    assert!(request.headers().contains_key("grpc-timeout"));
+    let head = Response::builder().header("content-type", "application/grpc");
+    if request.uri().path() == "/etcdserverpb.KV/Put" {
+        let head = head.header("grpc-status", "3").header("grpc-message", "etcdserver: key is not provided");
+        respond.send_response(head.body(()).unwrap(), true).unwrap();
+        return;
+    }
+    let mut stream = respond.send_response(head.body(()).unwrap(), false).unwrap();
+    let message = pair().encode_to_vec();
+    let mut frame = BytesMut::new();
+    frame.put_u8(0);
+    frame.put_u32(message.len().try_into().unwrap());
+    frame.put_slice(&message);
+    stream.send_data(frame.freeze(), false).unwrap();
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    stream.send_trailers(trailers).unwrap();
+}
+
+fn pair() -> RangeResponse {
+    let kv = KeyValue { key: "a".into(), value: vec![b'x'; 100].into(), ..KeyValue::default() };
+    RangeResponse { kvs: vec![kv], count: 1, ..RangeResponse::default() }
+}
+
+/// An endpoint where nobody listens.
+async fn nobody() -> Endpoint {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap().to_string().parse().unwrap()
+}
+
+fn get() -> RangeRequest {
+    RangeRequest { key: "a".into(), ..RangeRequest::default() }
+}
+
+#[tokio::test]
+async fn the_next_endpoint_answers_for_one_that_is_gone() {
+    let endpoints = vec![nobody().await, listen(Server::Answers).await];
+    let client = Client::new(Config::new(endpoints)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(client.range(get(), Deadline::after(LONG)).await.unwrap(), pair());
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_has_the_servers_code_and_text() {
+    let client = Client::new(Config::new(vec![listen(Server::Answers).await])).unwrap();
+    let error = client.put(PutRequest::default(), Deadline::after(LONG)).await.unwrap_err();
+    assert_eq!(error.to_string(), "etcdserver: key is not provided");
+    assert_eq!(error.code(), Some(Code::InvalidArgument));
+    // The connection goes on.
+    client.range(get(), Deadline::after(LONG)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_deadline_ends_a_call_that_nobody_answers() {
+    for endpoint in [nobody().await, listen(Server::Silent).await] {
+        let client = Client::new(Config::new(vec![endpoint])).unwrap();
+        let error = client.range(get(), Deadline::after(Duration::from_millis(50))).await.unwrap_err();
+        assert!(matches!(error, Error::DeadlineExceeded), "{error:?}");
+        assert_eq!(error.to_string(), "context deadline exceeded");
+    }
+}
+
+#[tokio::test]
+async fn messages_above_the_limits_are_refused() {
+    let config = Config::new(vec![listen(Server::Answers).await]);
+    let client = Client::new(Config { answer_bytes_max: 50, ..config.clone() }).unwrap();
+    let error = client.range(get(), Deadline::after(LONG)).await.unwrap_err();
+    let bytes = pair().encoded_len();
+    let text = format!(
+        "rpc error: code = ResourceExhausted desc = grpc: received message larger than max ({bytes} vs. 50)"
+    );
+    assert_eq!(error.to_string(), text);
+
+    let client = Client::new(Config { request_bytes_max: 2, ..config }).unwrap();
+    let error = client.range(get(), Deadline::after(LONG)).await.unwrap_err();
+    let text = "rpc error: code = ResourceExhausted desc = trying to send message larger than max (3 vs. 2)";
+    assert_eq!(error.to_string(), text);
+}
+
+#[tokio::test]
+async fn a_client_needs_an_endpoint() {
+    let error = Client::new(Config::new(Vec::new())).err().unwrap();
+    assert_eq!(error.to_string(), "etcdclient: no available endpoints");
+}
