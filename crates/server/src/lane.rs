@@ -288,8 +288,8 @@ impl Lane {
         self.0.ids.borrow_mut().next()
     }
 
-    /// Proposes `data`, whose header carries `id`, and says whether it adds data; the outcome goes to `slot` of `mailbox`. `client_deadline`:
-    /// when the client stops waiting.
+    /// Proposes `data`, whose header carries `id`, and says whether it `grows` what is stored; the outcome goes to
+    /// `slot` of `mailbox`. `client_deadline`: when the client stops waiting.
     pub fn propose(
         &self,
         id: RequestId,

@@ -34,7 +34,15 @@ impl Cluster for ClusterService {
         }
         // Member calls leave the header's revision at 0.
         let header = Some(self.member.header(0));
-        Ok(Response::new(pb::MemberListResponse { header, members: self.member.reader.members() }))
+        let membership = self.member.reader.membership();
+        let members = membership.members().map(|member| pb::Member {
+            id: member.id,
+            name: member.name.clone(),
+            peer_ur_ls: member.peer_urls.clone(),
+            client_ur_ls: member.client_urls.clone(),
+            is_learner: member.is_learner,
+        });
+        Ok(Response::new(pb::MemberListResponse { header, members: members.collect() }))
     }
 
     async fn member_add(

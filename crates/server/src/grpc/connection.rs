@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use http::request::Parts;
 use http::{Request, StatusCode};
 use node::RequestId;
 use slab::Slab;
-use store::Answer;
+use store::{Answer, ReadFailure, ReadMode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
@@ -25,7 +24,6 @@ use super::answer::{self, Held, PREFIX_BYTES, Payload};
 use super::head::Head;
 use super::io::{GatherIo, IoControl, PingPolicy, Turn, gather};
 use super::kv::{self, Read, Step};
-use super::member::{ReadFailure, ReadMode};
 use super::method::{Cold, ForLearner, Hot, Route, route};
 use super::service::Deadline;
 use super::stream::{Arrival, Assembly, send_message, send_service_response, send_status};
@@ -272,7 +270,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             let arrival = match self.calls.get_mut(index).map(|call| (&mut call.state, &mut call.body)) {
                 Some((State::Receiving(_, assembly, _), body)) => match assembly.poll(body, cx, bytes_max) {
                     Arrival::Partial => {
-                        self.partial_bytes += assembly.len();
+                        self.partial_bytes += assembly.bytes();
                         match self.partial_bytes > PARTIAL_BYTES_MAX {
                             true => Arrival::Refused(ApiError::TooManyRequests.into()),
                             false => Arrival::Partial,
@@ -379,18 +377,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             return false;
         }
         let reader = &self.front.lane.member().reader;
-        match read.run(reader.as_ref(), ReadMode::NoWait) {
-            Ok((body, revision)) => {
+        match read.run(reader, ReadMode::NoWait) {
+            Ok(Ok((body, revision))) => {
                 self.succeed(index, revision, |header| Ok((answer::finish(body, header)?, None)))
             }
-            Err(ReadFailure::WouldBlock) => {
+            Ok(Err(ReadFailure::WouldBlock)) => {
                 call.state = State::Blocking;
-                let reader = Arc::clone(reader);
-                let read = move || Ok(read.run(reader.as_ref(), ReadMode::MayBlock)?);
+                let reader = reader.clone();
+                let read = move || {
+                    read.run(&reader, ReadMode::MayBlock)?.map_err(|failure| kv::read_status(&failure))
+                };
                 self.tasks.spawn_local(self.front.lane.run_blocking((&self.mailbox, slot), read));
                 false
             }
-            Err(failure) => self.fail(index, &failure.into()),
+            Ok(Err(failure)) => self.fail(index, &kv::read_status(&failure)),
+            Err(status) => self.fail(index, &status),
         }
     }
 

@@ -2,14 +2,15 @@
 
 use bytes::Bytes;
 use node::RequestId;
-use prost::Message;
-use wire::etcdserverpb as pb;
+use store::admission;
+use store::request::{DecodeError, DeleteRange, Op, Put, Range, Txn, canonical_txn};
+use store::{ReadFailure, ReadMode, Reader};
 use wire::{ApiError, Code, RequestLimits, Status};
 
+use super::answer;
 use super::head::Head;
-use super::member::{MemberView, ReadFailure, ReadMode, Reads};
+use super::member::MemberView;
 use super::method::Hot;
-use super::{admission, answer};
 
 /// What a call needs next.
 #[derive(Debug)]
@@ -32,24 +33,38 @@ pub enum Step {
     },
 }
 
-/// A read of this member's state.
+/// A read of this member's state that has passed admission; holds the message that asks for it.
 #[derive(Debug)]
 pub enum Read {
     /// `KV.Range`
-    Range(pb::RangeRequest),
+    Range(Bytes),
     /// A read-only `KV.Txn`.
-    Txn(pb::TxnRequest),
+    Txn(Bytes),
 }
 
 impl Read {
     /// Runs it: the body with room in front, and the header's revision.
-    pub fn run(&self, reader: &dyn Reads, mode: ReadMode) -> Result<(Vec<u8>, i64), ReadFailure> {
+    pub fn run(
+        &self,
+        reader: &Reader,
+        mode: ReadMode,
+    ) -> Result<Result<(Vec<u8>, i64), ReadFailure>, Status> {
         let mut body = answer::new_body();
         let revision = match self {
-            Read::Range(request) => reader.range(request, mode, &mut body)?,
-            Read::Txn(request) => reader.txn(request, mode, &mut body)?,
+            Read::Range(message) => {
+                reader.range(&Range::decode(message).map_err(undecodable)?, mode, &mut body)
+            }
+            Read::Txn(message) => reader.txn(&Txn::decode(message).map_err(undecodable)?, mode, &mut body),
         };
-        Ok((body, revision))
+        Ok(revision.map(|revision| (body, revision)))
+    }
+}
+
+/// A failed read as its caller is told.
+pub fn read_status(failure: &ReadFailure) -> Status {
+    match failure {
+        ReadFailure::Api(error) => (*error).into(),
+        other => Status::new(Code::Unknown, other.to_string()),
     }
 }
 
@@ -79,63 +94,54 @@ pub fn begin(
 ) -> Result<Step, Status> {
     match call {
         Hot::Range => {
-            let request: pb::RangeRequest = decode(message)?;
+            let request = Range::decode(&message).map_err(undecodable)?;
             intercept(head, member, request.serializable)?;
             admission::check_range(&request)?;
             let linearizable = !request.serializable;
-            Ok(Step::Read { read: Read::Range(request), linearizable })
+            Ok(Step::Read { read: Read::Range(message), linearizable })
         }
         Hot::Put => {
-            let request: pb::PutRequest = decode(message.clone())?;
+            let request = Put::decode(&message).map_err(undecodable)?;
             intercept(head, member, false)?;
             admission::check_put(&request)?;
             let id = next_id();
-            propose(id, admission::encode_put(id, &message), true, limits)
+            propose(id, admission::encode_put(id.0, &message), true, limits)
         }
         Hot::DeleteRange => {
-            let request: pb::DeleteRangeRequest = decode(message.clone())?;
+            let request = DeleteRange::decode(&message).map_err(undecodable)?;
             intercept(head, member, false)?;
             admission::check_delete_range(&request)?;
             let id = next_id();
-            propose(id, admission::encode_delete_range(id, &message), false, limits)
+            propose(id, admission::encode_delete_range(id.0, &message), false, limits)
         }
         Hot::Txn => {
-            let request: pb::TxnRequest = decode(message.clone())?;
+            let canonical;
+            let (message, request) = match Txn::decode(&message) {
+                Err(DecodeError::Repeated) => {
+                    canonical = Bytes::from(canonical_txn(&message).map_err(undecodable)?);
+                    (&canonical, Txn::decode(&canonical).map_err(undecodable)?)
+                }
+                decoded => (&message, decoded.map_err(undecodable)?),
+            };
             intercept(head, member, false)?;
-            admission::check_txn(&request, limits.txn_ops_max)?;
-            if admission::is_read_only(&request) {
-                let linearizable = !admission::is_serializable(&request);
-                return Ok(Step::Read { read: Read::Txn(request), linearizable });
+            admission::check_txn(&request, limits)?;
+            if request.is_read_only() {
+                let linearizable = !request.is_serializable();
+                return Ok(Step::Read { read: Read::Txn(message.clone()), linearizable });
             }
             let id = next_id();
-            propose(id, admission::encode_txn(id, &message), has_put(&request), limits)
+            // A put on either branch, nested ones included: then it is refused while there is no space.
+            let grows = request.ops.iter().any(|op| matches!(op, Op::Put(_)));
+            propose(id, admission::encode_txn(id.0, message), grows, limits)
         }
     }
 }
 
-fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
-    M::decode(message)
-        .map_err(|error| Status::new(Code::Internal, format!("grpc: error unmarshalling request: {error}")))
+fn undecodable(error: DecodeError) -> Status {
+    Status::new(Code::Internal, format!("grpc: error unmarshalling request: {error}"))
 }
 
-/// Whether a put stands on either branch, nested ones included: then it is refused while there is no space.
-fn has_put(txn: &pb::TxnRequest) -> bool {
-    let mut waiting = vec![txn];
-    while let Some(txn) = waiting.pop() {
-        for op in txn.success.iter().chain(&txn.failure) {
-            match &op.request {
-                Some(pb::request_op::Request::RequestPut(_)) => return true,
-                Some(pb::request_op::Request::RequestTxn(nested)) => waiting.push(nested),
-                _ => {}
-            }
-        }
-    }
-    false
-}
-
-fn propose(id: RequestId, data: Bytes, grows: bool, limits: &RequestLimits) -> Result<Step, Status> {
-    if data.len() > limits.request_bytes_max as usize {
-        return Err(ApiError::RequestTooLarge.into());
-    }
-    Ok(Step::Propose { id, data, grows })
+fn propose(id: RequestId, data: Vec<u8>, grows: bool, limits: &RequestLimits) -> Result<Step, Status> {
+    admission::check_size(&data, limits)?;
+    Ok(Step::Propose { id, data: Bytes::from(data), grows })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use wire::{ApiError, etcdserverpb as pb};
 
+use super::kv::read_status;
 use super::member::MemberView;
 use super::service::{not_yet, to_tonic};
 use crate::stubs::etcdserverpb::maintenance_server::Maintenance;
@@ -49,7 +50,8 @@ impl Maintenance for MaintenanceService {
             db_size_in_use: status.db_size_in_use_bytes() as i64,
             is_learner: status.is_learner(),
             db_size_quota: self.member.quota_bytes,
-            storage_version: self.member.reader.cluster_version().unwrap_or_default(),
+            // As etcd, which keeps its storage at the cluster's version.
+            storage_version: self.member.reader.membership().cluster_version().unwrap_or_default().to_owned(),
             downgrade_info: Some(pb::DowngradeInfo { enabled: false, target_version: String::new() }),
             errors,
         }))
@@ -60,13 +62,13 @@ impl Maintenance for MaintenanceService {
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
         let revision = request.get_ref().revision;
-        let reader = Arc::clone(&self.member.reader);
+        let reader = self.member.reader.clone();
         let hash = tokio::task::spawn_blocking(move || reader.hash_kv(revision))
             .await
             .map_err(|_| to_tonic(ApiError::Stopped.into()))?
-            .map_err(|failure| to_tonic(failure.into()))?;
+            .map_err(|failure| to_tonic(read_status(&failure)))?;
         Ok(Response::new(pb::HashKvResponse {
-            header: Some(self.member.header(hash.revision)),
+            header: Some(self.member.header(hash.current_revision)),
             hash: hash.hash,
             compact_revision: hash.compact_revision,
             hash_revision: hash.hash_revision,

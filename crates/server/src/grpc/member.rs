@@ -4,78 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use wire::etcdserverpb as pb;
-use wire::{ApiError, Status};
-
-/// Whether a read may wait for a disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadMode {
-    /// Give up with [`ReadFailure::WouldBlock`] where a disk would have to be waited for.
-    NoWait,
-    /// Wait as long as it takes; not on a network thread.
-    MayBlock,
-}
-
-/// Why a read gave no answer.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ReadFailure {
-    /// The request is at fault.
-    #[error("{0}")]
-    Api(ApiError),
-    /// A disk would have to be waited for.
-    #[error("the read would wait for a disk")]
-    WouldBlock,
-    /// A record could not be read.
-    #[error("{0}")]
-    Source(store::ReadError),
-}
-
-impl From<ReadFailure> for Status {
-    fn from(failure: ReadFailure) -> Self {
-        match failure {
-            ReadFailure::Api(error) => error.into(),
-            other => Status::new(wire::Code::Unknown, other.to_string()),
-        }
-    }
-}
-
-/// What HashKV answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KvHash {
-    /// The hash.
-    pub hash: u32,
-    /// The revision that the store was at.
-    pub revision: i64,
-    /// The revision that the hash covers.
-    pub hash_revision: i64,
-    /// The compacted revision that it is based on; -1 before the first compaction.
-    pub compact_revision: i64,
-}
-
-/// Reads of the member's state, from any thread.
-pub trait Reads: Send + Sync + 'static {
-    /// Appends all of the answer but its header to `body`; returns the header's revision.
-    fn range(
-        &self,
-        request: &pb::RangeRequest,
-        mode: ReadMode,
-        body: &mut Vec<u8>,
-    ) -> Result<i64, ReadFailure>;
-
-    /// As [`Reads::range`], for a read-only transaction.
-    fn txn(&self, request: &pb::TxnRequest, mode: ReadMode, body: &mut Vec<u8>) -> Result<i64, ReadFailure>;
-
-    /// Hashes all key-values up to `revision`, 0 for the newest. May take long.
-    fn hash_kv(&self, revision: i64) -> Result<KvHash, ReadFailure>;
-
-    /// The newest revision.
-    fn revision(&self) -> i64;
-
-    /// All members, ascending by id.
-    fn members(&self) -> Vec<pb::Member>;
-
-    /// The cluster version, as `3.7.0`, once it is set.
-    fn cluster_version(&self) -> Option<String>;
-}
 
 /// What changes about a member while it runs; written by the member's threads.
 #[derive(Debug, Default)]
@@ -137,7 +65,7 @@ pub struct MemberView {
     /// The member's id.
     pub member_id: u64,
     /// Its state.
-    pub reader: Arc<dyn Reads>,
+    pub reader: store::Reader,
     /// Its raft state and sizes.
     pub status: Arc<SharedStatus>,
     /// `--quota-backend-bytes`, as Status reports it.

@@ -21,15 +21,13 @@ pub mod method;
 pub mod service;
 pub mod stream;
 
-mod admission;
-
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use wire::RequestLimits;
 
-pub use member::{KvHash, MemberView, ReadFailure, ReadMode, Reads, SharedStatus};
+pub use member::{MemberView, SharedStatus};
 
 use crate::lane::Lane;
 

@@ -39,7 +39,7 @@ pub enum Arrival {
 
 impl Assembly {
     /// Bytes kept so far.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.parts.len()
     }
 

@@ -1,19 +1,20 @@
-//! A member without consensus or disk: a map behind the front end's interfaces.
+//! A member without consensus or disk: the real store on records in memory, behind the front end's interfaces.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each user takes its part")]
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use node::{Completions, RequestId, RequestIds, Submission};
-use prost::Message;
-use server::grpc::{KvHash, MemberView, ReadFailure, ReadMode, Reads, SharedStatus};
+use server::grpc::{MemberView, SharedStatus};
 use server::lane::{AppliedGate, Lane, LaneDriver, LaneParts, MemberPort};
-use store::Answer;
+use store::{
+    Location, ReadError, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision, Settings, Store,
+    admission,
+};
 use tokio::sync::mpsc;
-use wire::etcdserverpb as pb;
-use wire::mvccpb::KeyValue;
-use wire::{ApiError, Status};
+use wire::raftpb;
 
 /// etcd's: 5 s and two election timeouts.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
@@ -30,22 +31,67 @@ pub enum Mood {
     Refuses,
 }
 
+type Record = (RecordKind, Revision, Vec<u8>);
+
+/// Records in memory; locations are their places.
 #[derive(Default)]
+struct Records {
+    records: RwLock<Vec<Record>>,
+    is_cold: AtomicBool,
+    reads: AtomicUsize,
+}
+
+impl RecordSource for Records {
+    fn read(&self, at: Location, out: &mut [u8]) -> Result<(), ReadError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        out.copy_from_slice(&self.records.read().unwrap()[at.0 as usize].2);
+        Ok(())
+    }
+
+    fn read_nowait(&self, at: Location, out: &mut [u8]) -> Result<bool, ReadError> {
+        if self.is_cold.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        self.read(at, out).map(|()| true)
+    }
+
+    fn scan(&self, visitor: &mut RecordVisitor<'_>) -> Result<(), ReadError> {
+        for (kind, revision, bytes) in self.records.read().unwrap().iter() {
+            if let ControlFlow::Break(()) = visitor(*kind, *revision, bytes) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Sink<'a>(&'a Records);
+
+impl RecordSink for Sink<'_> {
+    fn push(&mut self, kind: RecordKind, revision: Revision, encoded: &[u8]) -> Location {
+        let mut records = self.0.records.write().unwrap();
+        records.push((kind, revision, encoded.to_vec()));
+        Location(records.len() as u64 - 1)
+    }
+
+    fn read(&self, at: Location, out: &mut [u8]) -> Result<(), ReadError> {
+        self.0.read(at, out)
+    }
+}
+
 struct State {
-    kvs: BTreeMap<Vec<u8>, KeyValue>,
-    revision: i64,
+    store: Store,
     mood: Mood,
     held: Vec<Submission>,
     batches: Vec<usize>,
     rounds: usize,
-    cold: bool,
-    ranges: usize,
 }
 
-/// A member that keeps its keys in a map and forgets its history.
+/// A member that commits what it is asked at once.
 #[derive(Clone)]
 pub struct FakeMember {
     state: Arc<Mutex<State>>,
+    records: Arc<Records>,
     pub status: Arc<SharedStatus>,
     pub gate: Arc<AppliedGate>,
     completions: Arc<Mutex<Option<mpsc::Sender<Completions>>>>,
@@ -60,18 +106,32 @@ impl FakeMember {
         status.set_leader(7);
         status.set_applied(4);
         status.set_committed(4);
-        let member = FakeMember {
-            state: Arc::new(Mutex::new(State { revision: 1, ..State::default() })),
-            status: status.clone(),
-            gate: Arc::default(),
-            completions: Arc::new(Mutex::new(Some(completions))),
+        let records = Arc::new(Records::default());
+        let mut store = Store::new(records.clone(), Settings::default());
+        let context = r#"{"id":7,"peerURLs":["http://peer:1"],"name":"fake"}"#;
+        let change = raftpb::ConfChange {
+            r#type: Some(raftpb::ConfChangeType::ConfChangeAddNode as i32),
+            node_id: Some(7),
+            context: Some(context.into()),
+            ..Default::default()
         };
+        store.apply_conf_change(&change).unwrap();
+        store.apply(&admission::encode_cluster_version_set(1, "3.7.0"), false, &mut Sink(&records)).unwrap();
+        store.publish();
         let view = MemberView {
             cluster_id: 9,
             member_id: 7,
-            reader: Arc::new(member.clone()),
-            status,
+            reader: store.reader(),
+            status: status.clone(),
             quota_bytes: 2 << 30,
+        };
+        let state = State { store, mood: Mood::default(), held: Vec::new(), batches: Vec::new(), rounds: 0 };
+        let member = FakeMember {
+            state: Arc::new(Mutex::new(state)),
+            records,
+            status,
+            gate: Arc::default(),
+            completions: Arc::new(Mutex::new(Some(completions))),
         };
         let parts = LaneParts {
             member: Arc::new(view),
@@ -94,7 +154,7 @@ impl FakeMember {
 
     /// Reads must wait for a disk.
     pub fn set_cold(&self, cold: bool) {
-        self.state().cold = cold;
+        self.records.is_cold.store(cold, Ordering::Relaxed);
     }
 
     /// Sizes of the batches that were submitted.
@@ -107,9 +167,9 @@ impl FakeMember {
         self.state().rounds
     }
 
-    /// Ranges that were read.
-    pub fn ranges(&self) -> usize {
-        self.state().ranges
+    /// Records that were read.
+    pub fn reads(&self) -> usize {
+        self.records.reads.load(Ordering::Relaxed)
     }
 
     pub fn held(&self) -> Vec<Submission> {
@@ -117,12 +177,19 @@ impl FakeMember {
     }
 
     pub fn put_direct(&self, key: &[u8], value: Vec<u8>) {
-        let put = pb::PutRequest { key: key.to_vec().into(), value: value.into(), ..Default::default() };
-        self.state().put(put);
+        let put = wire::etcdserverpb::PutRequest {
+            key: key.to_vec().into(),
+            value: value.into(),
+            ..Default::default()
+        };
+        let mut state = self.state();
+        let data = admission::encode_put(1, &prost::Message::encode_to_vec(&put));
+        state.store.apply(&data, false, &mut Sink(&self.records)).unwrap();
+        state.store.publish();
     }
 
     pub fn revision_now(&self) -> i64 {
-        self.state().revision
+        self.state().store.revision()
     }
 
     /// Answers what was held.
@@ -148,72 +215,20 @@ impl FakeMember {
             match submission {
                 Submission::Propose { id, data, .. } => {
                     self.status.set_committed(self.status.committed() + 1);
-                    let request = pb::InternalRaftRequest::decode(data).unwrap();
-                    assert_eq!(request.header.as_ref().unwrap().id, id.0);
-                    completions.answers.push((id, state.apply(request)));
+                    let applied = state.store.apply(&data, true, &mut Sink(&self.records)).unwrap();
+                    assert_eq!(applied.id, id.0);
+                    completions.answers.push((id, applied.result.map_err(Into::into)));
                 }
                 Submission::ReadIndex { context } => {
                     completions.reads.push((context, Ok(self.status.committed())));
                 }
             }
         }
+        state.store.publish();
         drop(state);
         self.status.set_applied(self.status.committed());
         completions.applied_index = self.status.applied();
         self.send(completions);
-    }
-}
-
-impl State {
-    fn apply(&mut self, request: pb::InternalRaftRequest) -> Result<Answer, Status> {
-        if let Some(put) = request.put {
-            self.put(put);
-            return Ok(Answer { revision: self.revision, body: Vec::new() });
-        }
-        if let Some(delete) = request.delete_range {
-            let gone: Vec<_> =
-                self.within(&delete.key, &delete.range_end).map(|kv| kv.key.to_vec()).collect();
-            for key in &gone {
-                self.kvs.remove(key);
-            }
-            self.revision += i64::from(!gone.is_empty());
-            let body = pb::DeleteRangeResponse { deleted: gone.len() as i64, ..Default::default() };
-            return Ok(Answer { revision: self.revision, body: body.encode_to_vec() });
-        }
-        if let Some(txn) = request.txn {
-            for op in txn.success {
-                if let Some(pb::request_op::Request::RequestPut(put)) = op.request {
-                    self.put(put);
-                }
-            }
-            let body = pb::TxnResponse { succeeded: true, ..Default::default() };
-            return Ok(Answer { revision: self.revision, body: body.encode_to_vec() });
-        }
-        Err(ApiError::UnknownMethod.into())
-    }
-
-    fn put(&mut self, put: pb::PutRequest) {
-        self.revision += 1;
-        let kv = self.kvs.entry(put.key.to_vec()).or_default();
-        if kv.version == 0 {
-            kv.create_revision = self.revision;
-        }
-        kv.version += 1;
-        kv.mod_revision = self.revision;
-        kv.key = put.key.to_vec().into();
-        kv.value = put.value.to_vec().into();
-    }
-
-    fn within<'a>(&'a self, key: &[u8], end: &[u8]) -> impl Iterator<Item = &'a KeyValue> + use<'a> {
-        let (first, end) = (key.to_vec(), end.to_vec());
-        self.kvs
-            .range(first.clone()..)
-            .take_while(move |(key, _)| match end.as_slice() {
-                [] => **key == first,
-                [0] => true,
-                end => key.as_slice() < end,
-            })
-            .map(|(_, kv)| kv)
     }
 }
 
@@ -234,58 +249,6 @@ impl MemberPort for FakeMember {
                 Ok(())
             }
         }
-    }
-}
-
-impl Reads for FakeMember {
-    fn range(
-        &self,
-        request: &pb::RangeRequest,
-        mode: ReadMode,
-        body: &mut Vec<u8>,
-    ) -> Result<i64, ReadFailure> {
-        let mut state = self.state();
-        if state.cold && mode == ReadMode::NoWait {
-            return Err(ReadFailure::WouldBlock);
-        }
-        if request.revision > state.revision {
-            return Err(ReadFailure::Api(ApiError::FutureRev));
-        }
-        state.ranges += 1;
-        let kvs: Vec<_> = state.within(&request.key, &request.range_end).cloned().collect();
-        let count = kvs.len() as i64;
-        pb::RangeResponse { kvs, count, ..Default::default() }.encode(body).unwrap();
-        Ok(state.revision)
-    }
-
-    fn txn(&self, request: &pb::TxnRequest, _: ReadMode, body: &mut Vec<u8>) -> Result<i64, ReadFailure> {
-        pb::TxnResponse { succeeded: request.compare.is_empty(), ..Default::default() }.encode(body).unwrap();
-        Ok(self.state().revision)
-    }
-
-    fn hash_kv(&self, revision: i64) -> Result<KvHash, ReadFailure> {
-        let now = self.state().revision;
-        if revision > now {
-            return Err(ReadFailure::Api(ApiError::FutureRev));
-        }
-        Ok(KvHash {
-            hash: 42,
-            revision: now,
-            hash_revision: if revision == 0 { now } else { revision },
-            compact_revision: -1,
-        })
-    }
-
-    fn revision(&self) -> i64 {
-        self.state().revision
-    }
-
-    fn members(&self) -> Vec<pb::Member> {
-        vec![pb::Member { id: 7, name: "fake".into(), ..Default::default() }]
-    }
-
-    fn cluster_version(&self) -> Option<String> {
-        Some("3.7.0".into())
     }
 }
 
