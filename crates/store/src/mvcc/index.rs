@@ -73,14 +73,6 @@ impl<'a> Span<'a> {
         let to = if range_end.is_empty() { End::One } else { End::Before(range_end) };
         Span { from: key, to }
     }
-
-    pub(crate) fn contains(&self, key: &[u8]) -> bool {
-        match self.to {
-            End::One => key == self.from,
-            End::Open => key >= self.from,
-            End::Before(end) => key >= self.from && key < end,
-        }
-    }
 }
 
 /// How far a walk over a span has come.
