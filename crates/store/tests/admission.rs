@@ -186,6 +186,17 @@ fn each_request_is_checked_by_itself() {
 }
 
 #[test]
+fn a_put_is_found_on_any_branch() {
+    for (txn, want) in [
+        (txn(vec![range("k", ""), delete("k", "")], vec![]), false),
+        (txn(vec![], vec![put("k")]), true),
+        (txn(vec![then(vec![then_else(range("k", ""), put("k"))])], vec![]), true),
+    ] {
+        assert_eq!(request::Txn::decode(&txn.encode_to_vec()).unwrap().has_put(), want, "{txn:?}");
+    }
+}
+
+#[test]
 fn what_only_reads_is_told_from_what_writes() {
     let serializable = pb::RangeRequest { key: bytes("k"), serializable: true, ..Default::default() };
     let local = || op(Request::RequestRange(serializable.clone()));
