@@ -289,6 +289,11 @@ impl<'a> Txn<'a> {
         self.outer_ops().all(|op| matches!(op, Op::Range(range) if range.serializable))
     }
 
+    /// Whether a put stands anywhere in it, on any branch: then it is refused while there is no space.
+    pub fn has_put(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::Put(_)))
+    }
+
     fn outer_ops(&self) -> impl Iterator<Item = &Op<'a>> {
         let outer = &self.nodes[0];
         self.ops[outer.success.clone()].iter().chain(&self.ops[outer.failure.clone()])

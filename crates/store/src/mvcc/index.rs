@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
+use super::key::Key;
 use crate::record::{Location, Revision};
 
 /// Keys visited under one hold of the index's lock.
@@ -72,14 +73,6 @@ impl<'a> Span<'a> {
         let to = if range_end.is_empty() { End::One } else { End::Before(range_end) };
         Span { from: key, to }
     }
-
-    pub(crate) fn contains(&self, key: &[u8]) -> bool {
-        match self.to {
-            End::One => key == self.from,
-            End::Open => key >= self.from,
-            End::Before(end) => key >= self.from && key < end,
-        }
-    }
 }
 
 /// How far a walk over a span has come.
@@ -137,7 +130,7 @@ impl KeyEntry {
 /// The index. One writer; see the module's text.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    keys: BTreeMap<Box<[u8]>, KeyEntry>,
+    keys: BTreeMap<Key, KeyEntry>,
 }
 
 impl Index {
@@ -168,14 +161,14 @@ impl Index {
         let mut last = None;
         for (key, entry) in keys.by_ref().take(KEYS_PER_CHUNK) {
             if let Some(version) = entry.live_at(at) {
-                visit(key, version);
+                visit(key.as_slice(), version);
             }
             last = Some(key);
         }
         match (keys.next(), last) {
             (Some(_), Some(last)) => {
                 cursor.after.clear();
-                cursor.after.extend_from_slice(last);
+                cursor.after.extend_from_slice(last.as_slice());
                 cursor.state = CursorState::After;
             }
             _ => cursor.state = CursorState::Done,

@@ -8,6 +8,7 @@ mod compare;
 mod delete;
 mod hash;
 mod index;
+mod key;
 mod key_value;
 mod put;
 mod range;

@@ -4,9 +4,6 @@
 //! path is then checked as a whole, and a check that fails leaves everything as it was; nothing that runs after it
 //! can fail but by a read of the disk. Nothing here recurses (see `request`).
 
-use std::collections::BTreeSet;
-use std::ops::Bound;
-
 use wire::ApiError;
 
 use super::compare::holds;
@@ -121,27 +118,12 @@ impl Path {
             return Ok(());
         }
         let mut deleted = SpanSet::default();
-        let mut put_since: BTreeSet<&[u8]> = BTreeSet::new();
         self.walk(txn, |op| {
             match op {
-                Op::DeleteRange(delete) => {
-                    let span = Span::of(delete.key, delete.range_end);
-                    let at_or_after =
-                        || put_since.range::<[u8], _>((Bound::Included(span.from), Bound::Unbounded));
-                    let gone: Vec<&[u8]> =
-                        at_or_after().copied().take_while(|key| span.contains(key)).collect();
-                    for key in gone {
-                        put_since.remove(key);
-                    }
-                    deleted.insert(span);
-                }
-                Op::Put(put) => {
-                    if keeps(put) && deleted.contains(put.key) && !put_since.contains(put.key) {
-                        return Err(ApiError::KeyNotFound);
-                    }
-                    put_since.insert(put.key);
-                }
-                Op::Range(_) | Op::Txn(_) | Op::Empty => {}
+                Op::DeleteRange(delete) => deleted.insert(Span::of(delete.key, delete.range_end)),
+                // No put of the key can stand in between: two of one key were refused before (`admission`).
+                Op::Put(put) if keeps(put) && deleted.contains(put.key) => return Err(ApiError::KeyNotFound),
+                Op::Put(_) | Op::Range(_) | Op::Txn(_) | Op::Empty => {}
             }
             Ok(())
         })
