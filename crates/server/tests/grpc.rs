@@ -268,10 +268,7 @@ fn services_beside_the_hot_calls() {
             client.call("/etcdserverpb.Maintenance/HashKV", &pb::HashKvRequest::default()).await.decoded();
         assert_eq!((hash.header, hash.hash_revision, hash.compact_revision), (header(1), 1, -1));
         client
-            .call(
-                "/etcdserverpb.Maintenance/HashKV",
-                &pb::HashKvRequest { revision: 9, ..Default::default() },
-            )
+            .call("/etcdserverpb.Maintenance/HashKV", &pb::HashKvRequest { revision: 9 })
             .await
             .refused(ApiError::FutureRev);
         let alarms: pb::AlarmResponse =
