@@ -378,3 +378,34 @@ fn short(value: f64) -> String {
         _ => format!("{value:.2}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_medians_spreads_and_ratios() {
+        let names = ["ours", "etcd"].map(str::to_owned).to_vec();
+        let mut results = Results { names, ..Results::default() };
+        for (ours, etcd) in [(10.0, 40.0), (12.0, 40.0), (11.0, 55.0)] {
+            results.push(Scenario::Put, 0, "server CPU, us/op", ours);
+            results.push(Scenario::Put, 1, "server CPU, us/op", etcd);
+        }
+        results.push(Scenario::Restart, 0, "healthy after, ms", 1234.5);
+        results.push(Scenario::Restart, 1, "healthy after, ms", 2469.0);
+        results.errors.insert("put on etcd: 14: no leader".to_owned(), 2);
+        expect_test::expect![[r#"
+            | workload | metric            | ours             | etcd             | ours / etcd      |
+            |----------|-------------------|------------------|------------------|------------------|
+            | put      | server CPU, us/op | 11.0 (10.0-12.0) | 40.0 (40.0-55.0) | 0.25 (0.20-0.30) |
+            | restart  | healthy after, ms | 1234 (1234-1234) | 2469 (2469-2469) | 0.50 (0.50-0.50) |
+            error x2: put on etcd: 14: no leader
+        "#]]
+        .assert_eq(&results.table());
+    }
+
+    #[test]
+    fn a_spread_of_an_even_number_has_a_middle() {
+        assert_eq!(Spread::of(&[4.0, 1.0, 2.0, 9.0]), Spread { median: 3.0, min: 1.0, max: 9.0 });
+    }
+}
