@@ -28,6 +28,8 @@ struct Manner {
     stall: Duration,
     /// Calls that one connection may have open.
     streams_max: Option<u32>,
+    /// The server keeps no table of headers.
+    no_table: bool,
     /// The connection is closed after so many calls.
     calls_max: Option<usize>,
     /// Bytes of the value that a range finds.
@@ -81,6 +83,9 @@ async fn serve(
     let mut builder = h2::server::Builder::new();
     if let Some(streams_max) = manner.streams_max {
         builder.max_concurrent_streams(streams_max);
+    }
+    if manner.no_table {
+        builder.header_table_size(0);
     }
     let Ok(mut connection) = builder.handshake::<_, Bytes>(socket).await else { return };
     let mut calls = 0;
@@ -193,6 +198,13 @@ fn the_servers_limit_of_streams_is_kept() {
     let server = Fake::start(Manner { streams_max: Some(2), ..Manner::default() });
     let outcome = run(&server.target(2, 64), Kind::Put, None, 300);
     assert_eq!((outcome.answered, outcome.failed()), (300, 0));
+}
+
+#[test]
+fn a_server_without_a_table_of_headers_is_served() {
+    let server = Fake::start(Manner { no_table: true, ..Manner::default() });
+    let outcome = run(&server.target(2, 8), Kind::Put, None, 100);
+    assert_eq!((outcome.answered, outcome.failed()), (100, 0));
 }
 
 #[test]
