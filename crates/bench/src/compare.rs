@@ -18,10 +18,6 @@ use crate::schedule::Stop;
 use crate::servers::Server;
 use crate::workload::{Kind, Order, Shape};
 
-/// Puts that let a server settle before ranges, and the pause after each.
-const SETTLE_PUTS: usize = 4;
-const SETTLE_PAUSE: Duration = Duration::from_millis(250);
-
 /// A server program and its name in the report.
 #[derive(Clone, Debug)]
 pub struct Candidate {
@@ -166,10 +162,17 @@ pub fn compare(
 ) -> anyhow::Result<Results> {
     let names: Vec<String> = comparison.candidates.iter().map(|candidate| candidate.name.clone()).collect();
     let mut results = Results { names, ..Results::default() };
-    let loads: Vec<Scenario> =
-        comparison.scenarios.iter().copied().filter(|scenario| *scenario != Scenario::Restart).collect();
-    if !loads.is_empty() {
-        run_loads(comparison, &loads, dir, &mut results, progress)?;
+    // Ranges have servers of their own, with no put before them since their start: after a burst of puts etcd 3.4
+    // copies a large empty buffer for each range, for as long as it lives. So each server is measured at its best.
+    let of = |wanted: fn(&Scenario) -> bool| -> Vec<Scenario> {
+        comparison.scenarios.iter().copied().filter(wanted).collect()
+    };
+    let writes = of(|scenario| !matches!(scenario, Scenario::Range | Scenario::Restart));
+    if !writes.is_empty() {
+        run_loads(comparison, &writes, &dir.join("writes"), &mut results, progress)?;
+    }
+    if comparison.scenarios.contains(&Scenario::Range) {
+        run_loads(comparison, &[Scenario::Range], &dir.join("ranges"), &mut results, progress)?;
     }
     if comparison.scenarios.contains(&Scenario::Restart) {
         run_restarts(comparison, dir, &mut results, progress)?;
@@ -187,8 +190,12 @@ fn run_loads(
     let mut servers = Vec::new();
     for candidate in &comparison.candidates {
         progress(&format!("{}: start, put {} keys", candidate.name, comparison.shape.keys));
-        let server = Server::start(&candidate.binary, &dir.join(&candidate.name))?;
+        let mut server = Server::start(&candidate.binary, &dir.join(&candidate.name))?;
         fill(&comparison.shape, &at(&comparison.target, &server))?;
+        if scenarios == [Scenario::Range] {
+            server.stop()?;
+            server.restart()?;
+        }
         servers.push(server);
     }
     for round in 0..comparison.rounds {
@@ -233,25 +240,11 @@ fn run_load(
         // The same keys for all servers of a round, others in each round.
         *seed = seed.wrapping_add(round as u64);
     }
-    if kind == Kind::Range {
-        settle(&target, &shape)?;
-    }
     let stop = Stop { requests: None, duration: Some(comparison.duration) };
     let measurement = Measurement { kind, shape, rate, stop, warm_up: comparison.warm_up };
     let observed = server.observed()?;
     observed.reset_peak();
     measure(&measurement, &target, Some(observed))
-}
-
-/// Lets the server put behind it what the puts before left over. After a burst of puts etcd 3.4 copies a large empty
-/// buffer for each range until it has committed twice to its database, which it does ten times a second and only when
-/// there is something to commit. So it is measured at its best, as is every other.
-fn settle(target: &Target, shape: &Shape) -> anyhow::Result<()> {
-    for _ in 0..SETTLE_PUTS {
-        fill(&Shape { keys: 1, ..shape.clone() }, target)?;
-        std::thread::sleep(SETTLE_PAUSE);
-    }
-    Ok(())
 }
 
 fn run_restarts(
@@ -265,7 +258,7 @@ fn run_restarts(
     let mut servers = Vec::new();
     for candidate in &comparison.candidates {
         progress(&format!("{}: start, put {} keys for restarts", candidate.name, shape.keys));
-        let server = Server::start(&candidate.binary, &dir.join(format!("{}-restart", candidate.name)))?;
+        let server = Server::start(&candidate.binary, &dir.join("restarts").join(&candidate.name))?;
         fill(&shape, &at(&comparison.target, &server))?;
         servers.push(server);
     }
