@@ -162,10 +162,17 @@ pub fn compare(
 ) -> anyhow::Result<Results> {
     let names: Vec<String> = comparison.candidates.iter().map(|candidate| candidate.name.clone()).collect();
     let mut results = Results { names, ..Results::default() };
-    let loads: Vec<Scenario> =
-        comparison.scenarios.iter().copied().filter(|scenario| *scenario != Scenario::Restart).collect();
-    if !loads.is_empty() {
-        run_loads(comparison, &loads, dir, &mut results, progress)?;
+    // Ranges have servers of their own, with no put before them since their start: after a burst of puts etcd 3.4
+    // copies a large empty buffer for each range, for as long as it lives. So each server is measured at its best.
+    let of = |wanted: fn(&Scenario) -> bool| -> Vec<Scenario> {
+        comparison.scenarios.iter().copied().filter(wanted).collect()
+    };
+    let writes = of(|scenario| !matches!(scenario, Scenario::Range | Scenario::Restart));
+    if !writes.is_empty() {
+        run_loads(comparison, &writes, &dir.join("writes"), &mut results, progress)?;
+    }
+    if comparison.scenarios.contains(&Scenario::Range) {
+        run_loads(comparison, &[Scenario::Range], &dir.join("ranges"), &mut results, progress)?;
     }
     if comparison.scenarios.contains(&Scenario::Restart) {
         run_restarts(comparison, dir, &mut results, progress)?;
@@ -183,8 +190,12 @@ fn run_loads(
     let mut servers = Vec::new();
     for candidate in &comparison.candidates {
         progress(&format!("{}: start, put {} keys", candidate.name, comparison.shape.keys));
-        let server = Server::start(&candidate.binary, &dir.join(&candidate.name))?;
+        let mut server = Server::start(&candidate.binary, &dir.join(&candidate.name))?;
         fill(&comparison.shape, &at(&comparison.target, &server))?;
+        if scenarios == [Scenario::Range] {
+            server.stop()?;
+            server.restart()?;
+        }
         servers.push(server);
     }
     for round in 0..comparison.rounds {
@@ -247,7 +258,7 @@ fn run_restarts(
     let mut servers = Vec::new();
     for candidate in &comparison.candidates {
         progress(&format!("{}: start, put {} keys for restarts", candidate.name, shape.keys));
-        let server = Server::start(&candidate.binary, &dir.join(format!("{}-restart", candidate.name)))?;
+        let server = Server::start(&candidate.binary, &dir.join("restarts").join(&candidate.name))?;
         fill(&shape, &at(&comparison.target, &server))?;
         servers.push(server);
     }
@@ -376,5 +387,36 @@ fn short(value: f64) -> String {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_medians_spreads_and_ratios() {
+        let names = ["ours", "etcd"].map(str::to_owned).to_vec();
+        let mut results = Results { names, ..Results::default() };
+        for (ours, etcd) in [(10.0, 40.0), (12.0, 40.0), (11.0, 55.0)] {
+            results.push(Scenario::Put, 0, "server CPU, us/op", ours);
+            results.push(Scenario::Put, 1, "server CPU, us/op", etcd);
+        }
+        results.push(Scenario::Restart, 0, "healthy after, ms", 1234.5);
+        results.push(Scenario::Restart, 1, "healthy after, ms", 2469.0);
+        results.errors.insert("put on etcd: 14: no leader".to_owned(), 2);
+        expect_test::expect![[r#"
+            | workload | metric            | ours             | etcd             | ours / etcd      |
+            |----------|-------------------|------------------|------------------|------------------|
+            | put      | server CPU, us/op | 11.0 (10.0-12.0) | 40.0 (40.0-55.0) | 0.25 (0.20-0.30) |
+            | restart  | healthy after, ms | 1234 (1234-1234) | 2469 (2469-2469) | 0.50 (0.50-0.50) |
+            error x2: put on etcd: 14: no leader
+        "#]]
+        .assert_eq(&results.table());
+    }
+
+    #[test]
+    fn a_spread_of_an_even_number_has_a_middle() {
+        assert_eq!(Spread::of(&[4.0, 1.0, 2.0, 9.0]), Spread { median: 3.0, min: 1.0, max: 9.0 });
     }
 }

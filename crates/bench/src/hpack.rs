@@ -279,3 +279,107 @@ const STATIC_TABLE: [(&str, &str); 61] = [
     ("server", ""), ("set-cookie", ""), ("strict-transport-security", ""), ("transfer-encoding", ""),
     ("user-agent", ""), ("vary", ""), ("via", ""), ("www-authenticate", ""),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits: Vec<u32> = hex.chars().filter_map(|digit| digit.to_digit(16)).collect();
+        digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
+    }
+
+    fn fields(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<String>, ProtocolError> {
+        let mut fields = Vec::new();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        decoder.decode(block, |name, value| fields.push(format!("{}: {}", text(name), text(value))))?;
+        Ok(fields)
+    }
+
+    #[test]
+    fn static_entries_have_the_numbers_of_the_rfc() {
+        let block = [0x82, 0x87, 0x88, 0x80 | 61];
+        let expected = [":method: GET", ":scheme: https", ":status: 200", "www-authenticate: "];
+        assert_eq!(fields(&mut Decoder::default(), &block).expect("a good block"), expected);
+    }
+
+    /// RFC 7541, C.4: Huffman-coded requests on one connection.
+    #[test]
+    fn requests_of_the_rfc_decode() {
+        let mut decoder = Decoder::default();
+        let first = bytes("828684418cf1e3c2e5f23a6ba0ab90f4ff");
+        let common = [":method: GET", ":scheme: http", ":path: /", ":authority: www.example.com"];
+        assert_eq!(fields(&mut decoder, &first).expect("first"), common);
+        let second = fields(&mut decoder, &bytes("828684be5886a8eb10649cbf")).expect("second");
+        assert_eq!(
+            (&second[..4], second[4].as_str()),
+            (&common.map(str::to_owned)[..], "cache-control: no-cache")
+        );
+        let third = bytes("828785bf408825a849e95ba97d7f8925a849e95bb8e8b4bf");
+        let third = fields(&mut decoder, &third).expect("third");
+        assert_eq!(third[3..], [":authority: www.example.com", "custom-key: custom-value"]);
+        assert_eq!(decoder.bytes, 164);
+    }
+
+    /// RFC 7541, C.5: a table of 256 octets, so that entries leave it.
+    #[test]
+    fn a_small_table_evicts_the_oldest() {
+        let mut decoder = Decoder::default();
+        // 0x3f 0xe1 0x01: the table's size becomes 256.
+        let first = "3fe101 4803333032580770726976617465611d4d6f6e2c203231204f637420323031332032303a31333a32\
+                     3120474d546e1768747470733a2f2f7777772e6578616d706c652e636f6d";
+        fields(&mut decoder, &bytes(first)).expect("first");
+        assert_eq!((decoder.bytes, decoder.dynamic.len()), (222, 4));
+        let second = fields(&mut decoder, &bytes("4803333037c1c0bf")).expect("second");
+        assert_eq!(second[..2], [":status: 307", "cache-control: private"]);
+        assert_eq!((decoder.bytes, decoder.dynamic.len()), (222, 4), ":status 302 made room");
+    }
+
+    #[test]
+    fn every_octet_survives_huffman() {
+        let huffman = &*HUFFMAN;
+        assert_eq!(huffman.symbols.len(), 256);
+        for octet in 0..=255u8 {
+            let bits = u32::from(HUFFMAN_BITS[usize::from(octet)]);
+            let (first, place) = huffman.first[bits as usize];
+            let rank = huffman.symbols[place..].iter().position(|symbol| *symbol == octet).expect("a symbol");
+            // Left-aligned in five octets, the padding all ones.
+            let code = u64::from(first + rank as u32) << (40 - bits) | ((1 << (40 - bits)) - 1);
+            let encoded = &code.to_be_bytes()[3..][..bits.div_ceil(8) as usize];
+            assert_eq!(huffman_decode(encoded).expect("one code"), [octet]);
+        }
+    }
+
+    #[test]
+    fn malformed_blocks_are_errors() {
+        let bad = [
+            "80",
+            "be",
+            "40",
+            "ff",
+            "ffffffffffff7f",
+            "4003",
+            "7f",
+            "3fe21f",
+            "0081ff81ff00",
+            "008100",
+            "0082ffff",
+        ];
+        for block in bad {
+            let result = fields(&mut Decoder::default(), &bytes(block));
+            assert!(result.is_err(), "{block} decodes to {result:?}");
+        }
+    }
+
+    #[test]
+    fn later_requests_name_what_the_first_inserted() {
+        let headers = RequestHeaders::new("/etcdserverpb.KV/Put", "127.0.0.1:2379");
+        let mut decoder = Decoder::default();
+        let first = fields(&mut decoder, &headers.first).expect("first");
+        assert_eq!(fields(&mut decoder, &headers.later).expect("later"), first);
+        assert_eq!(fields(&mut Decoder::default(), &headers.plain).expect("plain"), first);
+        assert_eq!(headers.later.len(), 7);
+        assert_eq!(first[2], ":path: /etcdserverpb.KV/Put");
+        assert!(fields(&mut Decoder::default(), &headers.later).is_err());
+    }
+}

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
@@ -18,6 +18,8 @@ use crate::workload::{Kind, Order, Shape, Workload};
 
 /// Longest that a server may take to answer its first call.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest that it may take to end in order.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two attempts of the first call: the resolution of a restart's time.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(1);
 
@@ -61,6 +63,28 @@ impl Server {
         self.wait_for(Kind::Range, started)
     }
 
+    /// Lets it end in order (SIGTERM); `restart` starts it again.
+    ///
+    /// # Errors
+    /// When it is gone already, or does not end in time: it is killed then.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        let child = self.child.as_mut().context("server is not running")?;
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).context("stop the server")?;
+        let asked = Instant::now();
+        let ended = loop {
+            if child.try_wait()?.is_some() {
+                break true;
+            }
+            if asked.elapsed() > STOP_TIMEOUT {
+                break false;
+            }
+            std::thread::sleep(ATTEMPT_PAUSE);
+        };
+        self.kill();
+        ensure!(ended, "{} does not end when it is told to", self.binary.display());
+        Ok(())
+    }
+
     /// Where clients reach it.
     pub fn client(&self) -> SocketAddr {
         self.client
@@ -90,7 +114,12 @@ impl Server {
             .stderr(log);
         // Held while it starts, so that a signal finds every process listed.
         let mut running = RUNNING.lock().expect("no panic while it is held");
-        let child = command.spawn().with_context(|| format!("start {}", self.binary.display()))?;
+        // A child inherits the mask: blocked, it could not be told to end.
+        let mask = SigSet::thread_get_mask()?;
+        stop_signals().thread_unblock()?;
+        let spawned = command.spawn();
+        mask.thread_set_mask()?;
+        let child = spawned.with_context(|| format!("start {}", self.binary.display()))?;
         running.push(child.id() as i32);
         self.child = Some(child);
         Ok(())
@@ -153,10 +182,7 @@ impl Drop for Server {
 /// # Errors
 /// When the kernel refuses to block signals.
 pub fn kill_on_signal(remove: Option<PathBuf>) -> anyhow::Result<()> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
+    let signals = stop_signals();
     signals.thread_block()?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         if signals.wait().is_err() {
@@ -173,6 +199,10 @@ pub fn kill_on_signal(remove: Option<PathBuf>) -> anyhow::Result<()> {
         std::process::exit(130);
     })?;
     Ok(())
+}
+
+fn stop_signals() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
 }
 
 /// Two ports that nobody listens on now.
