@@ -1,6 +1,7 @@
-//! The front end on a port, with a member that only keeps a map in memory: for trying clients, and for
+//! The front end on a port, with the real store on records in memory: for trying clients, and for
 //! measuring what the front end costs. `cargo run --release --example front -- 127.0.0.1:2379`;
 //! without an address the kernel picks a port, which is printed on stdout.
+//! `no-op` as the second argument leaves out the store's work of writes.
 #![allow(missing_docs, reason = "an example")]
 
 #[path = "../tests/support/mod.rs"]
@@ -14,7 +15,10 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
-        let (_member, lane, driver) = support::FakeMember::new();
+        let (member, lane, driver) = support::FakeMember::new();
+        if std::env::args().any(|argument| argument == "no-op") {
+            member.set_mood(support::Mood::Pretends);
+        }
         tokio::task::spawn_local(driver);
         let front = server::grpc::Front::new(lane, server::grpc::GrpcConfig::default());
         let listener = tokio::net::TcpListener::bind(&address).await?;

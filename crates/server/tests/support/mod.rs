@@ -29,6 +29,8 @@ pub enum Mood {
     Holds,
     /// Has no room.
     Refuses,
+    /// Answers at once, and applies nothing: what is left is the front end's cost.
+    Pretends,
 }
 
 type Record = (RecordKind, Revision, Vec<u8>);
@@ -211,8 +213,12 @@ impl FakeMember {
     fn answer(&self, batch: Vec<Submission>) {
         let mut completions = Completions { applied_index: self.status.applied(), ..Completions::default() };
         let mut state = self.state();
+        let pretends = state.mood == Mood::Pretends;
         for submission in batch {
             match submission {
+                Submission::Propose { id, .. } if pretends => {
+                    completions.answers.push((id, Ok(store::Answer { revision: 1, body: Vec::new() })));
+                }
                 Submission::Propose { id, data, .. } => {
                     self.status.set_committed(self.status.committed() + 1);
                     let applied = state.store.apply(&data, true, &mut Sink(&self.records)).unwrap();
@@ -243,7 +249,7 @@ impl MemberPort for FakeMember {
                 state.held.extend(batch);
                 Ok(())
             }
-            Mood::Answers => {
+            Mood::Answers | Mood::Pretends => {
                 drop(state);
                 self.answer(batch);
                 Ok(())
