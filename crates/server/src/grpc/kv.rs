@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use node::RequestId;
 use store::admission;
-use store::request::{DecodeError, DeleteRange, Op, Put, Range, Txn, canonical_txn};
+use store::request::{DecodeError, DeleteRange, Put, Range, Txn, canonical_txn};
 use store::{ReadFailure, ReadMode, Reader};
 use wire::{ApiError, Code, RequestLimits, Status};
 
@@ -130,9 +130,7 @@ pub fn begin(
                 return Ok(Step::Read { read: Read::Txn(message.clone()), linearizable });
             }
             let id = next_id();
-            // A put on either branch, nested ones included: then it is refused while there is no space.
-            let grows = request.ops.iter().any(|op| matches!(op, Op::Put(_)));
-            propose(id, admission::encode_txn(id.0, message), grows, limits)
+            propose(id, admission::encode_txn(id.0, message), request.has_put(), limits)
         }
     }
 }
