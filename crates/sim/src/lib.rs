@@ -6,9 +6,9 @@
 #![forbid(unsafe_code)]
 
 mod checker;
-mod member;
+pub mod member;
 mod model;
-mod random;
+pub mod random;
 mod run;
 mod workload;
 

@@ -17,6 +17,7 @@ use crate::random::Random;
 
 /// The member and what is under way between its parts.
 pub struct Running {
+    /// The node's parts.
     pub parts: Member,
     /// For consensus.
     pub inputs: VecDeque<Input>,
@@ -24,6 +25,7 @@ pub struct Running {
     pub persist: Vec<PersistRequest>,
     /// For the applier.
     pub entries: VecDeque<Entry>,
+    /// Whether its own attributes, proposed in this run, are applied.
     pub is_ready: bool,
     /// What consensus was last told.
     has_room: bool,
@@ -59,7 +61,12 @@ impl Running {
     /// Starts a member on what the disk holds.
     pub fn start(fs: &Arc<dyn Fs>, random: &mut Random, now: Time) -> Result<Self, Error> {
         let entropy = Entropy { ids: random.next(), log: random.next(), raft: random.next() };
-        let parts = node::open(fs, &settings(), entropy, 1, now, &mut |_, _| {})?;
+        Running::open(fs, &settings(), entropy, now)
+    }
+
+    /// Starts a member with settings and entropy of the caller's choice.
+    pub fn open(fs: &Arc<dyn Fs>, settings: &Settings, entropy: Entropy, now: Time) -> Result<Self, Error> {
+        let parts = node::open(fs, settings, entropy, 1, now, &mut |_, _| {})?;
         let inputs = VecDeque::from([Input::Tick]);
         Ok(Running {
             parts,
@@ -74,6 +81,27 @@ impl Running {
     /// Hands requests to consensus.
     pub fn submit(&mut self, batch: Vec<Submission>) {
         self.inputs.push_back(Input::Submissions(batch));
+    }
+
+    /// Runs every part until nothing is left to do, as a healthy member would.
+    ///
+    /// # Errors
+    /// The first failed disk operation.
+    ///
+    /// # Panics
+    /// If it does not come to rest.
+    pub fn settle(&mut self, now: Time, told: &mut Told) -> Result<(), Error> {
+        for _ in 0..10_000 {
+            if self.is_idle() {
+                return Ok(());
+            }
+            self.consensus(now, told);
+            self.write_log(usize::MAX)?;
+            self.apply(told)?;
+            self.write_revisions()?;
+            self.sync_revisions()?;
+        }
+        panic!("the member does not come to rest");
     }
 
     /// The raft thread takes its next input.
@@ -92,6 +120,9 @@ impl Running {
     }
 
     /// The WAL thread writes the first `group` requests as one group.
+    ///
+    /// # Errors
+    /// A failed disk operation; the member must stop.
     pub fn write_log(&mut self, group: usize) -> Result<(), Error> {
         let rest = self.persist.split_off(group.min(self.persist.len()));
         let group = std::mem::replace(&mut self.persist, rest);
