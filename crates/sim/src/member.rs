@@ -60,7 +60,7 @@ pub fn settings() -> Settings {
 impl Running {
     /// Starts a member on what the disk holds.
     pub fn start(fs: &Arc<dyn Fs>, random: &mut Random, now: Time) -> Result<Self, Error> {
-        let entropy = Entropy { ids: random.next(), log: random.next(), raft: random.next() };
+        let entropy = Entropy { ids: random.draw(), log: random.draw(), raft: random.draw() };
         Running::open(fs, &settings(), entropy, now)
     }
 

@@ -164,7 +164,7 @@ impl World {
             self.trace(format_args!("kill {when}"));
             self.memory.kill();
         } else {
-            let seed = self.random.next();
+            let seed = self.random.draw();
             self.trace(format_args!("power cut {when}"));
             self.memory.power_cut(seed);
         }
