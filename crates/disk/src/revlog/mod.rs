@@ -147,7 +147,7 @@ impl Limits {
     pub const DEFAULT: Limits = Limits {
         segment_bytes: 64 << 20,
         frame_bytes_target: 4 << 20,
-        spare_segments: 2,
+        spare_segments: 1,
         // At full speed one sync of an unbounded amount took 50–300 ms (evidence, lesson 8).
         dirty_bytes_max: 16 << 20,
         read_chunk_bytes: 1 << 20,
