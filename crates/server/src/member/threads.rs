@@ -24,8 +24,9 @@ use crate::process::Events;
 
 /// Submissions that may wait for the raft thread; beyond it callers get TooManyRequests.
 const SUBMISSIONS_MAX: u64 = 20_000;
-/// What was written to the revision log is synced within this time; nobody waits for it.
-const REVLOG_SYNC_INTERVAL: Duration = Duration::from_millis(100);
+/// What was written to the revision log is synced within this time. Nobody waits for it, and until then a power cut
+/// only makes the next start replay more of the write-ahead log; each sync competes with the log's own on one disk.
+const REVLOG_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// How soon a full disk is asked again whether there is room.
 const ROOM_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How soon completions are offered again to a lane whose queue was full.
@@ -125,7 +126,7 @@ impl Threads {
             mail: revision_mail,
             raft: raft.clone(),
             durable,
-            reader: parts.log_reader,
+            bytes: parts.log_reader.written_bytes(),
             status: channels.status.clone(),
             had_room: true,
         };
@@ -459,7 +460,8 @@ struct RevisionThread {
     mail: Receiver<revlog::Frame>,
     raft: Sender<RaftMail>,
     durable: Arc<AtomicU64>,
-    reader: revlog::Reader,
+    /// Bytes of the revision log, what waits to be written included.
+    bytes: u64,
     status: Arc<SharedStatus>,
     had_room: bool,
 }
@@ -470,8 +472,11 @@ impl RevisionThread {
         let mut sync_at: Option<Instant> = None;
         while self.mail.receive(&mut frames, sync_at) {
             for frame in frames.drain(..) {
+                self.bytes += frame.len();
                 self.writer.offer(frame);
             }
+            self.status.set_db_size_bytes(self.bytes);
+            self.status.set_db_size_in_use_bytes(self.bytes);
             self.writer.wal_durable(self.durable.load(Ordering::Acquire));
             self.writer.write()?;
             let now = Instant::now();
@@ -491,8 +496,6 @@ impl RevisionThread {
 
     fn sync(&mut self) -> Result<(), node::Error> {
         self.writer.sync()?;
-        self.status.set_db_size_bytes(self.reader.written_bytes());
-        self.status.set_db_size_in_use_bytes(self.reader.written_bytes());
         let has_room = self.writer.has_room();
         if std::mem::replace(&mut self.had_room, has_room) != has_room {
             self.raft.send(RaftMail::Room(Writer::Revlog, has_room));
