@@ -277,6 +277,18 @@ impl RaftThread {
                 RaftMail::Applied(applied) => Input::Applied(applied),
                 RaftMail::Room(writer, has_room) => {
                     self.room[writer as usize] = has_room;
+                    let file = match writer {
+                        Writer::Wal => "write-ahead log",
+                        Writer::Revlog => "revision log",
+                    };
+                    if has_room {
+                        log::info!("there is room again to allocate ahead", "for" => file);
+                    } else {
+                        log::warn!(
+                            "disk is full: puts are refused, reads and deletes go on in the reserve until there is room",
+                            "for" => file,
+                        );
+                    }
                     Input::Room(self.room == [true; 2])
                 }
             };
