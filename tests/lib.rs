@@ -1,1 +1,195 @@
-//! Black-box tests of the binaries; see docs/internals/testing.md.
+//! Starts our `etcd` as a process on free ports of the loopback address, and runs our tools against it.
+//!
+//! Nothing here knows how the server is built; tests speak to it through its ports, its files and its exit.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use client::{Client, Config, Deadline};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Longest wait for an answer; only a hang takes that long.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The path of one of our binaries, built if need be.
+///
+/// # Panics
+/// If it does not build.
+pub fn binary(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let test = std::env::current_exe().expect("a test has a path");
+        let folder = test.ancestors().nth(2).expect("target/PROFILE/deps/test").to_owned();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "-p", "quorate-server", "-p", "quorate-cli"]);
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the root"));
+        assert!(build.status().expect("cargo runs").success(), "the binaries do not build");
+        folder
+    });
+    folder.join(name)
+}
+
+/// One member: its directory, its ports, and its process while it runs.
+pub struct Member {
+    dir: tempfile::TempDir,
+    ports: (u16, u16),
+    flags: Vec<String>,
+    process: Option<Child>,
+}
+
+impl Member {
+    /// A member that is not started yet, with extra flags.
+    ///
+    /// # Panics
+    /// Without free ports or a temporary directory.
+    pub fn new(flags: &[&str]) -> Self {
+        // Both are held at once, so that they differ.
+        let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let [client, peer] = held.map(|listener| listener.local_addr().expect("an address").port());
+        Member {
+            dir: tempfile::tempdir().expect("a temporary directory"),
+            ports: (client, peer),
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            process: None,
+        }
+    }
+
+    /// A member that is ready to serve.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub fn start(flags: &[&str]) -> Self {
+        let mut member = Member::new(flags);
+        member.restart();
+        member
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Where clients reach it.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.0)
+    }
+
+    /// Everything that it has logged in its last run.
+    ///
+    /// # Panics
+    /// If the log cannot be read.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).expect("a log")
+    }
+
+    /// The command that starts it, its log not redirected.
+    pub fn command(&self) -> Command {
+        let (client, peer) = (self.endpoint(), format!("http://127.0.0.1:{}", self.ports.1));
+        let mut command = Command::new(binary("etcd"));
+        command.args(["--name", "m", "--data-dir"]).arg(self.data_dir());
+        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", &format!("m={peer}")]).args(&self.flags);
+        command
+    }
+
+    /// Starts it, killing it first if it runs, and waits for its line "ready to serve client requests".
+    ///
+    /// # Panics
+    /// If it ends instead.
+    pub fn restart(&mut self) {
+        self.kill();
+        let path = self.dir.path().join("log");
+        let mut process = self.command().stderr(Stdio::piped()).spawn().expect("etcd starts");
+        let stderr = process.stderr.take().expect("its standard error");
+        let (ready, wait) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut log = File::create(path).expect("a log file");
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                use std::io::Write;
+                let _ = writeln!(log, "{line}");
+                if line.contains("ready to serve client requests") {
+                    let _ = ready.send(());
+                }
+            }
+        });
+        self.process = Some(process);
+        wait.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("not ready; its log:\n{}", self.log()));
+    }
+
+    /// Its process id.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn pid(&self) -> Pid {
+        let process = self.process.as_ref().expect("it runs");
+        Pid::from_raw(i32::try_from(process.id()).expect("a process id"))
+    }
+
+    /// Ends it with SIGKILL and waits until it is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// Ends it with SIGTERM and waits; says how it ended.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let pid = self.pid();
+        let mut process = self.process.take().expect("it runs");
+        kill(pid, Signal::SIGTERM).expect("it can be signalled");
+        process.wait().expect("it ends")
+    }
+
+    /// A client of it.
+    ///
+    /// # Panics
+    /// Never: the endpoint is well-formed.
+    pub fn client(&self) -> Client {
+        let endpoint = self.endpoint().parse().expect("an endpoint");
+        Client::new(Config::new(vec![endpoint])).expect("an endpoint is given")
+    }
+
+    /// Runs our etcdctl against it.
+    ///
+    /// # Panics
+    /// If it cannot be run.
+    pub fn etcdctl(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(binary("etcdctl"));
+        command.args(["--endpoints", &self.endpoint()]).args(args);
+        command.output().expect("etcdctl runs")
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A deadline that only a hang reaches.
+pub fn patience() -> Deadline {
+    Deadline::after(PATIENCE)
+}
+
+/// Runs a future to its end on this thread.
+///
+/// # Panics
+/// If no runtime can be made.
+pub fn run<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, future)
+}
