@@ -5,6 +5,8 @@
 mod clients;
 mod conform;
 mod gen_proto;
+mod interop;
+mod server;
 mod soak;
 mod tidy;
 
@@ -18,6 +20,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   gen [--check]                       compile crates/wire/proto; with --check, fail if the result differs
   tidy                                check the dependency rule and the documents
   clients [--install]                 black-box checks with Debian's etcdctl and a Go program, where they are
+  interop --etcd PATH --etcdctl PATH  our write-ahead log under a real etcd 3.7
   conform --suite DIR PACKAGE...      run packages of the contract suite against our release binaries
                                       (-run REGEX limits the tests; without it, the list of what passes is used)
   soak [NAME...]                      what is too long for CI; without a name, all";
@@ -40,6 +43,7 @@ fn run(args: &[String]) -> Result<()> {
         ["gen", "--check"] => gen_proto::run(true),
         ["tidy"] => tidy::run(),
         ["clients", rest @ ..] => clients::run(rest),
+        ["interop", rest @ ..] => interop::run(rest),
         ["conform", rest @ ..] => conform::run(rest),
         ["soak", rest @ ..] => soak::run(rest),
         _ => bail!("{USAGE}"),
