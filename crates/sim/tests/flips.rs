@@ -1,0 +1,113 @@
+//! One flipped byte anywhere in a member's directory: the start names file and offset and changes nothing, or it
+//! makes no difference at all. A sample by default; `QUORATE_FLIPS=all` flips every byte.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use disk::{Fs, MemFs};
+use node::{Entropy, Error, Submission};
+use prost::Message;
+use raft::Time;
+use sim::member::{Running, Told, proposal, settings};
+use sim::random::Random;
+use wire::etcdserverpb::{DeleteRangeRequest, InternalRaftRequest, PutRequest, RequestHeader};
+
+const NOW: Time = Time(1);
+/// Flips a file, of its used part and of the zeros behind it, in the sample.
+const SAMPLE: u64 = 150;
+
+fn open(memory: &MemFs) -> Result<Running, Error> {
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    Running::open(&fs, &settings(), Entropy { ids: 1 << 40, log: 5, raft: 5 }, NOW)
+}
+
+fn request(id: u64, n: u64) -> Submission {
+    let header = Some(RequestHeader { id, ..Default::default() });
+    let mut request = InternalRaftRequest { header, ..Default::default() };
+    if n % 5 == 4 {
+        request.delete_range =
+            Some(DeleteRangeRequest { key: format!("k{}", n % 3).into(), ..Default::default() });
+    } else {
+        let value = "v".repeat((n * 13 % 90) as usize);
+        request.put =
+            Some(PutRequest { key: format!("k{}", n % 7).into(), value: value.into(), ..Default::default() });
+    }
+    proposal(node::RequestId(id), request.encode_to_vec(), n % 5 != 4)
+}
+
+/// What must survive: the hash of all revisions, and who is in the cluster.
+fn state(mut member: Running) -> (u32, i64, usize, Option<String>) {
+    member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+    let hash = member.parts.reader.hash_kv(0).expect("a hash");
+    let membership = member.parts.reader.membership();
+    let version = membership.cluster_version().map(str::to_owned);
+    (hash.hash, hash.hash_revision, membership.members().len(), version)
+}
+
+fn files(memory: &MemFs) -> Vec<(PathBuf, Vec<u8>)> {
+    memory.files().into_iter().map(|path| (path.clone(), memory.read(&path).expect("a file"))).collect()
+}
+
+/// A member's directory after an orderly life, with several segments of both logs.
+fn directory() -> MemFs {
+    let memory = MemFs::new();
+    for run in 0..2 {
+        let mut member = open(&memory).expect("a member starts");
+        member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+        let mut ids = member.lane();
+        for n in 0..25 {
+            member.submit(vec![request(ids.next().0, run * 25 + n)]);
+            member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+        }
+        drop(member);
+        memory.kill();
+    }
+    memory
+}
+
+fn offsets(bytes: &[u8], random: &mut Random) -> Vec<u64> {
+    let len = bytes.len() as u64;
+    if std::env::var("QUORATE_FLIPS").is_ok_and(|all| all == "all") {
+        return (0..len).collect();
+    }
+    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+    let mut chosen: Vec<u64> = (0..SAMPLE.min(used)).map(|_| random.below(used.max(1))).collect();
+    chosen.extend((0..SAMPLE / 5).filter(|_| used < len).map(|_| used + random.below(len - used)));
+    chosen
+}
+
+#[test]
+fn one_flipped_byte_is_refused_by_name_or_makes_no_difference() {
+    let memory = directory();
+    let expected = state(open(&memory.copy()).expect("an undamaged directory opens"));
+    let mut random = Random::new(11);
+    let (mut refused, mut harmless) = (0, 0);
+    for (path, bytes) in files(&memory) {
+        for offset in offsets(&bytes, &mut random) {
+            let mask = 1 << random.below(8);
+            let flipped = memory.copy();
+            flipped.flip(&path, offset, mask).expect("a byte of the file");
+            let before = files(&flipped);
+            let at = format!("{} byte {offset} mask {mask:#x}", path.display());
+            match open(&flipped) {
+                Ok(member) => {
+                    harmless += 1;
+                    assert_eq!(state(member), expected, "a silent difference: {at}");
+                }
+                Err(error) => {
+                    refused += 1;
+                    let text = error.to_string();
+                    let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+                    let contradiction = matches!(error, Error::Contradiction(_));
+                    assert!(
+                        contradiction || (text.contains(&name) && text.contains("offset")),
+                        "{at}: {text}"
+                    );
+                    assert_eq!(files(&flipped), before, "a refusal changed something: {at}");
+                }
+            }
+        }
+    }
+    println!("{refused} refused, {harmless} harmless");
+    assert!(refused > 100 && harmless > 10, "{refused} refused, {harmless} harmless: the sample is off");
+}
