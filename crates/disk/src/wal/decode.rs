@@ -23,6 +23,7 @@ pub(super) fn entry(data: &[u8]) -> Result<EntryRef<'_>, Refusal> {
     if term == 0 || index == 0 {
         return Err("an entry without a term or an index");
     }
+    followed(index)?;
     if kind != EntryKind::Normal && data.is_empty() {
         return Err("a configuration change without data");
     }
@@ -39,6 +40,7 @@ pub(super) fn state(data: &[u8]) -> Result<HardState, Refusal> {
     if term == 0 {
         return Err("a hard state without a term");
     }
+    followed(commit)?;
     Ok(HardState { term, vote, commit })
 }
 
@@ -52,7 +54,13 @@ pub(super) fn snapshot(data: &[u8]) -> Result<SnapshotRecord, Refusal> {
     if (index == 0) != (term == 0) {
         return Err("a snapshot with an index and no term, or a term and no index");
     }
+    followed(index)?;
     Ok(SnapshotRecord { index, term, conf_state })
+}
+
+/// The rest of the log counts on an index after each that it has.
+fn followed(index: u64) -> Result<(), Refusal> {
+    if index == u64::MAX { Err("an index that none can follow") } else { Ok(()) }
 }
 
 fn conf_state(data: &[u8]) -> Result<ConfState, Refusal> {
