@@ -20,7 +20,14 @@ pub enum Seen {
     /// Part of a message.
     Data,
     /// The beginning of a call, or of its trailers.
-    Headers,
+    Headers {
+        /// Where the frame's payload begins in the bytes that were given.
+        at: usize,
+        /// Bytes of the payload.
+        length: usize,
+        /// The frame's flags.
+        flags: u8,
+    },
     /// The end of a call, by its client.
     Reset {
         /// The stream.
@@ -57,6 +64,7 @@ impl FrameScanner {
 
     /// Takes the next bytes of the direction, reporting what begins in them.
     pub fn scan(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Seen)) {
+        let total = bytes.len();
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let skipped = self.skip.min(bytes.len());
@@ -76,13 +84,74 @@ impl FrameScanner {
             self.skip = u32::from_be_bytes([0, l0, l1, l2]) as usize;
             match kind {
                 DATA => seen(Seen::Data),
-                HEADERS => seen(Seen::Headers),
+                HEADERS => seen(Seen::Headers { at: total - bytes.len(), length: self.skip, flags }),
                 RST_STREAM => seen(Seen::Reset { stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]) }),
                 PING if flags & FLAG_ACK == 0 => seen(Seen::Ping),
                 _ => {}
             }
         }
     }
+}
+
+/// Makes an `:authority` that is a whole URL an ordinary `host`, in place: `payload` is that of a connection's first
+/// HEADERS frame.
+///
+/// Clients of etcd 3.4 send such ones, which Go's server takes and the `h2` crate resets. Nothing here reads the
+/// authority. It comes last of the pseudo-headers there, so an ordinary field may stand in its place. It is the first field of its kind and goes into the codec's dynamic table, so later requests that
+/// refer to it find a `host` too. One byte changes: the index of the field's name in HPACK's static table. A block
+/// that is cut, or that does not index the field, is left alone.
+pub fn relabel_authority(payload: &mut [u8], flags: u8) {
+    const PADDED: u8 = 0x8;
+    const PRIORITY: u8 = 0x20;
+    /// `http:` and `https:` in HPACK's Huffman code, as far as they fill whole bytes.
+    const HTTP_HUFFMAN: &[u8] = &[0x9d, 0x29, 0xae];
+    const HTTPS_HUFFMAN: &[u8] = &[0x9d, 0x29, 0xad, 0x17];
+    const AUTHORITY_INDEXED: u8 = 0x41;
+    const HOST_INDEXED: u8 = 0x66;
+    let mut at = usize::from(flags & PADDED != 0) + if flags & PRIORITY != 0 { 5 } else { 0 };
+    while let Some(&first) = payload.get(at) {
+        if first == AUTHORITY_INDEXED {
+            let Some((_, value)) = hpack_integer(payload, at + 1, 7) else { return };
+            let is_url = |url: &&[u8]| payload.get(value..).is_some_and(|rest| rest.starts_with(url));
+            if [&b"http:"[..], b"https:", HTTP_HUFFMAN, HTTPS_HUFFMAN].iter().any(is_url) {
+                payload[at] = HOST_INDEXED;
+            }
+            return;
+        }
+        // RFC 7541, section 6: an indexed field, a size update, or a literal with or without indexing.
+        let (prefix_bits, is_literal) = match first {
+            0x80.. => (7, false),
+            0x40.. => (6, true),
+            0x20.. => (5, false),
+            _ => (4, true),
+        };
+        let Some((name, next)) = hpack_integer(payload, at, prefix_bits) else { return };
+        at = next;
+        let strings = if is_literal { 1 + usize::from(name == 0) } else { 0 };
+        for _ in 0..strings {
+            let Some((length, next)) = hpack_integer(payload, at, 7) else { return };
+            at = next.saturating_add(length);
+        }
+    }
+}
+
+/// An integer of RFC 7541, section 5.1, and where the next thing begins; `None` if it is cut or absurd.
+fn hpack_integer(bytes: &[u8], at: usize, prefix_bits: u32) -> Option<(usize, usize)> {
+    let limit = (1 << prefix_bits) - 1;
+    let mut value = usize::from(*bytes.get(at)?) & limit;
+    let mut next = at + 1;
+    if value < limit {
+        return Some((value, next));
+    }
+    for shift in [0, 7, 14, 21] {
+        let byte = usize::from(*bytes.get(next)?);
+        next += 1;
+        value += (byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some((value, next));
+        }
+    }
+    None
 }
 
 /// A whole GOAWAY frame: ENHANCE_YOUR_CALM with gRPC's text for a client that pings too often. The last stream
@@ -119,15 +188,59 @@ mod tests {
         frame(PING, 0, 0, &[0; 8]);
         frame(PING, FLAG_ACK, 0, &[0; 8]);
         frame(RST_STREAM, 0, 0x8000_0003, &[0; 4]);
-        let want = [Seen::Headers, Seen::Data, Seen::Ping, Seen::Reset { stream: 3 }];
+        let want =
+            [Seen::Headers { at: 0, length: 7, flags: 4 }, Seen::Data, Seen::Ping, Seen::Reset { stream: 3 }];
         for chunk in 1..bytes.len() {
             let mut scanner = FrameScanner::inbound();
             let mut got = Vec::new();
             for part in bytes.chunks(chunk) {
-                scanner.scan(part, |seen| got.push(seen));
+                // Where the payload begins depends on the cut.
+                scanner.scan(part, |seen| {
+                    got.push(match seen {
+                        Seen::Headers { length, flags, .. } => Seen::Headers { at: 0, length, flags },
+                        other => other,
+                    });
+                });
             }
             assert_eq!(got, want, "in chunks of {chunk}");
             assert!(scanner.at_boundary());
+        }
+    }
+
+    #[test]
+    fn the_first_authority_becomes_a_host_and_nothing_else_changes() {
+        // :method POST, :scheme http, :path literal with indexing, :authority literal with indexing, te literal.
+        let mut block = vec![0x83, 0x86, 0x45, 3, b'/', b'a', b'b', 0x41, 8];
+        block.extend_from_slice(b"http://x");
+        block.extend_from_slice(&[0x40, 2, b't', b'e', 1, b'q']);
+        for (flags, front) in [(4, &[][..]), (4 | 8, &[0][..]), (4 | 0x20, &[0; 5][..])] {
+            let mut payload = [front, &block].concat();
+            let before = payload.clone();
+            relabel_authority(&mut payload, flags);
+            let changed: Vec<usize> = (0..payload.len()).filter(|at| payload[*at] != before[*at]).collect();
+            assert_eq!(changed, [front.len() + 7]);
+            assert_eq!(
+                payload[front.len() + 7],
+                0x66,
+                "literal with indexing, name 38 of the static table: host"
+            );
+        }
+    }
+
+    #[test]
+    fn no_block_makes_the_walk_panic() {
+        let mut state = 1_u64;
+        for _ in 0..20_000 {
+            let mut block = Vec::new();
+            for _ in 0..state % 40 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                block.push((state >> 56) as u8 & if state & 1 == 0 { 0xff } else { 0x4f });
+            }
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let before = block.clone();
+            relabel_authority(&mut block, (state >> 48) as u8);
+            let changed = block.iter().zip(&before).filter(|(a, b)| a != b).count();
+            assert!(changed <= 1, "{before:x?} became {block:x?}");
         }
     }
 }

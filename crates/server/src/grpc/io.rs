@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::frames::{FrameScanner, Seen, too_many_pings};
+use super::frames::{FrameScanner, Seen, relabel_authority, too_many_pings};
 
 /// Bytes that are gathered before they are written without waiting for the end of the turn.
 const GATHER_BYTES: usize = 64 * 1024;
@@ -53,6 +53,8 @@ struct State<S> {
     outbound: FrameScanner,
     inbound: FrameScanner,
     turn: Turn,
+    /// The first request has come.
+    requested: bool,
     turn_bytes: usize,
     strikes: u32,
     last_ping: Option<Instant>,
@@ -79,6 +81,7 @@ pub fn gather<S: AsyncRead + AsyncWrite + Unpin>(inner: S) -> (GatherIo<S>, IoCo
         outbound: FrameScanner::outbound(),
         inbound: FrameScanner::inbound(),
         turn: Turn::default(),
+        requested: false,
         turn_bytes: 0,
         strikes: 0,
         last_ping: None,
@@ -114,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> State<S> {
 
     fn take_written(&mut self, bytes: &[u8]) {
         let answered = &mut self.answered;
-        self.outbound.scan(bytes, |seen| *answered |= matches!(seen, Seen::Data | Seen::Headers));
+        self.outbound.scan(bytes, |seen| *answered |= matches!(seen, Seen::Data | Seen::Headers { .. }));
     }
 }
 
@@ -127,15 +130,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for GatherIo<S> {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut state.inner).poll_read(cx, buf))?;
-        let bytes = &buf.filled()[before..];
+        let bytes = &mut buf.filled_mut()[before..];
         state.turn_bytes += bytes.len();
         let turn = &mut state.turn;
         turn.read |= !bytes.is_empty();
+        let mut first_headers = None;
         state.inbound.scan(bytes, |seen| match seen {
             Seen::Reset { stream } => turn.resets.push(stream),
             Seen::Ping => turn.pings += 1,
-            Seen::Data | Seen::Headers => {}
+            Seen::Headers { at, length, flags } if first_headers.is_none() => {
+                first_headers = Some((at, length, flags));
+            }
+            Seen::Data | Seen::Headers { .. } => {}
         });
+        if let Some((at, length, flags)) =
+            first_headers.filter(|_| !std::mem::replace(&mut state.requested, true))
+        {
+            let end = (at + length).min(bytes.len());
+            relabel_authority(&mut bytes[at..end], flags);
+        }
         Poll::Ready(Ok(()))
     }
 }
