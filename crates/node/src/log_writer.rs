@@ -100,11 +100,22 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Whether a group of this many payload bytes surely needs no other segment than those that are allocated.
+    /// Whether a group has to wait for the next segment: none is allocated, and it does not surely fit into what is
+    /// left of the present one. To write it all the same would allocate in its midst, where a full disk ends the
+    /// member (rule 7).
+    pub fn must_wait(&self, group: &[PersistRequest]) -> bool {
+        self.wal.preparation().is_some() && !self.has_room_for(group)
+    }
+
+    /// Whether a group surely needs no other segment than those that are allocated.
     pub fn has_room_for(&self, group: &[PersistRequest]) -> bool {
         let entries = || group.iter().flat_map(|request| &request.entries);
         let bytes: usize = entries().map(|entry| entry.data.len() + FRAME_OVERHEAD_BYTES).sum();
-        self.wal.room_bytes() > (bytes + group.len() * FRAME_OVERHEAD_BYTES) as u64 + SEGMENT_HEAD_BYTES
+        let bytes = (bytes + group.len() * FRAME_OVERHEAD_BYTES) as u64;
+        let next = self.wal.prepared_bytes();
+        let here = self.wal.room_bytes() - next;
+        // What does not fit here any more goes on in the next one, and the rest of this one stays empty.
+        bytes < here || bytes + SEGMENT_HEAD_BYTES < next
     }
 
     /// Whether the next segment is allocated, or is not due yet. While it is not, requests that add data are

@@ -126,12 +126,23 @@ impl Running {
     pub fn write_log(&mut self, group: usize) -> Result<(), Error> {
         let rest = self.persist.split_off(group.min(self.persist.len()));
         let group = std::mem::replace(&mut self.persist, rest);
+        if self.parts.log_writer.must_wait(&group) {
+            self.persist.splice(..0, group);
+            return self.prepare_log();
+        }
         if let Some(written) = self.parts.log_writer.write(&group)? {
             self.parts.applier.wal_durable(written.durable_index);
             self.parts.revision_writer.wal_durable(written.durable_index);
             self.inputs.push_back(Input::Persisted(written.persisted));
         }
         Ok(())
+    }
+
+    /// Whether the first `group` requests may need more than what the write-ahead log can allocate ahead.
+    pub fn outgrows_log(&self, group: usize) -> bool {
+        let group = &self.persist[..group.min(self.persist.len())];
+        let writer = &self.parts.log_writer;
+        !writer.must_wait(group) && !writer.has_room_for(group)
     }
 
     /// The WAL thread, idle, allocates ahead.

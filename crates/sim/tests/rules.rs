@@ -257,6 +257,66 @@ fn rule_7_a_full_disk_refuses_puts_and_lets_deletes_and_reads_go_on() {
 }
 
 #[test]
+fn rule_7_a_full_disk_that_uses_up_its_reserve_makes_writes_wait_and_ends_nothing() {
+    let memory = MemFs::new();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let mut member = ready(&fs);
+    let mut ids = member.lane();
+    memory.set_capacity(Some(memory.used()));
+    let mut told = Told::default();
+    let mut submitted = 0;
+    // Far more than two segments hold.
+    while submitted < 200 {
+        let id = ids.next();
+        let delete = InternalRaftRequest {
+            header: Some(RequestHeader { id: id.0, ..Default::default() }),
+            delete_range: Some(wire::etcdserverpb::DeleteRangeRequest {
+                key: "k".into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        member.submit(vec![proposal(id, delete.encode_to_vec(), false)]);
+        member.consensus(NOW, &mut told);
+        member.write_log(usize::MAX).expect("a full disk is no failure");
+        submitted += 1;
+    }
+    assert!(!member.persist.is_empty(), "the disk never filled");
+    assert!(!member.parts.log_writer.has_room());
+    memory.set_capacity(None);
+    member.prepare_log().expect("room again");
+    member.settle(NOW, &mut told).expect("a healthy disk");
+    assert_eq!(told.completions.answers.iter().filter(|(_, result)| result.is_ok()).count(), submitted);
+}
+
+#[test]
+fn rule_5_a_revision_log_ahead_of_the_write_ahead_log_is_refused() {
+    let memory = MemFs::new();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let mut member = ready(&fs);
+    let mut ids = member.lane();
+    let wal = || {
+        let all = files(&memory).into_iter();
+        all.filter(|(path, _)| path.extension().is_some_and(|end| end == "wal")).collect::<Vec<_>>()
+    };
+    let before = wal();
+    member.submit(vec![put(&mut ids, "k", "v")]);
+    member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+    drop(member);
+    memory.kill();
+    assert_eq!(before.len(), wal().len(), "the put stands in the segment that was there before");
+    for (path, bytes) in before {
+        let file = fs.open(&path, disk::Access::ReadWrite).expect("a segment");
+        file.write_all_at(&bytes, 0).expect("an older state of the segment");
+        file.sync_data().expect("a healthy disk");
+    }
+    let kept = files(&memory);
+    let error = start_with(&fs, &settings(), 7).err().expect("entries that were applied are gone");
+    assert!(matches!(error, Error::Contradiction(_)), "{error}");
+    assert_eq!(files(&memory), kept, "and nothing was changed");
+}
+
+#[test]
 fn rule_8_the_same_entries_make_the_same_state_on_any_member() {
     let mut states = Vec::new();
     for seed in [3, 4] {

@@ -249,7 +249,12 @@ impl Wal {
     /// Bytes that can still be appended without allocating anything.
     pub fn room_bytes(&self) -> u64 {
         let here = self.segment_bytes.saturating_sub(self.offset + self.buf.len() as u64);
-        here + self.prepared.as_ref().map_or(0, |prepared| prepared.bytes)
+        here + self.prepared_bytes()
+    }
+
+    /// How many of those are in the segment that is allocated for later; 0 if there is none.
+    pub fn prepared_bytes(&self) -> u64 {
+        self.prepared.as_ref().map_or(0, |prepared| prepared.bytes)
     }
 
     /// The work of allocating the next segment, if that is not done yet: run it on any thread, and hand the

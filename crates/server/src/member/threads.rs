@@ -365,8 +365,8 @@ impl WalThread {
             if group.is_empty() {
                 continue;
             }
-            // A group that needs the segment that is being allocated waits for it.
-            if self.preparing && !self.writer.has_room_for(&group) {
+            // A group that needs the segment that is being allocated, or that a full disk refuses, waits for it.
+            if self.writer.must_wait(&group) {
                 continue;
             }
             if let Some(written) = self.writer.write(&group)? {
@@ -385,6 +385,7 @@ impl WalThread {
             && let Some(preparation) = self.writer.preparation()
         {
             self.preparing = true;
+            self.retry_at = None;
             self.preparations.send(preparation);
         }
     }
