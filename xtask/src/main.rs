@@ -23,7 +23,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   interop --etcd PATH --etcdctl PATH  our write-ahead log under a real etcd 3.7
   conform --suite DIR PACKAGE...      run packages of the contract suite against our release binaries
                                       (-run REGEX limits the tests; without it, the list of what passes is used)
-  soak [NAME...]                      what is too long for CI; without a name, all";
+  soak [NAME...] [--minutes N] [--seeds N]
+                                      what is too long for CI; without a name, all";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -372,6 +372,10 @@ impl Connection {
                 }
                 SETTINGS_MAX_CONCURRENT_STREAMS => self.peer_streams_max = value as usize,
                 SETTINGS_INITIAL_WINDOW_SIZE => self.peer_initial_window = i64::from(value),
+                // A server may raise it only (RFC 9113, 6.5.2); below, a message would go out in pieces of nothing.
+                SETTINGS_MAX_FRAME_SIZE if (value as usize) < FRAME_BYTES_DEFAULT => {
+                    return Err(ProtocolError::Frame("a frame size below the smallest allowed"));
+                }
                 SETTINGS_MAX_FRAME_SIZE => self.peer_frame_bytes_max = value as usize,
                 _ => {}
             }

@@ -13,6 +13,7 @@
 
 pub mod args;
 pub mod compare;
+pub mod fuzz;
 pub mod hpack;
 pub mod http2;
 pub mod measure;

@@ -4,9 +4,10 @@ mod support;
 
 use proptest::prelude::*;
 use prost::Message as _;
+use store::admission;
 use store::request::{self, DecodeError};
-use store::{admission, fuzz_apply};
 use support::bytes;
+use support::fuzz::{fuzz_admitted, fuzz_entry, fuzz_range, fuzz_requests};
 use wire::etcdserverpb::{self as pb, request_op::Request};
 use wire::{ApiError, Code, RequestLimits, Status};
 
@@ -301,52 +302,42 @@ fn encoded_request() -> impl Strategy<Value = Vec<u8>> {
             pb::PutRequest { key, value, lease, prev_kv, ignore_value, ignore_lease }.encode_to_vec()
         },
     );
+    let txn = ("[ab]", "[bc]", any::<i64>(), 0usize..3).prop_map(|(key, value, revision, nested)| {
+        let (key, value) = (bytes(&key), bytes(&value));
+        let put = pb::PutRequest { key: key.clone(), value, ..Default::default() };
+        let range = pb::RangeRequest { key: key.clone(), revision, ..Default::default() };
+        let compare = pb::Compare { key, target: 0, ..Default::default() };
+        let mut txn = pb::TxnRequest {
+            compare: vec![compare],
+            success: vec![op(Request::RequestPut(put))],
+            failure: vec![op(Request::RequestRange(range))],
+        };
+        for _ in 0..nested {
+            txn = pb::TxnRequest { success: vec![op(Request::RequestTxn(txn))], ..Default::default() };
+        }
+        txn.encode_to_vec()
+    });
     let garbage = prop::collection::vec(any::<u8>(), 0..64);
     let likely = prop::collection::vec(prop_oneof![0u8..16, any::<u8>(), Just(0x0a), Just(0x12)], 0..64);
-    prop_oneof![put, garbage, likely]
+    prop_oneof![put, txn, garbage, likely]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
 
-    /// What prost takes we take, and understand alike. (We take a little more: what Go skips as unknown.)
     #[test]
     fn requests_mean_what_prost_says(bytes in encoded_request()) {
-        if let Ok(theirs) = pb::PutRequest::decode(&bytes[..]) {
-            prop_assert_eq!(request::Put::decode(&bytes), Ok(request::Put::from(&theirs)));
-        }
-        if let Ok(theirs) = pb::RangeRequest::decode(&bytes[..]) {
-            prop_assert_eq!(request::Range::decode(&bytes), Ok(request::Range::from(&theirs)));
-        }
-        if let Ok(theirs) = pb::DeleteRangeRequest::decode(&bytes[..]) {
-            prop_assert_eq!(request::DeleteRange::decode(&bytes), Ok(request::DeleteRange::from(&theirs)));
-        }
-        if pb::TxnRequest::decode(&bytes[..]).is_ok() {
-            prop_assert_ne!(request::Txn::decode(&bytes).map(|_| ()), Err(DecodeError::Malformed));
-        }
+        fuzz_requests(&bytes);
     }
 
-    /// No bytes panic, and no request that is admitted stops the member that applies it (rule 20).
     #[test]
     fn what_is_admitted_can_be_applied(bytes in encoded_request(), id in 1u64..) {
-        fuzz_apply(&bytes);
-        let limits = RequestLimits::DEFAULT;
-        let mut entries = Vec::new();
-        if request::Put::decode(&bytes).is_ok_and(|put| admission::check_put(&put).is_ok()) {
-            entries.push(admission::encode_put(id, &bytes));
-        }
-        if request::DeleteRange::decode(&bytes).is_ok_and(|delete| admission::check_delete_range(&delete).is_ok()) {
-            entries.push(admission::encode_delete_range(id, &bytes));
-        }
-        if request::Txn::decode(&bytes).is_ok_and(|txn| admission::check_txn(&txn, &limits).is_ok()) {
-            entries.push(admission::encode_txn(id, &bytes));
-        }
-        for entry in entries {
-            let mut member = support::Member::new();
-            let applied = member.store.apply(&entry, true, &mut member.batch);
-            prop_assert_eq!(applied.map(|applied| applied.id), Ok(id));
-            member.store.check();
-        }
+        fuzz_admitted(id, &bytes);
+    }
+
+    #[test]
+    fn what_is_admitted_can_be_read(bytes in encoded_request()) {
+        fuzz_range(&bytes);
     }
 
     #[test]
@@ -354,9 +345,6 @@ proptest! {
         let mut entry = vec![(field << 3 | 2) as u8, start.len().min(127) as u8];
         entry.extend(&start[..start.len().min(127)]);
         entry.extend(pb::InternalRaftRequest { id, ..Default::default() }.encode_to_vec());
-        fuzz_apply(&entry);
-        let mut member = support::Member::new();
-        let _ = member.store.apply(&entry, true, &mut member.batch);
-        member.store.check();
+        fuzz_entry(&entry);
     }
 }

@@ -1,6 +1,8 @@
 //! A member without consensus or disk: the real store on records in memory, behind the front end's interfaces.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each user takes its part")]
 
+pub mod fuzz;
+
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};

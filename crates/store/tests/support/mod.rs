@@ -1,6 +1,7 @@
 //! A revision log in memory, and shorthands, for the store's tests.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod fuzz;
 pub mod model;
 
 use std::ops::ControlFlow;

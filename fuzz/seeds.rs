@@ -1,0 +1,163 @@
+//! Writes good inputs to begin with, `corpus/TARGET/seed-N`: a fuzzer finds a checksum or HPACK slowly by itself.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use disk::revlog::{self, Applied, RecordHeader};
+use disk::wal::{Entry, EntryKind, HardState, Wal};
+use disk::{Fs, MemFs};
+use prost::Message;
+use wire::etcdserverpb::{self as pb, request_op::Request};
+
+fn main() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let requests = requests();
+    let entries = requests.iter().enumerate().map(|(at, request)| {
+        let field = [4, 4, 5, 6, 6][at] << 3 | 2;
+        [&[field, request.len() as u8][..], request, &[0xa2, 0x06, 2, 8, 7]].concat()
+    });
+    let targets: [(&str, Vec<Vec<u8>>); 9] = [
+        ("wal", wal()),
+        ("wal_records", wal_records()),
+        ("revlog", revlog()),
+        ("entry", entries.collect()),
+        ("http2", http2(&requests)),
+        ("requests", requests),
+        ("port", port()),
+        ("client", vec![server_bytes()]),
+        ("bench", vec![[&[0][..], &server_bytes()].concat(), [&[255][..], &server_bytes()].concat()]),
+    ];
+    for (target, seeds) in targets {
+        let folder = corpus.join(target);
+        std::fs::create_dir_all(&folder).expect("make the corpus's folder");
+        for (at, seed) in seeds.iter().enumerate() {
+            std::fs::write(folder.join(format!("seed-{at}")), seed).expect("write a seed");
+        }
+    }
+}
+
+fn wal() -> Vec<Vec<u8>> {
+    let fs = MemFs::new();
+    fs.create_dir_all(Path::new("/data"), 0o700).expect("a folder in memory");
+    let dir = Path::new("/data/wal");
+    let mut wal = Wal::create(Arc::new(fs.clone()), dir, b"meta", disk::wal::Limits::tiny()).expect("create");
+    for index in 1..8 {
+        let data = vec![index as u8; 400];
+        let entry = Entry { term: 1, index, kind: EntryKind::Normal, data: data.into() };
+        let state = HardState { term: 1, vote: 7, commit: index - 1 };
+        wal.append([entry.as_ref()], Some(state)).expect("append");
+        wal.sync().expect("sync");
+    }
+    drop(wal);
+    let segments: Vec<_> = fs
+        .files()
+        .iter()
+        .filter(|file| file.to_string_lossy().ends_with(".wal"))
+        .map(|file| fs.read(file).expect("a segment"))
+        .collect();
+    let one = [&[255][..], &segments[0]].concat();
+    let two = [&[127][..], &segments[0], &segments[1]].concat();
+    vec![one, two]
+}
+
+fn wal_records() -> Vec<Vec<u8>> {
+    let head = [4, 1, 1, b'm', 5, 4, 8, 0, 16, 0];
+    let entry = |index: u8, term: u8| vec![2, 6, 16, term, 24, index, 34, 0];
+    let state = |term: u8, commit: u8| vec![3, 6, 8, term, 16, 0, 24, commit];
+    vec![
+        [&head[..], &entry(1, 1), &entry(2, 1), &state(1, 1), &entry(2, 2), &state(2, 2)].concat(),
+        [&head[..], &entry(1, 1), &state(1, 1), &[0, 4, 1, 1, b'm'], &state(1, 1), &entry(2, 1)].concat(),
+        [&head[..], &state(3, 9), &[5, 4, 8, 9, 16, 3], &entry(10, 3)].concat(),
+    ]
+}
+
+struct Nothing;
+
+impl revlog::Replay for Nothing {
+    fn record(&mut self, _: RecordHeader, _: revlog::Location, _: &[u8]) -> Result<(), revlog::ReplayError> {
+        Ok(())
+    }
+
+    fn frame(&mut self, _: Applied, _: &[u8], _: bool) -> Result<(), revlog::ReplayError> {
+        Ok(())
+    }
+}
+
+fn revlog() -> Vec<Vec<u8>> {
+    let fs = MemFs::new();
+    let limits = revlog::Limits::tiny();
+    let opened =
+        revlog::open(Arc::new(fs.clone()), Path::new("rev"), limits, 5, &mut Nothing).expect("an empty log");
+    let (mut builder, mut writer, _reader) = opened.into_parts().expect("nothing fails in memory");
+    for index in 1..6 {
+        builder.push(RecordHeader { kind: 1, main: index as i64, sub: 0 }, b"payload");
+        let frame = builder.finish(Applied { index, term: 1 }, b"state", index).expect("a frame");
+        writer.write(frame).expect("write");
+        writer.sync().expect("sync");
+    }
+    let segment = fs.read("rev/00000001.seg").expect("a segment");
+    vec![[&[0][..], &segment].concat(), [&[1][..], &segment].concat()]
+}
+
+fn requests() -> Vec<Vec<u8>> {
+    let put = pb::PutRequest { key: "a".into(), value: "v".into(), ..Default::default() };
+    let keep = pb::PutRequest { key: "b".into(), ignore_value: true, prev_kv: true, ..Default::default() };
+    let delete = pb::DeleteRangeRequest { key: "a".into(), range_end: "c".into(), prev_kv: true };
+    let range =
+        pb::RangeRequest { key: "a".into(), range_end: vec![0].into(), limit: 1, ..Default::default() };
+    let op = |request| pb::RequestOp { request: Some(request) };
+    let compare = pb::Compare {
+        key: "a".into(),
+        target: 3,
+        target_union: Some(pb::compare::TargetUnion::Value("before".into())),
+        ..Default::default()
+    };
+    let txn = pb::TxnRequest {
+        compare: vec![compare],
+        success: vec![op(Request::RequestPut(put.clone())), op(Request::RequestRange(range.clone()))],
+        failure: vec![op(Request::RequestDeleteRange(delete.clone()))],
+    };
+    let nested = pb::TxnRequest { success: vec![op(Request::RequestTxn(txn.clone()))], ..Default::default() };
+    let mut all = vec![put.encode_to_vec(), keep.encode_to_vec(), delete.encode_to_vec()];
+    all.extend([txn.encode_to_vec(), nested.encode_to_vec()]);
+    all
+}
+
+fn http2(requests: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let call = |method: u8, stream: u8, message: &[u8]| {
+        [&[16 + method, 1, stream, message.len() as u8][..], message].concat()
+    };
+    let ping = [6, 0, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8];
+    let reset = [3, 0, 3, 4, 0, 0, 0, 8];
+    let [put, _, delete, txn, _] = requests else { return Vec::new() };
+    let hot = [call(1, 1, put), call(3, 3, txn), call(2, 5, delete), call(0, 7, &put[..3])].concat();
+    let cold = [call(4, 1, &[]), call(5, 3, &[]), call(6, 5, &[]), call(7, 7, &[])].concat();
+    vec![
+        [&[1][..], &hot].concat(),
+        [&[1][..], &cold, &ping, &reset].concat(),
+        [&[9][..], &hot, &reset].concat(),
+    ]
+}
+
+fn port() -> Vec<Vec<u8>> {
+    [
+        "\0GET /health?serializable=true&exclude=NOSPACE HTTP/1.1\r\nHost: a\r\n\r\n",
+        "\u{1}GET /version HTTP/1.0\r\n\r\n",
+        "\0POST /v3/kv/put HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "\0PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
+/// SETTINGS, then the answer of the first call: headers, a message, trailers.
+fn server_bytes() -> Vec<u8> {
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        let length = payload.len() as u8;
+        [&[0, 0, length, kind, flags, 0, 0, 0, stream][..], payload].concat()
+    };
+    let head = [&[0x88, 0x5f, 16][..], b"application/grpc"].concat();
+    let message = [0, 0, 0, 0, 8, 0x12, 6, 0x0a, 1, b'a', 0x2a, 1, b'x'];
+    let trailers = [&[0x40, 11][..], b"grpc-status", &[1, b'0']].concat();
+    [frame(4, 0, 0, &[]), frame(1, 4, 1, &head), frame(0, 0, 1, &message), frame(1, 5, 1, &trailers)].concat()
+}
