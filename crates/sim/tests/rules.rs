@@ -85,6 +85,31 @@ fn rule_1_nothing_is_answered_before_the_sync_that_covers_it() {
 }
 
 #[test]
+fn rule_1_term_and_vote_are_on_disk_before_the_vote_counts() {
+    let memory = MemFs::new();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let mut member = start(&fs);
+    let mut told = Told::default();
+    for _ in 0..100 {
+        member.consensus(NOW, &mut told);
+        if member.parts.consensus.status().role == raft::Role::Leader {
+            break;
+        }
+        if member.inputs.is_empty() {
+            member.write_log(usize::MAX).expect("a healthy disk");
+            member.apply(&mut told).expect("applies");
+        }
+    }
+    assert_eq!(member.parts.consensus.status().role, raft::Role::Leader);
+    let status = member.parts.consensus.status();
+    drop(member);
+    memory.power_cut(1);
+    let log = Wal::open(fs, Path::new("/data/member/wal"), wal::Limits::tiny()).expect("a log");
+    let state = log.hard_state().expect("a hard state");
+    assert_eq!((state.term, state.vote), (status.term.0, status.id.0), "a vote that the disk does not know");
+}
+
+#[test]
 fn rule_2_no_frame_is_written_before_the_log_has_its_entries() {
     let memory = MemFs::new();
     let fs: Arc<dyn Fs> = Arc::new(memory.clone());
