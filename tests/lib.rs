@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
@@ -40,6 +40,7 @@ pub fn binary(name: &str) -> PathBuf {
 
 /// One member: its directory, its ports, and its process while it runs.
 pub struct Member {
+    program: PathBuf,
     dir: tempfile::TempDir,
     ports: (u16, u16),
     flags: Vec<String>,
@@ -52,10 +53,19 @@ impl Member {
     /// # Panics
     /// Without free ports or a temporary directory.
     pub fn new(flags: &[&str]) -> Self {
+        Member::of(&binary("etcd"), flags)
+    }
+
+    /// As [`Member::new`], run by another program: a real etcd.
+    ///
+    /// # Panics
+    /// Without free ports or a temporary directory.
+    pub fn of(program: &Path, flags: &[&str]) -> Self {
         // Both are held at once, so that they differ.
         let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
         let [client, peer] = held.map(|listener| listener.local_addr().expect("an address").port());
         Member {
+            program: program.to_owned(),
             dir: tempfile::tempdir().expect("a temporary directory"),
             ports: (client, peer),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
@@ -94,7 +104,7 @@ impl Member {
     /// The command that starts it, its log not redirected.
     pub fn command(&self) -> Command {
         let (client, peer) = (self.endpoint(), format!("http://127.0.0.1:{}", self.ports.1));
-        let mut command = Command::new(binary("etcd"));
+        let mut command = Command::new(&self.program);
         command.args(["--name", "m", "--data-dir"]).arg(self.data_dir());
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
@@ -161,6 +171,20 @@ impl Member {
     pub fn client(&self) -> Client {
         let endpoint = self.endpoint().parse().expect("an endpoint");
         Client::new(Config::new(vec![endpoint])).expect("an endpoint is given")
+    }
+
+    /// The body of what it answers to a plain HTTP GET on its client port.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn http_get(&self, path: &str) -> String {
+        use std::io::{Read, Write};
+        let mut stream = TcpStream::connect(("127.0.0.1", self.ports.0)).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n").expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
     }
 
     /// Runs our etcdctl against it.

@@ -20,7 +20,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   gen [--check]                       compile crates/wire/proto; with --check, fail if the result differs
   tidy                                check the dependency rule and the documents
   clients [--install]                 black-box checks with Debian's etcdctl and a Go program, where they are
-  interop --etcd PATH --etcdctl PATH  our write-ahead log under a real etcd 3.7
+  interop --etcd PATH [--seed N]      our write-ahead log under a real etcd 3.7, and the other way round
   conform --suite DIR PACKAGE...      run packages of the contract suite against our release binaries
                                       (-run REGEX limits the tests; without it, the list of what passes is used)
   soak [NAME...] [--minutes N] [--seeds N]

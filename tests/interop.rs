@@ -1,0 +1,247 @@
+//! Our write-ahead log under a real etcd, and a real etcd's under ours: each replays the other's to the same pairs
+//! at every revision, the same hashes, and goes on writing where the other ended.
+//!
+//! Needs an etcd 3.7: `cargo xtask interop --etcd PATH` runs it. `QUORATE_SEED` gives the workload of an earlier run,
+//! `QUORATE_OPS` its length.
+
+use std::path::{Path, PathBuf};
+
+use blackbox::{Member, binary, patience, run};
+use bytes::Bytes;
+use client::{Client, Error};
+use wire::Code;
+use wire::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use wire::etcdserverpb::request_op::Request;
+use wire::etcdserverpb::{
+    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest,
+};
+
+/// Values of this size make the log roll over to its next segment of 64 MB.
+const LARGE_VALUE_BYTES: usize = 1_500_000;
+const LARGE_VALUES: usize = 45;
+
+/// A generator that gives the same numbers for the same seed (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    /// Keys of a small set, so that requests meet; some of them are no text.
+    fn key(&mut self) -> Bytes {
+        match self.below(8) {
+            0 => Bytes::from(vec![0xff, self.below(3) as u8]),
+            1 => Bytes::from(vec![0, self.below(3) as u8]),
+            _ => Bytes::from(format!("k{:02}", self.below(30))),
+        }
+    }
+
+    fn range_end(&mut self) -> Bytes {
+        match self.below(6) {
+            0 => Bytes::from_static(b"\0"),
+            1 | 2 => self.key(),
+            _ => Bytes::new(),
+        }
+    }
+
+    fn put(&mut self) -> PutRequest {
+        let length = if self.one_in(20) { self.below(20_000) } else { self.below(60) };
+        let value: Vec<u8> = (0..length).map(|_| self.below(256) as u8).collect();
+        PutRequest { key: self.key(), value: value.into(), prev_kv: self.one_in(3), ..Default::default() }
+    }
+
+    fn delete(&mut self) -> DeleteRangeRequest {
+        DeleteRangeRequest { key: self.key(), range_end: self.range_end(), prev_kv: self.one_in(3) }
+    }
+
+    fn compare(&mut self) -> Compare {
+        let number = self.below(5) as i64;
+        let (target, operand) = match self.below(4) {
+            0 => (CompareTarget::Version, TargetUnion::Version(number)),
+            1 => (CompareTarget::Create, TargetUnion::CreateRevision(number)),
+            2 => (CompareTarget::Mod, TargetUnion::ModRevision(number * 20)),
+            _ => (CompareTarget::Value, TargetUnion::Value(Bytes::from(vec![self.below(256) as u8]))),
+        };
+        let result = match self.below(4) {
+            0 => CompareResult::Equal,
+            1 => CompareResult::Greater,
+            2 => CompareResult::Less,
+            _ => CompareResult::NotEqual,
+        };
+        Compare {
+            key: self.key(),
+            range_end: self.range_end(),
+            target: target.into(),
+            result: result.into(),
+            target_union: Some(operand),
+        }
+    }
+
+    /// Some of these are refused for touching a key twice: by both servers, if by one.
+    fn txn(&mut self, depth: u32) -> TxnRequest {
+        let compare = (0..self.below(3)).map(|_| self.compare()).collect();
+        TxnRequest { compare, success: self.ops(depth), failure: self.ops(depth) }
+    }
+
+    fn ops(&mut self, depth: u32) -> Vec<RequestOp> {
+        let op = |random: &mut Random| match random.below(8) {
+            0 => Request::RequestRange(RangeRequest {
+                key: random.key(),
+                range_end: random.range_end(),
+                limit: random.below(4) as i64,
+                ..Default::default()
+            }),
+            1 if depth < 2 => Request::RequestTxn(random.txn(depth + 1)),
+            2 | 3 => Request::RequestDeleteRange(random.delete()),
+            _ => Request::RequestPut(random.put()),
+        };
+        (0..self.below(4)).map(|_| RequestOp { request: Some(op(self)) }).collect()
+    }
+}
+
+/// Sends random writes, one after the other.
+async fn write(client: &Client, random: &mut Random, ops: u64) {
+    for _ in 0..ops {
+        let result = match random.below(10) {
+            0..5 => client.put(random.put(), patience()).await.map(drop),
+            5..7 => client.delete_range(random.delete(), patience()).await.map(drop),
+            _ => client.txn(random.txn(0), patience()).await.map(drop),
+        };
+        match result {
+            Ok(()) | Err(Error::Status(wire::Status { code: Code::InvalidArgument, .. })) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// What two members that have applied the same log must agree on.
+struct State {
+    revision: i64,
+    /// Revision and HashKV there.
+    hashes: Vec<(i64, u32)>,
+    /// All pairs, now and at earlier revisions, without the header.
+    pairs: Vec<RangeResponse>,
+    /// The versions of server and cluster. (That of the storage follows in etcd after seconds.)
+    versions: String,
+}
+
+impl State {
+    /// Each part by itself, so that a difference is readable.
+    fn assert_is(&self, expected: &State, when: &str) {
+        assert_eq!(self.revision, expected.revision, "{when}");
+        assert_eq!(self.versions, expected.versions, "{when}");
+        assert_eq!(self.hashes, expected.hashes, "{when}");
+        for (found, expected) in self.pairs.iter().zip(&expected.pairs) {
+            assert!(found == expected, "{when}: pairs of {} and {}", found.count, expected.count);
+        }
+    }
+}
+
+async fn state(member: &Member) -> State {
+    let client = member.client();
+    let everything = |revision| RangeRequest {
+        key: Bytes::from_static(b"\0"),
+        range_end: Bytes::from_static(b"\0"),
+        revision,
+        ..Default::default()
+    };
+    let newest = client.range(everything(0), patience()).await.expect("a range");
+    let revision = newest.header.expect("a header").revision;
+    let (mut hashes, mut pairs) = (Vec::new(), Vec::new());
+    for at in (2..=revision).step_by((revision as usize / 50).max(1)).chain([revision]) {
+        let hash = client.hash_kv(at, patience()).await.expect("a hash");
+        hashes.push((at, hash.hash));
+    }
+    for at in (2..=revision).step_by((revision as usize / 10).max(1)).chain([revision]) {
+        let answer = client.range(everything(at), patience()).await.expect("a range of the past");
+        pairs.push(RangeResponse { header: None, ..answer });
+    }
+    let version = member.http_get("/version");
+    let (versions, _) = version.split_once(",\"storage\"").expect("three versions");
+    State { revision, hashes, pairs, versions: versions.to_owned() }
+}
+
+/// A new member of `program` that has nothing but the log of `from`, which is killed.
+fn take_over(program: &Path, from: &mut Member) -> Member {
+    from.kill();
+    let mut member = Member::of(program, &[]);
+    let (source, target) = (from.data_dir().join("member/wal"), member.data_dir().join("member/wal"));
+    std::fs::create_dir_all(&target).expect("a folder");
+    std::fs::create_dir(member.data_dir().join("member/snap")).expect("a folder");
+    let mut segments = 0;
+    for entry in std::fs::read_dir(source).expect("a folder").map(|entry| entry.expect("an entry")) {
+        if entry.path().extension().is_some_and(|extension| extension == "wal") {
+            std::fs::copy(entry.path(), target.join(entry.file_name())).expect("a copy");
+            segments += 1;
+        }
+    }
+    assert!(segments > 0, "no segment to take over");
+    member.restart();
+    member
+}
+
+#[test]
+#[ignore = "needs a real etcd: cargo xtask interop --etcd PATH"]
+fn each_goes_on_with_the_others_log() {
+    let theirs =
+        PathBuf::from(std::env::var_os("QUORATE_ETCD").expect("QUORATE_ETCD is the path of an etcd"));
+    let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().expect(name));
+    let (seed, ops) = (number("QUORATE_SEED", 1), number("QUORATE_OPS", 600));
+    println!("seed {seed}, {ops} writes a turn");
+    let ours = binary("etcd");
+    for (first, second, order) in [(&ours, &theirs, "ours first"), (&theirs, &ours, "etcd first")] {
+        let mut random = Random(seed);
+        let mut member = Member::of(first, &[]);
+        member.restart();
+        run(write(&member.client(), &mut random, ops));
+        for turn in 1..=3 {
+            let expected = run(state(&member));
+            member = take_over(if turn % 2 == 1 { second } else { first }, &mut member);
+            let found = run(state(&member));
+            found.assert_is(&expected, &format!("{order}, turn {turn}"));
+            println!("{order}, turn {turn}: equal at revision {}", found.revision);
+            run(write(&member.client(), &mut random, ops));
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a real etcd: cargo xtask interop --etcd PATH"]
+fn a_log_of_several_segments_is_taken_over() {
+    let theirs =
+        PathBuf::from(std::env::var_os("QUORATE_ETCD").expect("QUORATE_ETCD is the path of an etcd"));
+    let ours = binary("etcd");
+    for (first, second) in [(&ours, &theirs), (&theirs, &ours)] {
+        let mut member = Member::of(first, &[]);
+        member.restart();
+        let client = member.client();
+        let expected = run(async {
+            for n in 0..LARGE_VALUES {
+                let value = vec![n as u8; LARGE_VALUE_BYTES];
+                let key = Bytes::from(format!("large{}", n % 4));
+                let put = PutRequest { key, value: value.into(), ..Default::default() };
+                client.put(put, patience()).await.expect("a put");
+            }
+            state(&member).await
+        });
+        let folder = std::fs::read_dir(member.data_dir().join("member/wal")).expect("a folder");
+        let segments = folder
+            .filter(|entry| {
+                entry.as_ref().is_ok_and(|entry| entry.path().extension().is_some_and(|e| e == "wal"))
+            })
+            .count();
+        assert!(segments > 1, "the log did not roll over");
+        let member = take_over(second, &mut member);
+        let found = run(state(&member));
+        found.assert_is(&expected, "several segments");
+    }
+}
