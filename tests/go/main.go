@@ -1,8 +1,10 @@
 // Command clients drives a server with etcd's own Go client, as a program of a user would: what works for it today
-// has to work here. It prints one line a check, and ends with 1 at the first that fails.
+// has to work here. It prints one line a check, and ends with 1 at the first that fails. After the line "restart the
+// server" it waits for a line of input that says that this was done.
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +42,7 @@ func run(endpoint string) error {
 		{"deletes", deletes},
 		{"errors are the client's own values", refusals},
 		{"members and status", members},
+		{"a restart of the server under the client", restart},
 	}
 	for _, c := range checks {
 		if err := c.check(ctx, client); err != nil {
@@ -166,6 +169,37 @@ func members(ctx context.Context, c *clientv3.Client) error {
 	}
 	if len(list.Members) != 1 || status.Leader != list.Members[0].ID || status.Version != "3.7.1" {
 		return fmt.Errorf("members %v, status %v", list.Members, status)
+	}
+	return nil
+}
+
+// The connection breaks, and the client goes on by itself: nothing that it was told is gone, and what it sends
+// next succeeds.
+func restart(ctx context.Context, c *clientv3.Client) error {
+	before, err := c.Put(ctx, "kept", "v")
+	if err != nil {
+		return err
+	}
+	fmt.Println("restart the server")
+	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
+		return err
+	}
+	read, err := c.Get(ctx, "kept")
+	if err != nil {
+		return err
+	}
+	if len(read.Kvs) != 1 || read.Kvs[0].ModRevision != before.Header.Revision {
+		return fmt.Errorf("after the restart it reads %v", read.Kvs)
+	}
+	if read.Header.RaftTerm <= before.Header.RaftTerm || read.Header.MemberId != before.Header.MemberId {
+		return fmt.Errorf("header %v after %v", read.Header, before.Header)
+	}
+	after, err := c.Put(ctx, "kept", "w")
+	if err != nil {
+		return err
+	}
+	if after.Header.Revision != before.Header.Revision+1 {
+		return fmt.Errorf("revision %d after %d", after.Header.Revision, before.Header.Revision)
 	}
 	return nil
 }

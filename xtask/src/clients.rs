@@ -1,10 +1,11 @@
 //! Real clients against our server: Debian's etcdctl 3.4, and etcd's Go client in a program of `tests/go`. What is
 //! not on the machine is skipped, and says so.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::server::{Server, build, output, scratch};
 
@@ -26,13 +27,36 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         println!("skipped: no etcdctl of Debian's package etcd-client");
     }
     if Command::new("go").arg("version").output().is_ok() {
-        let server = Server::start(&binaries.join("etcd"), &scratch("clients-go")?)?;
-        let mut program = Command::new("go");
-        program.args(["run", ".", &server.endpoint]).current_dir(crate::root().join("tests/go"));
-        print!("{}", output(&mut program)?);
+        let mut server = Server::start(&binaries.join("etcd"), &scratch("clients-go")?)?;
+        go(&mut server)?;
         println!("ok: Go's clientv3");
     } else {
         println!("skipped: no Go");
+    }
+    Ok(())
+}
+
+/// Runs the program of `tests/go`. When it asks for it, the server is killed and started again under it.
+fn go(server: &mut Server) -> Result<()> {
+    let mut program = Command::new("go")
+        .args(["run", ".", &server.endpoint])
+        .current_dir(crate::root().join("tests/go"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("run go")?;
+    let mut input = program.stdin.take().context("its standard input")?;
+    let output = BufReader::new(program.stdout.take().context("its standard output")?);
+    for line in output.lines() {
+        let line = line?;
+        println!("{line}");
+        if line == "restart the server" {
+            server.restart()?;
+            writeln!(input, "done")?;
+        }
+    }
+    if !program.wait()?.success() {
+        bail!("the Go program failed");
     }
     Ok(())
 }

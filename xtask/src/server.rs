@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 /// A running server; killed when dropped.
 pub(crate) struct Server {
+    command: Command,
     process: Child,
     /// Where clients reach it.
     pub(crate) endpoint: String,
@@ -22,36 +23,43 @@ impl Server {
             [&held[0], &held[1]].map(|listener| listener.local_addr().map(|at| format!("http://{at}")));
         let (client, peer) = (client?, peer?);
         drop(held);
-        let mut process = Command::new(binary)
+        let mut command = Command::new(binary);
+        command
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("default={peer}"), "--data-dir"])
             .arg(data_dir)
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("start {}", binary.display()))?;
-        let mut lines = BufReader::new(process.stderr.take().context("its standard error")?).lines();
-        let mut log = String::new();
-        let ready = lines.by_ref().map_while(std::io::Result::ok).any(|line| {
-            log.push_str(&line);
-            log.push('\n');
-            line.contains("ready to serve client requests")
-        });
-        // Nobody reads on, but the pipe must not fill.
-        std::thread::spawn(move || lines.for_each(drop));
-        if !ready {
-            let _ = process.wait();
-            bail!("{} is not ready:\n{log}", binary.display());
-        }
-        Ok(Server { process, endpoint: client })
+            .stderr(Stdio::piped());
+        let process = ready(&mut command)?;
+        Ok(Server { command, process, endpoint: client })
     }
 
-    /// Ends it as a power switch would.
-    pub(crate) fn kill(mut self) -> Result<()> {
+    /// Ends it as a power switch would, and starts it again on its data and ports.
+    pub(crate) fn restart(&mut self) -> Result<()> {
         self.process.kill()?;
         self.process.wait()?;
+        self.process = ready(&mut self.command)?;
         Ok(())
     }
+}
+
+/// Starts a server and waits until it serves.
+fn ready(command: &mut Command) -> Result<Child> {
+    let mut process = command.spawn().with_context(|| format!("start {command:?}"))?;
+    let mut lines = BufReader::new(process.stderr.take().context("its standard error")?).lines();
+    let mut log = String::new();
+    let ready = lines.by_ref().map_while(std::io::Result::ok).any(|line| {
+        log.push_str(&line);
+        log.push('\n');
+        line.contains("ready to serve client requests")
+    });
+    // Nobody reads on, but the pipe must not fill.
+    std::thread::spawn(move || lines.for_each(drop));
+    if !ready {
+        let _ = process.wait();
+        bail!("{command:?} is not ready:\n{log}");
+    }
+    Ok(process)
 }
 
 impl Drop for Server {
