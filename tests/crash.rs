@@ -56,7 +56,7 @@ fn kill_9_loses_nothing_that_was_acknowledged() {
     let rounds = std::env::var("QUORATE_KILL_ROUNDS").map_or(6, |text| text.parse().expect("a number"));
     let mut member = Member::start(&[]);
     let known = Knowledge::default();
-    let mut highest = 1;
+    let mut history = Vec::new();
     for round in 0..rounds {
         let pid = member.pid();
         run(async {
@@ -90,15 +90,17 @@ fn kill_9_loses_nothing_that_was_acknowledged() {
             }
         });
         member.restart();
-        highest = run(check(&member.client(), &known, highest));
+        run(check(&member.client(), &known, &mut history));
     }
     assert!(member.terminate().signal() == Some(15), "SIGTERM ends it by the signal");
     member.restart();
-    run(check(&member.client(), &known, highest));
+    run(check(&member.client(), &known, &mut history));
 }
 
-/// Every key holds its last acknowledged value, or the one that was under way; returns the store's revision.
-async fn check(client: &Client, known: &Knowledge, highest: i64) -> i64 {
+/// Every key holds its last acknowledged value, or the one that was under way, and the past is what it was: `history`
+/// has revisions of earlier rounds with their hashes, and gets this one.
+async fn check(client: &Client, known: &Knowledge, history: &mut Vec<(i64, u32)>) {
+    let highest = history.last().map_or(1, |(revision, _)| *revision);
     let answer = client.range(everything(), patience()).await.expect("a range");
     let revision = answer.header.expect("a header").revision;
     assert!(revision >= highest, "the store went back from {highest} to {revision}");
@@ -130,7 +132,11 @@ async fn check(client: &Client, known: &Knowledge, highest: i64) -> i64 {
     assert_eq!(revision, 1 + versions, "each put is one revision");
     let hash = client.hash_kv(0, patience()).await.expect("a hash");
     assert_eq!(hash.hash_revision, revision);
-    revision
+    for (at, expected) in history.iter() {
+        let hash = client.hash_kv(*at, patience()).await.expect("a hash of the past");
+        assert_eq!(hash.hash, *expected, "the past at revision {at} is another one");
+    }
+    history.push((revision, hash.hash));
 }
 
 #[test]

@@ -1,8 +1,16 @@
 //! Every error that this surface can produce, over the network: its code and text, and that it changed nothing.
+//! What it cannot produce yet is listed with the reason, so that every row of errors.tsv is accounted for.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use blackbox::{Member, patience, run};
 use bytes::Bytes;
-use client::{Client, Error};
+use client::{Client, Config, Error};
+use http::uri::PathAndQuery;
+use tonic::client::Grpc;
+use tonic::metadata::MetadataValue;
+use tonic_prost::ProstCodec;
 use wire::etcdserverpb::compare::{CompareResult, CompareTarget};
 use wire::etcdserverpb::request_op::Request;
 use wire::etcdserverpb::{Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
@@ -145,6 +153,239 @@ fn every_refusal_has_its_code_and_text_and_changes_nothing() {
             assert_eq!(index_after, index + u64::from(is_in_log), "{name}");
         }
     });
+}
+
+/// A unary call by its path, as no client of ours would make it.
+async fn call(client: &Client, path: &str, request: tonic::Request<RangeRequest>) -> Status {
+    let path: PathAndQuery = path.parse().expect("a path");
+    let codec = ProstCodec::<RangeRequest, ()>::default();
+    let ended = Grpc::new(client.channel()).unary(request, path, codec).await;
+    let error = ended.map(|_: tonic::Response<()>| ()).expect_err("a refusal");
+    Status::new(Code::from_number(error.code() as u32), error.message().to_owned())
+}
+
+fn message() -> tonic::Request<RangeRequest> {
+    tonic::Request::new(RangeRequest::default())
+}
+
+/// The calls that answer Unimplemented so far, and say which they are.
+const NOT_YET: &[(&str, &[&str])] = &[
+    ("etcdserverpb.KV", &["RangeStream", "Compact"]),
+    ("etcdserverpb.Watch", &["Watch"]),
+    (
+        "etcdserverpb.Lease",
+        &["LeaseGrant", "LeaseRevoke", "LeaseKeepAlive", "LeaseTimeToLive", "LeaseLeases"],
+    ),
+    ("etcdserverpb.Cluster", &["MemberAdd", "MemberRemove", "MemberUpdate", "MemberPromote"]),
+    ("etcdserverpb.Maintenance", &["Defragment", "Hash", "Snapshot", "MoveLeader", "Downgrade"]),
+    (
+        "etcdserverpb.Auth",
+        &[
+            "AuthEnable",
+            "AuthDisable",
+            "AuthStatus",
+            "Authenticate",
+            "UserAdd",
+            "UserGet",
+            "UserList",
+            "UserDelete",
+            "UserChangePassword",
+            "UserGrantRole",
+            "UserRevokeRole",
+            "RoleAdd",
+            "RoleGet",
+            "RoleList",
+            "RoleDelete",
+            "RoleGrantPermission",
+            "RoleRevokePermission",
+        ],
+    ),
+    ("v3lockpb.Lock", &["Lock", "Unlock"]),
+    ("v3electionpb.Election", &["Campaign", "Proclaim", "Leader", "Observe", "Resign"]),
+];
+
+#[test]
+fn calls_that_are_refused_whatever_they_say_change_nothing() {
+    let member = Member::start(&[]);
+    run(async {
+        let client = member.client();
+        let before = fingerprint(&client).await;
+        for (service, methods) in NOT_YET {
+            for method in *methods {
+                let status = call(&client, &format!("/{service}/{method}"), message()).await;
+                let short = service.rsplit_once('.').expect("a package").1;
+                assert_eq!(status, Status::not_yet(&format!("{short}.{method}")));
+            }
+        }
+        for (path, expected) in [
+            ("/etcdserverpb.KV/Nothing", Status::unknown_method("Nothing", "etcdserverpb.KV")),
+            ("/etcdserverpb.Nothing/Range", Status::unknown_service("etcdserverpb.Nothing")),
+        ] {
+            assert_eq!(call(&client, path, message()).await, expected);
+        }
+        for method in ["Put", "Range", "DeleteRange", "Txn"] {
+            let mut request = message();
+            let version = MetadataValue::try_from(&b"3.7.\xc3"[..]).expect("a header's value");
+            request.metadata_mut().insert("client-api-version", version);
+            let status = call(&client, &format!("/etcdserverpb.KV/{method}"), request).await;
+            assert_eq!(status, ApiError::InvalidClientApiVersion.into(), "{method}");
+        }
+        // The first field of a range is its key; of a health check, the service.
+        let service = tonic::Request::new(RangeRequest { key: key(), ..Default::default() });
+        let status = call(&client, "/grpc.health.v1.Health/Check", service).await;
+        assert_eq!(status, ApiError::UnknownHealthService.into());
+        let mut watch = message();
+        watch.set_timeout(Duration::from_millis(1));
+        let status = call(&client, "/grpc.health.v1.Health/Watch", watch).await;
+        assert_eq!(status, ApiError::ContextDeadlineExceeded.into());
+        assert_eq!(fingerprint(&client).await, before);
+    });
+}
+
+#[test]
+fn a_message_above_what_grpc_takes_is_refused_unread() {
+    let member = Member::start(&["--max-request-bytes", "10000"]);
+    run(async {
+        let mut config = Config::new(vec![member.endpoint().parse().expect("an endpoint")]);
+        config.request_bytes_max = u32::MAX;
+        let client = Client::new(config).expect("an endpoint is given");
+        let before = fingerprint(&client).await;
+        let limit = 10_000 + (512 << 10);
+        for (bytes, expected) in [
+            (limit, ApiError::RequestTooLarge.into()),
+            (limit + 1, Status::message_too_large(limit as u64 + 1, limit as u64)),
+        ] {
+            // Beside the value: tag and length of the key and of the value.
+            let value = Bytes::from(vec![0; bytes - 3 - 4]);
+            let put = PutRequest { key: key(), value, ..Default::default() };
+            assert_eq!(prost::Message::encoded_len(&put), bytes);
+            let ended = client.put(put, patience()).await;
+            let Err(Error::Status(status)) = ended else { panic!("{ended:?}") };
+            assert_eq!(status, expected);
+        }
+        assert_eq!(fingerprint(&client).await, before);
+    });
+}
+
+/// Rows of errors.tsv that nothing here can produce, by what is missing: names without `ErrGRPC`, or texts.
+const OUT_OF_REACH: &[(&str, &[&str])] = &[
+    ("leases", &["LeaseNotFound", "LeaseExist", "LeaseTTLTooLarge", "not a primary lessor"]),
+    ("watches", &["WatchCanceled"]),
+    (
+        "users and roles",
+        &[
+            "RootUserNotExist",
+            "RootRoleNotExist",
+            "UserAlreadyExist",
+            "UserEmpty",
+            "UserNotFound",
+            "RoleAlreadyExist",
+            "RoleNotFound",
+            "RoleEmpty",
+            "AuthFailed",
+            "PermissionNotGiven",
+            "PermissionDenied",
+            "RoleNotGranted",
+            "PermissionNotGranted",
+            "AuthNotEnabled",
+            "InvalidAuthToken",
+            "InvalidAuthMgmt",
+            "AuthOldRevision",
+            "auth: authentication failed, password was given for no password user",
+            "bcrypt: password length exceeds 72 bytes",
+        ],
+    ),
+    (
+        "membership changes and other members",
+        &[
+            "MemberExist",
+            "PeerURLExist",
+            "MemberNotEnoughStarted",
+            "MemberBadURLs",
+            "MemberNotFound",
+            "MemberNotLearner",
+            "LearnerNotReady",
+            "TooManyLearners",
+            "ClusterIDMismatch",
+            "NotSupportedForLearner",
+            "NotLeader",
+            "LeaderChanged",
+            "BadLeaderTransferee",
+            "TimeoutDueToLeaderFail",
+            "TimeoutDueToConnectionLost",
+            "etcdserver: request timed out, leader transfer took too long",
+            "Unhealthy",
+        ],
+    ),
+    ("alarms and capabilities", &["Corrupt", "NotCapable"]),
+    (
+        "downgrades",
+        &[
+            "WrongDowngradeVersionFormat",
+            "InvalidDowngradeTargetVersion",
+            "ClusterVersionUnavailable",
+            "DowngradeInProcess",
+            "NoInflightDowngrade",
+        ],
+    ),
+    (
+        "locks and elections",
+        &[
+            "\"leader\" field must be provided",
+            "election: not leader",
+            "election: no leader",
+            "mutex: session is expired",
+        ],
+    ),
+    (
+        "RangeStream",
+        &[
+            "RangeStream does not support custom sort orders",
+            "RangeStream does not support revision filters",
+            "RangeStream is not supported by the gRPC proxy",
+        ],
+    ),
+    // crates/sim fills the disk; crates/server/tests/grpc.rs has the others, on a member that it can hold still.
+    (
+        "a disk that is full or hangs, a member without a leader, or one that is at its end",
+        &[
+            "NoSpace",
+            "RequestTooManyRequests",
+            "NoLeader",
+            "Stopped",
+            "Timeout",
+            "TimeoutWaitAppliedIndex",
+            "raft proposal dropped",
+        ],
+    ),
+    // A client that cancels is not told; the others are texts of etcd's that no call of this surface ends with.
+    ("a caller", &["Canceled", "DeadlineExceeded", "context canceled", "etcdserver: unknown method"]),
+];
+
+#[test]
+fn every_error_of_etcds_is_produced_here_or_out_of_reach() {
+    let mut produced: BTreeSet<String> = refusals()
+        .into_iter()
+        .filter(|(_, _, status)| status.code != Code::Unimplemented)
+        .map(|(_, _, status)| status.message.into_owned())
+        .collect();
+    // Of the other tests of this file.
+    for error in
+        [ApiError::InvalidClientApiVersion, ApiError::UnknownHealthService, ApiError::ContextDeadlineExceeded]
+    {
+        produced.insert(error.text().to_owned());
+    }
+    let mut out_of_reach: BTreeSet<&str> = BTreeSet::new();
+    for word in OUT_OF_REACH.iter().flat_map(|(_, words)| *words) {
+        assert!(out_of_reach.insert(word), "{word} is listed twice");
+    }
+    for line in include_str!("../crates/wire/tests/errors.tsv").lines().skip(1) {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let [name, _, text] = columns[..] else { panic!("{line}") };
+        let word = name.strip_prefix("ErrGRPC").unwrap_or(text);
+        assert!(out_of_reach.remove(word) != produced.remove(text), "{word}: produced, or out of reach?");
+    }
+    assert!(out_of_reach.is_empty() && produced.is_empty(), "not etcd's: {out_of_reach:?}, {produced:?}");
 }
 
 #[test]
