@@ -18,6 +18,7 @@ const USAGE: &str = "usage: cargo xtask soak [NAME...] [--minutes N] [--seeds N]
   raft        consensus under faults, 20,000 seeds
   revlog      power cuts and kills of the revision log, 2,000 seeds
   wal         power cuts of the write-ahead log at every operation
+  flips       a member's directory, every bit of every byte flipped
   kill9       kill -9 of the real binary, 200 rounds
   fuzz        every fuzz target, N minutes each (5); fuzz:TARGET runs one
   sanitizer   the tests around our unsafe code, with AddressSanitizer
@@ -76,7 +77,7 @@ fn parse(args: &[&str]) -> Result<Options> {
         }
     }
     if options.names.is_empty() {
-        let all = ["sim", "raft", "revlog", "wal", "kill9", "sanitizer", "fuzz"];
+        let all = ["sim", "raft", "revlog", "wal", "flips", "kill9", "sanitizer", "fuzz"];
         options.names = all.map(str::to_owned).to_vec();
     }
     Ok(options)
@@ -100,6 +101,11 @@ fn job(name: &str, options: &Options) -> Result<Vec<Done>> {
             one(format!("{} seeds", seeds(2_000)), command)
         }
         "wal" => one("every operation".into(), test("quorate-disk", &["--test", "wal"], &["crashes::"])),
+        "flips" => {
+            let mut command = test("quorate-sim", &["--test", "flips"], &["--nocapture"]);
+            command.env("QUORATE_FLIPS", "all");
+            one("every bit of every byte".into(), command)
+        }
         "kill9" => {
             let mut command = test("quorate-tests", &[], &["kill", "--nocapture"]);
             command.env("QUORATE_KILL_ROUNDS", seeds(200).to_string());
