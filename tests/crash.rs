@@ -160,6 +160,7 @@ fn a_new_data_directory_is_closed_to_others_and_a_wider_one_is_warned_about() {
     assert_eq!(mode(&member), 0o700);
     assert!(!member.log().contains("check file permission"), "{}", member.log());
     member.kill();
+    member.announce("check file permission");
     let wide = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(member.data_dir(), wide).expect("a folder of ours");
     member.restart();

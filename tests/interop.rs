@@ -4,6 +4,8 @@
 //! Needs an etcd 3.7: `cargo xtask interop --etcd PATH` runs it. `QUORATE_SEED` gives the workload of an earlier run,
 //! `QUORATE_OPS` its length.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use blackbox::{Member, binary, patience, run};
@@ -175,8 +177,9 @@ fn take_over(program: &Path, from: &mut Member) -> Member {
     from.kill();
     let mut member = Member::of(program, &[]);
     let (source, target) = (from.data_dir().join("member/wal"), member.data_dir().join("member/wal"));
-    std::fs::create_dir_all(&target).expect("a folder");
-    std::fs::create_dir(member.data_dir().join("member/snap")).expect("a folder");
+    for folder in [&target, &member.data_dir().join("member/snap")] {
+        DirBuilder::new().mode(0o700).recursive(true).create(folder).expect("a folder");
+    }
     let mut segments = 0;
     for entry in std::fs::read_dir(source).expect("a folder").map(|entry| entry.expect("an entry")) {
         if entry.path().extension().is_some_and(|extension| extension == "wal") {

@@ -3,11 +3,12 @@
 //! Nothing here knows how the server is built; tests speak to it through its ports, its files and its exit.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use client::{Client, Config, Deadline};
@@ -41,10 +42,12 @@ pub fn binary(name: &str) -> PathBuf {
 /// One member: its directory, its ports, and its process while it runs.
 pub struct Member {
     program: PathBuf,
+    is_ours: bool,
     dir: tempfile::TempDir,
     ports: (u16, u16),
     flags: Vec<String>,
-    process: Option<Child>,
+    process: Option<(Child, JoinHandle<()>)>,
+    announced: Vec<&'static str>,
 }
 
 impl Member {
@@ -65,11 +68,13 @@ impl Member {
         let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
         let [client, peer] = held.map(|listener| listener.local_addr().expect("an address").port());
         Member {
+            is_ours: program == binary("etcd"),
             program: program.to_owned(),
             dir: tempfile::tempdir().expect("a temporary directory"),
             ports: (client, peer),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             process: None,
+            announced: Vec::new(),
         }
     }
 
@@ -81,6 +86,11 @@ impl Member {
         let mut member = Member::new(flags);
         member.restart();
         member
+    }
+
+    /// Says that its log may hold warnings or errors with this text. Any other of ours fails the test when the run ends.
+    pub fn announce(&mut self, text: &'static str) {
+        self.announced.push(text);
     }
 
     /// Its data directory.
@@ -122,17 +132,16 @@ impl Member {
         let mut process = self.command().stderr(Stdio::piped()).spawn().expect("etcd starts");
         let stderr = process.stderr.take().expect("its standard error");
         let (ready, wait) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
+        let copy = std::thread::spawn(move || {
             let mut log = File::create(path).expect("a log file");
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                use std::io::Write;
                 let _ = writeln!(log, "{line}");
                 if line.contains("ready to serve client requests") {
                     let _ = ready.send(());
                 }
             }
         });
-        self.process = Some(process);
+        self.process = Some((process, copy));
         wait.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("not ready; its log:\n{}", self.log()));
     }
 
@@ -141,27 +150,45 @@ impl Member {
     /// # Panics
     /// If it does not run.
     pub fn pid(&self) -> Pid {
-        let process = self.process.as_ref().expect("it runs");
+        let (process, _) = self.process.as_ref().expect("it runs");
         Pid::from_raw(i32::try_from(process.id()).expect("a process id"))
     }
 
     /// Ends it with SIGKILL and waits until it is gone.
+    ///
+    /// # Panics
+    /// If its log holds a warning or an error that was not announced.
     pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
+        if let Some((process, _)) = &mut self.process {
             let _ = process.kill();
-            let _ = process.wait();
         }
+        self.wait();
     }
 
     /// Ends it with SIGTERM and waits; says how it ended.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If it does not run, or its log holds a warning or an error that was not announced.
     pub fn terminate(&mut self) -> ExitStatus {
-        let pid = self.pid();
-        let mut process = self.process.take().expect("it runs");
-        kill(pid, Signal::SIGTERM).expect("it can be signalled");
-        process.wait().expect("it ends")
+        kill(self.pid(), Signal::SIGTERM).expect("it can be signalled");
+        self.wait().expect("it runs")
+    }
+
+    /// Waits for its end and judges its log.
+    fn wait(&mut self) -> Option<ExitStatus> {
+        let (mut process, copy) = self.process.take()?;
+        let status = process.wait().expect("it ends");
+        copy.join().expect("its log is read");
+        let log = self.log();
+        let serious =
+            |line: &&str| !line.contains("\"level\":\"info\"") && !line.contains("\"level\":\"debug\"");
+        let announced = |line: &&str| self.announced.iter().any(|text| line.contains(text));
+        let unannounced: Vec<&str> = log.lines().filter(serious).filter(|line| !announced(line)).collect();
+        // Another program's log is its own business; and one failure a test is enough.
+        if self.is_ours && !std::thread::panicking() {
+            assert!(unannounced.is_empty(), "not announced:\n{}", unannounced.join("\n"));
+        }
+        Some(status)
     }
 
     /// A client of it.
@@ -178,7 +205,6 @@ impl Member {
     /// # Panics
     /// If it does not answer.
     pub fn http_get(&self, path: &str) -> String {
-        use std::io::{Read, Write};
         let mut stream = TcpStream::connect(("127.0.0.1", self.ports.0)).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         write!(stream, "GET {path} HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n").expect("it reads");
@@ -187,14 +213,26 @@ impl Member {
         answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
     }
 
-    /// Runs our etcdctl against it.
+    /// Runs our etcdctl against it, with nothing on its standard input.
     ///
     /// # Panics
     /// If it cannot be run.
     pub fn etcdctl(&self, args: &[&str]) -> Output {
+        self.etcdctl_reading("", args)
+    }
+
+    /// Runs our etcdctl against it, with this on its standard input.
+    ///
+    /// # Panics
+    /// If it cannot be run.
+    pub fn etcdctl_reading(&self, input: &str, args: &[&str]) -> Output {
         let mut command = Command::new(binary("etcdctl"));
         command.args(["--endpoints", &self.endpoint()]).args(args);
-        command.output().expect("etcdctl runs")
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = command.spawn().expect("etcdctl runs");
+        // What is refused by name ends without reading.
+        let _ = running.stdin.take().expect("its standard input").write_all(input.as_bytes());
+        running.wait_with_output().expect("etcdctl ends")
     }
 }
 

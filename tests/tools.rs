@@ -34,6 +34,17 @@ fn the_quick_start_works() {
 }
 
 #[test]
+fn a_transaction_of_etcdctl_takes_the_branch_that_holds() {
+    let member = Member::start(&[]);
+    let input = "create(\"lock\") = \"0\"\n\nput lock me\n\nget lock\n\n";
+    for expected in ["SUCCESS\n\nOK\n", "FAILURE\n\nlock\nme\n"] {
+        let output = member.etcdctl_reading(input, &["txn"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), expected);
+    }
+}
+
+#[test]
 fn what_is_not_there_yet_is_refused_by_name() {
     let member = Member::start(&[]);
     for args in
