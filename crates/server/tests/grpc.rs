@@ -180,6 +180,11 @@ impl Client {
         request.body(()).unwrap()
     }
 
+    /// Begins a call; its message is the caller's.
+    fn open(&mut self, path: &str, extra: &[(&str, &[u8])]) -> (ResponseFuture, h2::SendStream<Bytes>) {
+        self.requests.send_request(Self::request(path, extra), false).unwrap()
+    }
+
     /// Sends a call whole; nothing is waited for.
     fn start(&mut self, path: &str, extra: &[(&str, &[u8])], frame: Bytes) -> ResponseFuture {
         let (response, mut stream) = self.requests.send_request(Self::request(path, extra), false).unwrap();
@@ -338,6 +343,8 @@ fn calls_that_are_not_there_yet_say_so() {
             .call("/etcdserverpb.Nothing/Range", &raise)
             .await
             .refused(Status::unknown_service("etcdserverpb.Nothing"));
+        let queried = client.raw("/etcdserverpb.KV/Range?a=b", &[], frame(&local_range("a"))).await;
+        queried.refused(Status::unknown_method("Range?a=b", "etcdserverpb.KV"));
     });
 }
 
@@ -451,6 +458,40 @@ fn a_message_may_come_in_any_pieces() {
             // Answered although the client has not ended its side.
             ended(response).await.decoded::<pb::PutResponse>();
         }
+    });
+}
+
+#[test]
+fn a_deadline_holds_for_a_message_that_never_comes_whole() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        let message = frame(&put("a", "b"));
+        let began = Instant::now();
+        let mut late = Vec::new();
+        for (path, timeout, part) in [(RANGE, "1S", 0), ("/etcdserverpb.KV/Compact", "3S", 3), (PUT, "5S", 7)]
+        {
+            let (response, mut body) = client.open(path, &[("grpc-timeout", timeout.as_bytes())]);
+            body.send_data(message.slice(..part), false).unwrap();
+            late.push((response, body));
+        }
+        // One without a deadline goes on, and one that is whole in time is served.
+        let (_, mut patient) = client.open(PUT, &[]);
+        patient.send_data(message.slice(..7), false).unwrap();
+        let (quick, mut body) = client.open(PUT, &[("grpc-timeout", b"2S")]);
+        body.send_data(message.slice(..7), false).unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        body.send_data(message.slice(7..), true).unwrap();
+        assert_eq!(ended(quick).await.decoded::<pb::PutResponse>().header, header(2));
+        let mut ends = Vec::new();
+        for (response, _body) in late {
+            let end = tokio::time::timeout(Duration::from_secs(60), ended(response)).await;
+            end.expect("it ends").refused(ApiError::ContextDeadlineExceeded);
+            ends.push(began.elapsed().as_secs());
+        }
+        assert_eq!(ends, [1, 3, 5]);
+        patient.send_data(message.slice(7..), true).unwrap();
+        settle().await;
+        assert_eq!(bed.member.revision_now(), 3);
     });
 }
 
