@@ -817,6 +817,77 @@ fn a_silent_client_is_pinged_and_then_dropped() {
     });
 }
 
+/// A frame; its length must fit two bytes.
+fn http2_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0];
+    frame.extend_from_slice(&(payload.len() as u16).to_be_bytes());
+    frame.extend_from_slice(&[kind, flags]);
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// Clients whose half-close is a frame of its own send it when the answer may already be on its way.
+#[test]
+fn a_client_may_end_its_calls_after_their_answers() {
+    const CALLS: u32 = 3000;
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const END_STREAM: u8 = 1;
+    const END_HEADERS: u8 = 4;
+    bed(|bed| async move {
+        let (pipe, served) = bed.pipe(PIPE_BYTES);
+        let (mut from, mut to) = tokio::io::split(pipe);
+        let reader = spawn_local(async move {
+            let mut bytes = Vec::new();
+            let _ = from.read_to_end(&mut bytes).await;
+            bytes
+        });
+        let mut head = Vec::new();
+        for (name, value) in [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":authority", "member"),
+            (":path", RANGE),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+        ] {
+            for text in [name, value] {
+                // Only names are preceded by what kind of field it is: a literal that is not remembered.
+                head.extend((text == name).then_some(0));
+                head.push(text.len() as u8);
+                head.extend_from_slice(text.as_bytes());
+            }
+        }
+        let window = http2_frame(8, 0, 0, &(1_u32 << 30).to_be_bytes());
+        to.write_all(&[PREFACE, SETTINGS, &window].concat()).await.unwrap();
+        let message = frame(&local_range("a"));
+        let streams = |range: std::ops::Range<u32>| range.map(|n| 2 * n + 1);
+        for calls in [0..CALLS, CALLS..2 * CALLS] {
+            for stream in streams(calls.clone()) {
+                to.write_all(&http2_frame(HEADERS, END_HEADERS, stream, &head)).await.unwrap();
+                to.write_all(&http2_frame(DATA, 0, stream, &message)).await.unwrap();
+            }
+            settle().await;
+            // The second time they are as late as can be.
+            if calls.start > 0 {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+            }
+            for stream in streams(calls) {
+                to.write_all(&http2_frame(DATA, END_STREAM, stream, &[]))
+                    .await
+                    .expect("the connection is there");
+            }
+            settle().await;
+            assert!(!served.is_finished());
+        }
+        to.shutdown().await.unwrap();
+        drop(to);
+        let bytes = reader.await.unwrap();
+        assert!(!bytes.windows(10).any(|w| w == b"too_many_i"), "the connection was cut");
+    });
+}
+
 #[test]
 fn a_connection_without_a_preface_is_dropped() {
     bed(|bed| async move {

@@ -45,6 +45,12 @@ const HEADER_BYTES_MAX: u32 = 1 << 20;
 const STREAMS_MAX: u32 = 1 << 16;
 /// Calls that a client may open and reset before they are looked at.
 const RESETS_PENDING_MAX: usize = 1 << 12;
+/// Calls answered before their clients had ended them that are remembered, and for how long: what still comes for
+/// one of them is dropped, as gRPC's Go server does. For one that was forgotten it counts as a fault.
+const ENDED_EARLY_MAX: usize = 1 << 12;
+const ENDED_EARLY_KEPT: Duration = Duration::from_secs(10);
+/// Faults of streams in the life of a connection, after which it is cut. Honest clients make a few, and live long.
+const FAULTS_MAX: usize = 1 << 16;
 /// Bytes of answers that the client has not taken; above, reads wait.
 const HELD_BYTES_MAX: usize = 16 << 20;
 /// Bytes of messages that have not come whole; above, calls are refused.
@@ -62,6 +68,9 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(io: S, front: Fr
         .max_header_list_size(HEADER_BYTES_MAX)
         .max_concurrent_streams(limits.concurrent_streams_max.min(STREAMS_MAX))
         .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .max_concurrent_reset_streams(ENDED_EARLY_MAX)
+        .reset_stream_duration(ENDED_EARLY_KEPT)
+        .max_local_error_reset_streams(Some(FAULTS_MAX))
         .handshake(codec_io);
     let mut handshake = std::pin::pin!(handshake);
     // The codec's flushes do nothing: its settings leave here, also while the client's are not there yet.
