@@ -545,6 +545,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 }
                 kept
             });
+            // A client that takes no answers must not make this grow by asking and resetting.
+            self.stalled
+                .retain(|slot| self.calls.get(slot.index).is_some_and(|call| call.stream == slot.stream));
             resets.clear();
         }
         self.turn.resets = resets;
