@@ -180,6 +180,11 @@ impl Client {
         request.body(()).unwrap()
     }
 
+    /// Begins a call; its message is the caller's.
+    fn open(&mut self, path: &str, extra: &[(&str, &[u8])]) -> (ResponseFuture, h2::SendStream<Bytes>) {
+        self.requests.send_request(Self::request(path, extra), false).unwrap()
+    }
+
     /// Sends a call whole; nothing is waited for.
     fn start(&mut self, path: &str, extra: &[(&str, &[u8])], frame: Bytes) -> ResponseFuture {
         let (response, mut stream) = self.requests.send_request(Self::request(path, extra), false).unwrap();
@@ -338,6 +343,8 @@ fn calls_that_are_not_there_yet_say_so() {
             .call("/etcdserverpb.Nothing/Range", &raise)
             .await
             .refused(Status::unknown_service("etcdserverpb.Nothing"));
+        let queried = client.raw("/etcdserverpb.KV/Range?a=b", &[], frame(&local_range("a"))).await;
+        queried.refused(Status::unknown_method("Range?a=b", "etcdserverpb.KV"));
     });
 }
 
@@ -451,6 +458,40 @@ fn a_message_may_come_in_any_pieces() {
             // Answered although the client has not ended its side.
             ended(response).await.decoded::<pb::PutResponse>();
         }
+    });
+}
+
+#[test]
+fn a_deadline_holds_for_a_message_that_never_comes_whole() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        let message = frame(&put("a", "b"));
+        let began = Instant::now();
+        let mut late = Vec::new();
+        for (path, timeout, part) in [(RANGE, "1S", 0), ("/etcdserverpb.KV/Compact", "3S", 3), (PUT, "5S", 7)]
+        {
+            let (response, mut body) = client.open(path, &[("grpc-timeout", timeout.as_bytes())]);
+            body.send_data(message.slice(..part), false).unwrap();
+            late.push((response, body));
+        }
+        // One without a deadline goes on, and one that is whole in time is served.
+        let (_, mut patient) = client.open(PUT, &[]);
+        patient.send_data(message.slice(..7), false).unwrap();
+        let (quick, mut body) = client.open(PUT, &[("grpc-timeout", b"2S")]);
+        body.send_data(message.slice(..7), false).unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        body.send_data(message.slice(7..), true).unwrap();
+        assert_eq!(ended(quick).await.decoded::<pb::PutResponse>().header, header(2));
+        let mut ends = Vec::new();
+        for (response, _body) in late {
+            let end = tokio::time::timeout(Duration::from_secs(60), ended(response)).await;
+            end.expect("it ends").refused(ApiError::ContextDeadlineExceeded);
+            ends.push(began.elapsed().as_secs());
+        }
+        assert_eq!(ends, [1, 3, 5]);
+        patient.send_data(message.slice(7..), true).unwrap();
+        settle().await;
+        assert_eq!(bed.member.revision_now(), 3);
     });
 }
 
@@ -773,6 +814,77 @@ fn a_silent_client_is_pinged_and_then_dropped() {
         let client = bed.client().await;
         tokio::time::sleep(Duration::from_secs(24 * 60 * 60)).await;
         assert!(!client.served.is_finished());
+    });
+}
+
+/// A frame; its length must fit two bytes.
+fn http2_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0];
+    frame.extend_from_slice(&(payload.len() as u16).to_be_bytes());
+    frame.extend_from_slice(&[kind, flags]);
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// Clients whose half-close is a frame of its own send it when the answer may already be on its way.
+#[test]
+fn a_client_may_end_its_calls_after_their_answers() {
+    const CALLS: u32 = 3000;
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const END_STREAM: u8 = 1;
+    const END_HEADERS: u8 = 4;
+    bed(|bed| async move {
+        let (pipe, served) = bed.pipe(PIPE_BYTES);
+        let (mut from, mut to) = tokio::io::split(pipe);
+        let reader = spawn_local(async move {
+            let mut bytes = Vec::new();
+            let _ = from.read_to_end(&mut bytes).await;
+            bytes
+        });
+        let mut head = Vec::new();
+        for (name, value) in [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":authority", "member"),
+            (":path", RANGE),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+        ] {
+            for text in [name, value] {
+                // Only names are preceded by what kind of field it is: a literal that is not remembered.
+                head.extend((text == name).then_some(0));
+                head.push(text.len() as u8);
+                head.extend_from_slice(text.as_bytes());
+            }
+        }
+        let window = http2_frame(8, 0, 0, &(1_u32 << 30).to_be_bytes());
+        to.write_all(&[PREFACE, SETTINGS, &window].concat()).await.unwrap();
+        let message = frame(&local_range("a"));
+        let streams = |range: std::ops::Range<u32>| range.map(|n| 2 * n + 1);
+        for calls in [0..CALLS, CALLS..2 * CALLS] {
+            for stream in streams(calls.clone()) {
+                to.write_all(&http2_frame(HEADERS, END_HEADERS, stream, &head)).await.unwrap();
+                to.write_all(&http2_frame(DATA, 0, stream, &message)).await.unwrap();
+            }
+            settle().await;
+            // The second time they are as late as can be.
+            if calls.start > 0 {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+            }
+            for stream in streams(calls) {
+                to.write_all(&http2_frame(DATA, END_STREAM, stream, &[]))
+                    .await
+                    .expect("the connection is there");
+            }
+            settle().await;
+            assert!(!served.is_finished());
+        }
+        to.shutdown().await.unwrap();
+        drop(to);
+        let bytes = reader.await.unwrap();
+        assert!(!bytes.windows(10).any(|w| w == b"too_many_i"), "the connection was cut");
     });
 }
 

@@ -34,6 +34,8 @@ const DEFAULT_PEER_URL: &str = "http://localhost:2380";
 const DEFAULT_CLIENT_URL: &str = "http://localhost:2379";
 const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
 const REQUEST_BYTES_RECOMMENDED: u64 = 10 * 1024 * 1024;
+/// gRPC's Go server pings no client more often.
+const PING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// A member's settings, checked.
 #[derive(Clone, Debug)]
@@ -96,11 +98,11 @@ impl ClusterState {
 /// The pings between server and clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
-    /// A client that pings more often loses its connection; zero turns that off.
+    /// A client that pings more often loses its connection; above zero.
     pub min_time: Duration,
-    /// Idle time before the server pings; zero turns pings off.
+    /// Idle time before the server pings; at least a second.
     pub interval: Duration,
-    /// Wait for the answer before the connection is closed; zero turns pings off.
+    /// Wait for the answer before the connection is closed; above zero.
     pub timeout: Duration,
 }
 
@@ -224,11 +226,7 @@ impl TryFrom<&RawConfig> for Config {
             },
             initial_cluster_token: raw.text("initial-cluster-token"),
             limits: limits(raw)?,
-            keepalive: Keepalive {
-                min_time: positive(raw, "grpc-keepalive-min-time"),
-                interval: positive(raw, "grpc-keepalive-interval"),
-                timeout: positive(raw, "grpc-keepalive-timeout"),
-            },
+            keepalive: keepalive(raw),
             reuse_port: raw.bool("socket-reuse-port"),
             name,
             listen_client_urls,
@@ -409,13 +407,27 @@ fn limits(raw: &RawConfig) -> Result<RequestLimits, ConfigError> {
     Ok(RequestLimits {
         request_bytes_max: number("max-request-bytes")?,
         txn_ops_max: number("max-txn-ops")?,
-        concurrent_streams_max: number("max-concurrent-streams")?,
+        // To gRPC's Go server none is no limit.
+        concurrent_streams_max: match number("max-concurrent-streams")? {
+            0 => u32::MAX,
+            given => given,
+        },
     })
 }
 
-/// A duration of which zero and less mean that it is off.
-fn positive(raw: &RawConfig, name: &str) -> Duration {
-    Duration::from_nanos(u64::try_from(raw.nanos(name)).unwrap_or(0))
+/// The pings as gRPC's Go server keeps them: what is zero or less etcd does not hand to it, and then its own
+/// defaults hold. Nothing turns them off.
+fn keepalive(raw: &RawConfig) -> Keepalive {
+    let given = |name: &str| {
+        let nanos = u64::try_from(raw.nanos(name)).ok().filter(|nanos| *nanos > 0);
+        nanos.map(Duration::from_nanos)
+    };
+    let (interval, timeout) = match (given("grpc-keepalive-interval"), given("grpc-keepalive-timeout")) {
+        (Some(interval), Some(timeout)) => (interval.max(PING_INTERVAL_MIN), timeout),
+        _ => (Duration::from_secs(2 * 60 * 60), Duration::from_secs(20)),
+    };
+    let min_time = given("grpc-keepalive-min-time").unwrap_or(Duration::from_secs(5 * 60));
+    Keepalive { min_time, interval, timeout }
 }
 
 /// The address that packets to the outside leave from: what etcd advertises for a listener on all addresses.

@@ -191,3 +191,33 @@ fn the_initial_cluster_is_checked_as_etcd_does() {
         BASE.iter().copied().chain(["--initial-cluster=default=http://localhost:2"]).collect();
     assert!(config(&args).bootstrap().is_ok(), "a name for the same address is the same");
 }
+
+/// etcd leaves out what is not above zero, and gRPC's Go server then has its defaults; compared by running both.
+#[test]
+fn zero_pings_are_grpcs_defaults() {
+    let keepalive = |args: &[&str]| {
+        let Keepalive { min_time, interval, timeout } = config(&[BASE, args].concat()).keepalive;
+        [min_time, interval, timeout].map(|duration| duration.as_secs_f64())
+    };
+    assert_eq!(keepalive(&[]), [5.0, 7200.0, 20.0]);
+    assert_eq!(keepalive(&["--grpc-keepalive-interval=0"]), [5.0, 7200.0, 20.0]);
+    assert_eq!(
+        keepalive(&["--grpc-keepalive-interval=9s", "--grpc-keepalive-timeout=0"]),
+        [5.0, 7200.0, 20.0]
+    );
+    assert_eq!(keepalive(&["--grpc-keepalive-interval=-9s"]), [5.0, 7200.0, 20.0]);
+    assert_eq!(keepalive(&["--grpc-keepalive-min-time=0"]), [300.0, 7200.0, 20.0]);
+    assert_eq!(
+        keepalive(&["--grpc-keepalive-interval=1ms", "--grpc-keepalive-timeout=3ms"]),
+        [5.0, 1.0, 0.003]
+    );
+}
+
+#[test]
+fn no_streams_are_no_limit() {
+    let streams = |text: &str| {
+        let flag = format!("--max-concurrent-streams={text}");
+        config(&[BASE, &[flag.as_str()]].concat()).limits.concurrent_streams_max
+    };
+    assert_eq!((streams("0"), streams("1")), (u32::MAX, 1));
+}

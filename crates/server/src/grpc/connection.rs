@@ -45,6 +45,12 @@ const HEADER_BYTES_MAX: u32 = 1 << 20;
 const STREAMS_MAX: u32 = 1 << 16;
 /// Calls that a client may open and reset before they are looked at.
 const RESETS_PENDING_MAX: usize = 1 << 12;
+/// Calls answered before their clients had ended them that are remembered, and for how long: what still comes for
+/// one of them is dropped, as gRPC's Go server does. For one that was forgotten it counts as a fault.
+const ENDED_EARLY_MAX: usize = 1 << 12;
+const ENDED_EARLY_KEPT: Duration = Duration::from_secs(10);
+/// Faults of streams in the life of a connection, after which it is cut. Honest clients make a few, and live long.
+const FAULTS_MAX: usize = 1 << 16;
 /// Bytes of answers that the client has not taken; above, reads wait.
 const HELD_BYTES_MAX: usize = 16 << 20;
 /// Bytes of messages that have not come whole; above, calls are refused.
@@ -62,6 +68,9 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(io: S, front: Fr
         .max_header_list_size(HEADER_BYTES_MAX)
         .max_concurrent_streams(limits.concurrent_streams_max.min(STREAMS_MAX))
         .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .max_concurrent_reset_streams(ENDED_EARLY_MAX)
+        .reset_stream_duration(ENDED_EARLY_KEPT)
+        .max_local_error_reset_streams(Some(FAULTS_MAX))
         .handshake(codec_io);
     let mut handshake = std::pin::pin!(handshake);
     // The codec's flushes do nothing: its settings leave here, also while the client's are not there yet.
@@ -119,6 +128,43 @@ enum State {
     Blocking,
 }
 
+impl Call {
+    fn is_receiving(&self) -> bool {
+        matches!(self.state, State::Receiving(..))
+    }
+}
+
+/// The timer of calls whose messages have not come whole. A member that is asked keeps its own.
+#[derive(Default)]
+struct Overdue {
+    /// No such call's deadline is before this.
+    earliest: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Overdue {
+    fn expect(&mut self, deadline: Option<Instant>) {
+        self.earliest = match (self.earliest, deadline) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+
+    /// The time, once a deadline has passed; [`Overdue::expect`] is then asked for all that are left.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Option<Instant> {
+        let at = self.earliest?;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
+        }
+        if timer.as_mut().poll(cx).is_pending() {
+            return None;
+        }
+        self.earliest = None;
+        Some(Instant::now())
+    }
+}
+
 struct Connection<S> {
     h2: H2<S>,
     control: IoControl<S>,
@@ -128,6 +174,7 @@ struct Connection<S> {
     /// Calls whose messages have not come whole, and their bytes.
     receiving: Vec<usize>,
     partial_bytes: usize,
+    overdue: Overdue,
     stalled: VecDeque<Slot>,
     tasks: JoinSet<()>,
     held: Held,
@@ -152,6 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             calls: Slab::new(),
             receiving: Vec::new(),
             partial_bytes: 0,
+            overdue: Overdue::default(),
             stalled: VecDeque::new(),
             tasks: JoinSet::new(),
             held: Held::default(),
@@ -194,6 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 return Poll::Ready(End::Orderly);
             }
             answered |= self.receive(cx, fresh);
+            answered |= self.give_up(cx);
             answered |= self.resume();
             while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
             match self.keepalive.poll(cx, self.turn.read) {
@@ -233,7 +282,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             Err(refused) => return send_status(&mut respond, refused.http, &refused.status),
         };
         let stream = respond.stream_id().as_u32();
-        let routed = route(request.uri().path())
+        // A query is part of the name, which then is no name of ours.
+        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+        let routed = route(path)
             .and_then(|route| Head::check_encoding(request.headers()).map(|()| route))
             .and_then(|route| match route {
                 // The client may never end its side: nothing is waited for.
@@ -262,6 +313,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         if self.turn.read {
             at = 0;
             self.partial_bytes = 0;
+            self.overdue.earliest = None;
         }
         let mut answered = false;
         let bytes_max = self.front.config.limits.message_bytes_max();
@@ -285,6 +337,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 }
             };
             if let Arrival::Partial = arrival {
+                self.overdue.expect(self.calls[index].deadline);
                 at += 1;
                 continue;
             }
@@ -296,6 +349,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                     answered = true;
                 }
                 Arrival::Whole(frame) => answered |= self.begin(index, frame),
+            }
+        }
+        answered
+    }
+
+    /// Ends the calls whose clients' deadlines passed before their messages were whole; true if there were any.
+    fn give_up(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut answered = false;
+        while let Some(now) = self.overdue.poll(cx) {
+            for index in std::mem::take(&mut self.receiving) {
+                // The call may be gone, and its place another's that is here twice then.
+                let Some(call) = self.calls.get(index).filter(|call| call.is_receiving()) else { continue };
+                if call.deadline.is_some_and(|deadline| deadline <= now) {
+                    answered |= self.fail(index, &ApiError::ContextDeadlineExceeded.into());
+                } else {
+                    self.overdue.expect(call.deadline);
+                    self.receiving.push(index);
+                }
             }
         }
         answered
@@ -474,6 +545,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 }
                 kept
             });
+            // A client that takes no answers must not make this grow by asking and resetting.
+            self.stalled
+                .retain(|slot| self.calls.get(slot.index).is_some_and(|call| call.stream == slot.stream));
             resets.clear();
         }
         self.turn.resets = resets;
