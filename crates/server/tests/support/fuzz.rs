@@ -9,6 +9,7 @@ use server::LocalFuture;
 use server::grpc::{Front, GrpcConfig, serve};
 use server::http::{self, Alarm, Health, Versions};
 use server::listen::{Protocol, Role, Stream, closing};
+use server::log;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::{LocalSet, spawn_local};
 
@@ -30,6 +31,7 @@ const PATHS: [&str; 8] = [
 ];
 
 fn on_paused_clock(test: impl Future<Output = ()>) {
+    log::set(log::Level::Fatal, log::Format::Json);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     LocalSet::new().block_on(&runtime, test);
