@@ -109,6 +109,12 @@ fn etcdctl(server: &Server) -> Result<()> {
             bail!("etcdctl {args:?} printed nothing");
         }
     }
+    // 3.4 sends the socket's path as the authority.
+    let unix = ["--endpoints", &server.unix_endpoint, "get", "name", "--print-value-only"];
+    let over_unix = output(Command::new(ETCDCTL).env("ETCDCTL_API", "3").args(unix))?;
+    if over_unix != "jane\n" {
+        bail!("over the unix socket, etcdctl printed {over_unix:?}");
+    }
     let health = output(Command::new(ETCDCTL).env("ETCDCTL_API", "3").args([
         "--endpoints",
         endpoint,

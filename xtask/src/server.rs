@@ -13,6 +13,8 @@ pub(crate) struct Server {
     process: Child,
     /// Where clients reach it.
     pub(crate) endpoint: String,
+    /// The same over a unix socket.
+    pub(crate) unix_endpoint: String,
 }
 
 impl Server {
@@ -23,15 +25,16 @@ impl Server {
             [&held[0], &held[1]].map(|listener| listener.local_addr().map(|at| format!("http://{at}")));
         let (client, peer) = (client?, peer?);
         drop(held);
+        let unix = format!("unix://{}.sock", data_dir.display());
         let mut command = Command::new(binary);
         command
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-client-urls", &format!("{client},{unix}"), "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("default={peer}"), "--data-dir"])
             .arg(data_dir)
             .stderr(Stdio::piped());
         let process = ready(&mut command)?;
-        Ok(Server { command, process, endpoint: client })
+        Ok(Server { command, process, endpoint: client, unix_endpoint: unix })
     }
 
     /// Ends it as a power switch would, and starts it again on its data and ports.

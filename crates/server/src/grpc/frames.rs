@@ -93,11 +93,12 @@ impl FrameScanner {
     }
 }
 
-/// Makes an `:authority` that is a whole URL an ordinary `host`, in place: `payload` is that of a connection's first
-/// HEADERS frame.
+/// Makes an `:authority` that is a URL or a path an ordinary `host`, in place: `payload` is that of a connection's
+/// first HEADERS frame.
 ///
-/// Clients of etcd 3.4 send such ones, which Go's server takes and the `h2` crate resets. Nothing here reads the
-/// authority. It comes last of the pseudo-headers there, so an ordinary field may stand in its place. It is the first field of its kind and goes into the codec's dynamic table, so later requests that
+/// Clients of etcd 3.4 send such ones (a path for unix sockets), which Go's server takes and the `h2` crate resets.
+/// Nothing here reads the authority. Those clients write it last of the pseudo-headers, so an ordinary field may stand
+/// in its place. It is the first field of its kind and goes into the codec's dynamic table, so later requests that
 /// refer to it find a `host` too. One byte changes: the index of the field's name in HPACK's static table. A block
 /// that is cut, or that does not index the field, is left alone.
 pub fn relabel_authority(payload: &mut [u8], flags: u8) {
@@ -112,8 +113,17 @@ pub fn relabel_authority(payload: &mut [u8], flags: u8) {
     while let Some(&first) = payload.get(at) {
         if first == AUTHORITY_INDEXED {
             let Some((_, value)) = hpack_integer(payload, at + 1, 7) else { return };
-            let is_url = |url: &&[u8]| payload.get(value..).is_some_and(|rest| rest.starts_with(url));
-            if [&b"http:"[..], b"https:", HTTP_HUFFMAN, HTTPS_HUFFMAN].iter().any(is_url) {
+            let is_huffman = payload[at + 1] & 0x80 != 0;
+            let Some(rest) = payload.get(value..) else { return };
+            let is_foreign = if is_huffman {
+                // A slash is the six bits 011000.
+                rest.first().is_some_and(|byte| byte >> 2 == 0b01_1000)
+                    || rest.starts_with(HTTP_HUFFMAN)
+                    || rest.starts_with(HTTPS_HUFFMAN)
+            } else {
+                [&b"/"[..], b"http:", b"https:"].iter().any(|start| rest.starts_with(start))
+            };
+            if is_foreign {
                 payload[at] = HOST_INDEXED;
             }
             return;
@@ -225,6 +235,22 @@ mod tests {
                 "literal with indexing, name 38 of the static table: host"
             );
         }
+    }
+
+    #[test]
+    fn paths_are_foreign_in_either_coding_and_addresses_are_not() {
+        let relabels = |value: &[u8], huffman: u8| {
+            let mut block = vec![0x83, 0x41, value.len() as u8 | huffman];
+            block.extend_from_slice(value);
+            relabel_authority(&mut block, 4);
+            block[1] == 0x66
+        };
+        assert!(relabels(b"/tmp/x/sock", 0));
+        // "/t" is 011000 01001, "ab" is 00011 100011; the rest is padding.
+        assert!(relabels(&[0b0110_0001, 0b0011_1111], 0x80));
+        assert!(!relabels(&[0b0001_1100, 0b0111_1111], 0x80));
+        assert!(!relabels(b"127.0.0.1:2379", 0));
+        assert!(!relabels(b"", 0));
     }
 
     #[test]
