@@ -18,6 +18,9 @@ use crate::store::Shared;
 /// Hashes made at compactions that are kept, as in etcd.
 const HASHES_MAX: usize = 10;
 
+/// Compactions that may wait to be worked on.
+const WAITING_MAX: usize = 16;
+
 /// Keys looked at under one hold of the index's lock.
 const KEYS_PER_HOLD: usize = 256;
 
@@ -145,8 +148,17 @@ impl Compactor {
     }
 
     /// Takes on a compaction. They come in the order in which they were applied, each once it is published.
-    pub fn push(&mut self, compaction: Compaction) {
-        self.queue.push_back(compaction);
+    ///
+    /// Beyond [`WAITING_MAX`] the last ones become one, whose hashes are given up: false then.
+    pub fn push(&mut self, compaction: Compaction) -> bool {
+        if self.queue.len() < WAITING_MAX {
+            self.queue.push_back(compaction);
+            return true;
+        }
+        if let Some(last) = self.queue.back_mut() {
+            *last = Compaction { previous: last.previous, wants_hash: false, ..compaction };
+        }
+        false
     }
 
     /// Whether nothing is left to do.

@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use prost::Message as _;
 use wire::{ApiError, leasepb};
 
 use crate::mvcc::Key;
@@ -101,9 +100,8 @@ impl Leases {
         }
     }
 
-    /// Every lease, for a frame that begins a segment. What has changed counts as taken.
-    pub(crate) fn take_all(&mut self) -> Vec<leasepb::Lease> {
-        self.changed.clear();
+    /// Every lease as it is stored.
+    pub(crate) fn all(&self) -> Vec<leasepb::Lease> {
         self.leases.iter().map(|(id, lease)| stored(*id, lease)).collect()
     }
 
@@ -120,10 +118,6 @@ impl Leases {
         (kept, gone)
     }
 
-    pub(crate) fn has_changed(&self) -> bool {
-        !self.changed.is_empty()
-    }
-
     /// Takes up a lease from the log. Its keys are attached when all records are known. As in etcd, one whose TTL is
     /// below the minimum of this run counts with that.
     pub(crate) fn restore(&mut self, lease: &leasepb::Lease, ttl_min_s: i64) {
@@ -135,15 +129,6 @@ impl Leases {
 
     pub(crate) fn clear(&mut self) {
         *self = Leases::default();
-    }
-
-    /// The leases in the order of their ids, for a hash of the state.
-    pub(crate) fn hash(&self, mut crc: u32) -> u32 {
-        for (id, lease) in &self.leases {
-            crc = crc32c::crc32c_append(crc, &id.to_be_bytes());
-            crc = crc32c::crc32c_append(crc, &stored(*id, lease).encode_to_vec());
-        }
-        crc
     }
 
     /// Checks every invariant; `attached` says to which lease a key is attached by its newest version. Panics if one

@@ -251,30 +251,32 @@ impl Store {
         }
     }
 
-    /// The small tables (members, compacted revision, leases), encoded: what goes into a batch's frame. `whole`: all of
-    /// them; else what has changed since this was last asked, if anything has.
+    /// The small tables (members, compacted revision, leases) that have changed since this was last asked, encoded: what
+    /// goes into a batch's frame. `whole`: all of them, for a frame that begins a segment.
     pub fn take_tables(&mut self, whole: bool) -> Option<Vec<u8>> {
         let changed = std::mem::take(&mut self.changed);
-        let mut leases = self.shared.leases_mut();
-        if !whole && !changed.membership && !changed.compacted && !leases.has_changed() {
+        let (leases, leases_gone) = self.shared.leases_mut().take_changes();
+        if whole {
+            return Some(self.tables());
+        }
+        if !changed.membership && !changed.compacted && leases.is_empty() && leases_gone.is_empty() {
             return None;
         }
-        let (all, gone) = if whole { (leases.take_all(), Vec::new()) } else { leases.take_changes() };
-        drop(leases);
-        let mut tables = Tables {
-            keeps_membership: !whole && !changed.membership,
-            compacted: (self.compacted > NOT_COMPACTED && (whole || changed.compacted))
-                .then_some(self.compacted),
-            leases: all,
-            leases_gone: gone,
-            ..Tables::default()
-        };
-        if !tables.keeps_membership {
-            tables.members = self.membership.stored_members();
-            tables.removed = self.membership.removed().collect();
-            tables.cluster_version = self.membership.cluster_version().unwrap_or_default().to_owned();
+        let mut tables =
+            Tables { keeps_membership: !changed.membership, leases, leases_gone, ..Tables::default() };
+        if changed.membership {
+            tables.set_membership(&self.membership);
         }
+        tables.compacted = changed.compacted.then_some(self.compacted);
         Some(tables.encode_to_vec())
+    }
+
+    /// All small tables, encoded.
+    pub fn tables(&self) -> Vec<u8> {
+        let compacted = (self.compacted > NOT_COMPACTED).then_some(self.compacted);
+        let mut tables = Tables { compacted, leases: self.shared.leases().all(), ..Tables::default() };
+        tables.set_membership(&self.membership);
+        tables.encode_to_vec()
     }
 
     /// Does the background work of compactions; there is to be one for a store. `batch_limit`: versions dropped in one
@@ -614,16 +616,10 @@ impl Reader {
     /// on members that have applied the same; not etcd's own sum, which depends on how a member's pages lie.
     pub fn hash(&self) -> Result<(u32, i64), ReadFailure> {
         let (keys, current) = self.hash_kv(0)?;
-        let membership = self.membership();
-        let tables = Tables {
-            members: membership.stored_members(),
-            removed: membership.removed().collect(),
-            cluster_version: membership.cluster_version().unwrap_or_default().to_owned(),
-            compacted: Some(keys.compact_revision),
-            ..Tables::default()
-        };
-        let sum = crc32c::crc32c_append(keys.hash, &tables.encode_to_vec());
-        Ok((self.shared.leases().hash(sum), current))
+        let (compacted, leases) = (Some(keys.compact_revision), self.shared.leases().all());
+        let mut tables = Tables { compacted, leases, ..Tables::default() };
+        tables.set_membership(&self.membership());
+        Ok((crc32c::crc32c_append(keys.hash, &tables.encode_to_vec()), current))
     }
 
     /// A lease's times; `None` if there is no such lease.

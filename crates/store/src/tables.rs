@@ -5,6 +5,8 @@
 
 use wire::{leasepb, membershippb};
 
+use crate::membership::Membership;
+
 /// Fields 1 to 3 are the membership. They were all there was in the first version, so a message without
 /// `keeps_membership` sets it.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -27,6 +29,15 @@ pub(crate) struct Tables {
     /// Leases that are gone.
     #[prost(sint64, repeated, tag = "7")]
     pub leases_gone: Vec<i64>,
+}
+
+impl Tables {
+    /// Sets fields 1 to 3.
+    pub(crate) fn set_membership(&mut self, membership: &Membership) {
+        self.members = membership.stored_members();
+        self.removed = membership.removed().collect();
+        self.cluster_version = membership.cluster_version().unwrap_or_default().to_owned();
+    }
 }
 
 /// Which tables have changed since they were last written to a frame; leases keep their own account.

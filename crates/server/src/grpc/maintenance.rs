@@ -63,12 +63,12 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<pb::HashKvResponse>, Status> {
         let revision = request.get_ref().revision;
         let reader = self.member.reader.clone();
-        let hash = tokio::task::spawn_blocking(move || reader.hash_kv(revision))
+        let (hash, current) = tokio::task::spawn_blocking(move || reader.hash_kv(revision))
             .await
             .map_err(|_| to_tonic(ApiError::Stopped.into()))?
             .map_err(|failure| to_tonic(read_status(&failure)))?;
         Ok(Response::new(pb::HashKvResponse {
-            header: Some(self.member.header(hash.current_revision)),
+            header: Some(self.member.header(current)),
             hash: hash.hash,
             compact_revision: hash.compact_revision,
             hash_revision: hash.hash_revision,

@@ -149,6 +149,7 @@ fn settings(config: &Config) -> Settings {
         token: config.initial_cluster_token.clone(),
         election_timeout_ms: config.election_timeout_ms,
         heartbeat_interval_ms: config.heartbeat_interval_ms,
+        compaction_batch_limit: 1000,
         limits: node::Limits::default(),
     }
 }

@@ -98,7 +98,7 @@ impl RecordSink for Batch {
 }
 
 /// Versions that a compaction drops in one step.
-const BATCH_LIMIT: usize = 2;
+const BATCH_LIMIT: usize = 20;
 
 /// A store on a log in memory.
 pub struct Member {
@@ -173,12 +173,14 @@ impl Member {
 
     /// Ends a batch; now and then with whole tables, as where a segment begins.
     pub fn publish(&mut self) {
-        let whole = self.next_id % 5 == 0;
+        let whole = self.next_id.is_multiple_of(5);
         self.tables.extend(self.store.take_tables(whole).map(|tables| (tables, whole)));
         self.log.records.write().unwrap().append(&mut self.batch.pending);
         self.batch = Batch::new(&self.log);
         self.store.publish();
-        self.compactions.drain(..).for_each(|compaction| self.compactor.push(compaction));
+        for compaction in self.compactions.drain(..) {
+            let _keeps_hash = self.compactor.push(compaction);
+        }
     }
 
     pub fn compact(&mut self, revision: i64) -> Result<(), wire::ApiError> {

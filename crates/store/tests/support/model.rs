@@ -173,8 +173,9 @@ impl Model {
         let keeps_any = rows.iter().any(|row| kept(row));
         let mut all = b"key".to_vec();
         for row in rows {
-            let is_skipped = row.main <= compacted && keeps_any && !kept(row);
-            if !is_skipped && !(row.main == compacted && row.is_tombstone) {
+            let is_dead = row.main <= compacted && keeps_any && !kept(row);
+            let is_last_trace = row.main == compacted && row.is_tombstone;
+            if !is_dead && !is_last_trace {
                 all.extend(row.bytes());
             }
         }
