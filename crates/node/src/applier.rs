@@ -50,7 +50,9 @@ impl Applier {
         Applier { store, builder, reader, conf, applied, ids, own_lane, wal_durable: 0 }
     }
 
-    /// Hears how far the write-ahead log is durable; frames say so (rule 5).
+    /// Hears up to where the write-ahead log has all committed entries
+    /// ([`Consensus::durable_index`](crate::Consensus)); frames say so, and a log that ends before that has lost some
+    /// (rule 5).
     pub fn wal_durable(&mut self, index: u64) {
         self.wal_durable = self.wal_durable.max(index);
     }

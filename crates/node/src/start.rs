@@ -152,7 +152,6 @@ pub fn open(
     let Recovered { identity, wal, opened, replay, hard_state, entries } = recovered;
     let Replayed { mut store, conf, source } = replay;
     let applied = opened.applied();
-    let durable_index = entries.last().map_or(applied.index, |entry| entry.index.0);
     let (builder, writer, log_reader) = opened.into_parts()?;
     source.fill(log_reader.clone());
     store.publish();
@@ -181,13 +180,14 @@ pub fn open(
     let raft = Raft::new(config, restored, now)?;
     let consensus =
         Consensus::new(raft, ids.lane(lanes), attributes, store.membership().cluster_version().is_some());
+    let durable_index = consensus.durable_index();
     let mut applier = Applier::new(store, builder, log_reader.clone(), (conf, applied), ids, lanes);
     applier.wal_durable(durable_index);
     Ok(Member {
         identity,
         ids,
         consensus,
-        log_writer: LogWriter::new(wal, durable_index),
+        log_writer: LogWriter::new(wal),
         applier,
         revision_writer: RevisionWriter::new(writer, durable_index),
         reader,
@@ -425,24 +425,25 @@ fn check_together(log: &wal::Opened, opened: &revlog::Opened) -> Result<(), Erro
     let snapshot = log.newest_snapshot().index;
     let first = log.first_index().unwrap_or(snapshot + 1);
     let state = log.hard_state().unwrap_or_default();
-    let fault = if last.index < applied.index {
-        format!(
-            "the revision log has applied entry {}, the write-ahead log ends at {}",
-            applied.index, last.index
-        )
+    let (fault, (file, offset)) = if last.index < applied.index {
+        let applied = applied.index;
+        (format!("the revision log has applied entry {applied}, the other ends at {}", last.index), log.end())
+    } else if last.index < opened.wal_durable() {
+        // What looks torn there had been acknowledged.
+        let durable = opened.wal_durable();
+        (format!("entry {durable} was in the write-ahead log, which ends at {}", last.index), log.end())
     } else if applied.index < snapshot {
-        format!(
-            "the revision log has applied up to {}, the newest snapshot record is at {snapshot}",
-            applied.index
-        )
+        let applied = applied.index;
+        (format!("the newest snapshot record is at {snapshot}, and only {applied} is applied"), opened.end())
     } else if applied.index + 1 < first {
-        format!("the revision log has applied up to {}, the first entry kept is {first}", applied.index)
+        let applied = applied.index;
+        (format!("the first entry kept is {first}, and only {applied} is applied"), opened.end())
     } else if state.commit > last.index.max(snapshot) {
-        format!("the commit index is {}, the last entry is {}", state.commit, last.index)
+        (format!("the commit index is {}, the last entry is {}", state.commit, last.index), log.end())
     } else {
         return Ok(());
     };
-    Err(Error::Contradiction(fault))
+    Err(Error::Contradiction(format!("{fault}: {} at offset {offset}", file.display())))
 }
 
 fn raft_entry(entry: wal::Entry) -> Entry {

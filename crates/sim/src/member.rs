@@ -111,6 +111,9 @@ impl Running {
         self.parts.consensus.step(now, input, &mut out);
         self.parts.consensus.check();
         assert!(out.send.is_empty(), "a cluster of one sends nothing");
+        let durable_index = self.parts.consensus.durable_index();
+        self.parts.applier.wal_durable(durable_index);
+        self.parts.revision_writer.wal_durable(durable_index);
         self.persist.extend(out.persist);
         self.entries.extend(out.apply);
         self.is_ready |= out.ready;
@@ -119,30 +122,22 @@ impl Running {
         told.completions.reads.extend(out.reads);
     }
 
-    /// The WAL thread writes the first `group` requests as one group.
+    /// The WAL thread writes the first `group` requests as one group, as far as they fit; what does not asks for the next
+    /// segment.
     ///
     /// # Errors
     /// A failed disk operation; the member must stop.
     pub fn write_log(&mut self, group: usize) -> Result<(), Error> {
         let rest = self.persist.split_off(group.min(self.persist.len()));
-        let group = std::mem::replace(&mut self.persist, rest);
-        if self.parts.log_writer.must_wait(&group) {
-            self.persist.splice(..0, group);
-            return self.prepare_log();
+        let mut group = std::mem::replace(&mut self.persist, rest);
+        if let Some(persisted) = self.parts.log_writer.write(&mut group)? {
+            self.inputs.push_back(Input::Persisted(persisted));
         }
-        if let Some(written) = self.parts.log_writer.write(&group)? {
-            self.parts.applier.wal_durable(written.durable_index);
-            self.parts.revision_writer.wal_durable(written.durable_index);
-            self.inputs.push_back(Input::Persisted(written.persisted));
+        if group.is_empty() {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// Whether the first `group` requests may need more than what the write-ahead log can allocate ahead.
-    pub fn outgrows_log(&self, group: usize) -> bool {
-        let group = &self.persist[..group.min(self.persist.len())];
-        let writer = &self.parts.log_writer;
-        !writer.must_wait(group) && !writer.has_room_for(group)
+        self.persist.splice(..0, group);
+        self.prepare_log()
     }
 
     /// The WAL thread, idle, allocates ahead.
@@ -177,7 +172,9 @@ impl Running {
 
     /// The revision log's thread writes what it may.
     pub fn write_revisions(&mut self) -> Result<(), Error> {
-        self.parts.revision_writer.write()
+        self.parts.revision_writer.write()?;
+        self.report_room();
+        Ok(())
     }
 
     /// The revision log's thread syncs.

@@ -155,13 +155,14 @@ impl Opened {
         if applied >= index {
             return Ok(());
         }
-        let (file, offset) = match (&self.torn, self.segments.last()) {
-            (Some(torn), _) => (torn.file.clone(), torn.offset),
-            (None, Some(last)) => (last.segment.path.clone(), u64::from(last.end)),
-            (None, None) => (self.dir.clone(), 0),
-        };
+        let (file, offset) = self.end();
         let what = format!("the log ends at applied index {applied}, and {index} was durable");
-        Err(Error::Damaged { file, offset, what })
+        Err(Error::Damaged { file: file.to_owned(), offset, what })
+    }
+
+    /// The newest segment, and where in it the next frame goes, bytes; the folder if there is no segment.
+    pub fn end(&self) -> (&Path, u64) {
+        self.segments.last().map_or((&self.dir, 0), |last| (&last.segment.path, u64::from(last.end)))
     }
 
     /// Cuts the torn tail off, removes leftovers, makes what was read durable, and hands out the three parts.
@@ -221,7 +222,8 @@ impl Opened {
         let len = u64::from(self.limits.segment_bytes).max(u64::from(last.end));
         let allocated = match file.allocate(len) {
             Ok(()) => len,
-            Err(error) if is_full(&error) => 0,
+            // There may still be room for smaller steps.
+            Err(error) if is_full(&error) => u64::from(last.end),
             Err(error) => return Err(Error::io("allocate", path)(error)),
         };
         file.sync_data().map_err(Error::io("sync", path))?;

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::Clock;
-use super::mailbox::{Receiver, Sender, mailbox};
+use super::mailbox::{Receiver, Sender, holding_mailbox, mailbox};
 use crate::grpc::SharedStatus;
 use crate::lane::{AppliedGate, MemberPort};
 use crate::log;
@@ -75,6 +75,7 @@ pub(super) struct Channels {
 /// The running threads, in the order in which they have to end.
 pub(super) struct Threads {
     raft: Sender<RaftMail>,
+    revisions: Sender<revlog::Frame>,
     running: Vec<Running>,
 }
 
@@ -89,15 +90,16 @@ impl Threads {
         let (raft, raft_mail) = mailbox(SUBMISSIONS_MAX);
         let (wal, wal_mail) = mailbox::<WalMail>(u64::MAX);
         let (apply, apply_mail) = mailbox::<Vec<Entry>>(u64::MAX);
-        let (revisions, revision_mail) = mailbox::<revlog::Frame>(parts.unwritten_bytes_max);
+        let (revisions, revision_mail) = holding_mailbox::<revlog::Frame>(parts.unwritten_bytes_max);
         let (preparations, preparation_mail) = mailbox::<wal::Preparation>(u64::MAX);
-        let durable = Arc::new(AtomicU64::new(parts.log_writer.durable_index()));
+        let durable = Arc::new(AtomicU64::new(parts.consensus.durable_index()));
 
         let raft_thread = RaftThread {
             consensus: parts.consensus,
             mail: raft_mail,
             wal: wal.clone(),
             apply: apply.clone(),
+            durable: durable.clone(),
             outbox: Outbox::new(&channels),
             channels: channels.clone(),
             events: events.clone(),
@@ -108,7 +110,6 @@ impl Threads {
             mail: wal_mail,
             raft: raft.clone(),
             preparations: preparations.clone(),
-            durable: durable.clone(),
             preparing: false,
             retry_at: None,
             had_room: true,
@@ -131,7 +132,7 @@ impl Threads {
             had_room: true,
         };
         let prepare_wal = wal.clone();
-        let mut threads = Threads { raft: raft.clone(), running: Vec::new() };
+        let mut threads = Threads { raft: raft.clone(), revisions: revisions.clone(), running: Vec::new() };
         let close_raft = raft.clone();
         threads.spawn("raft", events, move || close_raft.close(), move || raft_thread.run())?;
         threads.spawn("wal", events, move || wal.close(), move || wal_thread.run())?;
@@ -172,7 +173,9 @@ impl Threads {
     }
 
     /// Ends one thread after the other, each once its queue is empty, so that what one produced the next still sees.
+    /// What waits for room on a full disk is not waited for.
     pub(super) fn stop(self) {
+        self.revisions.admit_all();
         for Running { handle, close } in self.running {
             close();
             // A panic has ended the process already.
@@ -230,6 +233,8 @@ struct RaftThread {
     mail: Receiver<RaftMail>,
     wal: Sender<WalMail>,
     apply: Sender<Vec<Entry>>,
+    /// [`Consensus::durable_index`], for the applier and the revision writer.
+    durable: Arc<AtomicU64>,
     outbox: Outbox,
     channels: Channels,
     events: Events,
@@ -315,6 +320,8 @@ impl RaftThread {
         if !out.persist.is_empty() {
             self.wal.send(WalMail::Persist(std::mem::take(&mut out.persist)));
         }
+        // Before the entries: their frame goes by it.
+        self.durable.store(self.consensus.durable_index(), Ordering::Release);
         if !out.apply.is_empty() {
             self.apply.send(std::mem::take(&mut out.apply));
         }
@@ -342,7 +349,6 @@ struct WalThread {
     mail: Receiver<WalMail>,
     raft: Sender<RaftMail>,
     preparations: Sender<wal::Preparation>,
-    durable: Arc<AtomicU64>,
     preparing: bool,
     /// When the next segment may be asked for again, after the disk was full.
     retry_at: Option<Instant>,
@@ -362,18 +368,10 @@ impl WalThread {
                     WalMail::Prepared(outcome) => self.prepared(outcome)?,
                 }
             }
-            if group.is_empty() {
-                continue;
+            // What needs the segment that is being allocated, or that a full disk refuses, stays in the group.
+            if let Some(persisted) = self.writer.write(&mut group)? {
+                self.raft.send(RaftMail::Persisted(persisted));
             }
-            // A group that needs the segment that is being allocated, or that a full disk refuses, waits for it.
-            if self.writer.must_wait(&group) {
-                continue;
-            }
-            if let Some(written) = self.writer.write(&group)? {
-                self.durable.store(written.durable_index, Ordering::Release);
-                self.raft.send(RaftMail::Persisted(written.persisted));
-            }
-            group.clear();
             self.prepare();
         }
         Ok(())
@@ -491,12 +489,13 @@ impl RevisionThread {
             self.status.set_db_size_bytes(self.bytes);
             self.status.set_db_size_in_use_bytes(self.bytes);
             self.writer.wal_durable(self.durable.load(Ordering::Acquire));
-            self.writer.write()?;
             let now = Instant::now();
             if sync_at.is_some_and(|at| at <= now) {
-                self.sync()?;
+                self.writer.sync()?;
                 sync_at = None;
             }
+            self.mail.release(self.writer.write()?);
+            self.report_room();
             if sync_at.is_none() && (self.writer.needs_sync() || self.writer.has_waiting()) {
                 sync_at = Some(now + REVLOG_SYNC_INTERVAL);
             }
@@ -504,15 +503,14 @@ impl RevisionThread {
                 sync_at = Some(now + ROOM_RETRY_INTERVAL);
             }
         }
-        self.sync()
+        self.writer.sync()?;
+        Ok(())
     }
 
-    fn sync(&mut self) -> Result<(), node::Error> {
-        self.writer.sync()?;
+    fn report_room(&mut self) {
         let has_room = self.writer.has_room();
         if std::mem::replace(&mut self.had_room, has_room) != has_room {
             self.raft.send(RaftMail::Room(Writer::Revlog, has_room));
         }
-        Ok(())
     }
 }
