@@ -160,7 +160,7 @@ impl Threads {
         let events = events.clone();
         let handle = std::thread::Builder::new().name(name.into()).spawn(move || {
             if let Err(error) = body() {
-                events.ended(Err(error.into()));
+                events.failed(&error);
             }
         })?;
         self.running.push(Running { handle, close: Box::new(close) });
