@@ -118,8 +118,8 @@ impl Checker {
     }
 
     /// The member is open again, and has applied up to `applied_index`: what it holds must be the model's state
-    /// there, and its log must still hold all that was acknowledged.
-    pub fn restarted(&self, reader: &Reader, applied_index: u64, last_index: u64) {
+    /// there, and its log must still hold all that was acknowledged. False if that could not be read.
+    pub fn restarted(&self, reader: &Reader, applied_index: u64, last_index: u64) -> bool {
         assert!(
             last_index >= self.seen_index,
             "the log ends at {last_index}, and a client has seen the result of {}",
@@ -131,17 +131,22 @@ impl Checker {
         );
         let revision = self.revisions.get(&applied_index).copied().unwrap_or(1);
         assert_eq!(reader.revision(), revision, "current revision at entry {applied_index}");
-        self.compare(reader);
+        self.compare(reader)
     }
 
-    /// A linearizable read that was asked for when clients had seen `seen_before` is served now.
-    pub fn read(&self, reader: &Reader, seen_before: i64) {
+    /// Whether nothing was ever applied.
+    pub fn is_new(&self) -> bool {
+        self.log.is_empty()
+    }
+
+    /// A linearizable read that was asked for when clients had seen `seen_before` is served now. False if it failed.
+    pub fn read(&self, reader: &Reader, seen_before: i64) -> bool {
         assert!(
             reader.revision() >= seen_before,
             "a read at {} after an answer of {seen_before}",
             reader.revision()
         );
-        self.compare(reader);
+        self.compare(reader)
     }
 
     /// The highest revision that a client has seen.
@@ -149,14 +154,14 @@ impl Checker {
         self.revisions.get(&self.seen_index).copied().unwrap_or(1)
     }
 
-    /// Everything that the member holds, at the newest and at one older revision, against the model.
-    pub fn compare(&self, reader: &Reader) {
+    /// Everything that the member holds, at the newest and at one older revision, against the model. False if it could
+    /// not be read.
+    pub fn compare(&self, reader: &Reader) -> bool {
         let newest = reader.revision();
         for revision in [newest, (newest + 1) / 2] {
             let request = Range { key: b"\0", range_end: b"\0", revision, ..Default::default() };
             let mut body = Vec::new();
-            let header =
-                reader.range(&request, ReadMode::MayBlock, &mut body).expect("a range of everything");
+            let Ok(header) = reader.range(&request, ReadMode::MayBlock, &mut body) else { return false };
             assert_eq!(header, newest, "a header shows the newest revision");
             let answer = RangeResponse::decode(body.as_slice()).expect("an encoded answer");
             let pairs =
@@ -165,6 +170,7 @@ impl Checker {
             assert_eq!(answer.kvs, expected, "all pairs at revision {revision}");
             assert_eq!(answer.count, expected.len() as i64);
         }
+        true
     }
 }
 

@@ -59,9 +59,14 @@ pub fn settings() -> Settings {
 
 impl Running {
     /// Starts a member on what the disk holds.
-    pub fn start(fs: &Arc<dyn Fs>, random: &mut Random, now: Time) -> Result<Self, Error> {
+    pub fn start(
+        fs: &Arc<dyn Fs>,
+        settings: &Settings,
+        random: &mut Random,
+        now: Time,
+    ) -> Result<Self, Error> {
         let entropy = Entropy { ids: random.draw(), log: random.draw(), raft: random.draw() };
-        Running::open(fs, &settings(), entropy, now)
+        Running::open(fs, settings, entropy, now)
     }
 
     /// Starts a member with settings and entropy of the caller's choice.

@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use disk::{Fault, FaultFs, Fs, MemFs, Operation};
-use node::{LaneIds, Submission};
+use node::{LaneIds, Settings, Submission};
 use prost::Message;
 use raft::Time;
 
 use crate::checker::{Checker, Fate};
-use crate::member::{Running, Told, proposal};
+use crate::member::{Running, Told, proposal, settings};
 use crate::random::Random;
 use crate::workload;
 
@@ -68,7 +68,10 @@ struct World {
     /// Reads under way: context → (revision seen before, index to wait for once known).
     reads: BTreeMap<u64, (i64, Option<u64>)>,
     applied_index: u64,
+    settings: Settings,
     full: bool,
+    /// Nothing is disturbed any more.
+    is_calm: bool,
     /// Strikes of faults that belong to earlier runs of the member.
     strikes_before: u64,
     report: Report,
@@ -78,9 +81,18 @@ impl World {
     fn new(seed: u64, options: Options) -> Self {
         let memory = MemFs::new();
         let faults = FaultFs::new(Arc::new(memory.clone()));
+        let mut random = Random::new(seed);
+        let mut settings = settings();
+        if random.one_in(3) {
+            // So little that requests are refused, and entries wait in the log for their turn to be applied.
+            let raft = &mut settings.limits.raft;
+            (raft.uncommitted_entries_max, raft.uncommitted_bytes_max) = (6, 2000);
+            raft.applying_bytes_max = 300;
+        }
         World {
-            random: Random::new(seed),
+            random,
             options,
+            settings,
             fs: Arc::new(faults.clone()),
             memory,
             faults,
@@ -90,6 +102,7 @@ impl World {
             reads: BTreeMap::new(),
             applied_index: 0,
             full: false,
+            is_calm: false,
             strikes_before: 0,
             report: Report::default(),
         }
@@ -122,32 +135,35 @@ impl World {
         }
     }
 
-    /// Starts the member; the start itself may be hit by a crash.
+    /// Starts the member; the start itself may be hit by a crash or a failing disk.
     fn start(&mut self) {
-        if self.random.one_in(6) {
-            let operations = self.random.below(12);
-            self.memory.halt_after(Some(operations));
+        match self.random.below(if self.is_calm { 1 } else { 12 }) {
+            1 | 2 => {
+                let operations = self.random.below(12);
+                self.memory.halt_after(Some(operations));
+            }
+            3 => self.fail_soon(),
+            _ => {}
         }
-        match Running::start(&self.fs, &mut self.random, self.now) {
+        match Running::start(&self.fs, &self.settings, &mut self.random, self.now) {
             Ok(running) => {
                 let found = running.parts.found.clone();
                 self.trace(format_args!("start {found:?}"));
-                self.checker.restarted(&running.parts.reader, found.applied_index, found.last_index);
+                let same =
+                    self.checker.restarted(&running.parts.reader, found.applied_index, found.last_index);
+                assert!(same || self.is_faulty(), "a read failed on a healthy disk");
                 self.applied_index = found.applied_index;
                 let lane = running.lane();
                 self.member = Some((running, lane));
             }
             Err(error) => {
-                assert!(self.is_disturbed(), "start of a member: {error}");
+                // Only a member's very first start needs room.
+                let full_explains = self.full && self.checker.is_new();
+                assert!(self.is_faulty() || full_explains, "start of a member: {error}");
                 self.trace(format_args!("start failed: {error}"));
                 self.crash("at start");
             }
         }
-    }
-
-    /// Whether a fault that we made explains a failure.
-    fn is_disturbed(&self) -> bool {
-        self.is_faulty() || self.full
     }
 
     /// Whether the disk has failed, other than by being full.
@@ -163,8 +179,11 @@ impl World {
         self.faults.clear();
         self.strikes_before = self.faults.strikes();
         self.memory.halt_after(None);
-        self.memory.set_capacity(None);
-        self.full = false;
+        // Others have filled the disk, or there is room again.
+        if self.is_calm || self.random.one_in(2) {
+            self.memory.set_capacity(None);
+            self.full = false;
+        }
         if self.random.one_in(3) {
             self.trace(format_args!("kill {when}"));
             self.memory.kill();
@@ -183,17 +202,24 @@ impl World {
     }
 
     fn fail_soon(&mut self) {
-        let operation = match self.random.below(3) {
-            0 => Operation::Write,
-            1 => Operation::Rename,
-            _ => Operation::Sync,
+        let operation = match self.random.below(12) {
+            0..3 => Operation::Write,
+            3..6 => Operation::Sync,
+            6 => Operation::Rename,
+            7 => Operation::SyncDir,
+            8 => Operation::Create,
+            9 => Operation::Allocate,
+            10 => Operation::SetLen,
+            _ => Operation::Read,
         };
-        let partial_bytes = self.random.below(3000) as usize;
-        self.trace(format_args!("next {operation:?} fails"));
+        let (skip, partial_bytes) = (self.random.below(3), self.random.below(3000) as usize);
+        self.trace(format_args!("{operation:?} fails, but for {skip}"));
+        // A failed read of a client's ends nothing, so those come back.
         self.faults.add(Fault {
+            skip,
             partial_bytes,
             whole_sectors: true,
-            forever: true,
+            forever: operation != Operation::Read,
             ..Fault::once(operation)
         });
     }
@@ -293,7 +319,9 @@ impl World {
             .collect();
         for context in due {
             if let Some((seen_before, _)) = self.reads.remove(&context) {
-                self.checker.read(&running.parts.reader, seen_before);
+                let same = self.checker.read(&running.parts.reader, seen_before);
+                let faulty = self.memory.has_halted() || self.faults.strikes() > self.strikes_before;
+                assert!(same || faulty, "a read failed on a healthy disk");
             }
         }
     }
@@ -301,11 +329,14 @@ impl World {
     /// Lets the member settle on a healthy disk: everything submitted must be answered, and a last restart must
     /// find it all.
     fn finish(&mut self) {
+        self.is_calm = true;
         self.crash("at the end");
         self.start_undisturbed();
         self.settle();
         self.submit();
+        self.read_index();
         self.settle();
+        assert!(self.reads.is_empty(), "reads without an answer on a healthy member");
         assert!(
             self.checker.requests.values().all(|fate| *fate != Fate::Open),
             "requests without an answer on a healthy member"
@@ -314,16 +345,13 @@ impl World {
         self.start_undisturbed();
         self.settle();
         if let Some((running, _)) = &self.member {
-            self.checker.compare(&running.parts.reader);
+            assert!(self.checker.compare(&running.parts.reader), "a read failed on a healthy disk");
         }
     }
 
     fn start_undisturbed(&mut self) {
-        while self.member.is_none() {
-            self.memory.halt_after(None);
-            self.start();
-        }
-        self.memory.halt_after(None);
+        self.start();
+        assert!(self.member.is_some(), "no start on a healthy disk");
     }
 
     fn settle(&mut self) {
