@@ -232,22 +232,8 @@ impl Folders {
     }
 }
 
-/// Makes a folder, and those above it that are missing, durable. A run that was killed may have made it and not
-/// synced its name, so that is done each time; without it a power cut could take the whole member away.
 fn make_folder(fs: &dyn Fs, folder: &Path) -> Result<(), Error> {
-    let parent = parent_of(folder);
-    if !fs.exists(folder).map_err(io("look for", folder))? {
-        if let Some(parent) = parent.filter(|parent| !fs.exists(parent).unwrap_or(true)) {
-            make_folder(fs, parent)?;
-        }
-        fs.create_dir_all(folder, 0o700).map_err(io("create folder", folder))?;
-    }
-    let Some(parent) = parent else { return Ok(()) };
-    match fs.sync_dir(parent) {
-        // A folder that an operator prepared in a place closed to us; its name is the operator's business.
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
-        synced => synced.map_err(io("sync folder", parent)),
-    }
+    disk::make_dir(fs, folder, 0o700).map_err(io("create folder", folder))
 }
 
 fn parent_of(path: &Path) -> Option<&Path> {
@@ -395,17 +381,17 @@ fn recover(
     found.torn.extend(log.torn().map(|torn| (torn.file, torn.offset)));
     found.torn.extend(opened.torn().map(|torn| (torn.file.clone(), torn.offset)));
 
+    // The first start may have ended between the log's creation and the sync of its first entries: the hard state is
+    // written behind them, so without one there is at most a torn part of them.
+    let is_unborn = log.hard_state().is_none() && opened.is_empty();
+    if is_unborn && configured_identity(settings)? != identity {
+        let wal = folders.wal.display();
+        return Err(Error::Identity(format!("the empty log in {wal} belongs to another member or cluster")));
+    }
+
     // All checks hold: from here on the disk may change.
-    let is_unborn = log.last().index == 0 && log.hard_state().is_none();
     let mut wal = log.into_writer()?;
     if is_unborn {
-        // The first start ended between the log's creation and its first entries.
-        if configured_identity(settings)? != identity {
-            let wal = folders.wal.display();
-            return Err(Error::Identity(format!(
-                "the empty log in {wal} belongs to another member or cluster"
-            )));
-        }
         (wal, hard_state, entries) = write_first_entries(wal, settings)?;
         found.last_index = entries.len() as u64;
     }

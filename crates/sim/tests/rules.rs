@@ -572,6 +572,32 @@ fn rule_15_a_refusal_changed_nothing() {
     assert_eq!(member.parts.consensus.status().last, before, "it is in the log after all");
 }
 
+/// The hard state behind a new log's first entries may stand in another sector, so that a power cut loses it alone.
+#[test]
+fn rule_20_a_first_start_that_was_torn_begins_again() {
+    for length in (0..600).step_by(8) {
+        let mut long = settings();
+        long.peer_urls = vec![format!("http://peer-{}.example:2380", "x".repeat(length))];
+        long.initial_cluster[0].peer_urls = long.peer_urls.clone();
+        let memory = MemFs::new();
+        let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+        drop(start_with(&fs, &long, 7).expect("a member starts"));
+        memory.kill();
+        let segment = Path::new("/data/member/wal/0000000000000000-0000000000000000.wal");
+        let bytes = memory.read(segment).expect("a segment");
+        let end = bytes.iter().rposition(|byte| *byte != 0).expect("something");
+        for sector in (0..=end).step_by(512).skip(1) {
+            let torn = memory.copy();
+            torn.put(segment, &[&bytes[..sector], &vec![0; bytes.len() - sector]].concat())
+                .expect("a segment");
+            let fs: Arc<dyn Fs> = Arc::new(torn);
+            let mut member = start_with(&fs, &long, 8).expect("a torn end is no damage");
+            member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+            assert!(member.is_ready, "length {length}, sector {sector}: no member of its own cluster");
+        }
+    }
+}
+
 #[test]
 fn rule_20_a_new_log_begins_as_etcds_and_every_request_has_an_id() {
     let memory = MemFs::new();

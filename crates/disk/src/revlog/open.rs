@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::fs::{Access, File, Fs};
+use crate::fs::{Access, File, Fs, make_dir};
 
 use super::builder::NextFrame;
 use super::format::{FRAME_HEADER_LEN, FrameScan, FrameView, HeaderFault, RecordHeader, Records, Rest};
 use super::format::{SEGMENT_HEADER_LEN, SegmentHeader};
 use super::parse_segment_name;
 use super::tail::{OpenFrame, Segment, Shared, Written};
-use super::writer::{Current, create_dir, is_full};
+use super::writer::{Current, is_full};
 use super::{Applied, Durable, Error, FrameBuilder, Limits, Location, Reader, Writer};
 
 /// Why a caller's replay refuses a frame.
@@ -171,7 +171,7 @@ impl Opened {
     /// # Errors
     /// [`Error::Io`].
     pub fn into_parts(mut self) -> Result<(FrameBuilder, Writer, Reader), Error> {
-        create_dir(&*self.fs, &self.dir)?;
+        make_dir(&*self.fs, &self.dir, 0o700).map_err(Error::io("create", &self.dir))?;
         let current = match self.segments.pop() {
             Some(last) => Some(self.reopen_last(&last)?),
             None => None,

@@ -340,24 +340,3 @@ fn remove_spare(fs: &dyn Fs, spare: Spare) -> Result<(), Error> {
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
-
-/// Makes the folder of the log if it is missing, and those above it, each durably in its parent.
-pub(super) fn create_dir(fs: &dyn Fs, dir: &Path) -> Result<(), Error> {
-    let mut missing = Vec::new();
-    for folder in dir.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()) {
-        if fs.exists(folder).map_err(Error::io("find", folder))? {
-            break;
-        }
-        missing.push(folder);
-    }
-    fs.create_dir_all(dir, 0o700).map_err(Error::io("create", dir))?;
-    for folder in missing.into_iter().rev().chain([dir]) {
-        let parent = match folder.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            Some(_) => Path::new("."),
-            None => continue,
-        };
-        fs.sync_dir(parent).map_err(Error::io("sync", parent))?;
-    }
-    Ok(())
-}

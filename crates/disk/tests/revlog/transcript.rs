@@ -12,8 +12,8 @@ fn file_operations() {
     let mut log = Log::open(fs.clone(), &Limits::tiny()).unwrap();
     expect![[r#"
         mkdir member
-        mkdir member/rev
         sync-dir .
+        mkdir member/rev
         sync-dir member
         sync-dir member/rev
         create member/rev/spare-1.tmp
