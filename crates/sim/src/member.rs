@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use disk::Fs;
+use disk::{Fs, wal};
 use node::{
     Completions, Entropy, Error, InitialMember, Input, Limits, Member, Outputs, PersistRequest, RequestId,
     Settings, Submission,
@@ -27,6 +27,8 @@ pub struct Running {
     pub entries: VecDeque<Entry>,
     /// Whether its own attributes, proposed in this run, are applied.
     pub is_ready: bool,
+    /// What the allocation of a log segment came to, which the WAL thread has not heard of.
+    prepared: Option<Result<wal::Prepared, wal::Error>>,
     /// What consensus was last told.
     has_room: bool,
 }
@@ -79,6 +81,7 @@ impl Running {
             persist: Vec::new(),
             entries: VecDeque::new(),
             is_ready: false,
+            prepared: None,
             has_room: true,
         })
     }
@@ -145,10 +148,23 @@ impl Running {
         self.prepare_log()
     }
 
-    /// The WAL thread, idle, allocates ahead.
+    /// The next log segment is allocated, and the WAL thread hears of it.
     pub fn prepare_log(&mut self) -> Result<(), Error> {
-        if let Some(preparation) = self.parts.log_writer.preparation() {
-            self.parts.log_writer.prepared(preparation.run())?;
+        self.begin_preparing();
+        self.end_preparing()
+    }
+
+    /// The next log segment is allocated, on a thread of its own: the WAL thread goes on, and hears of it later.
+    pub fn begin_preparing(&mut self) {
+        if self.prepared.is_none() {
+            self.prepared = self.parts.log_writer.preparation().map(wal::Preparation::run);
+        }
+    }
+
+    /// The WAL thread hears of the segment that was allocated.
+    pub fn end_preparing(&mut self) -> Result<(), Error> {
+        if let Some(outcome) = self.prepared.take() {
+            self.parts.log_writer.prepared(outcome)?;
         }
         self.report_room();
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use disk::{Fault, FaultFs, Fs, MemFs, Operation};
@@ -192,10 +193,29 @@ impl World {
             self.trace(format_args!("power cut {when}"));
             self.memory.power_cut(seed);
         }
+        if self.random.one_in(20) {
+            self.lose_revision_log();
+        }
+    }
+
+    /// What an operator may do with a damaged one: it is made anew from the write-ahead log.
+    fn lose_revision_log(&mut self) {
+        let is_rev = |path: &PathBuf| path.starts_with("/data/member/rev");
+        let files: Vec<PathBuf> = self.memory.files().into_iter().filter(is_rev).collect();
+        self.trace(format_args!("without the revision log's {} files", files.len()));
+        for file in &files {
+            self.memory.remove(file).expect("a file");
+        }
+        if !files.is_empty() {
+            self.memory.sync_dir(Path::new("/data/member/rev")).expect("a folder");
+        }
     }
 
     /// The disk stops in the middle of what comes next.
     fn halt_soon(&mut self) {
+        if self.memory.has_halted() {
+            return;
+        }
         let operations = self.random.below(6);
         self.trace(format_args!("halt after {operations} operations"));
         self.memory.halt_after(Some(operations));
@@ -271,7 +291,11 @@ impl World {
                 Ok(())
             }
             1 => running.write_log(group),
-            2 if running.persist.is_empty() => running.prepare_log(),
+            2 if sync => running.end_preparing(),
+            2 => {
+                running.begin_preparing();
+                Ok(())
+            }
             3 if !running.is_apply_paused() => running.apply(&mut told),
             4 => running.write_revisions(),
             5 if sync => running.sync_revisions(),
