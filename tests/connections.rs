@@ -1,13 +1,19 @@
-//! Connections as a client meets them: the keepalive policy and the limit on streams, by their flags.
+//! Connections as a client meets them: the keepalive policy and the limit on streams, by their flags; and a call whose
+//! write fails.
 
 use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::task::Poll;
 
-use blackbox::{Member, PATIENCE, run};
+use blackbox::{Member, PATIENCE, binary, run};
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
+use nix::sys::signal::{Signal, kill};
+use prost::Message;
+use wire::etcdserverpb::PutRequest;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
@@ -129,4 +135,59 @@ fn a_stream_above_the_limit_waits_until_one_ends() {
         drop(open.pop());
         assert_eq!(third.await.expect("an answer").status(), 200);
     });
+}
+
+/// The head of a call of Put on stream 1, its fields plain.
+fn put_head() -> Vec<u8> {
+    let fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/etcdserverpb.KV/Put"),
+        (":authority", "m"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ];
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            block.push(text.len() as u8);
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    [&[0, 0, block.len() as u8, 1, 4, 0, 0, 0, 1][..], &block].concat()
+}
+
+/// Rule 7: the process ends where the failure is found. Here the main thread is busy with an orderly end, and waits
+/// for the very call that the failure leaves without an answer.
+#[test]
+fn a_failed_write_ends_the_process_at_once_even_while_it_closes() {
+    // A write beyond the limit on the size of files then fails, and sends no signal that kills.
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let program = folder.path().join("etcd");
+    let script = format!("#!/bin/sh\ntrap '' XFSZ\nexec {} \"$@\"\n", binary("etcd").display());
+    std::fs::write(&program, script).expect("a script");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).expect("a mode");
+    let mut member = Member::of(&program, &[]);
+    member.restart();
+    let mut wire = Wire::open(&member);
+    wire.send(&put_head());
+    // Its answer comes after the head was read.
+    wire.ping();
+    kill(member.pid(), Signal::SIGTERM).expect("it can be signalled");
+    while !matches!(wire.next(), Some(Frame(7, ..))) {}
+
+    let limit = Command::new("prlimit").args(["--fsize=1", "--pid", &member.pid().to_string()]).status();
+    assert!(limit.expect("prlimit runs").success());
+    let put = PutRequest { key: "k".into(), value: "v".into(), ..Default::default() }.encode_to_vec();
+    let message = [&[0, 0, 0, 0, put.len() as u8][..], &put].concat();
+    wire.send(&[&[0, 0, message.len() as u8, 0, 1, 0, 0, 0, 1][..], &message].concat());
+    let answered = std::iter::from_fn(|| wire.next()).any(|Frame(kind, ..)| kind == 1);
+    assert!(!answered, "acknowledged or refused, though it may have happened");
+
+    let status = member.end();
+    let log = member.log();
+    let last = log.lines().last().expect("a log");
+    assert_eq!(status.code(), Some(1), "{last}");
+    assert!(last.contains("the member can't go on") && last.contains(".wal"), "{last}");
 }

@@ -165,6 +165,14 @@ impl Member {
         self.wait();
     }
 
+    /// Waits until it ends by itself; says how it ended.
+    ///
+    /// # Panics
+    /// If it does not run, or its log holds a warning or an error that was not announced.
+    pub fn end(&mut self) -> ExitStatus {
+        self.wait().expect("it runs")
+    }
+
     /// Ends it with SIGTERM and waits; says how it ended.
     ///
     /// # Panics

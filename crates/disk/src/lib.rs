@@ -11,4 +11,4 @@ mod fs;
 pub mod revlog;
 pub mod wal;
 
-pub use fs::{Access, DirLock, Fault, FaultFs, File, Fs, MemFs, Operation, RealFs};
+pub use fs::{Access, DirLock, Fault, FaultFs, File, Fs, MemFs, Operation, RealFs, make_dir};

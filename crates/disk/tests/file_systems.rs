@@ -179,3 +179,19 @@ fn faults_strike_by_operation_path_and_count() {
     fs.clear();
     file.write_all_at(b"abc", 0).unwrap();
 }
+
+#[test]
+fn a_folder_that_was_made_survives_with_all_above_it() {
+    let fs = MemFs::new();
+    disk::make_dir(&fs, Path::new("/a/b/c"), 0o700).unwrap();
+    for seed in 0..50 {
+        assert!(fs.crashed(seed).exists(Path::new("/a/b/c")).unwrap(), "seed {seed}");
+    }
+    // Killed before the name was synced: the next run, which finds the folder, sees to it.
+    fs.create_dir_all(Path::new("/a/b/d"), 0o700).unwrap();
+    fs.kill();
+    disk::make_dir(&fs, Path::new("/a/b/d"), 0o700).unwrap();
+    for seed in 0..50 {
+        assert!(fs.crashed(seed).exists(Path::new("/a/b/d")).unwrap(), "seed {seed}");
+    }
+}

@@ -47,16 +47,16 @@ impl Applier {
         builder: FrameBuilder,
         reader: revlog::Reader,
         state: (ConfState, revlog::Applied),
-        ids: RequestIds,
-        own_lane: usize,
+        (ids, own_lane): (RequestIds, usize),
         found_index: u64,
     ) -> Self {
         let (conf, applied) = state;
-        let wal_durable = found_index;
-        Applier { store, builder, reader, conf, applied, ids, own_lane, wal_durable, found_index }
+        Applier { store, builder, reader, conf, applied, ids, own_lane, wal_durable: 0, found_index }
     }
 
-    /// Hears how far the write-ahead log is durable; frames say so (rule 5).
+    /// Hears up to where the write-ahead log has all committed entries
+    /// ([`Consensus::durable_index`](crate::Consensus)); frames say so, and a log that ends before that has lost some
+    /// (rule 5).
     pub fn wal_durable(&mut self, index: u64) {
         self.wal_durable = self.wal_durable.max(index);
     }

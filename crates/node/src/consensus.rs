@@ -178,6 +178,17 @@ impl Consensus {
         self.raft.status()
     }
 
+    /// Every entry up to here is committed and on this member's own disk, so no leader will ever replace it: what the
+    /// revision log may follow to (rule 2). Never steps back. To be asked after each step, and told to the applier and
+    /// the revision writer before the entries of that step.
+    ///
+    /// Consensus says this and not the log writer: what the writer has synced may be about to be replaced, and an index
+    /// alone does not tell the new entry from the old one.
+    pub fn durable_index(&self) -> u64 {
+        let status = self.raft.status();
+        status.durable.min(status.commit).0
+    }
+
     /// Checks every invariant.
     ///
     /// # Panics

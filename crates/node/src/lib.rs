@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! Submission ─► Consensus ─ PersistRequest ─► LogWriter ─ Persisted ─► Consensus
-//!                   │                             └─ durable index ─► Applier, RevisionWriter
+//!                   ├─ durable index ─► Applier, RevisionWriter
 //!                   └─ Entry ─► Applier ─ Frame ─► RevisionWriter
 //!                                  ├─ Applied ─► Consensus
 //!                                  └─ answers ─► who asked
@@ -34,6 +34,6 @@ pub use error::Error;
 pub use exchange::{Completions, RequestId, Submission};
 pub use identity::{Identity, InitialMember, cluster_id, member_id};
 pub use ids::{LaneIds, RequestIds};
-pub use log_writer::{GroupWritten, LogWriter, PersistRequest, Persisted};
+pub use log_writer::{LogWriter, PersistRequest, Persisted};
 pub use revision_writer::RevisionWriter;
 pub use start::{Entropy, Found, Limits, Member, Settings, open};

@@ -5,10 +5,8 @@ use raft::{Entry, EntryKind, HardState, PersistSeq, Position, Term};
 
 use crate::Error;
 
-/// More than a record's frame adds to an entry's data.
+/// More than a record's frame adds to an entry's data, and more than the frame of a hard state takes.
 const FRAME_OVERHEAD_BYTES: usize = 64;
-/// More than what a new segment begins with.
-const SEGMENT_HEAD_BYTES: u64 = 1024;
 
 /// What consensus asks to be made durable: raft's `Persist`.
 #[derive(Clone, Debug)]
@@ -36,52 +34,79 @@ pub struct Persisted {
     pub last: Position,
 }
 
-/// What one group's write made true.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GroupWritten {
-    /// For consensus.
-    pub persisted: Persisted,
-    /// Every entry up to here is durable: what the revision log may follow to (rule 2).
-    pub durable_index: u64,
-    /// Bytes of entry payloads in the group.
-    pub payload_bytes: u64,
-}
-
 /// Writes groups to the write-ahead log.
 pub struct LogWriter {
     wal: wal::Wal,
-    durable_index: u64,
     has_room: bool,
+    /// Bytes of the frame that waits for the next segment; 0 if none does.
+    waiting_frame_bytes: u64,
 }
 
 impl LogWriter {
-    /// Takes over an open log whose last durable entry is `durable_index`.
-    pub fn new(wal: wal::Wal, durable_index: u64) -> Self {
-        LogWriter { wal, durable_index, has_room: true }
+    /// Takes over an open log.
+    pub fn new(wal: wal::Wal) -> Self {
+        LogWriter { wal, has_room: true, waiting_frame_bytes: 0 }
     }
 
-    /// Writes and syncs all requests as one group; `None` if there is none.
+    /// Writes and syncs requests as one group, as many as surely fit into what is allocated, and takes them out of
+    /// `group`: of the last one perhaps only the first entries. What stays has to wait for the next segment. To write
+    /// it all the same would allocate in the group's midst, where a full disk ends the member (rule 7). The answer is
+    /// the last request that is done; `None` if none is.
     ///
     /// # Errors
     /// The failed write or sync. Nothing may be acknowledged any more, and the member must stop (rule 7).
-    pub fn write(&mut self, group: &[PersistRequest]) -> Result<Option<GroupWritten>, Error> {
-        let Some(last) = group.last() else { return Ok(None) };
-        let mut payload_bytes = 0;
-        for request in group {
-            payload_bytes += request.entries.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
-            self.wal.append(request.entries.iter().map(entry), request.hard_state.map(hard_state))?;
+    pub fn write(&mut self, group: &mut Vec<PersistRequest>) -> Result<Option<Persisted>, Error> {
+        let (whole, entries) = self.fitting(group);
+        let mut done = None;
+        for PersistRequest { seq, term, last, hard_state: state, entries } in group.drain(..whole) {
+            self.wal.append(entries.iter().map(entry), state.map(hard_state))?;
+            done = Some(Persisted { seq, term, last });
+        }
+        if let Some(first) = group.first_mut().filter(|_| entries > 0) {
+            let part: Vec<Entry> = first.entries.drain(..entries).collect();
+            self.wal.append(part.iter().map(entry), None)?;
         }
         self.wal.sync()?;
-        // Entries of a later term replace those from their first index on; the log then ends with the last request.
-        self.durable_index = last.last.0.0;
-        let persisted = Persisted { seq: last.seq, term: last.term, last: last.last };
-        Ok(Some(GroupWritten { persisted, durable_index: self.durable_index, payload_bytes }))
+        Ok(done)
+    }
+
+    /// How many requests fit whole, and how many entries of the one behind them.
+    fn fitting(&mut self, group: &[PersistRequest]) -> (usize, usize) {
+        self.waiting_frame_bytes = 0;
+        let mut here = self.wal.room_bytes();
+        // The usual case, without a look at each entry.
+        let entry_bytes = |entry: &Entry| (entry.data.len() + FRAME_OVERHEAD_BYTES) as u64;
+        let entries = group.iter().flat_map(|request| &request.entries);
+        if entries.map(entry_bytes).sum::<u64>() + (group.len() * FRAME_OVERHEAD_BYTES) as u64 <= here {
+            return (group.len(), 0);
+        }
+        let mut next = self.wal.next_room_bytes();
+        let mut fits = |bytes: u64| {
+            if bytes > here {
+                if bytes > next {
+                    self.waiting_frame_bytes = bytes;
+                    return false;
+                }
+                here = std::mem::take(&mut next);
+            }
+            here -= bytes;
+            true
+        };
+        for (whole, request) in group.iter().enumerate() {
+            let entries = request.entries.iter().take_while(|entry| fits(entry_bytes(entry))).count();
+            let is_whole = entries == request.entries.len()
+                && (request.hard_state.is_none() || fits(FRAME_OVERHEAD_BYTES as u64));
+            if !is_whole {
+                return (whole, entries);
+            }
+        }
+        (group.len(), 0)
     }
 
     /// The allocation of the next segment, if that is due: to be run where it delays no group, on any thread, its
     /// outcome handed to [`LogWriter::prepared`]. At most one may be under way.
-    pub fn preparation(&self) -> Option<wal::Preparation> {
-        self.wal.preparation()
+    pub fn preparation(&mut self) -> Option<wal::Preparation> {
+        self.wal.preparation(self.waiting_frame_bytes)
     }
 
     /// Takes the outcome of a preparation.
@@ -100,33 +125,10 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Whether a group has to wait for the next segment: none is allocated, and it does not surely fit into what is
-    /// left of the present one. To write it all the same would allocate in its midst, where a full disk ends the
-    /// member (rule 7).
-    pub fn must_wait(&self, group: &[PersistRequest]) -> bool {
-        self.wal.preparation().is_some() && !self.has_room_for(group)
-    }
-
-    /// Whether a group surely needs no other segment than those that are allocated.
-    pub fn has_room_for(&self, group: &[PersistRequest]) -> bool {
-        let entries = || group.iter().flat_map(|request| &request.entries);
-        let bytes: usize = entries().map(|entry| entry.data.len() + FRAME_OVERHEAD_BYTES).sum();
-        let bytes = (bytes + group.len() * FRAME_OVERHEAD_BYTES) as u64;
-        let next = self.wal.prepared_bytes();
-        let here = self.wal.room_bytes() - next;
-        // What does not fit here any more goes on in the next one, and the rest of this one stays empty.
-        bytes < here || bytes + SEGMENT_HEAD_BYTES < next
-    }
-
     /// Whether the next segment is allocated, or is not due yet. While it is not, requests that add data are
     /// refused, and the rest goes on in what is left of the present segment (rule 7).
     pub fn has_room(&self) -> bool {
         self.has_room
-    }
-
-    /// Every entry up to here is durable.
-    pub fn durable_index(&self) -> u64 {
-        self.durable_index
     }
 }
 

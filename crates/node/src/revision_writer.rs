@@ -13,12 +13,14 @@ pub struct RevisionWriter {
     waiting: VecDeque<Frame>,
     wal_durable: u64,
     unsynced: bool,
+    /// The disk had no room for the frame that is next.
+    is_full: bool,
 }
 
 impl RevisionWriter {
-    /// Takes over an open log; the write-ahead log is durable up to `wal_durable`.
+    /// Takes over an open log; for `wal_durable` see [`RevisionWriter::wal_durable`].
     pub fn new(writer: Writer, wal_durable: u64) -> Self {
-        RevisionWriter { writer, waiting: VecDeque::new(), wal_durable, unsynced: false }
+        RevisionWriter { writer, waiting: VecDeque::new(), wal_durable, unsynced: false, is_full: false }
     }
 
     /// Queues a frame. Frames come in the order in which they were finished.
@@ -26,18 +28,17 @@ impl RevisionWriter {
         self.waiting.push_back(frame);
     }
 
-    /// The write-ahead log is durable up to `index`. It may fall back where a new leader replaced entries; a
-    /// frame that was allowed before stays so, since what it holds was committed.
+    /// The write-ahead log has all committed entries up to `index`: [`Consensus::durable_index`](crate::Consensus).
     pub fn wal_durable(&mut self, index: u64) {
         self.wal_durable = self.wal_durable.max(index);
     }
 
     /// Whether a frame waits that may be written now.
     pub fn can_write(&self) -> bool {
-        self.waiting.front().is_some_and(|frame| frame.applied().index <= self.wal_durable)
+        !self.is_full && self.waiting.front().is_some_and(|frame| frame.applied().index <= self.wal_durable)
     }
 
-    /// Whether a frame waits, for the write-ahead log or for [`RevisionWriter::write`].
+    /// Whether a frame waits, for the write-ahead log, for room on the disk, or for [`RevisionWriter::write`].
     pub fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
@@ -47,32 +48,42 @@ impl RevisionWriter {
         self.unsynced
     }
 
-    /// Writes the frames whose entries the write-ahead log has (rule 2).
+    /// Writes the frames whose entries the write-ahead log has (rule 2) and for which the disk has room; what it has
+    /// none for waits until a later [`RevisionWriter::sync`] finds some (rule 7). How many bytes were written.
     ///
     /// # Errors
     /// The failed operation; the member must stop (rule 7).
-    pub fn write(&mut self) -> Result<(), Error> {
+    pub fn write(&mut self) -> Result<u64, Error> {
+        let mut bytes = 0;
         while self.can_write() {
-            if let Some(frame) = self.waiting.pop_front() {
-                self.writer.write(frame)?;
-                self.unsynced = true;
+            let Some(frame) = self.waiting.pop_front() else { break };
+            if !self.writer.make_room(&frame)? {
+                self.waiting.push_front(frame);
+                self.is_full = true;
+                break;
             }
+            bytes += frame.len();
+            self.writer.write(frame)?;
+            self.unsynced = true;
         }
-        Ok(())
+        Ok(bytes)
     }
 
-    /// Makes what was written durable.
+    /// Makes what was written durable, and asks the disk again for room.
     ///
     /// # Errors
     /// The failed sync. It is never tried again; the member must stop (rule 7).
     pub fn sync(&mut self) -> Result<Durable, Error> {
         let durable = self.writer.sync()?;
         self.unsynced = false;
+        if let Some(frame) = self.waiting.front().filter(|_| self.is_full) {
+            self.is_full = !self.writer.make_room(frame)?;
+        }
         Ok(durable)
     }
 
-    /// Whether segments could be allocated ahead (rule 7).
+    /// Whether no frame waits for room and segments could be allocated ahead (rule 7). Asked again with each sync.
     pub fn has_room(&self) -> bool {
-        self.writer.has_room()
+        !self.is_full && self.writer.has_room()
     }
 }

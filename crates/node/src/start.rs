@@ -172,7 +172,6 @@ pub fn open(
     let Recovered { identity, wal, opened, replay, hard_state, entries } = recovered;
     let Replayed { mut store, conf, source } = replay;
     let applied = opened.applied();
-    let durable_index = entries.last().map_or(applied.index, |entry| entry.index.0);
     let (builder, writer, log_reader) = opened.into_parts()?;
     source.fill(log_reader.clone());
     let mut compactor = store.compactor(settings.compaction_batch_limit);
@@ -208,13 +207,15 @@ pub fn open(
         auto_compaction: AutoCompactor::new(settings.auto_compaction, now, store.revision()),
     };
     let consensus = Consensus::new(raft, ids.lane(lanes), attributes, past);
-    let applier =
-        Applier::new(store, builder, log_reader.clone(), (conf, applied), ids, lanes, durable_index);
+    let durable_index = consensus.durable_index();
+    let mut applier =
+        Applier::new(store, builder, log_reader.clone(), (conf, applied), (ids, lanes), found.last_index);
+    applier.wal_durable(durable_index);
     Ok(Member {
         identity,
         ids,
         consensus,
-        log_writer: LogWriter::new(wal, durable_index),
+        log_writer: LogWriter::new(wal),
         applier,
         revision_writer: RevisionWriter::new(writer, durable_index),
         compactor,
@@ -260,22 +261,8 @@ impl Folders {
     }
 }
 
-/// Makes a folder, and those above it that are missing, durable. A run that was killed may have made it and not
-/// synced its name, so that is done each time; without it a power cut could take the whole member away.
 fn make_folder(fs: &dyn Fs, folder: &Path) -> Result<(), Error> {
-    let parent = parent_of(folder);
-    if !fs.exists(folder).map_err(io("look for", folder))? {
-        if let Some(parent) = parent.filter(|parent| !fs.exists(parent).unwrap_or(true)) {
-            make_folder(fs, parent)?;
-        }
-        fs.create_dir_all(folder, 0o700).map_err(io("create folder", folder))?;
-    }
-    let Some(parent) = parent else { return Ok(()) };
-    match fs.sync_dir(parent) {
-        // A folder that an operator prepared in a place closed to us; its name is the operator's business.
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
-        synced => synced.map_err(io("sync folder", parent)),
-    }
+    disk::make_dir(fs, folder, 0o700).map_err(io("create folder", folder))
 }
 
 fn parent_of(path: &Path) -> Option<&Path> {
@@ -423,17 +410,17 @@ fn recover(
     found.torn.extend(log.torn().map(|torn| (torn.file, torn.offset)));
     found.torn.extend(opened.torn().map(|torn| (torn.file.clone(), torn.offset)));
 
+    // The first start may have ended between the log's creation and the sync of its first entries: the hard state is
+    // written behind them, so without one there is at most a torn part of them.
+    let is_unborn = log.hard_state().is_none() && opened.is_empty();
+    if is_unborn && configured_identity(settings)? != identity {
+        let wal = folders.wal.display();
+        return Err(Error::Identity(format!("the empty log in {wal} belongs to another member or cluster")));
+    }
+
     // All checks hold: from here on the disk may change.
-    let is_unborn = log.last().index == 0 && log.hard_state().is_none();
     let mut wal = log.into_writer()?;
     if is_unborn {
-        // The first start ended between the log's creation and its first entries.
-        if configured_identity(settings)? != identity {
-            let wal = folders.wal.display();
-            return Err(Error::Identity(format!(
-                "the empty log in {wal} belongs to another member or cluster"
-            )));
-        }
         (wal, hard_state, entries) = write_first_entries(wal, settings)?;
         found.last_index = entries.len() as u64;
     }
@@ -453,24 +440,25 @@ fn check_together(log: &wal::Opened, opened: &revlog::Opened) -> Result<(), Erro
     let snapshot = log.newest_snapshot().index;
     let first = log.first_index().unwrap_or(snapshot + 1);
     let state = log.hard_state().unwrap_or_default();
-    let fault = if last.index < applied.index {
-        format!(
-            "the revision log has applied entry {}, the write-ahead log ends at {}",
-            applied.index, last.index
-        )
+    let (fault, (file, offset)) = if last.index < applied.index {
+        let applied = applied.index;
+        (format!("the revision log has applied entry {applied}, the other ends at {}", last.index), log.end())
+    } else if last.index < opened.wal_durable() {
+        // What looks torn there had been acknowledged.
+        let durable = opened.wal_durable();
+        (format!("entry {durable} was in the write-ahead log, which ends at {}", last.index), log.end())
     } else if applied.index < snapshot {
-        format!(
-            "the revision log has applied up to {}, the newest snapshot record is at {snapshot}",
-            applied.index
-        )
+        let applied = applied.index;
+        (format!("the newest snapshot record is at {snapshot}, and only {applied} is applied"), opened.end())
     } else if applied.index + 1 < first {
-        format!("the revision log has applied up to {}, the first entry kept is {first}", applied.index)
+        let applied = applied.index;
+        (format!("the first entry kept is {first}, and only {applied} is applied"), opened.end())
     } else if state.commit > last.index.max(snapshot) {
-        format!("the commit index is {}, the last entry is {}", state.commit, last.index)
+        (format!("the commit index is {}, the last entry is {}", state.commit, last.index), log.end())
     } else {
         return Ok(());
     };
-    Err(Error::Contradiction(fault))
+    Err(Error::Contradiction(format!("{fault}: {} at offset {offset}", file.display())))
 }
 
 fn raft_entry(entry: wal::Entry) -> Entry {

@@ -79,7 +79,9 @@ fn disturb(cluster: &mut Cluster, chance: &mut Chance, calm: u64, counter: &mut 
         86..92 if cluster.is_up(id) => cluster.read(id, *counter),
         92..95 if faulty && cluster.is_up(id) => {
             let applied = (chance.below(2) == 0).then(|| chance.below(20) as usize);
-            cluster.crash(id, applied);
+            // A disk may have finished more than it has said.
+            let kept = if chance.below(2) == 0 { 0 } else { chance.below(8) as usize };
+            cluster.crash(id, applied, kept);
         }
         95..98 if !cluster.is_up(id) => {
             let applied = cluster.members[&id].state.len() as u64;

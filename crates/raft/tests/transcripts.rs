@@ -170,7 +170,7 @@ impl Runner {
                 }
             }
             "heal" => self.cluster.cuts.clear(),
-            "crash" => self.cluster.crash(id()?, applied.map(|applied| applied as usize)),
+            "crash" => self.cluster.crash(id()?, applied.map(|applied| applied as usize), 0),
             "restart" => self.cluster.start(id()?, Index(offset.unwrap_or(0))),
             "status" => {
                 let lines: Vec<_> =

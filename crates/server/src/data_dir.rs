@@ -1,10 +1,11 @@
 //! The member's folder: what is there before the start, and making it.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use disk::RealFs;
 use thiserror::Error;
 
 use crate::config::quote;
@@ -97,7 +98,7 @@ pub fn identify(dir: &Path) -> Result<Holds, DataDirError> {
     }
 }
 
-/// Makes a folder for its owner alone (mode 0700), or warns when one that exists is open to more; then tries to
+/// Makes a folder for its owner alone (mode 0700), durably, or warns when one that exists is open to more; then tries to
 /// write there.
 ///
 /// # Errors
@@ -117,7 +118,7 @@ pub fn make(dir: &Path) -> Result<(), DataDirError> {
             }
         }
         Err(_) => {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+            let made = disk::make_dir(&RealFs, dir, 0o700);
             made.map_err(|source| DataDirError::Make { dir: dir.to_owned(), source })?;
         }
     }

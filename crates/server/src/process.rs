@@ -22,11 +22,10 @@ use crate::{notify, signals};
 /// What happens while a member runs.
 enum Event {
     Ready,
-    Ended(anyhow::Result<()>),
     Signal(Signal),
 }
 
-/// How the member's threads tell the process what became of them. Any thread may; the first end counts.
+/// How the member's threads tell the process what became of them.
 #[derive(Clone)]
 pub struct Events(mpsc::Sender<Event>);
 
@@ -36,9 +35,11 @@ impl Events {
         let _ = self.0.send(Event::Ready);
     }
 
-    /// The member has ended by itself: removed from its cluster, or by an error that it can't go on with (rule 7).
-    pub fn ended(&self, how: anyhow::Result<()>) {
-        let _ = self.0.send(Event::Ended(how));
+    /// The member can't go on (rule 7): ends the process, here and now. The main thread may be busy with an orderly
+    /// end, and the other threads would acknowledge more until it looked.
+    pub fn failed(&self, error: &dyn Display) -> ! {
+        failed("the member can't go on", error);
+        std::process::exit(1)
     }
 }
 
@@ -283,12 +284,6 @@ fn wait(config: &Config, running: Running, events: &mpsc::Receiver<Event>) -> Ex
                 close(config, member, network);
                 signals::end_by(signal);
             }
-            Ok(Event::Ended(Ok(()))) => {
-                close(config, member, network);
-                return ExitCode::SUCCESS;
-            }
-            // No orderly end: after a failed write nothing more may be acknowledged (rule 7).
-            Ok(Event::Ended(Err(error))) => return failed("the member can't go on", &error),
             Err(mpsc::RecvError) => return failed("the member can't go on", &"all its threads are gone"),
         }
     }

@@ -122,8 +122,8 @@ impl Checker {
     }
 
     /// The member is open again, and has applied up to `applied_index`: what it holds must be the model's state
-    /// there, and its log must still hold all that was acknowledged.
-    pub fn restarted(&mut self, reader: &Reader, applied_index: u64, last_index: u64) {
+    /// there, and its log must still hold all that was acknowledged. False if that could not be read.
+    pub fn restarted(&mut self, reader: &Reader, applied_index: u64, last_index: u64) -> bool {
         assert!(
             last_index >= self.seen_index,
             "the log ends at {last_index}, and a client has seen the result of {}",
@@ -135,17 +135,22 @@ impl Checker {
         );
         let tables = self.tables.get(&applied_index).cloned().unwrap_or_else(|| Model::default().tables());
         assert_eq!(shown(reader), tables, "revisions and leases at entry {applied_index}");
-        self.compare(reader);
+        self.compare(reader)
     }
 
-    /// A linearizable read that was asked for when clients had seen `seen_before` is served now.
-    pub fn read(&mut self, reader: &Reader, seen_before: i64) {
+    /// Whether nothing was ever applied.
+    pub fn is_new(&self) -> bool {
+        self.log.is_empty()
+    }
+
+    /// A linearizable read that was asked for when clients had seen `seen_before` is served now. False if it failed.
+    pub fn read(&mut self, reader: &Reader, seen_before: i64) -> bool {
         assert!(
             reader.revision() >= seen_before,
             "a read at {} after an answer of {seen_before}",
             reader.revision()
         );
-        self.compare(reader);
+        self.compare(reader)
     }
 
     /// The highest revision that a client has seen.
@@ -154,8 +159,8 @@ impl Checker {
     }
 
     /// Everything that the member holds, at the newest and at older revisions, against the model; and its hash against
-    /// that of earlier runs.
-    pub fn compare(&mut self, reader: &Reader) {
+    /// that of earlier runs. False if it could not be read.
+    pub fn compare(&mut self, reader: &Reader) -> bool {
         let Tables { revision: newest, compacted, leases } = shown(reader);
         for revision in [newest, (newest + 1) / 2, compacted, compacted - 1] {
             if revision < 1 {
@@ -168,7 +173,7 @@ impl Checker {
                 assert_eq!(read, Err(wire::ApiError::Compacted.into()), "revision {revision} is compacted");
                 continue;
             }
-            let header = read.expect("a range of everything");
+            let Ok(header) = read else { return false };
             assert_eq!(header, newest, "a header shows the newest revision");
             let answer = RangeResponse::decode(body.as_slice()).expect("an encoded answer");
             let pairs =
@@ -183,9 +188,10 @@ impl Checker {
                 pairs.values().filter(|pair| pair.lease == *id).map(|pair| pair.key.to_vec()).collect();
             assert_eq!(reader.lease_keys(*id), attached, "keys of lease {id}");
         }
-        let (hash, _) = reader.hash_kv(0).expect("a hash of everything");
+        let Ok((hash, _)) = reader.hash_kv(0) else { return false };
         let known = *self.hashes.entry((newest, compacted)).or_insert(hash.hash);
         assert_eq!(hash.hash, known, "HashKV at {newest}, compacted {compacted}");
+        true
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use disk::Fs;
+use disk::{Fs, wal};
 use node::{
     AutoCompaction, Completions, Entropy, Error, InitialMember, Input, Limits, Member, Outputs,
     PersistRequest, RequestId, Settings, Submission,
@@ -27,6 +27,8 @@ pub struct Running {
     pub entries: VecDeque<Entry>,
     /// Whether its own attributes, proposed in this run, are applied.
     pub is_ready: bool,
+    /// What the allocation of a log segment came to, which the WAL thread has not heard of.
+    prepared: Option<Result<wal::Prepared, wal::Error>>,
     /// What consensus was last told.
     has_room: bool,
 }
@@ -61,9 +63,14 @@ pub fn settings() -> Settings {
 
 impl Running {
     /// Starts a member on what the disk holds.
-    pub fn start(fs: &Arc<dyn Fs>, random: &mut Random, now: Time) -> Result<Self, Error> {
+    pub fn start(
+        fs: &Arc<dyn Fs>,
+        settings: &Settings,
+        random: &mut Random,
+        now: Time,
+    ) -> Result<Self, Error> {
         let entropy = Entropy { ids: random.draw(), log: random.draw(), raft: random.draw() };
-        Running::open(fs, &settings(), entropy, now)
+        Running::open(fs, settings, entropy, now)
     }
 
     /// Starts a member with settings and entropy of the caller's choice.
@@ -76,6 +83,7 @@ impl Running {
             persist: Vec::new(),
             entries: VecDeque::new(),
             is_ready: false,
+            prepared: None,
             has_room: true,
         })
     }
@@ -114,6 +122,9 @@ impl Running {
         self.parts.consensus.step(now, input, &mut out);
         self.parts.consensus.check();
         assert!(out.send.is_empty(), "a cluster of one sends nothing");
+        let durable_index = self.parts.consensus.durable_index();
+        self.parts.applier.wal_durable(durable_index);
+        self.parts.revision_writer.wal_durable(durable_index);
         self.persist.extend(out.persist);
         self.entries.extend(out.apply);
         self.is_ready |= out.ready;
@@ -122,36 +133,41 @@ impl Running {
         told.completions.reads.extend(out.reads);
     }
 
-    /// The WAL thread writes the first `group` requests as one group.
+    /// The WAL thread writes the first `group` requests as one group, as far as they fit; what does not asks for the next
+    /// segment.
     ///
     /// # Errors
     /// A failed disk operation; the member must stop.
     pub fn write_log(&mut self, group: usize) -> Result<(), Error> {
         let rest = self.persist.split_off(group.min(self.persist.len()));
-        let group = std::mem::replace(&mut self.persist, rest);
-        if self.parts.log_writer.must_wait(&group) {
-            self.persist.splice(..0, group);
-            return self.prepare_log();
+        let mut group = std::mem::replace(&mut self.persist, rest);
+        if let Some(persisted) = self.parts.log_writer.write(&mut group)? {
+            self.inputs.push_back(Input::Persisted(persisted));
         }
-        if let Some(written) = self.parts.log_writer.write(&group)? {
-            self.parts.applier.wal_durable(written.durable_index);
-            self.parts.revision_writer.wal_durable(written.durable_index);
-            self.inputs.push_back(Input::Persisted(written.persisted));
+        if group.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.persist.splice(..0, group);
+        self.prepare_log()
     }
 
-    /// Whether the first `group` requests may need more than what the write-ahead log can allocate ahead.
-    pub fn outgrows_log(&self, group: usize) -> bool {
-        let group = &self.persist[..group.min(self.persist.len())];
-        let writer = &self.parts.log_writer;
-        !writer.must_wait(group) && !writer.has_room_for(group)
-    }
-
-    /// The WAL thread, idle, allocates ahead.
+    /// The next log segment is allocated, and the WAL thread hears of it.
     pub fn prepare_log(&mut self) -> Result<(), Error> {
-        if let Some(preparation) = self.parts.log_writer.preparation() {
-            self.parts.log_writer.prepared(preparation.run())?;
+        self.begin_preparing();
+        self.end_preparing()
+    }
+
+    /// The next log segment is allocated, on a thread of its own: the WAL thread goes on, and hears of it later.
+    pub fn begin_preparing(&mut self) {
+        if self.prepared.is_none() {
+            self.prepared = self.parts.log_writer.preparation().map(wal::Preparation::run);
+        }
+    }
+
+    /// The WAL thread hears of the segment that was allocated.
+    pub fn end_preparing(&mut self) -> Result<(), Error> {
+        if let Some(outcome) = self.prepared.take() {
+            self.parts.log_writer.prepared(outcome)?;
         }
         self.report_room();
         Ok(())
@@ -183,7 +199,9 @@ impl Running {
 
     /// The revision log's thread writes what it may.
     pub fn write_revisions(&mut self) -> Result<(), Error> {
-        self.parts.revision_writer.write()
+        self.parts.revision_writer.write()?;
+        self.report_room();
+        Ok(())
     }
 
     /// The revision log's thread syncs.
@@ -195,7 +213,8 @@ impl Running {
 
     /// The thread for long work takes a step.
     pub fn compact(&mut self) {
-        self.parts.compactor.step().expect("a simulated disk fails no read");
+        // A read that fails costs a hash, and nothing else.
+        let _given_up = self.parts.compactor.step();
         self.parts.applier.store().check();
     }
 

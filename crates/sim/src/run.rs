@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use disk::{Fault, FaultFs, Fs, MemFs, Operation};
-use node::{LaneIds, Submission};
+use node::{LaneIds, Settings, Submission};
 use prost::Message;
 use raft::Time;
 
 use crate::checker::{Checker, Fate};
-use crate::member::{Running, Told, proposal};
+use crate::member::{Running, Told, proposal, settings};
 use crate::random::Random;
 use crate::workload;
 
@@ -68,7 +69,10 @@ struct World {
     /// Reads under way: context → (revision seen before, index to wait for once known).
     reads: BTreeMap<u64, (i64, Option<u64>)>,
     applied_index: u64,
+    settings: Settings,
     full: bool,
+    /// Nothing is disturbed any more.
+    is_calm: bool,
     /// Strikes of faults that belong to earlier runs of the member.
     strikes_before: u64,
     report: Report,
@@ -78,9 +82,18 @@ impl World {
     fn new(seed: u64, options: Options) -> Self {
         let memory = MemFs::new();
         let faults = FaultFs::new(Arc::new(memory.clone()));
+        let mut random = Random::new(seed);
+        let mut settings = settings();
+        if random.one_in(3) {
+            // So little that requests are refused, and entries wait in the log for their turn to be applied.
+            let raft = &mut settings.limits.raft;
+            (raft.uncommitted_entries_max, raft.uncommitted_bytes_max) = (6, 2000);
+            raft.applying_bytes_max = 300;
+        }
         World {
-            random: Random::new(seed),
+            random,
             options,
+            settings,
             fs: Arc::new(faults.clone()),
             memory,
             faults,
@@ -90,6 +103,7 @@ impl World {
             reads: BTreeMap::new(),
             applied_index: 0,
             full: false,
+            is_calm: false,
             strikes_before: 0,
             report: Report::default(),
         }
@@ -122,32 +136,35 @@ impl World {
         }
     }
 
-    /// Starts the member; the start itself may be hit by a crash.
+    /// Starts the member; the start itself may be hit by a crash or a failing disk.
     fn start(&mut self) {
-        if self.random.one_in(6) {
-            let operations = self.random.below(12);
-            self.memory.halt_after(Some(operations));
+        match self.random.below(if self.is_calm { 1 } else { 12 }) {
+            1 | 2 => {
+                let operations = self.random.below(12);
+                self.memory.halt_after(Some(operations));
+            }
+            3 => self.fail_soon(),
+            _ => {}
         }
-        match Running::start(&self.fs, &mut self.random, self.now) {
+        match Running::start(&self.fs, &self.settings, &mut self.random, self.now) {
             Ok(running) => {
                 let found = running.parts.found.clone();
                 self.trace(format_args!("start {found:?}"));
-                self.checker.restarted(&running.parts.reader, found.applied_index, found.last_index);
+                let same =
+                    self.checker.restarted(&running.parts.reader, found.applied_index, found.last_index);
+                assert!(same || self.is_faulty(), "a read failed on a healthy disk");
                 self.applied_index = found.applied_index;
                 let lane = running.lane();
                 self.member = Some((running, lane));
             }
             Err(error) => {
-                assert!(self.is_disturbed(), "start of a member: {error}");
+                // Only a member's very first start needs room.
+                let full_explains = self.full && self.checker.is_new();
+                assert!(self.is_faulty() || full_explains, "start of a member: {error}");
                 self.trace(format_args!("start failed: {error}"));
                 self.crash("at start");
             }
         }
-    }
-
-    /// Whether a fault that we made explains a failure.
-    fn is_disturbed(&self) -> bool {
-        self.is_faulty() || self.full
     }
 
     /// Whether the disk has failed, other than by being full.
@@ -163,8 +180,11 @@ impl World {
         self.faults.clear();
         self.strikes_before = self.faults.strikes();
         self.memory.halt_after(None);
-        self.memory.set_capacity(None);
-        self.full = false;
+        // Others have filled the disk, or there is room again.
+        if self.is_calm || self.random.one_in(2) {
+            self.memory.set_capacity(None);
+            self.full = false;
+        }
         if self.random.one_in(3) {
             self.trace(format_args!("kill {when}"));
             self.memory.kill();
@@ -173,27 +193,53 @@ impl World {
             self.trace(format_args!("power cut {when}"));
             self.memory.power_cut(seed);
         }
+        if self.random.one_in(20) {
+            self.lose_revision_log();
+        }
+    }
+
+    /// What an operator may do with a damaged one: it is made anew from the write-ahead log.
+    fn lose_revision_log(&mut self) {
+        let is_rev = |path: &PathBuf| path.starts_with("/data/member/rev");
+        let files: Vec<PathBuf> = self.memory.files().into_iter().filter(is_rev).collect();
+        self.trace(format_args!("without the revision log's {} files", files.len()));
+        for file in &files {
+            self.memory.remove(file).expect("a file");
+        }
+        if !files.is_empty() {
+            self.memory.sync_dir(Path::new("/data/member/rev")).expect("a folder");
+        }
     }
 
     /// The disk stops in the middle of what comes next.
     fn halt_soon(&mut self) {
+        if self.memory.has_halted() {
+            return;
+        }
         let operations = self.random.below(6);
         self.trace(format_args!("halt after {operations} operations"));
         self.memory.halt_after(Some(operations));
     }
 
     fn fail_soon(&mut self) {
-        let operation = match self.random.below(3) {
-            0 => Operation::Write,
-            1 => Operation::Rename,
-            _ => Operation::Sync,
+        let operation = match self.random.below(12) {
+            0..3 => Operation::Write,
+            3..6 => Operation::Sync,
+            6 => Operation::Rename,
+            7 => Operation::SyncDir,
+            8 => Operation::Create,
+            9 => Operation::Allocate,
+            10 => Operation::SetLen,
+            _ => Operation::Read,
         };
-        let partial_bytes = self.random.below(3000) as usize;
-        self.trace(format_args!("next {operation:?} fails"));
+        let (skip, partial_bytes) = (self.random.below(3), self.random.below(3000) as usize);
+        self.trace(format_args!("{operation:?} fails, but for {skip}"));
+        // A failed read of a client's ends nothing, so those come back.
         self.faults.add(Fault {
+            skip,
             partial_bytes,
             whole_sectors: true,
-            forever: true,
+            forever: operation != Operation::Read,
             ..Fault::once(operation)
         });
     }
@@ -239,15 +285,17 @@ impl World {
         let sync = self.random.one_in(4);
         let Some((running, _)) = &mut self.member else { return };
         let mut told = Told::default();
-        // Only a group too long for what can be allocated ahead may be ended by a full disk (rule 7).
-        let full_explains = part != 1 || running.outgrows_log(group);
         let result = match part {
             0 => {
                 running.consensus(self.now, &mut told);
                 Ok(())
             }
             1 => running.write_log(group),
-            2 if running.persist.is_empty() => running.prepare_log(),
+            2 if sync => running.end_preparing(),
+            2 => {
+                running.begin_preparing();
+                Ok(())
+            }
             3 if !running.is_apply_paused() => running.apply(&mut told),
             4 => running.write_revisions(),
             5 if sync => running.sync_revisions(),
@@ -259,7 +307,8 @@ impl World {
         };
         self.hear(part, told);
         if let Err(error) = result {
-            assert!(self.is_faulty() || self.full && full_explains, "part {part} failed: {error}");
+            // A full disk ends nothing (rule 7).
+            assert!(self.is_faulty(), "part {part} failed: {error}");
             self.trace(format_args!("part {part} failed: {error}"));
             self.crash("after a failed operation");
         }
@@ -298,7 +347,9 @@ impl World {
             .collect();
         for context in due {
             if let Some((seen_before, _)) = self.reads.remove(&context) {
-                self.checker.read(&running.parts.reader, seen_before);
+                let same = self.checker.read(&running.parts.reader, seen_before);
+                let faulty = self.memory.has_halted() || self.faults.strikes() > self.strikes_before;
+                assert!(same || faulty, "a read failed on a healthy disk");
             }
         }
     }
@@ -306,11 +357,14 @@ impl World {
     /// Lets the member settle on a healthy disk: everything submitted must be answered, and a last restart must
     /// find it all.
     fn finish(&mut self) {
+        self.is_calm = true;
         self.crash("at the end");
         self.start_undisturbed();
         self.settle();
         self.submit();
+        self.read_index();
         self.settle();
+        assert!(self.reads.is_empty(), "reads without an answer on a healthy member");
         assert!(
             self.checker.requests.values().all(|fate| *fate != Fate::Open),
             "requests without an answer on a healthy member"
@@ -319,16 +373,13 @@ impl World {
         self.start_undisturbed();
         self.settle();
         if let Some((running, _)) = &self.member {
-            self.checker.compare(&running.parts.reader);
+            assert!(self.checker.compare(&running.parts.reader), "a read failed on a healthy disk");
         }
     }
 
     fn start_undisturbed(&mut self) {
-        while self.member.is_none() {
-            self.memory.halt_after(None);
-            self.start();
-        }
-        self.memory.halt_after(None);
+        self.start();
+        assert!(self.member.is_some(), "no start on a healthy disk");
     }
 
     fn settle(&mut self) {

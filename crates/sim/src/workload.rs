@@ -64,6 +64,10 @@ fn put(random: &mut Random, id: u64) -> PutRequest {
     // Some values span several sectors, so that power cuts tear them.
     let padding = if random.one_in(8) { random.below(1500) as usize } else { random.below(40) as usize };
     let mut value = format!("{id:x}.{:x}:", random.below(1 << 16)).into_bytes();
+    // Some hold sectors of zeros, as a place that was never written does.
+    if random.one_in(16) {
+        value.resize(value.len() + 600 + padding, 0);
+    }
     value.extend((0..padding).map(|at| b'a' + (at % 23) as u8));
     let lease = if random.one_in(8) { lease(random) } else { 0 };
     PutRequest {

@@ -15,7 +15,9 @@ use sim::member::{Running, Told, proposal, settings};
 use store::ReadMode;
 use store::request::Range;
 use wire::ApiError;
-use wire::etcdserverpb::{InternalRaftRequest, Metadata, PutRequest, RangeResponse, RequestHeader};
+use wire::etcdserverpb::{
+    DeleteRangeRequest, InternalRaftRequest, Metadata, PutRequest, RangeResponse, RequestHeader,
+};
 use wire::raftpb::{ConfChange, ConfChangeType};
 
 const NOW: Time = Time(1);
@@ -48,6 +50,16 @@ fn put(ids: &mut LaneIds, key: &str, value: &str) -> Submission {
         ..Default::default()
     };
     proposal(id, request.encode_to_vec(), true)
+}
+
+fn delete(ids: &mut LaneIds, key: &str) -> Submission {
+    let id = ids.next();
+    let request = InternalRaftRequest {
+        header: Some(RequestHeader { id: id.0, ..Default::default() }),
+        delete_range: Some(DeleteRangeRequest { key: key.to_owned().into(), ..Default::default() }),
+        ..Default::default()
+    };
+    proposal(id, request.encode_to_vec(), false)
 }
 
 fn files(memory: &MemFs) -> Vec<(std::path::PathBuf, Vec<u8>)> {
@@ -262,13 +274,7 @@ fn rule_7_a_full_disk_refuses_puts_and_lets_deletes_and_reads_go_on() {
     }
     assert!(refused > 0, "puts were never refused");
     let revision = member.parts.reader.revision();
-    let id = ids.next();
-    let delete = InternalRaftRequest {
-        header: Some(RequestHeader { id: id.0, ..Default::default() }),
-        delete_range: Some(wire::etcdserverpb::DeleteRangeRequest { key: "k".into(), ..Default::default() }),
-        ..Default::default()
-    };
-    member.submit(vec![proposal(id, delete.encode_to_vec(), false)]);
+    member.submit(vec![delete(&mut ids, "k")]);
     member.settle(NOW, &mut told).expect("deletes go on");
     assert_eq!(member.parts.reader.revision(), revision + 1);
     assert_eq!(value_of(&member, b"k", 0), None, "reads go on");
@@ -292,16 +298,7 @@ fn rule_7_a_full_disk_that_uses_up_its_reserve_makes_writes_wait_and_ends_nothin
     let mut submitted = 0;
     // Far more than two segments hold.
     while submitted < 200 {
-        let id = ids.next();
-        let delete = InternalRaftRequest {
-            header: Some(RequestHeader { id: id.0, ..Default::default() }),
-            delete_range: Some(wire::etcdserverpb::DeleteRangeRequest {
-                key: "k".into(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        member.submit(vec![proposal(id, delete.encode_to_vec(), false)]);
+        member.submit(vec![delete(&mut ids, "k")]);
         member.consensus(NOW, &mut told);
         member.write_log(usize::MAX).expect("a full disk is no failure");
         submitted += 1;
@@ -312,6 +309,114 @@ fn rule_7_a_full_disk_that_uses_up_its_reserve_makes_writes_wait_and_ends_nothin
     member.prepare_log().expect("room again");
     member.settle(NOW, &mut told).expect("a healthy disk");
     assert_eq!(told.completions.answers.iter().filter(|(_, result)| result.is_ok()).count(), submitted);
+}
+
+#[test]
+fn rule_7_a_group_longer_than_what_is_allocated_waits_in_its_midst() {
+    let memory = MemFs::new();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let mut member = ready(&fs);
+    member.prepare_log().expect("a healthy disk");
+    let mut ids = member.lane();
+    let mut told = Told::default();
+    memory.set_capacity(Some(memory.used()));
+    // One batch, so one request to the log: more than two segments hold, and one entry that none does.
+    let long = "v".repeat(5000);
+    let values = (0..20).map(|_| "v".repeat(300)).chain([long.clone()]).chain(["last".to_owned()]);
+    member.submit(values.map(|value| put(&mut ids, "k", &value)).collect());
+    member.consensus(NOW, &mut told);
+    assert_eq!(member.persist.len(), 1);
+    for _ in 0..3 {
+        member.write_log(usize::MAX).expect("a full disk is no failure");
+    }
+    assert_eq!(member.persist.len(), 1, "not all of it fits");
+    assert!(member.persist[0].entries.len() < 22, "what fits is written");
+    assert!(!member.parts.log_writer.has_room());
+    memory.set_capacity(None);
+    for _ in 0..20 {
+        member.prepare_log().expect("room again");
+        member.settle(NOW, &mut told).expect("a healthy disk");
+    }
+    assert_eq!(told.completions.answers.iter().filter(|(_, result)| result.is_ok()).count(), 22);
+    drop(member);
+    memory.power_cut(3);
+    let member = ready(&fs);
+    assert_eq!(value_of(&member, b"k", 22), Some(Bytes::from(long)), "all of it is in the log");
+    assert_eq!(value_of(&member, b"k", 0).as_deref(), Some(&b"last"[..]));
+}
+
+#[test]
+fn rule_7_a_full_disk_that_uses_up_the_revision_logs_spare_makes_frames_wait_and_ends_nothing() {
+    let memory = MemFs::new();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let mut roomy = settings();
+    roomy.limits.wal.segment_bytes = 1 << 20;
+    let mut member = start_with(&fs, &roomy, 7).expect("a member starts");
+    member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+    member.prepare_log().expect("a healthy disk");
+    let mut ids = member.lane();
+    memory.set_capacity(Some(memory.used()));
+    let mut told = Told::default();
+    let mut submitted = 0;
+    // Each makes a frame; far more of them than the allocated segments hold.
+    while submitted < 200 {
+        member.submit(vec![delete(&mut ids, "k")]);
+        member.settle(NOW, &mut told).expect("a full disk is no failure");
+        submitted += 1;
+    }
+    assert_eq!(told.completions.answers.iter().filter(|(_, result)| result.is_ok()).count(), submitted);
+    assert!(!member.parts.revision_writer.has_room());
+    assert!(member.parts.revision_writer.has_waiting(), "the disk never filled");
+    // What waits is what makes apply pause.
+    let waiting = member.parts.applier.unwritten_bytes();
+    assert!(waiting > 10_000 && member.is_apply_paused(), "{waiting} bytes");
+    memory.set_capacity(None);
+    member.sync_revisions().expect("room again");
+    member.settle(NOW, &mut told).expect("a healthy disk");
+    assert!(!member.parts.revision_writer.has_waiting());
+    assert_eq!(member.parts.applier.unwritten_bytes(), 0);
+    member.submit(vec![put(&mut member.lane(), "k", "after")]);
+    member.settle(NOW, &mut told).expect("a healthy disk");
+    assert_eq!(value_of(&member, b"k", 0).as_deref(), Some(&b"after"[..]));
+}
+
+#[test]
+fn rule_7_a_member_starts_on_a_full_disk() {
+    let memory = MemFs::new();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let mut member = ready(&fs);
+    let mut ids = member.lane();
+    for n in 0..40 {
+        member.submit(vec![put(&mut ids, "k", &n.to_string())]);
+        member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+    }
+    drop(member);
+    // A start that was killed where it cuts a torn end leaves segments without the rest of their length.
+    for newest in ["wal", "seg"] {
+        let path = memory.files().into_iter().rfind(|path| path.extension().is_some_and(|end| end == newest));
+        let path = path.expect("a segment");
+        let bytes = memory.read(&path).expect("a segment");
+        let written = bytes.iter().rposition(|byte| *byte != 0).expect("something").next_multiple_of(8);
+        memory.put(&path, &bytes[..written]).expect("a segment");
+    }
+    memory.kill();
+    memory.set_capacity(Some(0));
+    let mut member = start_with(&fs, &settings(), 8).expect("a member starts on a full disk");
+    let mut told = Told::default();
+    for _ in 0..10 {
+        member.consensus(NOW, &mut told);
+        member.write_log(usize::MAX).expect("a full disk is no failure");
+        member.apply(&mut told).expect("applies");
+        member.write_revisions().expect("a full disk is no failure");
+        member.sync_revisions().expect("a full disk is no failure");
+    }
+    assert_eq!(value_of(&member, b"k", 0).as_deref(), Some(&b"39"[..]));
+    assert!(!member.is_ready, "there is no room for its attributes");
+    memory.set_capacity(None);
+    member.prepare_log().expect("room again");
+    member.sync_revisions().expect("room again");
+    member.settle(NOW, &mut told).expect("a healthy disk");
+    assert!(member.is_ready);
 }
 
 #[test]
@@ -339,6 +444,47 @@ fn rule_5_a_revision_log_ahead_of_the_write_ahead_log_is_refused() {
     let error = start_with(&fs, &settings(), 7).err().expect("entries that were applied are gone");
     assert!(matches!(error, Error::Contradiction(_)), "{error}");
     assert_eq!(files(&memory), kept, "and nothing was changed");
+}
+
+/// What looks torn in the write-ahead log was acknowledged, if a frame of the revision log says so, though it holds
+/// less itself.
+#[test]
+fn rule_5_a_write_ahead_log_that_ends_before_what_a_frame_knows_durable_is_refused() {
+    let memory = MemFs::new();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let mut member = ready(&fs);
+    let mut ids = member.lane();
+    let mut told = Told::default();
+    // Both are committed together; a frame takes one of them.
+    member.submit(vec![put(&mut ids, "k", &"a".repeat(300)), put(&mut ids, "k", &"b".repeat(1500))]);
+    for _ in 0..4 {
+        while !member.inputs.is_empty() {
+            member.consensus(NOW, &mut told);
+        }
+        member.write_log(usize::MAX).expect("a healthy disk");
+    }
+    member.apply(&mut told).expect("applies");
+    member.write_revisions().expect("a healthy disk");
+    member.sync_revisions().expect("a healthy disk");
+    member.apply(&mut told).expect("applies");
+    assert_eq!(told.completions.answers.len(), 2, "both are acknowledged");
+    drop(member);
+    memory.kill();
+    let newest = memory.files().into_iter().rfind(|path| path.extension().is_some_and(|end| end == "wal"));
+    let newest = newest.expect("a segment");
+    let mut bytes = memory.read(&newest).expect("a segment");
+    let second = bytes.windows(600).position(|part| part.iter().all(|byte| *byte == b'b')).expect("the put");
+    let sector = second.next_multiple_of(512);
+    bytes[sector..sector + 512].fill(0);
+    memory.put(&newest, &bytes).expect("a segment");
+    let log = Wal::open(fs.clone(), Path::new("/data/member/wal"), wal::Limits::tiny()).expect("a log");
+    assert!(log.torn().is_some(), "by itself it looks torn");
+    drop(log);
+    let before = files(&memory);
+    let error = start_with(&fs, &settings(), 8).err().expect("an acknowledged entry is gone").to_string();
+    let name = newest.file_name().expect("a name").to_string_lossy().into_owned();
+    assert!(error.contains(&name) && error.contains("offset"), "{error}");
+    assert_eq!(files(&memory), before, "a refusal changes nothing");
 }
 
 #[test]
@@ -424,6 +570,32 @@ fn rule_15_a_refusal_changed_nothing() {
     let (_, result) = told.completions.answers.pop().expect("an answer");
     assert_eq!(result.expect_err("no room").message, ApiError::NoSpace.text());
     assert_eq!(member.parts.consensus.status().last, before, "it is in the log after all");
+}
+
+/// The hard state behind a new log's first entries may stand in another sector, so that a power cut loses it alone.
+#[test]
+fn rule_20_a_first_start_that_was_torn_begins_again() {
+    for length in (0..600).step_by(8) {
+        let mut long = settings();
+        long.peer_urls = vec![format!("http://peer-{}.example:2380", "x".repeat(length))];
+        long.initial_cluster[0].peer_urls = long.peer_urls.clone();
+        let memory = MemFs::new();
+        let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+        drop(start_with(&fs, &long, 7).expect("a member starts"));
+        memory.kill();
+        let segment = Path::new("/data/member/wal/0000000000000000-0000000000000000.wal");
+        let bytes = memory.read(segment).expect("a segment");
+        let end = bytes.iter().rposition(|byte| *byte != 0).expect("something");
+        for sector in (0..=end).step_by(512).skip(1) {
+            let torn = memory.copy();
+            torn.put(segment, &[&bytes[..sector], &vec![0; bytes.len() - sector]].concat())
+                .expect("a segment");
+            let fs: Arc<dyn Fs> = Arc::new(torn);
+            let mut member = start_with(&fs, &long, 8).expect("a torn end is no damage");
+            member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+            assert!(member.is_ready, "length {length}, sector {sector}: no member of its own cluster");
+        }
+    }
 }
 
 #[test]

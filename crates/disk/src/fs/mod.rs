@@ -66,6 +66,28 @@ pub trait Fs: Send + Sync + 'static {
     fn lock_dir(&self, path: &Path) -> io::Result<DirLock>;
 }
 
+/// Makes a folder that is missing, and those above it that are, each durably in the one above. The name of one that is
+/// there already is made durable too: a run that was killed may have made it and not come to that, and without it a
+/// power cut could take away all that the folder holds.
+///
+/// # Errors
+/// The failed operation; what was made until then stays.
+pub fn make_dir(fs: &dyn Fs, path: &Path, mode: u32) -> io::Result<()> {
+    let above = path.parent().map(|above| if above.as_os_str().is_empty() { Path::new(".") } else { above });
+    if !fs.exists(path)? {
+        // Where the one above may not be looked at, the system says so when the folder is made.
+        if let Some(above) = above.filter(|above| !fs.exists(above).unwrap_or(true)) {
+            make_dir(fs, above, mode)?;
+        }
+        fs.create_dir_all(path, mode)?;
+    }
+    match above.map(|above| fs.sync_dir(above)) {
+        // A folder that an operator prepared in a place closed to us; its name is the operator's business.
+        Some(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced.unwrap_or(Ok(())),
+    }
+}
+
 /// A folder's lock; dropping it lets the folder go.
 pub struct DirLock(#[allow(dead_code, reason = "held for its drop")] Box<dyn Send + Sync>);
 

@@ -36,7 +36,7 @@
 //! | 8 | 8 | frame number, from 1 without gaps through all segments |
 //! | 16 | 8 | applied index |
 //! | 24 | 8 | applied term |
-//! | 32 | 8 | WAL watermark: an index known synced there when the frame was built |
+//! | 32 | 8 | WAL watermark: an index up to which the committed entries were known synced there when the frame was built |
 //! | 40 | 8 | log watermark: number of a frame known synced here when this one was built |
 //! | 48 | 4 | bytes of records |
 //! | 52 | 4 | bytes of state |

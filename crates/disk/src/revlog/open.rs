@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::fs::{Access, File, Fs};
+use crate::fs::{Access, File, Fs, make_dir};
 
 use super::builder::NextFrame;
 use super::format::{FRAME_HEADER_LEN, FrameScan, FrameView, HeaderFault, RecordHeader, Records, Rest};
 use super::format::{SEGMENT_HEADER_LEN, SegmentHeader};
 use super::parse_segment_name;
 use super::tail::{Marks, OpenFrame, Segment, Shared, Written};
-use super::writer::{Current, create_dir, is_full};
+use super::writer::{Current, is_full};
 use super::{Applied, Durable, Error, FrameBuilder, Limits, Location, Reader, Writer};
 
 /// Why a caller's replay refuses a frame.
@@ -159,13 +159,14 @@ impl Opened {
         if applied >= index {
             return Ok(());
         }
-        let (file, offset) = match (&self.torn, self.segments.last()) {
-            (Some(torn), _) => (torn.file.clone(), torn.offset),
-            (None, Some(last)) => (last.segment.path.clone(), u64::from(last.end)),
-            (None, None) => (self.dir.clone(), 0),
-        };
+        let (file, offset) = self.end();
         let what = format!("the log ends at applied index {applied}, and {index} was durable");
-        Err(Error::Damaged { file, offset, what })
+        Err(Error::Damaged { file: file.to_owned(), offset, what })
+    }
+
+    /// The newest segment, and where in it the next frame goes, bytes; the folder if there is no segment.
+    pub fn end(&self) -> (&Path, u64) {
+        self.segments.last().map_or((&self.dir, 0), |last| (&last.segment.path, u64::from(last.end)))
     }
 
     /// Cuts the torn tail off, removes leftovers, makes what was read durable, and hands out the three parts.
@@ -174,7 +175,7 @@ impl Opened {
     /// # Errors
     /// [`Error::Io`].
     pub fn into_parts(mut self) -> Result<(FrameBuilder, Writer, Reader), Error> {
-        create_dir(&*self.fs, &self.dir)?;
+        make_dir(&*self.fs, &self.dir, 0o700).map_err(Error::io("create", &self.dir))?;
         let current = match self.segments.pop() {
             Some(last) => Some(self.reopen_last(&last)?),
             None => None,
@@ -231,7 +232,8 @@ impl Opened {
         let len = u64::from(self.limits.segment_bytes).max(u64::from(last.end));
         let allocated = match file.allocate(len) {
             Ok(()) => len,
-            Err(error) if is_full(&error) => 0,
+            // There may still be room for smaller steps.
+            Err(error) if is_full(&error) => u64::from(last.end),
             Err(error) => return Err(Error::io("allocate", path)(error)),
         };
         file.sync_data().map_err(Error::io("sync", path))?;

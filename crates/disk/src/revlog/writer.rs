@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::fs::{Access, File, Fs};
 
 use super::format::{FRAME_HEADER_LEN, SEGMENT_HEADER_LEN, SegmentHeader};
-use super::tail::{Segment, Shared, Written};
+use super::tail::{FrameBuf, Segment, Shared, Written};
 use super::{Applied, Durable, Error, Frame, Limits, Location, segment_name};
 
 /// Puts frames into files and makes them durable; the revision log's own thread's.
@@ -43,6 +43,8 @@ pub(super) struct Current {
 struct Spare {
     file: Arc<dyn File>,
     path: PathBuf,
+    /// Bytes that the file system has promised to hold.
+    allocated: u64,
 }
 
 impl Writer {
@@ -75,17 +77,33 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Hands the next frame to the file system; its memory is given back and readers go to the file. The
-    /// caller sees to it that the write-ahead log has synced [`Frame::applied`] before (rule 2). Syncs first
-    /// if more than [`Limits::dirty_bytes_max`] would be dirty, and what is written where a segment ends.
+    /// Reserves what the next frame takes, unless that is done, at the price of the spares if need be. Whether
+    /// there is room: if not, the disk is full, nothing is written, and the frame has to wait until this says yes
+    /// (rule 7).
     ///
     /// # Errors
-    /// Any failed operation, naming the file. The member has to stop.
+    /// Any failed operation but for want of space, naming the file. The member has to stop.
+    pub fn make_room(&mut self, frame: &Frame) -> Result<bool, Error> {
+        self.guard(|writer| writer.try_make_room(&frame.buf))
+    }
+
+    /// Hands the next frame to the file system; its memory is given back and readers go to the file. The
+    /// caller sees to it that the write-ahead log has synced [`Frame::applied`] before (rule 2), and that there is
+    /// room ([`Writer::make_room`]). Syncs first if more than [`Limits::dirty_bytes_max`] would be dirty, and what is
+    /// written where a segment ends.
+    ///
+    /// # Errors
+    /// Any failed operation, naming the file; a full disk is one. The member has to stop.
     ///
     /// # Panics
     /// If frames come in another order than the builder finished them.
     pub fn write(&mut self, frame: Frame) -> Result<(), Error> {
-        self.guard(|writer| writer.try_write(frame))
+        self.guard(|writer| {
+            if !writer.try_make_room(&frame.buf)? {
+                return Err(Error::io("allocate", &writer.dir)(io::ErrorKind::StorageFull.into()));
+            }
+            writer.try_write(frame)
+        })
     }
 
     /// Makes everything written durable, and says how far that is. Nothing waits for this but memory of the
@@ -118,7 +136,7 @@ impl Writer {
         self.spares.len() >= self.limits.spare_segments as usize
     }
 
-    fn guard(&mut self, operation: impl FnOnce(&mut Writer) -> Result<(), Error>) -> Result<(), Error> {
+    fn guard<T>(&mut self, operation: impl FnOnce(&mut Writer) -> Result<T, Error>) -> Result<T, Error> {
         if let Some(cause) = &self.failure {
             return Err(Error::Stopped { cause: cause.clone() });
         }
@@ -140,7 +158,6 @@ impl Writer {
             self.roll(buf.start, buf.number)?;
         }
         let end = u64::from(buf.start.offset()) + len;
-        self.ensure_allocated(end)?;
         let current = self.current.as_mut().expect("rolled to a segment");
         let at = Location::new(current.segment.number, current.end);
         assert_eq!(buf.start, at, "a frame begins where the last one ended");
@@ -188,11 +205,7 @@ impl Writer {
             }
         }
         self.try_sync()?;
-        let (spare, allocated) = match self.spares.pop_front() {
-            Some(spare) => (spare, u64::from(self.limits.segment_bytes)),
-            // The disk is full and the reserve used up; a small frame may still fit.
-            None => (self.create_spare()?, 0),
-        };
+        let spare = self.spares.pop_front().expect("room was made");
         let header = SegmentHeader { log_id: self.shared.log_id, number: start.segment(), first_frame };
         spare.file.write_all_at(&header.encode(), 0).map_err(Error::io("write", &spare.path))?;
         spare.file.sync_data().map_err(Error::io("sync", &spare.path))?;
@@ -203,49 +216,81 @@ impl Writer {
         let end = SEGMENT_HEADER_LEN as u32;
         let segment = Arc::new(Segment { number: start.segment(), file: spare.file, path });
         self.shared.tail_mut().segments.push(Written { segment: segment.clone(), end });
-        self.current = Some(Current { segment, end, allocated });
+        self.current = Some(Current { segment, end, allocated: spare.allocated });
         self.allocate_ahead()
     }
 
-    /// Reserves space for a frame that outgrows its segment, at the price of a spare if need be.
-    fn ensure_allocated(&mut self, end: u64) -> Result<(), Error> {
-        let Some(current) = &mut self.current else { return Ok(()) };
-        if end <= current.allocated || current.allocated == 0 {
-            return Ok(());
+    /// See [`Writer::make_room`].
+    fn try_make_room(&mut self, frame: &FrameBuf) -> Result<bool, Error> {
+        let end = u64::from(frame.start.offset()) + frame.bytes.len() as u64;
+        if let Some(current) = &self.current
+            && current.segment.number == frame.start.segment()
+        {
+            let (segment, allocated) = (current.segment.clone(), current.allocated);
+            let reserved = self.reserve(&*segment.file, &segment.path, allocated, end)?;
+            if let Some(current) = &mut self.current {
+                current.allocated = current.allocated.max(reserved);
+            }
+            return Ok(reserved >= end);
         }
-        let Segment { file, path, .. } = &*current.segment;
+        // With the reserve used up, a small frame may still fit.
+        let whole = u64::from(self.limits.segment_bytes);
+        if self.spares.is_empty() && !self.add_spare(whole)? && !self.add_spare(end)? {
+            return Ok(false);
+        }
+        let mut spare = self.spares.pop_front().expect("there is one");
+        let reserved = self.reserve(&*spare.file, &spare.path, spare.allocated, end);
+        spare.allocated = spare.allocated.max(*reserved.as_ref().unwrap_or(&0));
+        self.spares.push_front(spare);
+        Ok(reserved? >= end)
+    }
+
+    /// Reserves a file's space up to `end`, where that is more than the `allocated` bytes, and takes the spares for it,
+    /// the newest first, rather than fail. How much is reserved then.
+    fn reserve(&mut self, file: &dyn File, path: &Path, allocated: u64, end: u64) -> Result<u64, Error> {
+        if end <= allocated {
+            return Ok(allocated);
+        }
+        // What a full disk has kept from a segment is asked for as a whole, and if there is too little, as it is needed.
+        let mut wanted = end.max(u64::from(self.limits.segment_bytes));
         loop {
-            match file.allocate(end) {
-                Ok(()) => {
-                    current.allocated = end;
-                    return Ok(());
-                }
-                Err(error) if is_full(&error) => {
-                    let Some(spare) = self.spares.pop_back() else {
-                        return Err(Error::io("allocate", path)(error));
-                    };
-                    remove_spare(&*self.fs, spare)?;
-                }
-                Err(error) => return Err(Error::io("allocate", path)(error)),
+            match file.allocate(wanted) {
+                Ok(()) => return Ok(wanted),
+                Err(error) if !is_full(&error) => return Err(Error::io("allocate", path)(error)),
+                Err(_) if wanted > end => wanted = end,
+                Err(_) => match self.spares.pop_back() {
+                    Some(spare) => remove_spare(&*self.fs, spare)?,
+                    None => return Ok(allocated),
+                },
             }
         }
     }
 
     /// Brings the spares up to their number; a full disk is no error here, it shows in [`Writer::has_room`].
     fn allocate_ahead(&mut self) -> Result<(), Error> {
-        while !self.has_room() {
-            let spare = match self.create_spare() {
-                Ok(spare) => spare,
-                Err(Error::Io { source, .. }) if is_full(&source) => return Ok(()),
-                Err(error) => return Err(error),
-            };
-            match spare.file.allocate(u64::from(self.limits.segment_bytes)) {
-                Ok(()) => self.spares.push_back(spare),
-                Err(error) if is_full(&error) => return remove_spare(&*self.fs, spare),
-                Err(error) => return Err(Error::io("allocate", &spare.path)(error)),
-            }
-        }
+        while !self.has_room() && self.add_spare(u64::from(self.limits.segment_bytes))? {}
         Ok(())
+    }
+
+    /// Allocates one more spare of this length; whether there was room.
+    fn add_spare(&mut self, allocated: u64) -> Result<bool, Error> {
+        let number = self.spares_made + 1;
+        let path = self.dir.join(spare_name(number));
+        let file = match self.fs.open(&path, Access::CreateNew) {
+            Err(error) if is_full(&error) => return Ok(false),
+            opened => opened.map_err(Error::io("create", &path))?,
+        };
+        let outcome = file.allocate(allocated);
+        let spare = Spare { file, path, allocated };
+        match outcome {
+            Ok(()) => {
+                self.spares_made = number;
+                self.spares.push_back(spare);
+                Ok(true)
+            }
+            Err(error) if is_full(&error) => remove_spare(&*self.fs, spare).map(|()| false),
+            Err(error) => Err(Error::io("allocate", &spare.path)(error)),
+        }
     }
 
     /// Keeps a spare of an earlier run, so that a full disk does not lose its reserve by a restart; at most a
@@ -255,21 +300,20 @@ impl Writer {
         let number = parse_spare_name(name).filter(|_| !self.has_room());
         if let Some(number) = number {
             let file = self.fs.open(&path, Access::ReadWrite).map_err(Error::io("open", &path))?;
-            let bytes = u64::from(self.limits.segment_bytes);
-            if file.len().map_err(Error::io("measure", &path))? == bytes {
-                self.spares_made = self.spares_made.max(number);
-                self.spares.push_back(Spare { file, path });
-                return Ok(());
+            let allocated = u64::from(self.limits.segment_bytes);
+            let is_whole = file.len().map_err(Error::io("measure", &path))? == allocated;
+            // A crash may have kept the length and lost the space that was reserved for it.
+            match is_whole.then(|| file.allocate(allocated)) {
+                Some(Ok(())) => {
+                    self.spares_made = self.spares_made.max(number);
+                    self.spares.push_back(Spare { file, path, allocated });
+                    return Ok(());
+                }
+                Some(Err(error)) if !is_full(&error) => return Err(Error::io("allocate", &path)(error)),
+                _ => {}
             }
         }
         self.fs.remove(&path).map_err(Error::io("remove", &path))
-    }
-
-    fn create_spare(&mut self) -> Result<Spare, Error> {
-        self.spares_made += 1;
-        let path = self.dir.join(spare_name(self.spares_made));
-        let file = self.fs.open(&path, Access::CreateNew).map_err(Error::io("create", &path))?;
-        Ok(Spare { file, path })
     }
 }
 
@@ -288,7 +332,7 @@ fn parse_spare_name(name: &str) -> Option<u64> {
 }
 
 fn remove_spare(fs: &dyn Fs, spare: Spare) -> Result<(), Error> {
-    let Spare { file, path } = spare;
+    let Spare { file, path, .. } = spare;
     drop(file);
     fs.remove(&path).map_err(Error::io("remove", &path))
 }
@@ -296,25 +340,4 @@ fn remove_spare(fs: &dyn Fs, spare: Spare) -> Result<(), Error> {
 /// Whether an operation failed for want of space, which is not a fault of the disk.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-/// Makes the folder of the log if it is missing, and those above it, each durably in its parent.
-pub(super) fn create_dir(fs: &dyn Fs, dir: &Path) -> Result<(), Error> {
-    let mut missing = Vec::new();
-    for folder in dir.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()) {
-        if fs.exists(folder).map_err(Error::io("find", folder))? {
-            break;
-        }
-        missing.push(folder);
-    }
-    fs.create_dir_all(dir, 0o700).map_err(Error::io("create", dir))?;
-    for folder in missing.into_iter().rev().chain([dir]) {
-        let parent = match folder.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            Some(_) => Path::new("."),
-            None => continue,
-        };
-        fs.sync_dir(parent).map_err(Error::io("sync", parent))?;
-    }
-    Ok(())
 }

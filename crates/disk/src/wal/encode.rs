@@ -4,7 +4,7 @@ use super::frame::{RecordKind, frame_bytes, length_field};
 use super::{ConfState, EntryKind, EntryRef, HardState, SnapshotRecord};
 
 /// Longest message without its payload: an entry's four fields, a hard state's three.
-const HEAD_BYTES_MAX: usize = 4 * 11;
+pub(super) const HEAD_BYTES_MAX: usize = 4 * 11;
 
 /// A message's bytes up to its payload, on the stack: the sum is taken before anything is written.
 pub(super) struct Head {

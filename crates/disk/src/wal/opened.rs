@@ -162,8 +162,17 @@ impl Opened {
 
     /// The torn group at the end, if there is one.
     pub fn torn(&self) -> Option<Torn> {
-        let newest = self.segments.last()?;
-        self.torn.then(|| Torn { file: newest.path.clone(), offset: self.offset })
+        let (file, offset) = self.end();
+        self.torn.then(|| Torn { file: file.to_owned(), offset })
+    }
+
+    /// The newest segment, and where in it the next record goes, bytes.
+    ///
+    /// # Panics
+    /// Never: opening refuses a log without segments.
+    pub fn end(&self) -> (&Path, u64) {
+        let newest = self.segments.last().expect("checked when the log was read");
+        (&newest.path, self.offset)
     }
 
     /// The entries with an index above `after`, in order, those that were replaced left out. They are read

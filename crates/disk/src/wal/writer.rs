@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::encode::{Head, frame_bytes_max, message_bytes, push_plain, push_record, snapshot};
+use super::encode::{
+    HEAD_BYTES_MAX, Head, frame_bytes_max, message_bytes, push_plain, push_record, snapshot,
+};
 use super::error::Context;
 use super::frame::RecordKind;
 use super::opened::Opened;
@@ -138,9 +140,15 @@ impl Wal {
         if dirty {
             newest.file.set_len(offset).context("repair wal segment", &newest.path)?;
         }
-        let segment_bytes = newest.len.max(limits.segment_bytes);
+        let mut segment_bytes = newest.len.max(limits.segment_bytes);
         if dirty || newest.len < segment_bytes {
-            newest.file.allocate(segment_bytes).context("allocate wal segment", &newest.path)?;
+            match newest.file.allocate(segment_bytes).context("allocate wal segment", &newest.path) {
+                // A full disk ends nothing (rule 7): the log goes on in the next segment, once there is room for it.
+                Err(error) if error.is_storage_full() => {
+                    segment_bytes = if dirty { offset } else { newest.len }
+                }
+                allocated => allocated?,
+            }
         }
         // What was read may be in the page cache only, and a name may be in memory only; from here on both count.
         newest.file.sync_data().context("sync wal segment", &newest.path)?;
@@ -246,24 +254,33 @@ impl Wal {
         self.state
     }
 
-    /// Bytes that can still be appended without allocating anything.
+    /// Bytes of frames that still go into the segment that is written to.
     pub fn room_bytes(&self) -> u64 {
-        let here = self.segment_bytes.saturating_sub(self.offset + self.buf.len() as u64);
-        here + self.prepared_bytes()
+        self.segment_bytes.saturating_sub(self.offset + self.buf.len() as u64)
     }
 
-    /// How many of those are in the segment that is allocated for later; 0 if there is none.
-    pub fn prepared_bytes(&self) -> u64 {
-        self.prepared.as_ref().map_or(0, |prepared| prepared.bytes)
+    /// Bytes of frames that go into the segment that is allocated for later; 0 if there is none. A frame is not
+    /// divided: what does not fit here any more goes there, and the rest of this one stays empty.
+    pub fn next_room_bytes(&self) -> u64 {
+        self.prepared.as_ref().map_or(0, |prepared| prepared.bytes.saturating_sub(self.head_bytes_max()))
     }
 
-    /// The work of allocating the next segment, if that is not done yet: run it on any thread, and hand the
-    /// outcome to [`Wal::adopt`]. At most one may be under way; while one is, nothing may be rolled without it.
-    pub fn preparation(&self) -> Option<Preparation> {
-        if self.prepared.is_some() {
+    /// The work of allocating the next segment, long enough for a frame of `frame_bytes`, if that is not done yet: run
+    /// it on any thread, and hand the outcome to [`Wal::adopt`]. At most one may be under way; while one is, nothing
+    /// may be rolled without it. A segment that is allocated already and too short is given up for the longer one.
+    pub fn preparation(&mut self, frame_bytes: u64) -> Option<Preparation> {
+        let needed = self.head_bytes_max() + frame_bytes;
+        if self.prepared.as_ref().is_some_and(|prepared| prepared.bytes >= needed) {
             return None;
         }
-        Some(Preparation { fs: self.fs.clone(), dir: self.dir.clone(), bytes: self.limits.segment_bytes })
+        self.prepared = None;
+        let bytes = self.limits.segment_bytes.max(needed);
+        Some(Preparation { fs: self.fs.clone(), dir: self.dir.clone(), bytes })
+    }
+
+    /// What a segment begins with takes no more than this, bytes.
+    fn head_bytes_max(&self) -> u64 {
+        frame_bytes_max(0) + frame_bytes_max(self.metadata.len()) + frame_bytes_max(HEAD_BYTES_MAX)
     }
 
     /// Takes a segment that was prepared elsewhere.
@@ -277,7 +294,11 @@ impl Wal {
     /// [`Error::is_storage_full`] if there is no room: the log still works up to [`Wal::room_bytes`], and
     /// NOSPACE is due (rule 7). Any other error ends the member, as if it came from `sync`.
     pub fn prepare_next(&mut self) -> Result<()> {
-        if let Some(preparation) = self.preparation() {
+        self.prepare_for(0)
+    }
+
+    fn prepare_for(&mut self, frame_bytes: u64) -> Result<()> {
+        if let Some(preparation) = self.preparation(frame_bytes) {
             self.prepared = Some(preparation.run()?);
         }
         Ok(())
@@ -332,9 +353,9 @@ impl Wal {
 
     /// Begins the next segment, with room for `frame_bytes` more. The full one is whole and synced.
     fn roll(&mut self, frame_bytes: u64) -> Result<()> {
-        self.prepare_next()?;
+        self.prepare_for(frame_bytes)?;
         let Some(prepared) = self.prepared.take() else { return Ok(()) };
-        let Prepared { file, path: unfinished, mut bytes } = prepared;
+        let Prepared { file, path: unfinished, bytes } = prepared;
         // The group's buffer is empty here and serves for the header.
         let mut header = std::mem::take(&mut self.buf);
         let sum = push_plain(&mut header, RecordKind::Crc, self.sum, &[]);
@@ -344,10 +365,7 @@ impl Wal {
             sum = push_record(&mut header, RecordKind::State, sum, &head, &[]);
         }
         let header_bytes = header.len() as u64;
-        if header_bytes + frame_bytes > bytes {
-            bytes = header_bytes + frame_bytes;
-            file.allocate(bytes).context("allocate wal segment", &unfinished)?;
-        }
+        assert!(header_bytes + frame_bytes <= bytes, "{header_bytes} and {frame_bytes} bytes in {bytes}");
         file.write_all_at(&header, 0).context("write wal segment", &unfinished)?;
         file.sync_data().context("sync wal segment", &unfinished)?;
         let name = SegmentName { seq: self.seq + 1, index: self.last.index + 1 };

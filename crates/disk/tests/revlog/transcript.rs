@@ -12,8 +12,8 @@ fn file_operations() {
     let mut log = Log::open(fs.clone(), &Limits::tiny()).unwrap();
     expect![[r#"
         mkdir member
-        mkdir member/rev
         sync-dir .
+        mkdir member/rev
         sync-dir member
         sync-dir member/rev
         create member/rev/spare-1.tmp
@@ -90,8 +90,8 @@ fn file_operations() {
     log.finish(b"");
     log.write_all().unwrap();
     expect![[r#"
-        sync member/rev/00000002.seg
         allocate member/rev/00000002.seg 3376
+        sync member/rev/00000002.seg
         write member/rev/00000002.seg @280 +3096
     "#]]
     .assert_eq(&fs.take_trace());
@@ -105,6 +105,8 @@ fn file_operations() {
         allocate member/rev/00000002.seg 3376
         sync member/rev/00000002.seg
         sync-dir member/rev
+        allocate member/rev/spare-3.tmp 2048
+        allocate member/rev/spare-4.tmp 2048
     "#]]
     .assert_eq(&fs.take_trace());
 }
@@ -131,6 +133,8 @@ fn torn_tail_operations() {
         allocate member/rev/00000001.seg 2048
         sync member/rev/00000001.seg
         sync-dir member/rev
+        allocate member/rev/spare-2.tmp 2048
+        allocate member/rev/spare-3.tmp 2048
     "#]]
     .assert_eq(&fs.take_trace());
 }

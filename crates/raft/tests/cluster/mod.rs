@@ -194,12 +194,23 @@ impl Cluster {
         member.raft = Some(Raft::new(config, member.restored(offset), now).expect("the disk is sound"));
     }
 
-    /// Ends a member: what its disk had not finished is lost, messages that waited for it never leave, and its state
-    /// machine falls back to what the log on disk covers, or to `applied`.
-    pub fn crash(&mut self, id: NodeId, applied: Option<usize>) {
+    /// Ends a member: of what its disk had not finished, the first `kept` records are there and the rest is lost,
+    /// messages that waited for it never leave, and its state machine falls back to what the log on disk covers, or to
+    /// `applied`.
+    pub fn crash(&mut self, id: NodeId, applied: Option<usize>, mut kept: usize) {
         let member = self.members.get_mut(&id).unwrap();
         member.raft = None;
-        member.writes.clear();
+        for Write { hard_state, entries, .. } in member.writes.drain(..) {
+            let part = entries.len().min(kept);
+            write_into(&mut member.disk.entries, &entries[..part]);
+            kept -= part;
+            if kept > 0
+                && let Some(state) = hard_state
+            {
+                member.disk.state = state;
+                kept -= 1;
+            }
+        }
         member.held.clear();
         member.applying.clear();
         member.view.clone_from(&member.disk.entries);
@@ -222,6 +233,18 @@ impl Cluster {
         }
         let status = self.raft(id).status();
         self.safety.committed_to(status.commit);
+        // What a shell may count on: not only are there as many entries on the disk, they are these.
+        let covered = status.durable.min(status.commit);
+        if covered > Index::ZERO {
+            let Member { disk, view, .. } = &self.members[&id];
+            let (place, term) = (covered.0 as usize - 1, |entry: &Entry| entry.term);
+            let on_disk = disk.entries.get(place).map(term);
+            assert_eq!(
+                on_disk,
+                view.get(place).map(term),
+                "{id}: entry {covered} on its disk and in its log"
+            );
+        }
     }
 
     fn carry_out(&mut self, id: NodeId, effect: Effect) {

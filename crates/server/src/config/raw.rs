@@ -96,6 +96,17 @@ impl RawConfig {
     ///
     /// # Panics
     /// If the setting is of another kind.
+    pub fn int(&self, name: &str) -> i64 {
+        match self.value(name) {
+            Value::Int(number) => number,
+            other => panic!("{name} is {other:?}"),
+        }
+    }
+
+    /// The value of a setting of a duration, nanoseconds.
+    ///
+    /// # Panics
+    /// If the setting is of another kind.
     pub fn nanos(&self, name: &str) -> i64 {
         match self.value(name) {
             Value::Duration(nanos) => nanos,

@@ -70,6 +70,8 @@ pub struct MemberView {
     pub status: Arc<SharedStatus>,
     /// `--quota-backend-bytes`, as Status reports it.
     pub quota_bytes: i64,
+    /// The last compaction whose background work is done.
+    pub compaction_finished: tokio::sync::watch::Receiver<i64>,
 }
 
 impl MemberView {

@@ -4,13 +4,25 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Makes a queue that refuses, or makes wait, beyond `weight_max`.
+/// Makes a queue that refuses, or makes wait, beyond `weight_max`. What its receiver has taken counts no more.
 pub fn mailbox<T>(weight_max: u64) -> (Sender<T>, Receiver<T>) {
+    make(weight_max, false)
+}
+
+/// Makes a queue whose items go on counting until the receiver says that it is done with them
+/// ([`Receiver::release`]): for one that may have to keep them.
+pub fn holding_mailbox<T>(weight_max: u64) -> (Sender<T>, Receiver<T>) {
+    make(weight_max, true)
+}
+
+fn make<T>(weight_max: u64, holds: bool) -> (Sender<T>, Receiver<T>) {
+    let state = State { items: Vec::new(), weight: 0, closed: false, waiting: false, boundless: false };
     let shared = Arc::new(Shared {
-        state: Mutex::new(State { items: Vec::new(), weight: 0, closed: false, waiting: false }),
+        state: Mutex::new(state),
         arrived: Condvar::new(),
         left: Condvar::new(),
         weight_max,
+        holds,
     });
     (Sender(shared.clone()), Receiver(shared))
 }
@@ -20,12 +32,15 @@ struct Shared<T> {
     arrived: Condvar,
     left: Condvar,
     weight_max: u64,
+    holds: bool,
 }
 
 struct State<T> {
     items: Vec<T>,
     weight: u64,
     closed: bool,
+    /// Nobody is made to wait any more.
+    boundless: bool,
     /// The receiver sleeps: only then is it worth waking.
     waiting: bool,
 }
@@ -75,17 +90,23 @@ impl<T> Sender<T> {
     /// Queues an item of some weight, waiting while the queue is full.
     pub fn send_waiting(&self, item: T, weight: u64) {
         let mut state = self.0.lock();
-        while !state.closed && state.weight > 0 && state.weight + weight > self.0.weight_max {
+        while !state.boundless && state.weight > 0 && state.weight + weight > self.0.weight_max {
             state = self.0.left.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         self.0.push(state, item, weight);
     }
 
+    /// Lets senders wait no longer: the end is near, and what is still to come is bounded by what caused it.
+    pub fn admit_all(&self) {
+        self.0.lock().boundless = true;
+        self.0.left.notify_all();
+    }
+
     /// Lets the receiver end once it has taken what is there.
     pub fn close(&self) {
+        self.admit_all();
         self.0.lock().closed = true;
         self.0.arrived.notify_one();
-        self.0.left.notify_all();
     }
 }
 
@@ -110,13 +131,21 @@ impl<T> Receiver<T> {
         }
         state.waiting = false;
         std::mem::swap(&mut state.items, into);
-        let was_full = std::mem::take(&mut state.weight) > 0;
+        let was_full = !self.0.holds && std::mem::take(&mut state.weight) > 0;
         let open = !state.closed;
         drop(state);
         if was_full {
             self.0.left.notify_all();
         }
         open || !into.is_empty()
+    }
+
+    /// Ends the counting of `weight` of what was taken from a [`holding_mailbox`].
+    pub fn release(&self, weight: u64) {
+        if weight > 0 {
+            self.0.lock().weight -= weight;
+            self.0.left.notify_all();
+        }
     }
 }
 
@@ -154,6 +183,27 @@ mod tests {
         }
         assert_eq!(got, (0..100).collect::<Vec<_>>());
         sending.join().expect("the sender ends");
+    }
+
+    #[test]
+    fn what_the_receiver_keeps_goes_on_counting() {
+        let (sender, receiver) = holding_mailbox(10);
+        assert_eq!(sender.try_send(1, 6), Ok(()));
+        let mut batch = Vec::new();
+        assert!(receiver.receive(&mut batch, None));
+        assert_eq!(sender.try_send(2, 6), Err(2), "taken and not done with");
+        receiver.release(6);
+        assert_eq!(sender.try_send(2, 6), Ok(()));
+        // At the end nobody waits, even if the receiver is never done.
+        let waiting = std::thread::spawn({
+            let sender = sender.clone();
+            move || sender.send_waiting(3, 6)
+        });
+        sender.admit_all();
+        waiting.join().expect("the sender ends");
+        batch.clear();
+        assert!(receiver.receive(&mut batch, None));
+        assert_eq!(batch, [2, 3]);
     }
 
     #[test]

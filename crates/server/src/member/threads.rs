@@ -8,15 +8,17 @@ use std::time::{Duration, Instant};
 
 use disk::{revlog, wal};
 use node::{
-    Applied, Applier, Batch, Completions, Consensus, Input, LogWriter, Outputs, PersistRequest, Persisted,
-    RequestId, RequestIds, RevisionWriter, Submission,
+    Applied, Applier, AutoCompactionEvent, Batch, Completions, Consensus, Input, LogWriter, Outputs,
+    PersistRequest, Persisted, RequestId, RequestIds, RevisionWriter, Submission,
 };
 use raft::Entry;
-use tokio::sync::mpsc;
+use store::{Compaction, Compactor};
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
 
 use super::Clock;
-use super::mailbox::{Receiver, Sender, mailbox};
+use super::compact::CompactThread;
+use super::mailbox::{Receiver, Sender, holding_mailbox, mailbox};
 use crate::grpc::SharedStatus;
 use crate::lane::{AppliedGate, MemberPort};
 use crate::log;
@@ -59,6 +61,9 @@ pub(super) struct Parts {
     pub applier: Applier,
     pub revision_writer: RevisionWriter,
     pub log_reader: revlog::Reader,
+    pub compactor: Compactor,
+    pub compaction_finished: watch::Sender<i64>,
+    pub compaction_sleep_interval: Duration,
     pub unwritten_bytes_max: u64,
 }
 
@@ -75,6 +80,7 @@ pub(super) struct Channels {
 /// The running threads, in the order in which they have to end.
 pub(super) struct Threads {
     raft: Sender<RaftMail>,
+    revisions: Sender<revlog::Frame>,
     running: Vec<Running>,
 }
 
@@ -89,15 +95,17 @@ impl Threads {
         let (raft, raft_mail) = mailbox(SUBMISSIONS_MAX);
         let (wal, wal_mail) = mailbox::<WalMail>(u64::MAX);
         let (apply, apply_mail) = mailbox::<Vec<Entry>>(u64::MAX);
-        let (revisions, revision_mail) = mailbox::<revlog::Frame>(parts.unwritten_bytes_max);
+        let (revisions, revision_mail) = holding_mailbox::<revlog::Frame>(parts.unwritten_bytes_max);
         let (preparations, preparation_mail) = mailbox::<wal::Preparation>(u64::MAX);
-        let durable = Arc::new(AtomicU64::new(parts.log_writer.durable_index()));
+        let (compactions, compaction_mail) = mailbox::<Compaction>(u64::MAX);
+        let durable = Arc::new(AtomicU64::new(parts.consensus.durable_index()));
 
         let raft_thread = RaftThread {
             consensus: parts.consensus,
             mail: raft_mail,
             wal: wal.clone(),
             apply: apply.clone(),
+            durable: durable.clone(),
             outbox: Outbox::new(&channels),
             channels: channels.clone(),
             events: events.clone(),
@@ -108,7 +116,6 @@ impl Threads {
             mail: wal_mail,
             raft: raft.clone(),
             preparations: preparations.clone(),
-            durable: durable.clone(),
             preparing: false,
             retry_at: None,
             had_room: true,
@@ -118,8 +125,15 @@ impl Threads {
             mail: apply_mail,
             raft: raft.clone(),
             revisions: revisions.clone(),
+            compactions: compactions.clone(),
             durable: durable.clone(),
             channels: channels.clone(),
+        };
+        let compact_thread = CompactThread {
+            compactor: parts.compactor,
+            mail: compaction_mail,
+            finished: parts.compaction_finished,
+            sleep_interval: parts.compaction_sleep_interval,
         };
         let revision_thread = RevisionThread {
             writer: parts.revision_writer,
@@ -131,12 +145,13 @@ impl Threads {
             had_room: true,
         };
         let prepare_wal = wal.clone();
-        let mut threads = Threads { raft: raft.clone(), running: Vec::new() };
+        let mut threads = Threads { raft: raft.clone(), revisions: revisions.clone(), running: Vec::new() };
         let close_raft = raft.clone();
         threads.spawn("raft", events, move || close_raft.close(), move || raft_thread.run())?;
         threads.spawn("wal", events, move || wal.close(), move || wal_thread.run())?;
         threads.spawn("apply", events, move || apply.close(), move || apply_thread.run())?;
         threads.spawn("revlog", events, move || revisions.close(), move || revision_thread.run())?;
+        threads.spawn("compact", events, move || compactions.close(), move || compact_thread.run())?;
         threads.spawn(
             "prepare",
             events,
@@ -159,7 +174,7 @@ impl Threads {
         let events = events.clone();
         let handle = std::thread::Builder::new().name(name.into()).spawn(move || {
             if let Err(error) = body() {
-                events.ended(Err(error.into()));
+                events.failed(&error);
             }
         })?;
         self.running.push(Running { handle, close: Box::new(close) });
@@ -172,7 +187,9 @@ impl Threads {
     }
 
     /// Ends one thread after the other, each once its queue is empty, so that what one produced the next still sees.
+    /// What waits for room on a full disk is not waited for.
     pub(super) fn stop(self) {
+        self.revisions.admit_all();
         for Running { handle, close } in self.running {
             close();
             // A panic has ended the process already.
@@ -230,6 +247,8 @@ struct RaftThread {
     mail: Receiver<RaftMail>,
     wal: Sender<WalMail>,
     apply: Sender<Vec<Entry>>,
+    /// [`Consensus::durable_index`], for the applier and the revision writer.
+    durable: Arc<AtomicU64>,
     outbox: Outbox,
     channels: Channels,
     events: Events,
@@ -315,6 +334,8 @@ impl RaftThread {
         if !out.persist.is_empty() {
             self.wal.send(WalMail::Persist(std::mem::take(&mut out.persist)));
         }
+        // Before the entries: their frame goes by it.
+        self.durable.store(self.consensus.durable_index(), Ordering::Release);
         if !out.apply.is_empty() {
             self.apply.send(std::mem::take(&mut out.apply));
         }
@@ -333,7 +354,23 @@ impl RaftThread {
         if std::mem::take(&mut out.ready) {
             self.events.ready();
         }
+        out.auto_compaction.drain(..).for_each(describe);
         self.outbox.flush(&self.channels)
+    }
+}
+
+fn describe(event: AutoCompactionEvent) {
+    match event {
+        AutoCompactionEvent::Started(revision) => {
+            log::info!("starting auto compaction", "revision" => revision);
+        }
+        AutoCompactionEvent::Completed { revision, took_us } => {
+            let took = format!("{:?}", Duration::from_micros(took_us));
+            log::info!("completed auto compaction", "revision" => revision, "took" => took);
+        }
+        AutoCompactionEvent::Failed(revision) => {
+            log::warn!("failed auto compaction; it is tried again", "revision" => revision);
+        }
     }
 }
 
@@ -342,7 +379,6 @@ struct WalThread {
     mail: Receiver<WalMail>,
     raft: Sender<RaftMail>,
     preparations: Sender<wal::Preparation>,
-    durable: Arc<AtomicU64>,
     preparing: bool,
     /// When the next segment may be asked for again, after the disk was full.
     retry_at: Option<Instant>,
@@ -362,18 +398,10 @@ impl WalThread {
                     WalMail::Prepared(outcome) => self.prepared(outcome)?,
                 }
             }
-            if group.is_empty() {
-                continue;
+            // What needs the segment that is being allocated, or that a full disk refuses, stays in the group.
+            if let Some(persisted) = self.writer.write(&mut group)? {
+                self.raft.send(RaftMail::Persisted(persisted));
             }
-            // A group that needs the segment that is being allocated, or that a full disk refuses, waits for it.
-            if self.writer.must_wait(&group) {
-                continue;
-            }
-            if let Some(written) = self.writer.write(&group)? {
-                self.durable.store(written.durable_index, Ordering::Release);
-                self.raft.send(RaftMail::Persisted(written.persisted));
-            }
-            group.clear();
             self.prepare();
         }
         Ok(())
@@ -417,6 +445,7 @@ struct ApplyThread {
     mail: Receiver<Vec<Entry>>,
     raft: Sender<RaftMail>,
     revisions: Sender<revlog::Frame>,
+    compactions: Sender<Compaction>,
     durable: Arc<AtomicU64>,
     channels: Channels,
 }
@@ -436,12 +465,13 @@ impl ApplyThread {
     }
 
     fn hand_out(&mut self, batch: Batch) {
-        let Batch { frame, report, answers } = batch;
+        let Batch { frame, report, answers, compactions } = batch;
         let applied = report.index;
         self.channels.status.set_applied(applied);
         let bytes = frame.len();
         self.raft.send(RaftMail::Applied(report));
         self.answer(applied, answers);
+        compactions.into_iter().for_each(|compaction| self.compactions.send(compaction));
         // Here apply waits if the revision log's file cannot keep up; the answers have left.
         self.revisions.send_waiting(frame, bytes);
     }
@@ -491,12 +521,13 @@ impl RevisionThread {
             self.status.set_db_size_bytes(self.bytes);
             self.status.set_db_size_in_use_bytes(self.bytes);
             self.writer.wal_durable(self.durable.load(Ordering::Acquire));
-            self.writer.write()?;
             let now = Instant::now();
             if sync_at.is_some_and(|at| at <= now) {
-                self.sync()?;
+                self.writer.sync()?;
                 sync_at = None;
             }
+            self.mail.release(self.writer.write()?);
+            self.report_room();
             if sync_at.is_none() && (self.writer.needs_sync() || self.writer.has_waiting()) {
                 sync_at = Some(now + REVLOG_SYNC_INTERVAL);
             }
@@ -504,15 +535,14 @@ impl RevisionThread {
                 sync_at = Some(now + ROOM_RETRY_INTERVAL);
             }
         }
-        self.sync()
+        self.writer.sync()?;
+        Ok(())
     }
 
-    fn sync(&mut self) -> Result<(), node::Error> {
-        self.writer.sync()?;
+    fn report_room(&mut self) {
         let has_room = self.writer.has_room();
         if std::mem::replace(&mut self.had_room, has_room) != has_room {
             self.raft.send(RaftMail::Room(Writer::Revlog, has_room));
         }
-        Ok(())
     }
 }
