@@ -14,7 +14,7 @@ use wire::{Code, Status};
 use crate::stubs::cluster_client::ClusterClient;
 use crate::stubs::kv_client::KvClient;
 use crate::stubs::maintenance_client::MaintenanceClient;
-use crate::{Channel, Deadline, Endpoint, Error};
+use crate::{Channel, Deadline, Endpoint, Error, Keepalive};
 
 /// What a [`Client`] is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Config {
     pub endpoints: Vec<Endpoint>,
     /// Bounds each attempt to connect.
     pub dial_timeout: Duration,
+    /// How a server that says nothing is found out, if it is to be.
+    pub keepalive: Option<Keepalive>,
     /// Longest message that is sent, bytes.
     pub request_bytes_max: u32,
     /// Longest message that is taken, bytes.
@@ -35,6 +37,8 @@ impl Config {
         Config {
             endpoints,
             dial_timeout: Duration::from_secs(2),
+            // The time as gRPC's Go client raises it.
+            keepalive: Some(Keepalive { time: Duration::from_secs(10), timeout: Duration::from_secs(6) }),
             request_bytes_max: 2 << 20,
             answer_bytes_max: i32::MAX as u32,
         }
@@ -43,8 +47,8 @@ impl Config {
 
 /// A client of one cluster. Connects with the first call; clones share the connection.
 ///
-/// Every call fails with [`Error::DeadlineExceeded`] when its deadline passes, without an endpoint that answers or
-/// while the server works, and with [`Error::Status`] when the server refuses it or the connection breaks. Dropping
+/// Every call fails with [`Error::DeadlineExceeded`] when its deadline passes while the server works, with
+/// [`Error::Unreachable`] when it passes without a connection, and with [`Error::Status`] when the server refuses it or the connection breaks. Dropping
 /// a call cancels it; whether a write that was canceled or broken off has happened is then unknown.
 #[derive(Clone)]
 pub struct Client {
@@ -61,7 +65,8 @@ impl Client {
         if config.endpoints.is_empty() {
             return Err(Error::NoEndpoints);
         }
-        let channel = Channel::new(config.endpoints, config.dial_timeout, config.answer_bytes_max);
+        let Config { endpoints, dial_timeout, keepalive, answer_bytes_max, .. } = config;
+        let channel = Channel::new(endpoints, dial_timeout, keepalive, answer_bytes_max);
         Ok(Client { channel, request_bytes_max: config.request_bytes_max })
     }
 
@@ -171,6 +176,7 @@ impl Client {
         }
         let result = deadline.bound(async { Ok(send(request).await?.into_inner()) }).await;
         match result {
+            Err(Error::DeadlineExceeded) => Err(self.channel.failure().unwrap_or(Error::DeadlineExceeded)),
             // The server's clock may be the faster one; it is the same deadline.
             Err(Error::Status(Status { code: Code::DeadlineExceeded, .. }))
                 if deadline != Deadline::NEVER =>

@@ -57,7 +57,7 @@ impl CompactThread {
                     Duration::ZERO
                 }
                 Err(error) => {
-                    log::warn!("the hash of a compaction is given up", "error" => error);
+                    log::warn!("the hash of a compaction is given up", "error" => error.to_string());
                     Duration::ZERO
                 }
             };
