@@ -118,14 +118,15 @@ mod tests {
 
     const MINUTE_US: u64 = 60_000_000;
 
-    /// Runs for `minutes`, one revision a minute; says when compactions were due, in minutes, and at what revision.
+    /// Runs for `minutes` from revision 1 on, one revision a minute; says when compactions were due, in minutes, and at
+    /// what revision.
     fn run(mode: AutoCompaction, minutes: u64, leads: impl Fn(u64) -> bool) -> Vec<(u64, i64)> {
-        let mut compactor = AutoCompactor::new(mode, Time(0), 0);
+        let mut compactor = AutoCompactor::new(mode, Time(0), 1);
         let mut due = Vec::new();
         while compactor.deadline() <= Time(minutes * MINUTE_US) {
             let now = compactor.deadline();
             let minute = now.0 / MINUTE_US;
-            if let Some(revision) = compactor.step(now, minute as i64, leads(minute)) {
+            if let Some(revision) = compactor.step(now, minute as i64 + 1, leads(minute)) {
                 due.push((minute, revision));
                 compactor.succeeded(now, revision);
             }
@@ -133,37 +134,37 @@ mod tests {
         due
     }
 
-    /// etcd's own example: nothing in the first hour, then each hour what was an hour ago.
+    /// etcd's own example: nothing in the first hour, then each hour what was an hour old when a revision was noted last.
     #[test]
     fn a_period_of_an_hour() {
         let mode = AutoCompaction::Periodic { period_us: 60 * MINUTE_US };
-        assert_eq!(run(mode, 200, |_| true), [(60, 0), (120, 60), (180, 120)]);
+        assert_eq!(run(mode, 200, |_| true), [(60, 1), (120, 55), (180, 115)]);
     }
 
     #[test]
     fn a_long_period_is_looked_at_each_hour() {
         let mode = AutoCompaction::Periodic { period_us: 24 * 60 * MINUTE_US };
         let due = run(mode, 27 * 60, |_| true);
-        assert_eq!(due, [(1440, 0), (1500, 60), (1560, 120), (1620, 180)]);
+        assert_eq!(due, [(1440, 1), (1500, 55), (1560, 115), (1620, 175)]);
     }
 
     #[test]
     fn a_short_period_is_looked_at_each_period() {
         let mode = AutoCompaction::Periodic { period_us: 10 * MINUTE_US };
-        assert_eq!(run(mode, 35, |_| true), [(10, 0), (20, 10), (30, 20)]);
+        assert_eq!(run(mode, 35, |_| true), [(10, 1), (20, 10), (30, 20)]);
     }
 
     /// What was noted while another led counts.
     #[test]
     fn a_new_leader_knows_the_past() {
         let mode = AutoCompaction::Periodic { period_us: 60 * MINUTE_US };
-        assert_eq!(run(mode, 150, |minute| minute > 100), [(102, 42)]);
+        assert_eq!(run(mode, 150, |minute| minute > 100), [(102, 37)]);
     }
 
     #[test]
     fn a_number_of_revisions() {
         let mode = AutoCompaction::Revision { retention: 7 };
-        assert_eq!(run(mode, 20, |_| true), [(10, 3), (15, 8), (20, 13)]);
+        assert_eq!(run(mode, 20, |_| true), [(10, 4), (15, 9), (20, 14)]);
         assert_eq!(run(AutoCompaction::Off, 1000, |_| true), []);
     }
 
