@@ -137,6 +137,17 @@ fn failed(message: &str, error: &dyn Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// An error with those of its causes that its own text does not name.
+fn whole(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// Runs a member with these settings until it ends.
 fn run(config: &Config) -> ExitCode {
     let (sender, events) = mpsc::channel();
@@ -191,8 +202,8 @@ fn start(config: &Config, events: &Events) -> Result<Running, ExitCode> {
     data_dir::make(&config.data_dir).map_err(|error| access("data", error))?;
     data_dir::make(&config.member_dir()).map_err(|error| access("member", error))?;
     let threads = listen::network_threads();
-    let member = member::start(config, threads, events)
-        .map_err(|error| failed("failed to start", &format!("{error:#}")))?;
+    let member =
+        member::start(config, threads, events).map_err(|error| failed("failed to start", &whole(&error)))?;
 
     let patience = config.request_timeout();
     let network = Network::start(threads, &member.service(), patience, patience)
@@ -288,7 +299,7 @@ fn wait(config: &Config, running: Running, events: &mpsc::Receiver<Event>) -> Ex
                 return ExitCode::SUCCESS;
             }
             // No orderly end: after a failed write nothing more may be acknowledged (rule 7).
-            Ok(Event::Ended(Err(error))) => return failed("the member can't go on", &error),
+            Ok(Event::Ended(Err(error))) => return failed("the member can't go on", &whole(&error)),
             Err(mpsc::RecvError) => return failed("the member can't go on", &"all its threads are gone"),
         }
     }
