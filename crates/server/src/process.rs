@@ -22,7 +22,7 @@ use crate::{notify, signals};
 /// What happens while a member runs.
 enum Event {
     Ready,
-    Ended(anyhow::Result<()>),
+    Ended,
     Signal(Signal),
 }
 
@@ -36,9 +36,16 @@ impl Events {
         let _ = self.0.send(Event::Ready);
     }
 
-    /// The member has ended by itself: removed from its cluster, or by an error that it can't go on with (rule 7).
-    pub fn ended(&self, how: anyhow::Result<()>) {
-        let _ = self.0.send(Event::Ended(how));
+    /// The member has ended by itself: it was removed from its cluster.
+    pub fn ended(&self) {
+        let _ = self.0.send(Event::Ended);
+    }
+
+    /// The member can't go on. The process ends here and now, also while it is closing: after a failed write nothing
+    /// more may be acknowledged (rule 7), and no other thread is asked first.
+    pub fn failed(&self, error: &anyhow::Error) -> ! {
+        let _ = failed("the member can't go on", &whole(error));
+        std::process::exit(1)
     }
 }
 
@@ -294,12 +301,10 @@ fn wait(config: &Config, running: Running, events: &mpsc::Receiver<Event>) -> Ex
                 close(config, member, network);
                 signals::end_by(signal);
             }
-            Ok(Event::Ended(Ok(()))) => {
+            Ok(Event::Ended) => {
                 close(config, member, network);
                 return ExitCode::SUCCESS;
             }
-            // No orderly end: after a failed write nothing more may be acknowledged (rule 7).
-            Ok(Event::Ended(Err(error))) => return failed("the member can't go on", &whole(&error)),
             Err(mpsc::RecvError) => return failed("the member can't go on", &"all its threads are gone"),
         }
     }
@@ -311,4 +316,36 @@ fn close(config: &Config, member: Member, network: Network) {
     network.stop();
     member.stop();
     log::info!("closed etcd server", "name" => config.name, "data-dir" => log::Text(&dir));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Set in the process that is to fail.
+    const FAILS: &str = "QUORATE_TEST_FAILS";
+
+    #[test]
+    fn rule_7_a_failure_ends_the_process_where_it_is_found() {
+        if std::env::var_os(FAILS).is_some() {
+            let cause = std::io::Error::other("broken disk");
+            let error = anyhow::Error::new(cause).context("write 0.wal");
+            let (sender, _events) = mpsc::channel();
+            std::thread::spawn(move || -> () { Events(sender).failed(&error) });
+            // The main thread has other things to do, and never looks.
+            loop {
+                std::thread::park();
+            }
+        }
+        let test = std::env::current_exe().unwrap();
+        let name = "process::tests::rule_7_a_failure_ends_the_process_where_it_is_found";
+        let mut failing = std::process::Command::new(test);
+        let ended = failing.args(["--exact", name, "--nocapture"]).env(FAILS, "1").output().unwrap();
+        assert_eq!(ended.status.code(), Some(1));
+        let log = String::from_utf8(ended.stderr).unwrap();
+        assert!(
+            log.contains(r#""msg":"the member can't go on","error":"write 0.wal: broken disk"}"#),
+            "{log}"
+        );
+    }
 }

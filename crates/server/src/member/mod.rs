@@ -56,7 +56,7 @@ impl Clock {
 }
 
 /// Starts the member: opens its files and starts its threads. It calls `events.ready()` once its attributes are
-/// applied, and `events.ended()` if it ends by itself. The folders exist; [`Config::bootstrap`] was checked. It
+/// applied, and `events.failed()` if it can't go on. The folders exist; [`Config::bootstrap`] was checked. It
 /// serves `lanes` network threads.
 ///
 /// # Errors

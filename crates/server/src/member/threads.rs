@@ -159,7 +159,7 @@ impl Threads {
         let events = events.clone();
         let handle = std::thread::Builder::new().name(name.into()).spawn(move || {
             if let Err(error) = body() {
-                events.ended(Err(error.into()));
+                events.failed(&error.into());
             }
         })?;
         self.running.push(Running { handle, close: Box::new(close) });
