@@ -458,7 +458,8 @@ impl ApplyThread {
             }
         }
         for (lane, mut batch) in batches.into_iter().enumerate() {
-            if batch.answers.is_empty() && !self.channels.gates[lane].wants(applied) {
+            // Any message says how far apply is, so the gate is taken in any case.
+            if !self.channels.gates[lane].take(applied) && batch.answers.is_empty() {
                 continue;
             }
             batch.applied_index = applied;
