@@ -63,7 +63,7 @@ fn without_a_server_the_refused_connection_is_named() {
         (&["endpoint", "hashkv"], "Error: context deadline exceeded\n".to_owned()),
         (&["endpoint", "health"], "Error: unhealthy cluster\n".to_owned()),
     ] {
-        let output = member.etcdctl(&[args, &["--command-timeout", "100ms"]].concat());
+        let output = member.etcdctl(&[args, &["--command-timeout", "500ms"]].concat());
         assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""), "{args:?}");
         let printed = text(&output.stderr);
         let (line, _) = printed.split_once('\n').expect("two lines");

@@ -50,10 +50,22 @@ impl Default for AppliedGate {
 }
 
 impl AppliedGate {
-    /// Whether the lane wants to hear that everything through `applied` is applied. To be asked after
-    /// [`crate::grpc::SharedStatus::set_applied`] of the same index: then no wait is missed.
+    /// Whether the lane wants to hear that everything through `applied` is applied.
     pub fn wants(&self, applied: u64) -> bool {
         self.0.load(Ordering::SeqCst) <= applied
+    }
+
+    /// As [`AppliedGate::wants`], for the one who tells it: it is told once, until it waits again. A lane whose thread
+    /// is busy for long must not be sent a message for every batch, for then apply would come to wait for it. To be
+    /// asked after [`crate::grpc::SharedStatus::set_applied`] of the same index: then no wait is missed.
+    pub fn take(&self, applied: u64) -> bool {
+        self.wants(applied)
+            && self
+                .0
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |index| {
+                    (index <= applied).then_some(u64::MAX)
+                })
+                .is_ok()
     }
 
     fn wait_for(&self, index: u64) {
@@ -633,5 +645,22 @@ impl Future for LaneDriver {
             }
             now = Instant::now();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_is_told_once_until_it_waits_again() {
+        let gate = AppliedGate::default();
+        assert!(!gate.take(u64::MAX - 1), "nobody waits");
+        gate.wait_for(5);
+        assert!(!gate.take(4));
+        assert!(gate.take(6));
+        assert!(!gate.take(7), "it knows");
+        gate.wait_for(7);
+        assert!(gate.take(7));
     }
 }

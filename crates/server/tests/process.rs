@@ -223,6 +223,12 @@ fn a_start_that_fails_ends_with_1_and_says_why() {
         "{several}"
     );
 
+    std::fs::write(place.dir.path().join("file"), "x").unwrap();
+    let wal = place.refused(&["--wal-dir", "file"]);
+    assert_eq!(wal.matches("ot a directory").count(), 1, "{wal}");
+    assert_eq!(std::fs::read(place.dir.path().join("file")).unwrap(), b"x", "it is not ours");
+
+    std::fs::remove_dir_all(place.dir.path().join("data")).unwrap();
     std::fs::write(place.dir.path().join("data"), "x").unwrap();
     let file = place.refused(&[]);
     assert!(file.contains("failed to list data directory") && file.contains("not a directory"), "{file}");

@@ -174,7 +174,7 @@ impl Threads {
         let events = events.clone();
         let handle = std::thread::Builder::new().name(name.into()).spawn(move || {
             if let Err(error) = body() {
-                events.failed(&error);
+                events.failed(&error.into());
             }
         })?;
         self.running.push(Running { handle, close: Box::new(close) });
@@ -488,7 +488,8 @@ impl ApplyThread {
             }
         }
         for (lane, mut batch) in batches.into_iter().enumerate() {
-            if batch.answers.is_empty() && !self.channels.gates[lane].wants(applied) {
+            // Any message says how far apply is, so the gate is taken in any case.
+            if !self.channels.gates[lane].take(applied) && batch.answers.is_empty() {
                 continue;
             }
             batch.applied_index = applied;
