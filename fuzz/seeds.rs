@@ -136,6 +136,8 @@ fn http2(requests: &[Vec<u8>]) -> Vec<Vec<u8>> {
         [&[1][..], &hot].concat(),
         [&[1][..], &cold, &ping, &reset].concat(),
         [&[9][..], &hot, &reset].concat(),
+        // The same compressed.
+        [&[1][..], &call(9, 1, put), &call(11, 3, txn), &call(12, 5, &[])].concat(),
     ]
 }
 

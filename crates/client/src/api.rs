@@ -43,8 +43,8 @@ impl Config {
 
 /// A client of one cluster. Connects with the first call; clones share the connection.
 ///
-/// Every call fails with [`Error::DeadlineExceeded`] when its deadline passes, without an endpoint that answers or
-/// while the server works, and with [`Error::Status`] when the server refuses it or the connection breaks. Dropping
+/// Every call fails with [`Error::DeadlineExceeded`] when its deadline passes while the server works, with
+/// [`Error::Unreachable`] when it passes without a connection, and with [`Error::Status`] when the server refuses it or the connection breaks. Dropping
 /// a call cancels it; whether a write that was canceled or broken off has happened is then unknown.
 #[derive(Clone)]
 pub struct Client {
@@ -171,6 +171,7 @@ impl Client {
         }
         let result = deadline.bound(async { Ok(send(request).await?.into_inner()) }).await;
         match result {
+            Err(Error::DeadlineExceeded) => Err(self.channel.failure().unwrap_or(Error::DeadlineExceeded)),
             // The server's clock may be the faster one; it is the same deadline.
             Err(Error::Status(Status { code: Code::DeadlineExceeded, .. }))
                 if deadline != Deadline::NEVER =>

@@ -1,8 +1,9 @@
 //! One HTTP/2 connection to whichever endpoint answers, as the service that tonic's stubs call.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,9 +19,9 @@ use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::Endpoint;
 use crate::body::{AnswerBody, status_of};
 use crate::endpoint::Target;
+use crate::{Endpoint, Error};
 
 /// The windows that we grant, bytes: a large range shall not wait for our updates.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -45,6 +46,8 @@ struct Shared {
     dial_timeout: Duration,
     answer_bytes_max: u32,
     connection: Mutex<Option<Connection>>,
+    /// What came of the last attempt to connect, if it failed: the endpoint's place and the cause.
+    failure: std::sync::Mutex<Option<(usize, String)>>,
 }
 
 #[derive(Clone)]
@@ -70,8 +73,21 @@ impl Channel {
     /// A channel to these endpoints, tried in this order. `dial_timeout` bounds each attempt; answers with messages
     /// above `answer_bytes_max` are refused with `ResourceExhausted`.
     pub fn new(endpoints: Vec<Endpoint>, dial_timeout: Duration, answer_bytes_max: u32) -> Self {
-        let connection = Mutex::new(None);
-        Channel { shared: Arc::new(Shared { endpoints, dial_timeout, answer_bytes_max, connection }) }
+        Channel {
+            shared: Arc::new(Shared {
+                endpoints,
+                dial_timeout,
+                answer_bytes_max,
+                connection: Mutex::new(None),
+                failure: std::sync::Mutex::new(None),
+            }),
+        }
+    }
+
+    /// Why there is no connection, if the last attempt to make one has failed.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        let (place, cause) = self.shared.failure().clone()?;
+        Some(Error::Unreachable { endpoint: self.shared.endpoints[place].to_string(), cause })
     }
 }
 
@@ -116,6 +132,10 @@ impl Shared {
         Ok(answer.map(|frames| AnswerBody::new(frames, self.answer_bytes_max, sender, connection.driver)))
     }
 
+    fn failure(&self) -> MutexGuard<'_, Option<(usize, String)>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The connection, ready to take a request; made if need be.
     async fn connected(&self) -> Connection {
         let mut slot = self.connection.lock().await;
@@ -126,10 +146,14 @@ impl Shared {
         }
         let mut pause = PAUSE_FIRST;
         loop {
-            for endpoint in &self.endpoints {
-                let attempt = tokio::time::timeout(self.dial_timeout, connect(endpoint));
-                if let Ok(Some(connection)) = attempt.await {
-                    return slot.insert(connection).clone();
+            for (place, endpoint) in self.endpoints.iter().enumerate() {
+                let attempt = tokio::time::timeout(self.dial_timeout, connect(endpoint)).await;
+                match attempt.unwrap_or_else(|_| Err(format!("{}: i/o timeout", endpoint.target()))) {
+                    Ok(connection) => {
+                        *self.failure() = None;
+                        return slot.insert(connection).clone();
+                    }
+                    Err(cause) => *self.failure() = Some((place, cause)),
                 }
             }
             tokio::time::sleep(pause).await;
@@ -138,38 +162,56 @@ impl Shared {
     }
 }
 
-/// Why an endpoint did not take a connection does not matter here: the caller tries the next one, and what its
-/// caller is told in the end is that the deadline passed, as etcd's client says it.
-async fn connect(endpoint: &Endpoint) -> Option<Connection> {
-    match endpoint.target() {
+/// # Errors
+/// Why the endpoint did not take a connection. It stops nobody: the next one is tried, and in the end the caller's
+/// deadline passes.
+async fn connect(endpoint: &Endpoint) -> Result<Connection, String> {
+    let target = endpoint.target();
+    let refused = |error: io::Error| format!("{target}: connect: {}", in_gos_words(&error));
+    match target {
         Target::Tcp(host) => {
-            let stream = TcpStream::connect(host).await.ok()?;
-            stream.set_nodelay(true).ok()?;
+            let found = tokio::net::lookup_host(host).await;
+            let found =
+                found.map_err(|error| format!("dial tcp: lookup {host}: {}", in_gos_words(&error)))?;
+            let stream = TcpStream::connect(&*found.collect::<Vec<_>>()).await.map_err(refused)?;
+            stream.set_nodelay(true).map_err(refused)?;
             handshake(stream, endpoint).await
         }
-        Target::Unix(path) => handshake(UnixStream::connect(path).await.ok()?, endpoint).await,
+        Target::Unix(path) => {
+            let stream = UnixStream::connect(path).await.map_err(refused)?;
+            handshake(stream, endpoint).await
+        }
     }
 }
 
-async fn handshake<S>(stream: S, endpoint: &Endpoint) -> Option<Connection>
+/// `connection refused`, not `Connection refused (os error 111)`.
+fn in_gos_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));
+    first.to_lowercase() + rest
+}
+
+async fn handshake<S>(stream: S, endpoint: &Endpoint) -> Result<Connection, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let failed = |error: h2::Error| format!("{}: handshake: {error}", endpoint.target());
     let (requests, connection) = h2::client::Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .enable_push(false)
         .handshake::<_, Bytes>(stream)
         .await
-        .ok()?;
+        .map_err(failed)?;
     let driver = tokio::spawn(async move {
         // Its error also ends every stream, which is where it is reported.
         let _ = connection.await;
     });
     let driver = DriverGuard(Arc::new(Driver(driver)));
     // Not proof of a server: a port that accepts and stays silent is found out by the call's deadline only.
-    Some(Connection {
-        requests: requests.ready().await.ok()?,
+    Ok(Connection {
+        requests: requests.ready().await.map_err(failed)?,
         authority: endpoint.authority().clone(),
         driver,
     })

@@ -26,6 +26,16 @@ pub(crate) enum Target {
     Unix(PathBuf),
 }
 
+/// As Go names what it dials.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Tcp(host) => write!(f, "dial tcp {host}"),
+            Target::Unix(path) => write!(f, "dial unix {}", path.display()),
+        }
+    }
+}
+
 impl Endpoint {
     pub(crate) fn target(&self) -> &Target {
         &self.target

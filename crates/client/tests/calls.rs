@@ -104,12 +104,34 @@ async fn a_refusal_has_the_servers_code_and_text() {
 
 #[tokio::test]
 async fn a_deadline_ends_a_call_that_nobody_answers() {
-    for endpoint in [nobody().await, listen(Server::Silent).await] {
-        let client = Client::new(Config::new(vec![endpoint])).unwrap();
+    let client = Client::new(Config::new(vec![listen(Server::Silent).await])).unwrap();
+    let error = client.range(get(), Deadline::after(Duration::from_millis(50))).await.unwrap_err();
+    assert!(matches!(error, Error::DeadlineExceeded), "{error:?}");
+    assert_eq!(error.to_string(), "context deadline exceeded");
+}
+
+#[tokio::test]
+async fn a_call_without_a_connection_knows_why() {
+    let refused = nobody().await;
+    let socket: Endpoint = "unix:///nonexistent/socket".parse().unwrap();
+    for (endpoint, cause) in [
+        (refused.clone(), format!("dial tcp {refused}: connect: connection refused")),
+        (socket, "dial unix /nonexistent/socket: connect: no such file or directory".to_owned()),
+    ] {
+        let client = Client::new(Config::new(vec![endpoint.clone()])).unwrap();
         let error = client.range(get(), Deadline::after(Duration::from_millis(50))).await.unwrap_err();
-        assert!(matches!(error, Error::DeadlineExceeded), "{error:?}");
-        assert_eq!(error.to_string(), "context deadline exceeded");
+        assert_eq!(
+            (error.to_string().as_str(), error.code()),
+            ("context deadline exceeded", Some(Code::DeadlineExceeded))
+        );
+        let Error::Unreachable { endpoint: tried, cause: found } = error else { panic!("{error:?}") };
+        assert_eq!((tried, found), (endpoint.to_string(), cause));
     }
+    // Once one has answered, a deadline is no matter of connections any more.
+    let endpoints = vec![refused, listen(Server::Silent).await];
+    let client = Client::new(Config::new(endpoints)).unwrap();
+    let error = client.range(get(), Deadline::after(Duration::from_millis(200))).await.unwrap_err();
+    assert!(matches!(error, Error::DeadlineExceeded), "{error:?}");
 }
 
 #[tokio::test]

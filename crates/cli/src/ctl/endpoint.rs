@@ -7,7 +7,7 @@ use wire::ApiError;
 use wire::etcdserverpb::{AlarmType, RangeRequest};
 
 use super::globals;
-use super::session::{Session, deadline};
+use super::session::{Session, cause_line, deadline};
 use crate::app::{Failure, Invocation, exit};
 use crate::command::Command;
 use crate::flag::{Flag, Kind};
@@ -44,6 +44,8 @@ fn health(call: &mut Invocation<'_>) -> Result<(), Failure> {
         }
         checks.join_all().await
     });
+    let (list, causes): (Vec<_>, Vec<_>) = list.into_iter().unzip();
+    write!(call.world.err, "{}", causes.concat())?;
     session.printer.endpoint_health(call.world.out, call.world.err, &list)?;
     if list.iter().any(|h| !h.error.is_empty()) {
         return Err(Failure::new(exit::ERROR, "unhealthy cluster"));
@@ -51,13 +53,11 @@ fn health(call: &mut Invocation<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A read of any key goes through the whole cluster; to be denied it is as good. Then no alarm may be on.
-async fn check_health(endpoint: String, config: Config, deadline: Deadline) -> EndpointHealth {
-    let failed = |took: String, error: String| EndpointHealth {
-        endpoint: endpoint.clone(),
-        health: false,
-        took,
-        error,
+/// A read of any key goes through the whole cluster; to be denied it is as good. Then no alarm may be on. Beside it
+/// what the log says.
+async fn check_health(endpoint: String, config: Config, deadline: Deadline) -> (EndpointHealth, String) {
+    let failed = |took: String, error: String| {
+        (EndpointHealth { endpoint: endpoint.clone(), health: false, took, error }, String::new())
     };
     let client = match Client::new(config) {
         Ok(client) => client,
@@ -68,13 +68,15 @@ async fn check_health(endpoint: String, config: Config, deadline: Deadline) -> E
     let read = client.range(request, deadline).await;
     let took = gotext::duration(i64::try_from(started.elapsed().as_nanos()).unwrap_or(i64::MAX));
     match read {
-        Err(error) if !error.is(ApiError::PermissionDenied) => return failed(took, error.to_string()),
+        Err(error) if !error.is(ApiError::PermissionDenied) => {
+            return (failed(took, error.to_string()).0, cause_line(&error));
+        }
         _ => {}
     }
     match client.alarms(deadline).await {
         Err(_) => failed(took, "Unable to fetch the alarm list".to_owned()),
         Ok(answer) if answer.alarms.is_empty() => {
-            EndpointHealth { endpoint, health: true, took, error: String::new() }
+            (EndpointHealth { endpoint, health: true, took, error: String::new() }, String::new())
         }
         Ok(answer) => {
             let names = answer.alarms.iter().map(|alarm| match alarm.alarm() {
@@ -95,6 +97,7 @@ fn status(call: &mut Invocation<'_>) -> Result<(), Failure> {
         match session.wait(async { Client::new(config)?.status(deadline(call)).await }) {
             Ok(status) => list.push(EndpointStatus { endpoint, status }),
             Err(error) => {
+                write!(call.world.err, "{}", cause_line(&error))?;
                 writeln!(call.world.err, "Failed to get the status of endpoint {endpoint} ({error})")?;
                 failure = Err(Failure::silent(exit::ERROR));
             }
@@ -113,6 +116,7 @@ fn hash_kv(call: &mut Invocation<'_>) -> Result<(), Failure> {
         match session.wait(async { Client::new(config)?.hash_kv(revision, deadline(call)).await }) {
             Ok(hash) => list.push(EndpointHash { endpoint, hash }),
             Err(error) => {
+                write!(call.world.err, "{}", cause_line(&error))?;
                 writeln!(call.world.err, "Failed to get the hash of endpoint {endpoint} ({error})")?;
                 failure = Err(Failure::new(exit::ERROR, error));
             }
@@ -128,7 +132,8 @@ fn endpoint_configs(call: &Invocation<'_>, session: &Session) -> Result<Vec<(Str
         let client = session.client()?;
         let members = session.wait(client.members(deadline(call))).map_err(|error: Error| {
             let text = format!("failed to fetch endpoints from etcd cluster member list: {error}");
-            Failure::new(exit::ERROR, text)
+            let failure = Failure::new(exit::ERROR, text);
+            Failure { message: cause_line(&error) + &failure.message, ..failure }
         })?;
         members.members.into_iter().flat_map(|member| member.client_ur_ls).collect()
     } else {

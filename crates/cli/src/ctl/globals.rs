@@ -41,6 +41,9 @@ pub(super) static FLAGS: &[Flag] = &[
 
 const PREFIX: &str = "ETCDCTL_";
 
+/// Where a line of the log names a variable.
+const VARIABLE: &str = "environment-variable";
+
 fn variable_of(flag: &str) -> String {
     PREFIX.to_owned() + &flag.to_uppercase().replace('-', "_")
 }
@@ -58,14 +61,16 @@ pub(super) fn read_variables(call: &mut Invocation<'_>) -> Result<(), Failure> {
         if given.contains(name) {
             let text = "conflicting environment variable is shadowed by corresponding command-line flag \
                         (either unset environment variable or disable flag))";
-            let message = log_line("fatal", text, name);
+            let message = log_line("fatal", &[("msg", text), (VARIABLE, name)]);
             return Err(Failure { code: exit::ERROR, message });
         }
         let flag = inherited.iter().find(|f| variable_of(f.name) == *name).filter(|_| !value.is_empty());
         match flag {
             Some(flag) => _ = call.flags.set(flag.name, value),
             None if name.starts_with(PREFIX) => {
-                let line = log_line("warn", "unrecognized environment variable", &format!("{name}={value}"));
+                let whole = format!("{name}={value}");
+                let text = "unrecognized environment variable";
+                let line = log_line("warn", &[("msg", text), (VARIABLE, &whole)]);
                 call.world.err.write_all(line.as_bytes())?;
             }
             None => {}
@@ -82,11 +87,13 @@ pub(super) fn read_variables(call: &mut Invocation<'_>) -> Result<(), Failure> {
 }
 
 /// A line of the tool's log, in the form of etcd's.
-fn log_line(level: &str, text: &str, variable: &str) -> String {
+pub(super) fn log_line(level: &str, fields: &[(&str, &str)]) -> String {
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ");
-    let quoted = |text: &str| gotext::quote(text.as_bytes());
-    let (text, variable) = (quoted(text), quoted(variable));
-    format!("{{\"level\":\"{level}\",\"ts\":\"{now}\",\"msg\":{text},\"environment-variable\":{variable}}}\n")
+    let mut line = format!("{{\"level\":\"{level}\",\"ts\":\"{now}\"");
+    for (name, value) in fields {
+        line += &format!(",\"{name}\":{}", gotext::quote(value.as_bytes()));
+    }
+    line + "}\n"
 }
 
 /// The client that flags and variables describe.

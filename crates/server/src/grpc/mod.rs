@@ -8,6 +8,7 @@
 //! handle everything that was accepted, and only then write, once.
 
 pub mod answer;
+pub mod calls;
 pub mod cluster;
 pub mod connection;
 pub mod frames;
