@@ -191,8 +191,7 @@ fn start(config: &Config, events: &Events) -> Result<Running, ExitCode> {
     data_dir::make(&config.data_dir).map_err(|error| access("data", error))?;
     data_dir::make(&config.member_dir()).map_err(|error| access("member", error))?;
     let threads = listen::network_threads();
-    let member = member::start(config, threads, events)
-        .map_err(|error| failed("failed to start", &format!("{error:#}")))?;
+    let member = member::start(config, threads, events).map_err(|error| failed("failed to start", &error))?;
 
     let patience = config.request_timeout();
     let network = Network::start(threads, &member.service(), patience, patience)
