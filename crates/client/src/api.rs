@@ -14,7 +14,7 @@ use wire::{Code, Status};
 use crate::stubs::cluster_client::ClusterClient;
 use crate::stubs::kv_client::KvClient;
 use crate::stubs::maintenance_client::MaintenanceClient;
-use crate::{Channel, Deadline, Endpoint, Error};
+use crate::{Channel, Deadline, Endpoint, Error, Keepalive};
 
 /// What a [`Client`] is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Config {
     pub endpoints: Vec<Endpoint>,
     /// Bounds each attempt to connect.
     pub dial_timeout: Duration,
+    /// How a server that says nothing is found out, if it is to be.
+    pub keepalive: Option<Keepalive>,
     /// Longest message that is sent, bytes.
     pub request_bytes_max: u32,
     /// Longest message that is taken, bytes.
@@ -35,6 +37,8 @@ impl Config {
         Config {
             endpoints,
             dial_timeout: Duration::from_secs(2),
+            // The time as gRPC's Go client raises it.
+            keepalive: Some(Keepalive { time: Duration::from_secs(10), timeout: Duration::from_secs(6) }),
             request_bytes_max: 2 << 20,
             answer_bytes_max: i32::MAX as u32,
         }
@@ -61,7 +65,8 @@ impl Client {
         if config.endpoints.is_empty() {
             return Err(Error::NoEndpoints);
         }
-        let channel = Channel::new(config.endpoints, config.dial_timeout, config.answer_bytes_max);
+        let Config { endpoints, dial_timeout, keepalive, answer_bytes_max, .. } = config;
+        let channel = Channel::new(endpoints, dial_timeout, keepalive, answer_bytes_max);
         Ok(Client { channel, request_bytes_max: config.request_bytes_max })
     }
 

@@ -3,19 +3,20 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use h2::{Ping, PingPong};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri, header};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Mutex;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet};
 use tonic::Status;
 use tonic::body::Body;
 
@@ -48,6 +49,7 @@ pub struct Channel {
 struct Shared {
     endpoints: Vec<Endpoint>,
     dial_timeout: Duration,
+    keepalive: Option<Keepalive>,
     answer_bytes_max: u32,
     connection: Mutex<Option<Connection>>,
     /// What came of the last attempt to connect, if it failed: the endpoint's place and the cause.
@@ -61,26 +63,59 @@ struct Connection {
     driver: DriverGuard,
 }
 
+/// When a server is asked whether it is still there: only while calls wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Between two questions.
+    pub time: Duration,
+    /// Longest wait for the answer; then the connection is given up, and its calls end with `Unavailable`.
+    pub timeout: Duration,
+}
+
 /// The task that moves a connection's frames; it ends with the last user of the connection.
 #[derive(Clone)]
 pub(crate) struct DriverGuard(#[allow(dead_code, reason = "held for its drop")] Arc<Driver>);
 
-struct Driver(JoinHandle<()>);
+#[derive(Default)]
+struct Driver(OnceLock<AbortHandle>);
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(task) = self.0.get() {
+            task.abort();
+        }
+    }
+}
+
+/// Ends when the server did not answer in time. `users`: the connection's, the one that is kept for later calls
+/// among them.
+async fn keepalive(mut pings: PingPong, users: Weak<Driver>, settings: Keepalive) {
+    loop {
+        tokio::time::sleep(settings.time).await;
+        if users.strong_count() < 2 {
+            continue;
+        }
+        let answered = tokio::time::timeout(settings.timeout, pings.ping(Ping::opaque())).await;
+        if !matches!(answered, Ok(Ok(_))) {
+            return;
+        }
     }
 }
 
 impl Channel {
     /// A channel to these endpoints, tried in this order. `dial_timeout` bounds each attempt; answers with messages
     /// above `answer_bytes_max` are refused with `ResourceExhausted`.
-    pub fn new(endpoints: Vec<Endpoint>, dial_timeout: Duration, answer_bytes_max: u32) -> Self {
+    pub fn new(
+        endpoints: Vec<Endpoint>,
+        dial_timeout: Duration,
+        keepalive: Option<Keepalive>,
+        answer_bytes_max: u32,
+    ) -> Self {
         Channel {
             shared: Arc::new(Shared {
                 endpoints,
                 dial_timeout,
+                keepalive,
                 answer_bytes_max,
                 connection: Mutex::new(None),
                 failure: std::sync::Mutex::new(None),
@@ -166,9 +201,10 @@ impl Shared {
         let mut waiting = self.endpoints.iter().enumerate().peekable();
         loop {
             if let Some((place, endpoint)) = waiting.next() {
-                let (endpoint, dial_timeout) = (endpoint.clone(), self.dial_timeout);
+                let (endpoint, dial_timeout, keepalive) =
+                    (endpoint.clone(), self.dial_timeout, self.keepalive);
                 attempts.spawn(async move {
-                    let attempt = tokio::time::timeout(dial_timeout, connect(&endpoint)).await;
+                    let attempt = tokio::time::timeout(dial_timeout, connect(&endpoint, keepalive)).await;
                     (place, attempt.unwrap_or_else(|_| Err(format!("{}: i/o timeout", endpoint.target()))))
                 });
             }
@@ -187,7 +223,7 @@ impl Shared {
 /// # Errors
 /// Why the endpoint did not take a connection. It stops nobody: the next one is tried, and in the end the caller's
 /// deadline passes.
-async fn connect(endpoint: &Endpoint) -> Result<Connection, String> {
+async fn connect(endpoint: &Endpoint, keepalive: Option<Keepalive>) -> Result<Connection, String> {
     let target = endpoint.target();
     let refused = |error: io::Error| format!("{target}: connect: {}", in_gos_words(&error));
     match target {
@@ -197,11 +233,11 @@ async fn connect(endpoint: &Endpoint) -> Result<Connection, String> {
                 found.map_err(|error| format!("dial tcp: lookup {host}: {}", in_gos_words(&error)))?;
             let stream = TcpStream::connect(&*found.collect::<Vec<_>>()).await.map_err(refused)?;
             stream.set_nodelay(true).map_err(refused)?;
-            handshake(stream, endpoint).await
+            handshake(stream, endpoint, keepalive).await
         }
         Target::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(refused)?;
-            handshake(stream, endpoint).await
+            handshake(stream, endpoint, keepalive).await
         }
     }
 }
@@ -214,24 +250,41 @@ fn in_gos_words(error: &io::Error) -> String {
     first.to_lowercase() + rest
 }
 
-async fn handshake<S>(stream: S, endpoint: &Endpoint) -> Result<Connection, String>
+async fn handshake<S>(
+    stream: S,
+    endpoint: &Endpoint,
+    settings: Option<Keepalive>,
+) -> Result<Connection, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let failed = |error: h2::Error| format!("{}: handshake: {error}", endpoint.target());
     let (stream, heard) = Heard::new(stream);
-    let (requests, connection) = h2::client::Builder::new()
+    let (requests, mut connection) = h2::client::Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .enable_push(false)
         .handshake::<_, Bytes>(stream)
         .await
         .map_err(failed)?;
-    let driver = tokio::spawn(async move {
-        // Its error also ends every stream, which is where it is reported.
-        let _ = connection.await;
+    let pings = connection.ping_pong().zip(settings);
+    let driver = Arc::<Driver>::default();
+    let users = Arc::downgrade(&driver);
+    let task = tokio::spawn(async move {
+        let alive = async {
+            match pings {
+                Some((pings, settings)) => keepalive(pings, users, settings).await,
+                None => std::future::pending().await,
+            }
+        };
+        // Its error, and its end, also end every stream, which is where it is reported.
+        tokio::select! {
+            _ = connection => {}
+            () = alive => {}
+        }
     });
-    let driver = DriverGuard(Arc::new(Driver(driver)));
+    let _ = driver.0.set(task.abort_handle());
+    let driver = DriverGuard(driver);
     // A port may accept and say nothing, or belong to something else: then another endpoint shall be tried.
     if heard.await.is_err() {
         return Err(format!("{}: error reading server preface", endpoint.target()));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use client::{Client, Config, Deadline, Endpoint, Error};
+use client::{Client, Config, Deadline, Endpoint, Error, Keepalive};
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use prost::Message;
@@ -22,6 +22,8 @@ enum Server {
     Answers,
     /// Takes requests and says nothing.
     Silent,
+    /// Takes one request and hangs.
+    Hung,
 }
 
 async fn listen(server: Server) -> Endpoint {
@@ -43,6 +45,7 @@ async fn serve(stream: TcpStream, server: Server) {
         match server {
             Server::Answers => answer(&request, respond),
             Server::Silent => open.push((request, respond)),
+            Server::Hung => std::future::pending().await,
         }
     }
 }
@@ -163,6 +166,22 @@ async fn a_call_without_a_connection_knows_why() {
     let client = Client::new(Config::new(endpoints)).unwrap();
     let error = client.range(get(), Deadline::after(Duration::from_millis(200))).await.unwrap_err();
     assert!(matches!(error, Error::DeadlineExceeded), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_given_up_and_one_that_is_slow_is_not() {
+    let short = Duration::from_millis(20);
+    let keepalive = Some(Keepalive { time: short, timeout: LONG });
+    let client =
+        Client::new(Config { keepalive, ..Config::new(vec![listen(Server::Silent).await]) }).unwrap();
+    let call = client.range(get(), Deadline::after(short * 10));
+    assert!(matches!(call.await, Err(Error::DeadlineExceeded)), "its pings are answered");
+
+    let keepalive = Some(Keepalive { time: short, timeout: short });
+    let client = Client::new(Config { keepalive, ..Config::new(vec![listen(Server::Hung).await]) }).unwrap();
+    let call = tokio::time::timeout(LONG, client.range(get(), Deadline::NEVER)).await;
+    let error = call.expect("the call ends").unwrap_err();
+    assert_eq!(error.code(), Some(Code::Unavailable), "{error}");
 }
 
 #[tokio::test]

@@ -799,6 +799,35 @@ fn a_read_from_a_cold_disk_is_run_elsewhere() {
     });
 }
 
+/// Each reads all that is stored, and clients that ask and go must not have them made all at once.
+#[test]
+fn hashes_are_made_a_few_at_a_time() {
+    const CALLS: usize = 8;
+    bed(|bed| async move {
+        let (begun, permit) = bed.member.hold_scans();
+        let mut client = bed.client().await;
+        let mut calls: Vec<_> = (0..CALLS)
+            .map(|_| {
+                client.start("/etcdserverpb.Maintenance/HashKV", &[], frame(&pb::HashKvRequest::default()))
+            })
+            .collect();
+        // One that waits for its turn is gone with its client.
+        drop(calls.pop());
+        let begun = tokio::task::spawn_blocking(move || {
+            begun.recv().unwrap();
+            begun.recv().unwrap();
+            begun.recv_timeout(Duration::from_millis(300)).expect_err("a third one");
+            begun
+        });
+        let begun = begun.await.unwrap();
+        (0..CALLS).for_each(|_| permit.send(()).unwrap());
+        for call in calls {
+            ended(call).await.decoded::<pb::HashKvResponse>();
+        }
+        assert_eq!(begun.try_iter().count(), CALLS - 1 - 2);
+    });
+}
+
 #[test]
 fn a_large_answer_arrives_whole() {
     bed(|bed| async move {

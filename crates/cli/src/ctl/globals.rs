@@ -1,6 +1,8 @@
 //! The flags of every command, their variables, and the client that they describe.
 
-use client::{Config, Endpoint, Error};
+use std::time::Duration;
+
+use client::{Config, Endpoint, Error, Keepalive};
 
 use crate::app::{Failure, Invocation, exit};
 use crate::flag::{Flag, Kind};
@@ -38,6 +40,12 @@ pub(super) static FLAGS: &[Flag] = &[
     Flag::new("discovery-srv", Kind::Text, "DNS domain whose SRV records name the endpoints").short('d'),
     Flag::new("discovery-srv-name", Kind::Text, "suffix of the SRV records' service"),
 ];
+
+/// gRPC's Go client pings no server more often.
+const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);
+/// What it waits for a connection, and for the answer to a ping, if it is not told.
+const DIAL_TIMEOUT_UNSET: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT_UNSET: Duration = Duration::from_secs(20);
 
 const PREFIX: &str = "ETCDCTL_";
 
@@ -140,7 +148,16 @@ pub(super) fn client_config(call: &Invocation<'_>) -> Result<Config, Failure> {
     }
 
     let mut config = Config::new(endpoints(flags.list("endpoints"))?);
-    config.dial_timeout = flags.duration("dial-timeout");
+    config.dial_timeout = match flags.duration("dial-timeout") {
+        Duration::ZERO => DIAL_TIMEOUT_UNSET,
+        given => given,
+    };
+    config.keepalive = match (flags.duration("keepalive-time"), flags.duration("keepalive-timeout")) {
+        (Duration::ZERO, _) => None,
+        (time, Duration::ZERO) => Some((time, KEEPALIVE_TIMEOUT_UNSET)),
+        given => Some(given),
+    }
+    .map(|(time, timeout)| Keepalive { time: time.max(KEEPALIVE_TIME_MIN), timeout });
     for (name, limit) in [
         ("max-request-bytes", &mut config.request_bytes_max),
         ("max-recv-bytes", &mut config.answer_bytes_max),

@@ -154,7 +154,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(Member, "listen-peer-urls", Urls, "http://localhost:2380", Works, "where to listen for peers (IP, localhost, unix:// or unixs:// only)"),
     setting(Member, "listen-client-urls", Urls, "http://localhost:2379", Works, "where to listen for clients: gRPC, and HTTP too unless listen-client-http-urls is set"),
     setting(Member, "listen-client-http-urls", Urls, "", Later, "HTTP-only client listeners; setting it takes HTTP off listen-client-urls"),
-    setting(Member, "max-concurrent-streams", Uint32, "4294967295", Works, "HTTP/2 stream limit per client connection; 0 means none"),
+    setting(Member, "max-concurrent-streams", Uint32, "4294967295", Works, "HTTP/2 stream limit per client connection, at most 65536 whatever is given; 0 means the default"),
     setting(Member, "feature-gates", Gates, "", Later, "switch feature gates, see feature-gates.tsv"),
 
     setting(Clustering, "discovery-token", Text, "", Later, "v3 discovery token; needs discovery-endpoints"),

@@ -63,9 +63,16 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<pb::HashKvResponse>, Status> {
         let revision = request.get_ref().revision;
         let reader = self.member.reader.clone();
-        let hash = tokio::task::spawn_blocking(move || reader.hash_kv(revision))
+        let stopped = || to_tonic(ApiError::Stopped.into());
+        let turn = self.member.hashes.clone().acquire_owned().await.map_err(|_| stopped())?;
+        let hash = move || {
+            let hash = reader.hash_kv(revision);
+            drop(turn);
+            hash
+        };
+        let hash = tokio::task::spawn_blocking(hash)
             .await
-            .map_err(|_| to_tonic(ApiError::Stopped.into()))?
+            .map_err(|_| stopped())?
             .map_err(|failure| to_tonic(read_status(&failure)))?;
         Ok(Response::new(pb::HashKvResponse {
             header: Some(self.member.header(hash.current_revision)),

@@ -86,6 +86,7 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         reader: opened.reader,
         status: status.clone(),
         quota_bytes: QUOTA_BYTES,
+        hashes: crate::grpc::member::hash_turns(),
     });
     let gates: Vec<Arc<AppliedGate>> = (0..lanes).map(|_| Arc::default()).collect();
     let (completions, receivers): (Vec<_>, Vec<_>) =
