@@ -208,8 +208,8 @@ pub struct Text<T>(pub T);
 
 impl<T: fmt::Display> Value for Text<T> {
     fn write(&self, out: &mut String, spaced: bool) {
-        // `{:#}` shows the whole chain of an `anyhow::Error`.
-        format!("{:#}", self.0).as_str().write(out, spaced);
+        // Not `{:#}`, which of an `anyhow::Error` is the whole chain: our errors name their cause themselves.
+        self.0.to_string().as_str().write(out, spaced);
     }
 }
 
