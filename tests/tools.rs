@@ -73,6 +73,28 @@ fn without_a_server_the_refused_connection_is_named() {
 }
 
 #[test]
+fn an_endpoint_that_cannot_be_read_stops_no_other() {
+    let member = Member::start(&[]);
+    // The member's own comes first; the others are nothing, and no port.
+    let others = ["--endpoints", ",127.0.0.1"];
+    assert_eq!(ctl(&member, &[&["put", "k", "v"][..], &others].concat()), "OK\n");
+    for (args, failed) in [
+        (["endpoint", "status"], "Failed to get the status of endpoint 127.0.0.1 ("),
+        (["endpoint", "hashkv"], "Failed to get the hash of endpoint 127.0.0.1 ("),
+        (["endpoint", "health"], "127.0.0.1 is unhealthy: failed to commit proposal: "),
+    ] {
+        let output = member.etcdctl(&[&args[..], &others].concat());
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(out.starts_with(&member.endpoint()) && out.lines().count() == 1, "{args:?}: {out}");
+        assert!(
+            err.contains(failed) && err.contains("missing or invalid port in address"),
+            "{args:?}: {err}"
+        );
+    }
+}
+
+#[test]
 fn what_is_not_there_yet_is_refused_by_name() {
     let member = Member::start(&[]);
     for args in

@@ -16,27 +16,31 @@ use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Mutex;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tonic::Status;
 use tonic::body::Body;
 
 use crate::body::{AnswerBody, status_of};
 use crate::endpoint::Target;
+use crate::heard::Heard;
 use crate::{Endpoint, Error};
 
 /// The windows that we grant, bytes: a large range shall not wait for our updates.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
+/// How long an endpoint may take before the next one is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(100);
+
 /// The first and the longest pause after every endpoint has failed.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// A connection that is made with the first call, to the first endpoint that takes one, and made again when it
-/// broke. Clones share it.
+/// A connection that is made with the first call, to the first endpoint where an HTTP/2 server answers, and made
+/// again when it broke. Clones share it.
 ///
-/// A call waits until some endpoint takes a connection, as etcd's own client does: bound it by a deadline. A call
-/// that was sent is never sent again.
+/// A call waits until some endpoint answers, as etcd's own client does: bound it by a deadline. A call that was sent
+/// is never sent again.
 #[derive(Clone)]
 pub struct Channel {
     shared: Arc<Shared>,
@@ -181,19 +185,37 @@ impl Shared {
         }
         let mut pause = PAUSE_FIRST;
         loop {
-            for (place, endpoint) in self.endpoints.iter().enumerate() {
-                let attempt =
-                    tokio::time::timeout(self.dial_timeout, connect(endpoint, self.keepalive)).await;
-                match attempt.unwrap_or_else(|_| Err(format!("{}: i/o timeout", endpoint.target()))) {
-                    Ok(connection) => {
-                        *self.failure() = None;
-                        return slot.insert(connection).clone();
-                    }
-                    Err(cause) => *self.failure() = Some((place, cause)),
-                }
+            if let Some(connection) = self.try_all().await {
+                *self.failure() = None;
+                return slot.insert(connection).clone();
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Tries every endpoint once, in their order; the next one when the last has failed or takes long. The first that
+    /// answers is taken, and the other attempts are given up.
+    async fn try_all(&self) -> Option<Connection> {
+        let mut attempts = JoinSet::new();
+        let mut waiting = self.endpoints.iter().enumerate().peekable();
+        loop {
+            if let Some((place, endpoint)) = waiting.next() {
+                let (endpoint, dial_timeout, keepalive) =
+                    (endpoint.clone(), self.dial_timeout, self.keepalive);
+                attempts.spawn(async move {
+                    let attempt = tokio::time::timeout(dial_timeout, connect(&endpoint, keepalive)).await;
+                    (place, attempt.unwrap_or_else(|_| Err(format!("{}: i/o timeout", endpoint.target()))))
+                });
+            }
+            let patience = waiting.peek().map_or(Duration::MAX, |_| HEAD_START);
+            match tokio::time::timeout(patience, attempts.join_next()).await {
+                Ok(Some(Ok((_, Ok(connection))))) => return Some(connection),
+                Ok(Some(Ok((place, Err(cause))))) => *self.failure() = Some((place, cause)),
+                // A panic, which is reported where it happens, or a slow one.
+                Ok(Some(Err(_))) | Err(_) => {}
+                Ok(None) => return None,
+            }
         }
     }
 }
@@ -237,6 +259,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let failed = |error: h2::Error| format!("{}: handshake: {error}", endpoint.target());
+    let (stream, heard) = Heard::new(stream);
     let (requests, mut connection) = h2::client::Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -262,7 +285,10 @@ where
     });
     let _ = driver.0.set(task.abort_handle());
     let driver = DriverGuard(driver);
-    // Not proof of a server: a port that accepts and stays silent is found out by the call's deadline only.
+    // A port may accept and say nothing, or belong to something else: then another endpoint shall be tried.
+    if heard.await.is_err() {
+        return Err(format!("{}: error reading server preface", endpoint.target()));
+    }
     Ok(Connection {
         requests: requests.ready().await.map_err(failed)?,
         authority: endpoint.authority().clone(),

@@ -12,6 +12,7 @@ mod channel;
 mod deadline;
 mod endpoint;
 mod error;
+mod heard;
 
 mod api;
 

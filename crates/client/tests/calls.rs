@@ -7,6 +7,7 @@ use client::{Client, Config, Deadline, Endpoint, Error, Keepalive};
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use prost::Message;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use wire::Code;
 use wire::etcdserverpb::{PutRequest, RangeRequest, RangeResponse};
@@ -79,6 +80,23 @@ fn pair() -> RangeResponse {
     RangeResponse { kvs: vec![kv], count: 1, ..RangeResponse::default() }
 }
 
+/// An endpoint that takes connections and is no server: it says this, or nothing at all.
+async fn impostor(says: Option<&'static [u8]>) -> Endpoint {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = listener.local_addr().unwrap().to_string().parse().unwrap();
+    tokio::spawn(async move {
+        let mut silent = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            match says {
+                Some(text) => stream.write_all(text).await.unwrap(),
+                None => silent.push(stream),
+            }
+        }
+    });
+    endpoint
+}
+
 /// An endpoint where nobody listens.
 async fn nobody() -> Endpoint {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -95,6 +113,19 @@ async fn the_next_endpoint_answers_for_one_that_is_gone() {
     let client = Client::new(Config::new(endpoints)).unwrap();
     for _ in 0..2 {
         assert_eq!(client.range(get(), Deadline::after(LONG)).await.unwrap(), pair());
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_no_server_is_passed_over() {
+    for says in [None, Some(&b""[..]), Some(b"HTTP/1.1 400 Bad Request\r\n\r\n")] {
+        let endpoints = vec![impostor(says).await, listen(Server::Answers).await];
+        let client = Client::new(Config::new(endpoints)).unwrap();
+        assert_eq!(client.range(get(), Deadline::after(LONG)).await.unwrap(), pair());
+
+        let client = Client::new(Config::new(vec![impostor(says).await])).unwrap();
+        let error = client.range(get(), Deadline::after(Duration::from_millis(50))).await.unwrap_err();
+        assert_eq!(error.to_string(), "context deadline exceeded");
     }
 }
 

@@ -208,6 +208,7 @@ pub struct Text<T>(pub T);
 
 impl<T: fmt::Display> Value for Text<T> {
     fn write(&self, out: &mut String, spaced: bool) {
+        // Not `{:#}`, which of an `anyhow::Error` is the whole chain: our errors name their cause themselves.
         self.0.to_string().as_str().write(out, spaced);
     }
 }

@@ -6,7 +6,6 @@ use client::{Client, Config, Deadline, Error};
 use wire::ApiError;
 use wire::etcdserverpb::{AlarmType, RangeRequest};
 
-use super::globals;
 use super::session::{Session, cause_line, deadline};
 use crate::app::{Failure, Invocation, exit};
 use crate::command::Command;
@@ -21,7 +20,7 @@ pub(super) const COMMAND: Command = Command::group_of(
     "Endpoint related commands",
     &[
         Command::new("health", "health", "Checks whether the endpoints serve", health),
-        Command::new("status", "status", "Prints the status of the endpoints", status),
+        Command::new("status", "status", "Prints the status of the endpoints", status).with_long(STATUS),
         Command::new("hashkv", "hashkv", "Prints the hash of the endpoints' keys and values", hash_kv)
             .with_flags(&[Flag::new("rev", Kind::Int, "hash up to this revision (0 means the newest)")]),
     ],
@@ -31,6 +30,12 @@ pub(super) const COMMAND: Command = Command::group_of(
     Kind::Bool,
     "all endpoints of the cluster's members, not those given",
 )]);
+
+const STATUS: &str = "Prints the status of the endpoints.
+
+With -w simple a line is: endpoint, id, version, storage version, size, size in use, share not in use, quota, whether
+it leads, whether it is a learner, raft term, raft index, applied index, errors, version of a downgrade, whether one is
+under way. -w table has the same with heads.";
 
 fn health(call: &mut Invocation<'_>) -> Result<(), Failure> {
     let session = Session::open(call)?;
@@ -55,11 +60,15 @@ fn health(call: &mut Invocation<'_>) -> Result<(), Failure> {
 
 /// A read of any key goes through the whole cluster; to be denied it is as good. Then no alarm may be on. Beside it
 /// what the log says.
-async fn check_health(endpoint: String, config: Config, deadline: Deadline) -> (EndpointHealth, String) {
+async fn check_health(
+    endpoint: String,
+    config: Result<Config, Error>,
+    deadline: Deadline,
+) -> (EndpointHealth, String) {
     let failed = |took: String, error: String| {
         (EndpointHealth { endpoint: endpoint.clone(), health: false, took, error }, String::new())
     };
-    let client = match Client::new(config) {
+    let client = match config.and_then(Client::new) {
         Ok(client) => client,
         Err(error) => return failed(String::new(), error.to_string()),
     };
@@ -94,7 +103,7 @@ fn status(call: &mut Invocation<'_>) -> Result<(), Failure> {
     let mut list = Vec::new();
     let mut failure = Ok(());
     for (endpoint, config) in endpoint_configs(call, &session)? {
-        match session.wait(async { Client::new(config)?.status(deadline(call)).await }) {
+        match session.wait(async { Client::new(config?)?.status(deadline(call)).await }) {
             Ok(status) => list.push(EndpointStatus { endpoint, status }),
             Err(error) => {
                 write!(call.world.err, "{}", cause_line(&error))?;
@@ -113,7 +122,7 @@ fn hash_kv(call: &mut Invocation<'_>) -> Result<(), Failure> {
     let mut list = Vec::new();
     let mut failure = Ok(());
     for (endpoint, config) in endpoint_configs(call, &session)? {
-        match session.wait(async { Client::new(config)?.hash_kv(revision, deadline(call)).await }) {
+        match session.wait(async { Client::new(config?)?.hash_kv(revision, deadline(call)).await }) {
             Ok(hash) => list.push(EndpointHash { endpoint, hash }),
             Err(error) => {
                 write!(call.world.err, "{}", cause_line(&error))?;
@@ -126,8 +135,11 @@ fn hash_kv(call: &mut Invocation<'_>) -> Result<(), Failure> {
     failure
 }
 
-/// The endpoints to ask, as they are written, each with a client's configuration of its own.
-fn endpoint_configs(call: &Invocation<'_>, session: &Session) -> Result<Vec<(String, Config)>, Failure> {
+/// An endpoint as it is written, with a client's configuration of its own if it can be read.
+type Asked = (String, Result<Config, Error>);
+
+/// The endpoints to ask. One that cannot be read fails by itself, as one that cannot be reached.
+fn endpoint_configs(call: &Invocation<'_>, session: &Session) -> Result<Vec<Asked>, Failure> {
     let names = if call.flags.bool("cluster") {
         let client = session.client()?;
         let members = session.wait(client.members(deadline(call))).map_err(|error: Error| {
@@ -140,8 +152,9 @@ fn endpoint_configs(call: &Invocation<'_>, session: &Session) -> Result<Vec<(Str
         call.flags.list("endpoints").to_vec()
     };
     let configure = |name: String| {
-        let endpoints = vec![globals::endpoint(name.trim())?];
-        Ok((name, Config { endpoints, ..session.config.clone() }))
+        let endpoint = name.trim().parse();
+        let config = endpoint.map(|one| Config { endpoints: vec![one], ..session.config.clone() });
+        (name, config)
     };
-    names.into_iter().map(configure).collect()
+    Ok(names.into_iter().map(configure).collect())
 }

@@ -147,8 +147,7 @@ pub(super) fn client_config(call: &Invocation<'_>) -> Result<Config, Failure> {
         }
     }
 
-    let endpoints = flags.list("endpoints").iter().map(|text| endpoint(text.trim()));
-    let mut config = Config::new(endpoints.collect::<Result<_, _>>()?);
+    let mut config = Config::new(endpoints(flags.list("endpoints"))?);
     config.dial_timeout = match flags.duration("dial-timeout") {
         Duration::ZERO => DIAL_TIMEOUT_UNSET,
         given => given,
@@ -171,10 +170,19 @@ pub(super) fn client_config(call: &Invocation<'_>) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// Reads an endpoint.
-pub(super) fn endpoint(text: &str) -> Result<Endpoint, Failure> {
-    text.parse().map_err(|error| match error {
-        Error::NotYet(what) => Failure::not_yet(&what),
-        error => Failure::new(exit::BAD_CONNECTION, error),
-    })
+/// Reads endpoints. One that cannot be read is as good as one where nobody listens, as in etcdctl, so it matters only
+/// when there is no other.
+fn endpoints(list: &[String]) -> Result<Vec<Endpoint>, Failure> {
+    let (mut endpoints, mut bad) = (Vec::new(), None);
+    for text in list {
+        match text.trim().parse() {
+            Ok(endpoint) => endpoints.push(endpoint),
+            Err(Error::NotYet(what)) => return Err(Failure::not_yet(&what)),
+            Err(error) => bad = bad.or(Some(error)),
+        }
+    }
+    match bad {
+        Some(error) if endpoints.is_empty() => Err(Failure::new(exit::BAD_CONNECTION, error)),
+        _ => Ok(endpoints),
+    }
 }
