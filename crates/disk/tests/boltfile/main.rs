@@ -1,0 +1,8 @@
+//! etcd's database file at its boundary: files that etcd and bbolt wrote, round trips, damage, and the real tools.
+
+mod fuzz;
+mod golden;
+mod harness;
+mod refusals;
+mod round_trip;
+mod schema;
