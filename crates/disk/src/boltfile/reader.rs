@@ -68,7 +68,9 @@ impl Reader {
         let len = file.len().map_err(Error::io("read the length of", path))?;
         let meta_at = |offset: u64| -> Result<Result<Meta, String>, Error> {
             let mut page = vec![0; len.saturating_sub(offset).min(META_LEN as u64) as usize];
-            file.read_exact_at(&mut page, offset).map_err(Error::io("read", path))?;
+            if !page.is_empty() {
+                file.read_exact_at(&mut page, offset).map_err(Error::io("read", path))?;
+            }
             Ok(Meta::decode(&page))
         };
         let first = meta_at(0)?;

@@ -1,5 +1,7 @@
 //! etcd's database file at its boundary: files that etcd and bbolt wrote, round trips, damage, and the real tools.
 
+mod damage;
+mod flips;
 mod fuzz;
 mod golden;
 mod harness;
