@@ -5,14 +5,17 @@ use std::time::Duration;
 use prost::Message;
 use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::etcdserverpb::{
-    AlarmRequest, AlarmResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse,
-    MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    StatusRequest, StatusResponse, TxnRequest, TxnResponse,
+    AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DeleteRangeRequest,
+    DeleteRangeResponse, HashKvRequest, HashKvResponse, LeaseGrantRequest, LeaseGrantResponse,
+    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse, MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest,
+    RangeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
 };
 use wire::{Code, Status};
 
 use crate::stubs::cluster_client::ClusterClient;
 use crate::stubs::kv_client::KvClient;
+use crate::stubs::lease_client::LeaseClient;
 use crate::stubs::maintenance_client::MaintenanceClient;
 use crate::{Channel, Deadline, Endpoint, Error, Keepalive};
 
@@ -118,6 +121,47 @@ impl Client {
         self.call(request, deadline, async |r| self.kv().txn(r).await).await
     }
 
+    /// KV.Compact.
+    pub async fn compact(
+        &self,
+        request: CompactionRequest,
+        deadline: Deadline,
+    ) -> Result<CompactionResponse, Error> {
+        self.call(request, deadline, async |r| self.kv().compact(r).await).await
+    }
+
+    /// Lease.LeaseGrant.
+    pub async fn grant(
+        &self,
+        request: LeaseGrantRequest,
+        deadline: Deadline,
+    ) -> Result<LeaseGrantResponse, Error> {
+        self.call(request, deadline, async |r| self.lease().lease_grant(r).await).await
+    }
+
+    /// Lease.LeaseRevoke.
+    pub async fn revoke(&self, id: i64, deadline: Deadline) -> Result<LeaseRevokeResponse, Error> {
+        let request = LeaseRevokeRequest { id };
+        self.call(request, deadline, async |r| self.lease().lease_revoke(r).await).await
+    }
+
+    /// Lease.LeaseTimeToLive; with the keys, if asked for.
+    pub async fn time_to_live(
+        &self,
+        id: i64,
+        keys: bool,
+        deadline: Deadline,
+    ) -> Result<LeaseTimeToLiveResponse, Error> {
+        let request = LeaseTimeToLiveRequest { id, keys };
+        self.call(request, deadline, async |r| self.lease().lease_time_to_live(r).await).await
+    }
+
+    /// Lease.LeaseLeases of the member that is connected.
+    pub async fn leases(&self, deadline: Deadline) -> Result<LeaseLeasesResponse, Error> {
+        let request = LeaseLeasesRequest::default();
+        self.call(request, deadline, async |r| self.lease().lease_leases(r).await).await
+    }
+
     /// Maintenance.Status of the member that is connected.
     pub async fn status(&self, deadline: Deadline) -> Result<StatusResponse, Error> {
         let request = StatusRequest::default();
@@ -143,6 +187,10 @@ impl Client {
     }
 
     // Sizes are checked here and in the channel, with etcd's code and text: tonic's own limits are out of the way.
+
+    fn lease(&self) -> LeaseClient<Channel> {
+        LeaseClient::new(self.channel()).max_decoding_message_size(usize::MAX)
+    }
 
     fn kv(&self) -> KvClient<Channel> {
         KvClient::new(self.channel()).max_decoding_message_size(usize::MAX)

@@ -385,10 +385,9 @@ fn check_others(raw: &RawConfig) -> Result<(), ConfigError> {
         "" => return Err(ConfigError::CompactionModeEmpty),
         other => return Err(ConfigError::CompactionMode(other.to_owned())),
     }
-    if raw.bool("enable-distributed-tracing") {
-        if !(0..=1_000_000).contains(&raw.int("distributed-tracing-sampling-rate")) {
-            return Err(ConfigError::Tracing);
-        }
+    let rate = raw.int("distributed-tracing-sampling-rate");
+    if raw.bool("enable-distributed-tracing") && !(0..=1_000_000).contains(&rate) {
+        return Err(ConfigError::Tracing);
     }
     if let value::Value::List(gates) = raw.value("feature-gates") {
         let on = |name: &str| {
