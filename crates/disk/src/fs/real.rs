@@ -104,8 +104,10 @@ impl File for RealFile {
     }
 
     fn forget_cached(&self) -> io::Result<()> {
-        // The whole file. Dirty pages stay, which is as it should be: they are still to be written.
-        Ok(posix_fadvise(&self.0, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
+        // The whole file. Dirty pages stay, which is as it should be: they are still to be written. Where a system does
+        // not take advice, or a sandbox forbids it, there is nothing better to be had, and no reason not to start.
+        let _taken = posix_fadvise(&self.0, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
