@@ -8,6 +8,7 @@ mod compare;
 mod delete;
 mod hash;
 mod index;
+#[allow(dead_code, reason = "for keys that are held beside the index")]
 mod key;
 mod key_value;
 mod put;

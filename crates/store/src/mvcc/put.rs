@@ -36,7 +36,7 @@ impl Write<'_> {
     /// The caller has run [`check_put`]. Errors are reads that failed.
     pub(crate) fn put(&mut self, put: &Put<'_>, body: Option<&mut Vec<u8>>) -> Result<(), ReadFailure> {
         let revision = self.revision();
-        let old = lock_read(self.index).get(put.key, revision).copied();
+        let old = lock_read(self.index).get(put.key, revision);
         if let (Some(old), Some(body), true) = (old, body, put.prev_kv) {
             put_length(body, 2, old.length as usize);
             self.view().bytes.append(old.location, old.length, body)?;

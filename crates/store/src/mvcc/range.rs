@@ -14,6 +14,9 @@ const KVS: u32 = 2;
 const MORE: u32 = 3;
 const COUNT: u32 = 4;
 
+/// Keys looked at under one hold of the lock where a limit leaves less to show: some of them may be dead.
+const KEYS_MIN: i64 = 16;
+
 /// Appends all fields of the `RangeResponse` but its header to `body`.
 ///
 /// On an error `body` has whatever was appended so far.
@@ -21,7 +24,7 @@ pub(crate) fn range(view: &View<'_>, range: &Range<'_>, body: &mut Vec<u8>) -> R
     let at = view.revision(range.revision)?;
     let span = Span::of(range.key, range.range_end);
     let (count, more) = if range.count_only {
-        (count(view, span, at), false)
+        (count_rest(view, &mut Cursor::new(span), at), false)
     } else if span.to == End::One {
         (one(view, range, at, body)?, false)
     } else if is_key_order(range) && !has_filters(range) {
@@ -54,21 +57,23 @@ fn passes_filters(range: &Range<'_>, row: &Version) -> bool {
         && within(row.create_revision, range.min_create_revision, range.max_create_revision)
 }
 
-fn count(view: &View<'_>, span: Span<'_>, at: i64) -> i64 {
-    if span.to == End::One {
-        return i64::from(view.index().get(span.from, at).is_some());
-    }
-    let mut cursor = Cursor::new(span);
+/// Counts the keys that a walk has not come to yet, and ends it.
+fn count_rest(view: &View<'_>, cursor: &mut Cursor<'_>, at: i64) -> i64 {
     let mut count = 0;
     while !cursor.is_done() {
-        view.index().advance(&mut cursor, at, |_, _| count += 1);
+        count += view.index().count(cursor, at);
     }
-    count
+    count as i64
+}
+
+/// The keys to look at next, where so many rows are still wanted.
+fn keys_max(rows_left: i64) -> usize {
+    rows_left.clamp(KEYS_MIN, KEYS_PER_CHUNK as i64) as usize
 }
 
 /// One key: no walk, and nothing allocated but the answer's room.
 fn one(view: &View<'_>, range: &Range<'_>, at: i64, body: &mut Vec<u8>) -> Result<i64, ReadFailure> {
-    let Some(row) = view.index().get(range.key, at).copied() else { return Ok(0) };
+    let Some(row) = view.index().get(range.key, at) else { return Ok(0) };
     if passes_filters(range, &row) {
         if range.keys_only {
             append_key_only(range.key, &row, shows_lease(range), body);
@@ -92,10 +97,10 @@ fn in_key_order(
     let mut rows: Vec<Version> = Vec::new();
     let mut keys_only = Vec::new();
     let mut count = 0;
-    while !cursor.is_done() {
+    while !cursor.is_done() && count < limit {
         rows.clear();
         keys_only.clear();
-        view.index().advance(&mut cursor, at, |key, row| {
+        view.index().advance_by(keys_max(limit - count), &mut cursor, at, |key, row| {
             count += 1;
             if count > limit {
             } else if range.keys_only {
@@ -113,6 +118,7 @@ fn in_key_order(
             append_pair(view, row, body)?;
         }
     }
+    count += count_rest(view, &mut cursor, at);
     Ok((count, count > limit))
 }
 
@@ -138,8 +144,8 @@ fn selected(
     let mut rows: Vec<Row> = Vec::new();
     let mut cursor = Cursor::new(span);
     let mut count = 0;
-    while !cursor.is_done() {
-        view.index().advance(&mut cursor, at, |key, version| {
+    while !cursor.is_done() && count < fetched_max {
+        view.index().advance_by(keys_max(fetched_max - count), &mut cursor, at, |key, version| {
             count += 1;
             if count <= fetched_max && passes_filters(range, version) {
                 let bytes = if range.keys_only && !by_value { key.to_vec() } else { Vec::new() };
@@ -147,6 +153,7 @@ fn selected(
             }
         });
     }
+    count += count_rest(view, &mut cursor, at);
     if by_value {
         for row in &mut rows {
             view.bytes.append(row.version.location, row.version.length, &mut row.bytes)?;
