@@ -238,3 +238,73 @@ impl Older {
 
 const _: () = assert!(size_of::<Older>() == 40);
 const _: () = assert!(size_of::<History>() == 32);
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn version(n: i64, leased: bool) -> Version {
+        Version {
+            // Two in each revision.
+            mod_revision: n / 2,
+            create_revision: 1,
+            version: n % 7,
+            lease: if leased { n } else { 0 },
+            location: Location(n as u64),
+            sub: (n % 2) as u32,
+            length: 1,
+        }
+    }
+
+    fn dead(versions: &[Version], horizon: i64, newest: i64, max: usize) -> usize {
+        let is_dead = |place: usize| {
+            let next = versions.get(place + 1).map_or(newest, |next| next.mod_revision);
+            let here = &versions[place];
+            next <= horizon || (here.is_tombstone() && here.mod_revision < horizon)
+        };
+        (0..versions.len().min(max)).take_while(|place| is_dead(*place)).count()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+        /// Pushes and drops around the length of a run.
+        #[test]
+        fn a_history_is_a_list(steps in vec((0usize..900, 0usize..900, prop::bool::weighted(0.1), 0i64..20), 1..12)) {
+            let mut next = 1;
+            let mut all = vec![version(0, false)];
+            let mut history = History::new(&all[0]);
+            for (pushed, gone, leased, back) in steps {
+                for _ in 0..pushed {
+                    all.push(version(next, leased && next % 3 == 0));
+                    history.push(&version(next, leased && next % 3 == 0));
+                    next += 1;
+                }
+                history.check();
+                assert!(history.iter().eq(all.iter().copied()));
+                let second = all.get(1).map(|second| second.mod_revision);
+                assert_eq!(history.front(), (all[0], second));
+                for at in (all[0].mod_revision - 1..=next / 2 + 1).step_by(5) {
+                    let want = all.iter().rev().find(|version| version.mod_revision <= at);
+                    assert_eq!(history.at(at), want.copied(), "at {at}");
+                }
+                let (horizon, newest) = (all[all.len() - 1].mod_revision - back, next / 2 + 1);
+                assert_eq!(history.dead(horizon, newest, gone), dead(&all, horizon, newest, gone));
+                let place = pushed % all.len();
+                let (revision, from) = (all[place].revision(), all[place].location);
+                assert!(!history.relocate(revision, Location(u64::MAX), from));
+                assert!(history.relocate(revision, from, Location(from.0 + 100_000)));
+                all[place].location.0 += 100_000;
+                let gone = gone.min(all.len() - 1);
+                let mut dropped = Vec::new();
+                assert!(history.drop_front(gone, |version| dropped.push(*version)));
+                assert_eq!(dropped, all.drain(..gone).collect::<Vec<_>>());
+                history.check();
+            }
+            assert!(!history.drop_front(all.len(), |_| {}), "all are gone");
+        }
+    }
+}

@@ -32,7 +32,7 @@ pub(super) struct Keys<const N: usize> {
 
 impl<const N: usize> Default for Keys<N> {
     fn default() -> Self {
-        const { assert!(N >= 2 && N <= 128, "slots are kept in a byte, and ends in two") }
+        const { assert!(N >= 2 && N <= 64, "a slot is a bit of a word") }
         Keys {
             hints: [NO_HINT; N],
             ends: [0; N],
@@ -156,7 +156,9 @@ impl<const N: usize> Keys<N> {
             self.bytes.extend_from_slice(&key[..usize::from(self.prefix)]);
         } else if !key.starts_with(self.prefix()) {
             let shared = shared_length(self.prefix(), key);
-            *self = Self::collect(shared, &[(self, 0..self.len())]);
+            let mut keys = Self::collect(shared, &[(self, 0..self.len())]);
+            keys.long = std::mem::take(&mut self.long);
+            *self = keys;
         }
     }
 
@@ -183,64 +185,67 @@ impl<const N: usize> Keys<N> {
 
     /// Splits: the keys from `slot` on are returned.
     pub(super) fn split_off(&mut self, slot: usize) -> Self {
-        let right = self.part(slot..self.len());
-        *self = self.part(0..slot);
+        let mut right = self.part(slot..self.len());
+        let mut left = self.part(0..slot);
+        right.long = self.long.split_off(slot);
+        left.long = std::mem::take(&mut self.long);
+        *self = left;
         right
     }
 
     fn part(&self, slots: Range<usize>) -> Self {
-        let prefix = match slots.len() {
-            0 => 0,
-            _ => shared_length(
-                self.get(slots.start, &mut Vec::new()),
-                self.get(slots.end - 1, &mut Vec::new()),
-            ),
-        };
-        Self::collect(prefix.min(SHORT_MAX), &[(self, slots)])
+        let mut prefix = 0;
+        if !slots.is_empty() {
+            let (mut first, mut last) = (Vec::new(), Vec::new());
+            let first = self.get(slots.start, &mut first);
+            let last = self.get(slots.end - 1, &mut last);
+            prefix = shared_length(&first[..first.len().min(SHORT_MAX)], last);
+        }
+        Self::collect(prefix, &[(self, slots)])
     }
 
     /// Adds the keys of `right`, which are above all that are here, and have room.
-    pub(super) fn append(&mut self, right: &Self) {
+    pub(super) fn append(&mut self, right: Self) {
         let prefix = match (self.len, right.len) {
             (0, _) => usize::from(right.prefix),
             (_, 0) => usize::from(self.prefix),
             _ => shared_length(self.prefix(), right.prefix()),
         };
-        *self = Self::collect(prefix, &[(self, 0..self.len()), (right, 0..right.len())]);
+        let mut keys = Self::collect(prefix, &[(self, 0..self.len()), (&right, 0..right.len())]);
+        keys.long = std::mem::take(&mut self.long);
+        keys.long.append(right.long, self.len());
+        *self = keys;
     }
 
-    /// Builds anew from slots of others, with a prefix of this length, which all of them share.
+    /// Builds anew from slots of others, with a prefix of this length, which all of them share. But for the long keys:
+    /// those the caller moves, since copies of them would hold up everybody.
     fn collect(prefix: usize, parts: &[(&Self, Range<usize>)]) -> Self {
         let mut keys = Self::default();
-        let mut scratch = Vec::new();
-        let all = || parts.iter().flat_map(|(part, slots)| slots.clone().map(move |slot| (*part, slot)));
         let mut room = prefix;
-        for (part, slot) in all() {
-            let length = usize::from(part.prefix) + part.short_rest(slot).len();
-            room += length.saturating_sub(prefix);
+        for (part, slots) in parts {
+            let bytes: usize = slots.clone().map(|slot| part.short_rest(slot).len()).sum();
+            room += bytes + slots.len() * usize::from(part.prefix).saturating_sub(prefix);
         }
         keys.bytes.reserve_exact(room + room / 16);
         keys.prefix = prefix as u16;
-        for (part, slot) in all() {
-            let key = part.get(slot, &mut scratch);
-            if keys.len == 0 {
-                keys.bytes.extend_from_slice(&key[..prefix]);
+        if let Some((part, slots)) = parts.iter().find(|(_, slots)| !slots.is_empty()) {
+            keys.bytes.extend_from_slice(&part.get(slots.start, &mut Vec::new())[..prefix]);
+        }
+        for (part, slots) in parts {
+            let longer = usize::from(part.prefix);
+            for slot in slots.clone() {
+                let start = keys.bytes.len();
+                if part.long.get(slot).is_none() {
+                    keys.bytes.extend_from_slice(&part.prefix()[prefix.min(longer)..]);
+                    keys.bytes.extend_from_slice(&part.short_rest(slot)[prefix.saturating_sub(longer)..]);
+                }
+                let rest = part.long.get(slot).map_or(&keys.bytes[start..], |long| &long[prefix..]);
+                keys.hints[usize::from(keys.len)] = hint_of(rest);
+                keys.ends[usize::from(keys.len)] = keys.bytes.len() as u16;
+                keys.len += 1;
             }
-            keys.push(key);
         }
         keys
-    }
-
-    fn push(&mut self, key: &[u8]) {
-        let (slot, rest) = (self.len(), &key[usize::from(self.prefix)..]);
-        self.hints[slot] = hint_of(rest);
-        if key.len() > SHORT_MAX {
-            self.long.insert(slot, key.into());
-        } else {
-            self.bytes.extend_from_slice(rest);
-        }
-        self.ends[slot] = self.bytes.len() as u16;
-        self.len += 1;
     }
 
     /// Panics if an invariant does not hold.
@@ -279,5 +284,6 @@ fn hint_of(rest: &[u8]) -> i32 {
 
 /// How many bytes two keys begin with alike.
 pub(super) fn shared_length(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+    let whole = a.chunks_exact(16).zip(b.chunks_exact(16)).take_while(|(a, b)| a == b).count() * 16;
+    whole + a[whole..].iter().zip(&b[whole..]).take_while(|(a, b)| a == b).count()
 }

@@ -25,8 +25,10 @@ impl<const N: usize> Leaf<N> {
         self.newest.len()
     }
 
-    pub(super) fn newest(&self, slot: usize) -> &Version {
-        &self.newest[slot]
+    /// Whether the key may get this version next.
+    pub(super) fn accepts(&self, slot: usize, version: &Version) -> bool {
+        let newest = &self.newest[slot];
+        version.revision() > newest.revision() && !(version.is_tombstone() && newest.is_tombstone())
     }
 
     /// The newest version at or below `at`, tombstones too.
@@ -59,17 +61,21 @@ impl<const N: usize> Leaf<N> {
         self.summary.add(&Summary::of(version));
     }
 
-    /// Gives a key a newer version.
+    /// Gives a key a newer version. Panics unless it accepts it.
     pub(super) fn replace(&mut self, slot: usize, version: &Version) {
+        assert!(self.accepts(slot, version), "{version:?} after {:?}", self.newest[slot]);
         let before = std::mem::replace(&mut self.newest[slot], *version);
         match self.older.get_mut(slot) {
+            // It is due when it was.
             Some(older) => older.push(&before),
-            None => self.older.insert(slot, History::new(&before)),
+            None => {
+                self.older.insert(slot, History::new(&before));
+                self.summary.due = self.summary.due.min(self.due(slot));
+            }
         }
         self.summary.live += u64::from(!version.is_tombstone());
         self.summary.live -= u64::from(!before.is_tombstone());
         self.summary.newest = self.summary.newest.max(version.mod_revision);
-        self.summary.due = self.summary.due.min(self.due(slot));
     }
 
     /// The lowest horizon at which [`Leaf::drop_below`] would drop a version of this key.
@@ -107,7 +113,7 @@ impl<const N: usize> Leaf<N> {
 
     /// Adds what `right` has; its keys are above all that are here, and have room.
     pub(super) fn append(&mut self, mut right: Self) {
-        self.keys.append(&right.keys);
+        self.keys.append(right.keys);
         self.older.append(right.older, self.newest.len());
         self.newest.reserve_exact(right.newest.len());
         self.newest.append(&mut right.newest);

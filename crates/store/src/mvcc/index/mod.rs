@@ -18,6 +18,8 @@ mod node;
 mod sparse;
 
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;
@@ -64,16 +66,19 @@ impl Version {
 }
 
 /// The index. One writer; see the module's text.
+pub(crate) type Index = IndexOf<NODE_KEYS>;
+
+/// The index with nodes of a size.
 #[derive(Debug)]
-pub(crate) struct Index<const N: usize = NODE_KEYS> {
+pub(crate) struct IndexOf<const N: usize> {
     root: Node<N>,
     /// The highest horizon that anything was dropped below.
     horizon: i64,
 }
 
-impl<const N: usize> Default for Index<N> {
+impl<const N: usize> Default for IndexOf<N> {
     fn default() -> Self {
-        Index { root: Node::default(), horizon: i64::MIN }
+        IndexOf { root: Node::default(), horizon: i64::MIN }
     }
 }
 
@@ -87,7 +92,7 @@ struct DropWalk<'a> {
     dropped: &'a mut dyn FnMut(&[u8], &Version),
 }
 
-impl<const N: usize> Index<N> {
+impl<const N: usize> IndexOf<N> {
     /// The key's version at a revision; `None` if it did not exist then. Allocates nothing.
     #[inline]
     pub(crate) fn get(&self, key: &[u8], at: i64) -> Option<Version> {
@@ -107,7 +112,7 @@ impl<const N: usize> Index<N> {
         self.advance_by(KEYS_PER_CHUNK, cursor, at, visit);
     }
 
-    /// As [`Index::advance`], but looks at no more than `keys_max` keys, which is not 0.
+    /// As [`IndexOf::advance`], but looks at no more than `keys_max` keys, which is not 0.
     pub(crate) fn advance_by(
         &self,
         keys_max: usize,
@@ -149,18 +154,16 @@ impl<const N: usize> Index<N> {
     ///
     /// Panics if it is not above, or if it is the tombstone of a key that does not exist.
     pub(crate) fn insert(&mut self, key: &[u8], version: Version) {
-        assert!(self.accepts(key, &version), "{version:?} of {}", key.escape_ascii());
         if let Some(split) = self.root.insert(key, &version) {
             self.root.raise(*split);
         }
     }
 
-    /// Whether [`Index::insert`] would take this version of the key. For replay, where damage is an error.
+    /// Whether [`IndexOf::insert`] would take this version of the key. For replay, where damage is an error.
     pub(crate) fn accepts(&self, key: &[u8], version: &Version) -> bool {
         let leaf = self.root.leaf(key);
         let Ok(slot) = leaf.keys.search(key) else { return !version.is_tombstone() };
-        let newest = leaf.newest(slot);
-        version.revision() > newest.revision() && !(version.is_tombstone() && newest.is_tombstone())
+        leaf.accepts(slot, version)
     }
 
     /// Drops a piece of what nobody at or above `horizon` sees, in order of keys: of each key all versions at or below

@@ -81,7 +81,7 @@ impl<const N: usize> Node<N> {
     }
 
     /// Keys or children.
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Node::Leaf(leaf) => leaf.len(),
             Node::Inner(inner) => inner.children.len(),
@@ -110,7 +110,7 @@ impl<const N: usize> Node<N> {
         }
     }
 
-    /// Adds a version; the caller has checked that it is one that may follow.
+    /// Adds a version. Panics unless it may follow.
     pub(super) fn insert(&mut self, key: &[u8], version: &Version) -> Option<Box<Split<N>>> {
         match self {
             Node::Leaf(leaf) => match leaf.keys.search(key) {
@@ -201,6 +201,14 @@ impl<const N: usize> Node<N> {
         self.len() + right.len() <= N * 3 / 4
     }
 
+    #[cfg(test)]
+    pub(super) fn leaves(&self) -> usize {
+        match self {
+            Node::Leaf(_) => 1,
+            Node::Inner(inner) => inner.children.iter().map(Node::leaves).sum(),
+        }
+    }
+
     /// Checks every invariant of a subtree whose keys are from `from` on and below `to`. Returns its height.
     pub(super) fn check(&self, from: Option<&[u8]>, to: Option<&[u8]>, last: i64, horizon: i64) -> usize {
         match self {
@@ -218,6 +226,7 @@ impl<const N: usize> Node<N> {
 impl<const N: usize> Leaf<N> {
     /// Adds a new key, which may need a leaf more.
     fn add(&mut self, slot: usize, key: &[u8], version: &Version) -> Option<Split<N>> {
+        assert!(!version.is_tombstone(), "tombstone of an unknown key");
         let len = self.len();
         if len < N {
             self.insert(slot, key, version);
@@ -368,7 +377,7 @@ impl<const N: usize> Inner<N> {
     /// Adds what `right` has, which is from `separator` on.
     fn append(&mut self, separator: &[u8], mut right: Self) {
         self.separators.insert(self.separators.len(), separator);
-        self.separators.append(&right.separators);
+        self.separators.append(right.separators);
         self.children.reserve_exact(right.children.len());
         self.children.append(&mut right.children);
         self.summary.add(&right.summary);

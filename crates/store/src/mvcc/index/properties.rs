@@ -8,15 +8,12 @@ use proptest::prelude::*;
 use super::keys::SHORT_MAX;
 use super::*;
 
-/// Keys and children of a node, and keys looked at in a step: few, so that a hundred keys make a high tree.
-const TINY: usize = 4;
-
 #[derive(Clone, Debug)]
 enum Step {
     /// Puts these keys. `is_one`: all in one revision, else each in its own.
     Put { keys: Vec<Vec<u8>>, is_one: bool },
-    /// Puts this many keys that follow each other.
-    PutRow { first: u16, count: u16 },
+    /// Puts this many keys of a row, each in its own revision.
+    PutRow { first: u16, count: u16, is_ascending: bool },
     /// Deletes this many keys that live, from this one on, and puts the first again, in one revision.
     Delete { from: Vec<u8>, count: usize, again: bool },
     /// Compacts, this many revisions before the newest.
@@ -43,10 +40,11 @@ fn key() -> impl Strategy<Value = Vec<u8>> + Clone {
     (prefix, vec(byte, 1..6)).prop_map(|(prefix, rest)| [prefix, rest].concat())
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step(row_max: u16) -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => (vec(key(), 1..6), any::<bool>()).prop_map(|(keys, is_one)| Step::Put { keys, is_one }),
-        2 => (0u16..300, 1u16..30).prop_map(|(first, count)| Step::PutRow { first, count }),
+        2 => (0u16..300, 1u16..row_max, any::<bool>())
+            .prop_map(|(first, count, is_ascending)| Step::PutRow { first, count, is_ascending }),
         4 => (key(), 1usize..20, prop::bool::weighted(0.2))
             .prop_map(|(from, count, again)| Step::Delete { from, count, again }),
         2 => (0i64..20).prop_map(|before| Step::Compact { before }),
@@ -70,8 +68,8 @@ struct Read {
 }
 
 #[derive(Default)]
-struct Twin {
-    index: Index<TINY>,
+struct Twin<const N: usize> {
+    index: IndexOf<N>,
     model: BTreeMap<Vec<u8>, Vec<Version>>,
     revision: i64,
     sub: u32,
@@ -91,7 +89,7 @@ fn at(versions: &[Version], at: i64) -> Option<Version> {
     versions.iter().rev().find(|version| version.mod_revision <= at).copied()
 }
 
-impl Twin {
+impl<const N: usize> Twin<N> {
     fn step(&mut self, step: Step) {
         match step {
             Step::Put { keys, is_one } => {
@@ -103,8 +101,9 @@ impl Twin {
                     }
                 }
             }
-            Step::PutRow { first, count } => {
-                for n in first..first + count {
+            Step::PutRow { first, count, is_ascending } => {
+                for n in 0..count {
+                    let n = if is_ascending { first + n } else { first + count - n };
                     self.next_revision();
                     self.put(format!("row/{n:05}").as_bytes());
                 }
@@ -308,32 +307,46 @@ impl Twin {
     }
 }
 
+fn run<const N: usize>(steps: Vec<Step>) {
+    let mut twin = Twin::<N>::default();
+    for step in steps {
+        twin.step(step);
+    }
+    twin.compare_all(twin.revision);
+    twin.compare_all((twin.revision - 5).max(twin.horizon));
+    while !twin.reads.is_empty() {
+        twin.advance(2);
+    }
+    while twin.cursor.is_some() {
+        twin.drop_step(5);
+    }
+    // All is deleted and dropped: nothing remains.
+    twin.delete(b"", usize::MAX, false);
+    twin.next_revision();
+    twin.compact(twin.revision);
+    while twin.cursor.is_some() {
+        twin.drop_step(5);
+        twin.index.check(twin.revision);
+    }
+    assert!(twin.model.is_empty());
+    assert_eq!(twin.index.root.len(), 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
+    /// A hundred keys make a high tree.
     #[test]
-    fn the_index_is_a_map_of_lists(steps in vec(step(), 1..120)) {
-        let mut twin = Twin::default();
-        for step in steps {
-            twin.step(step);
-        }
-        twin.compare_all(twin.revision);
-        twin.compare_all((twin.revision - 5).max(twin.horizon));
-        while !twin.reads.is_empty() {
-            twin.advance(2);
-        }
-        while twin.cursor.is_some() {
-            twin.drop_step(5);
-        }
-        // All is deleted and dropped: nothing remains.
-        twin.delete(b"", usize::MAX, false);
-        twin.next_revision();
-        twin.compact(twin.revision);
-        while twin.cursor.is_some() {
-            twin.drop_step(5);
-            twin.index.check(twin.revision);
-        }
-        assert_eq!(twin.model.len(), 0);
-        twin.compare_all(twin.revision);
+    fn the_index_is_a_map_of_lists(steps in vec(step(30), 1..120)) {
+        run::<4>(steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn so_it_is_with_nodes_as_large_as_they_are(steps in vec(step(250), 1..80)) {
+        run::<NODE_KEYS>(steps);
     }
 }

@@ -1,119 +1,99 @@
 //! Values that few slots of a node have.
 
-/// Maps slots to values, in ascending order of slot. Empty it takes one word.
+/// Maps slots, up to 64, to values. A slot without one takes a bit.
 #[derive(Debug)]
-pub(super) struct Sparse<T>(Option<Box<Entries<T>>>);
-
-#[derive(Debug)]
-struct Entries<T> {
-    /// Apart from the values, which would be padded to twice their alignment.
-    slots: Vec<u8>,
+pub(super) struct Sparse<T> {
+    /// The slots that have a value.
+    slots: u64,
+    /// In order of their slots.
     values: Vec<T>,
 }
 
 impl<T> Default for Sparse<T> {
     fn default() -> Self {
-        Sparse(None)
+        Sparse { slots: 0, values: Vec::new() }
     }
 }
 
 impl<T> Sparse<T> {
     #[inline]
     pub(super) fn get(&self, slot: usize) -> Option<&T> {
-        let entries = self.0.as_ref()?;
-        entries.find(slot).ok().map(|place| &entries.values[place])
+        if self.has(slot) { Some(&self.values[self.place(slot)]) } else { None }
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut T> {
-        let entries = self.0.as_mut()?;
-        entries.find(slot).ok().map(|place| &mut entries.values[place])
+        let place = self.place(slot);
+        if self.has(slot) { Some(&mut self.values[place]) } else { None }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
-        self.0
-            .iter()
-            .flat_map(|entries| entries.slots.iter().map(|slot| usize::from(*slot)).zip(&entries.values))
+        (0..64).filter(|slot| self.has(*slot)).zip(&self.values)
+    }
+
+    fn has(&self, slot: usize) -> bool {
+        self.slots >> slot & 1 == 1
+    }
+
+    /// How many slots before this one have a value.
+    fn place(&self, slot: usize) -> usize {
+        (self.slots & below(slot)).count_ones() as usize
     }
 
     /// Gives a slot its value. Panics if it has one.
     pub(super) fn insert(&mut self, slot: usize, value: T) {
-        let entries =
-            self.0.get_or_insert_with(|| Box::new(Entries { slots: Vec::new(), values: Vec::new() }));
-        let place = entries.find(slot).expect_err("the slot has a value");
-        if entries.values.len() == entries.values.capacity() {
-            let more = 1 + entries.values.len() / 8;
-            entries.slots.reserve_exact(more);
-            entries.values.reserve_exact(more);
+        assert!(!self.has(slot), "slot {slot} has a value");
+        if self.values.len() == self.values.capacity() {
+            self.values.reserve_exact(1 + self.values.len() / 8);
         }
-        entries.slots.insert(place, slot as u8);
-        entries.values.insert(place, value);
+        self.values.insert(self.place(slot), value);
+        self.slots |= 1 << slot;
     }
 
     /// Takes a slot's value away.
     pub(super) fn take(&mut self, slot: usize) -> Option<T> {
-        let entries = self.0.as_mut()?;
-        let place = entries.find(slot).ok()?;
-        entries.slots.remove(place);
-        let value = entries.values.remove(place);
-        if entries.slots.is_empty() {
-            self.0 = None;
+        if !self.has(slot) {
+            return None;
+        }
+        let value = self.values.remove(self.place(slot));
+        self.slots &= !(1 << slot);
+        if self.values.capacity() > self.values.len() + 1 + self.values.len() / 4 {
+            self.values.shrink_to_fit();
         }
         Some(value)
     }
 
     /// Makes room for a new slot: those at or behind it move up by one.
     pub(super) fn open(&mut self, slot: usize) {
-        if let Some(entries) = &mut self.0 {
-            let place = entries.find(slot).unwrap_or_else(|place| place);
-            entries.slots[place..].iter_mut().for_each(|slot| *slot += 1);
-        }
+        let low = self.slots & below(slot);
+        self.slots = low | (self.slots & !low) << 1;
     }
 
     /// Removes a slot with its value: those behind it move down by one.
     pub(super) fn close(&mut self, slot: usize) {
         self.take(slot);
-        if let Some(entries) = &mut self.0 {
-            let place = entries.find(slot).unwrap_or_else(|place| place);
-            entries.slots[place..].iter_mut().for_each(|slot| *slot -= 1);
-        }
+        let low = self.slots & below(slot);
+        self.slots = low | (self.slots & !low) >> 1;
     }
 
     /// Splits: what is at or behind `slot` is returned, counted from there.
     pub(super) fn split_off(&mut self, slot: usize) -> Sparse<T> {
-        let Some(entries) = &mut self.0 else { return Sparse(None) };
-        let place = entries.find(slot).unwrap_or_else(|place| place);
-        let mut slots = entries.slots.split_off(place);
-        let values = entries.values.split_off(place);
-        slots.iter_mut().for_each(|behind| *behind -= slot as u8);
-        if entries.slots.is_empty() {
-            self.0 = None;
-        } else {
-            entries.slots.shrink_to_fit();
-            entries.values.shrink_to_fit();
-        }
-        if slots.is_empty() { Sparse(None) } else { Sparse(Some(Box::new(Entries { slots, values }))) }
+        let values = self.values.split_off(self.place(slot));
+        self.values.shrink_to_fit();
+        let slots = self.slots.checked_shr(slot as u32).unwrap_or(0);
+        self.slots &= below(slot);
+        Sparse { slots, values }
     }
 
     /// Puts the slots of `other` behind the first `by`, which are all that this has.
-    pub(super) fn append(&mut self, other: Sparse<T>, by: usize) {
-        let Some(mut other) = other.0 else { return };
-        other.slots.iter_mut().for_each(|slot| *slot += by as u8);
-        match &mut self.0 {
-            None => self.0 = Some(other),
-            Some(entries) => {
-                entries.slots.reserve_exact(other.slots.len());
-                entries.values.reserve_exact(other.values.len());
-                entries.slots.append(&mut other.slots);
-                entries.values.append(&mut other.values);
-            }
-        }
+    pub(super) fn append(&mut self, mut other: Sparse<T>, by: usize) {
+        self.slots |= other.slots.checked_shl(by as u32).unwrap_or(0);
+        self.values.reserve_exact(other.values.len());
+        self.values.append(&mut other.values);
     }
 }
 
-impl<T> Entries<T> {
-    #[inline]
-    fn find(&self, slot: usize) -> Result<usize, usize> {
-        self.slots.binary_search(&(slot as u8))
-    }
+/// All slots before this one.
+fn below(slot: usize) -> u64 {
+    if slot < 64 { (1 << slot) - 1 } else { u64::MAX }
 }
