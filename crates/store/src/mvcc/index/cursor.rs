@@ -43,13 +43,14 @@ impl<'a> Span<'a> {
 pub(crate) struct Cursor<'a> {
     pub(super) span: Span<'a>,
     pub(super) place: Place,
-    /// For keys that have to be put together. Kept, so that a walk allocates once.
+    /// For keys that have to be put together. Kept, as the other, so that no step of a walk allocates but the first.
     pub(super) scratch: Vec<u8>,
+    pub(super) spare: Vec<u8>,
 }
 
 impl<'a> Cursor<'a> {
     pub(crate) fn new(span: Span<'a>) -> Self {
-        Cursor { span, place: Place::default(), scratch: Vec::new() }
+        Cursor { span, place: Place::default(), scratch: Vec::new(), spare: Vec::new() }
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -57,7 +58,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// How far a walk over all keys that drops what is dead has come; see `Index::drop_below`.
+/// How far a walk over all keys that drops what is dead has come; see `IndexOf::drop_below`.
 #[derive(Debug, Default)]
 pub(crate) struct DropCursor {
     pub(super) place: Place,

@@ -307,4 +307,15 @@ mod tests {
             assert!(!history.drop_front(all.len(), |_| {}), "all are gone");
         }
     }
+
+    #[test]
+    fn the_second_version_may_be_in_the_second_run() {
+        let mut history = History::new(&version(0, false));
+        (1..=RUN_MAX as i64 + 1).for_each(|n| history.push(&version(n, false)));
+        assert!(history.drop_front(RUN_MAX - 1, |_| {}));
+        let (first, second) = (version(RUN_MAX as i64 - 1, false), version(RUN_MAX as i64, false));
+        assert_eq!(history.front(), (first, Some(second.mod_revision)));
+        assert_ne!(first.mod_revision, second.mod_revision);
+        history.check();
+    }
 }

@@ -184,12 +184,16 @@ impl<const N: usize> Leaf<N> {
             if self.due(slot) > walk.horizon {
                 walk.steps_left -= 1;
                 slot += 1;
-            } else if self.drop_versions(slot, walk) {
+                continue;
+            }
+            let before = walk.steps_left;
+            if self.drop_versions(slot, walk) {
                 self.keys.remove(slot);
                 self.newest.remove(slot);
                 self.older.close(slot);
             }
-            // Else the key is looked at again: it is done, or there were more versions than steps left.
+            // What remains of the key is looked at again: there may have been more versions than steps.
+            assert!(walk.steps_left < before, "a key is due, and nothing of it is dead");
         }
         self.keys.trim();
         if self.newest.capacity() > self.newest.len() + N / 8 + 1 {

@@ -135,7 +135,8 @@ impl<const N: usize> IndexOf<N> {
 
     /// Counts the next keys of the cursor's span that exist at a revision. At most [`KEYS_PER_CHUNK`] keys are looked
     /// at one by one: subtrees that lie in the span as a whole, and have nothing newer, are taken by their sums. The
-    /// caller adds up until the cursor is done.
+    /// caller adds up until the cursor is done. The sum is exact whatever is added above `at`, or dropped below a horizon
+    /// that is not above it, between the steps.
     pub(crate) fn count(&self, cursor: &mut Cursor<'_>, at: i64) -> u64 {
         self.count_by(KEYS_PER_CHUNK, cursor, at)
     }
@@ -226,7 +227,7 @@ fn walk(
     keys_max: usize,
     step: impl FnOnce(&[u8], Option<&[u8]>, &mut Walk<'_>) -> ControlFlow<()>,
 ) {
-    let next = std::mem::take(&mut cursor.place.next);
+    let next = std::mem::replace(&mut cursor.place.next, std::mem::take(&mut cursor.spare));
     let from = match cursor.place.state {
         State::Start => cursor.span.from,
         State::Under => &next,
@@ -237,6 +238,7 @@ fn walk(
     if to.is_some_and(|to| from >= to) || step(from, to, &mut walk).is_continue() {
         cursor.place.state = State::Done;
     }
+    cursor.spare = next;
 }
 
 /// Checks one version of a key against the one before it.

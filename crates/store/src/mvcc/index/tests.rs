@@ -202,6 +202,19 @@ fn a_tree_that_shrinks_gives_its_nodes_back() {
 }
 
 #[test]
+fn ascending_keys_fill_their_leaves() {
+    let mut index = Index::default();
+    // Two rows by turns, as two kinds of objects are that are named by time.
+    for n in 0..10_000 {
+        index.insert(format!("/a/{n:05}").as_bytes(), put(2, 2, 1));
+        index.insert(format!("/b/{n:05}").as_bytes(), put(2, 2, 1));
+    }
+    index.check(2);
+    let leaves = index.root.leaves();
+    assert!(leaves <= 20_000 / NODE_KEYS + 4, "{leaves} leaves");
+}
+
+#[test]
 fn versions_are_moved_only_from_where_they_are() {
     let mut index = Index::default();
     let at = |location| Version { location: Location(location), ..put(2, 2, 1) };
