@@ -2,7 +2,7 @@
 //!
 //! `cargo test --release -p quorate-store --lib index::bench -- --ignored --nocapture`
 //!
-//! Both take turns, a thousand operations each, since the machine is never quiet; the median of the turns is printed.
+//! Both take turns of a hundred operations, since the machine is never quiet; the median of the turns is printed.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "time is what is measured")]
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,8 +13,15 @@ use std::time::{Duration, Instant};
 use super::super::key::Key;
 use super::*;
 
-/// Operations in a turn.
-const TURN: usize = 1000;
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Operations in a turn: shorter than a time slice.
+const TURN: usize = 100;
+
+/// Keys of a step that drops, and versions that go.
+const STEP: usize = 1000;
 
 #[test]
 #[ignore = "takes long, and says nothing of right or wrong"]
@@ -51,7 +58,7 @@ impl Plain {
             let start = Instant::now();
             let from = last.as_ref().map_or(Bound::Unbounded, |last| Bound::Excluded(last.as_slice()));
             let mut next = None;
-            for (key, (_, older)) in self.0.range_mut::<[u8], _>((from, Bound::Unbounded)).take(TURN) {
+            for (key, (_, older)) in self.0.range_mut::<[u8], _>((from, Bound::Unbounded)).take(STEP) {
                 *older = None;
                 next = Some(key.clone());
             }
@@ -226,7 +233,7 @@ fn drop_below(index: &mut Index, plain: &mut Plain, last: i64) {
     let mut turns = Turns::new("drop_below, a step of 1000", 1);
     let (mut cursor, mut dropped) = (DropCursor::default(), 0);
     while !cursor.is_done() {
-        timed(&mut turns.index, || index.drop_below(&mut cursor, last, TURN, |_, _| dropped += 1));
+        timed(&mut turns.index, || index.drop_below(&mut cursor, last, STEP, |_, _| dropped += 1));
     }
     let steps = turns.index.len();
     plain.drop_older(|step| turns.plain.push(step));
