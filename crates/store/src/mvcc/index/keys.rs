@@ -1,7 +1,7 @@
 //! The sorted keys of one node.
 //!
 //! A search looks at the keys' hints first, 256 bytes that lie together, and as a rule then at one key. What all keys
-//! begin with is held once. Keys are never looked at one by one for their order alone.
+//! begin with is held once.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -217,8 +217,8 @@ impl<const N: usize> Keys<N> {
         *self = keys;
     }
 
-    /// Builds anew from slots of others, with a prefix of this length, which all of them share. But for the long keys:
-    /// those the caller moves, since copies of them would hold up everybody.
+    /// Builds anew from slots of others, with a prefix of this length, which all of them share. The long keys
+    /// themselves are left to the caller, who moves them: copies would hold up everybody.
     fn collect(prefix: usize, parts: &[(&Self, Range<usize>)]) -> Self {
         let mut keys = Self::default();
         let mut room = prefix;
