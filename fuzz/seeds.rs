@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use disk::boltfile::{Planner, Writer};
 use disk::revlog::{self, Applied, RecordHeader};
 use disk::wal::{Entry, EntryKind, HardState, Wal};
 use disk::{Fs, MemFs};
@@ -16,10 +17,12 @@ fn main() {
         let field = [4, 4, 5, 6, 6][at] << 3 | 2;
         [&[field, request.len() as u8][..], request, &[0xa2, 0x06, 2, 8, 7]].concat()
     });
-    let targets: [(&str, Vec<Vec<u8>>); 9] = [
+    let targets: [(&str, Vec<Vec<u8>>); 11] = [
         ("wal", wal()),
         ("wal_records", wal_records()),
         ("revlog", revlog()),
+        ("boltfile", vec![boltfile()]),
+        ("boltfile_pairs", vec![boltfile_pairs()]),
         ("entry", entries.collect()),
         ("http2", http2(&requests)),
         ("requests", requests),
@@ -99,6 +102,39 @@ fn revlog() -> Vec<Vec<u8>> {
     vec![[&[0][..], &segment].concat(), [&[1][..], &segment].concat()]
 }
 
+/// A file of small pages: two levels of branches, an overflow, an empty bucket.
+fn boltfile() -> Vec<u8> {
+    let pairs: Vec<_> = (0..60_u8).map(|n| ([n; 60], vec![n; if n == 30 { 900 } else { 20 }])).collect();
+    let mut planner = Planner::new(512).expect("a page size");
+    planner.bucket(b"empty").expect("a name");
+    planner.bucket(b"key").expect("a later name");
+    for (key, value) in &pairs {
+        planner.pair(key.len(), value.len()).expect("a short pair");
+    }
+    // The meta pages are to be set right, and pages have 512 bytes.
+    let mut bytes = vec![1];
+    let mut writer = Writer::new(planner.finish(), |part: &[u8]| {
+        bytes.extend_from_slice(part);
+        Ok(())
+    })
+    .expect("memory takes all");
+    writer.bucket(b"empty").expect("as planned");
+    writer.bucket(b"key").expect("as planned");
+    for (key, value) in &pairs {
+        writer.pair(key, value).expect("as planned");
+    }
+    let _sink = writer.finish().expect("as planned");
+    bytes
+}
+
+fn boltfile_pairs() -> Vec<u8> {
+    let pair = |key: &[u8], value: u16| {
+        let [low, high] = value.to_le_bytes();
+        [&[key.len() as u8, low, high, b'v'][..], key].concat()
+    };
+    [pair(b"k", 0), pair(b"l", 3000), pair(b"", 1), pair(&[b'm'; 250], 20), pair(&[b'n'; 250], 20)].concat()
+}
+
 fn requests() -> Vec<Vec<u8>> {
     let put = pb::PutRequest { key: "a".into(), value: "v".into(), ..Default::default() };
     let keep = pb::PutRequest { key: "b".into(), ignore_value: true, prev_kv: true, ..Default::default() };
@@ -136,6 +172,8 @@ fn http2(requests: &[Vec<u8>]) -> Vec<Vec<u8>> {
         [&[1][..], &hot].concat(),
         [&[1][..], &cold, &ping, &reset].concat(),
         [&[9][..], &hot, &reset].concat(),
+        // The same compressed.
+        [&[1][..], &call(9, 1, put), &call(11, 3, txn), &call(12, 5, &[])].concat(),
     ]
 }
 

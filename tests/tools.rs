@@ -45,6 +45,56 @@ fn a_transaction_of_etcdctl_takes_the_branch_that_holds() {
 }
 
 #[test]
+fn without_a_server_the_refused_connection_is_named() {
+    // Nobody has served on its ports yet.
+    let member = Member::new(&[]);
+    let address = member.endpoint().trim_start_matches("http://").to_owned();
+    let cause = format!(
+        r#"connection error: desc = \"transport: Error while dialing: dial tcp {address}: connect: connection refused\""}}"#
+    );
+    for (args, last) in [
+        (&["get", "k"][..], "Error: context deadline exceeded\n".to_owned()),
+        (&["put", "k", "v"], "Error: context deadline exceeded\n".to_owned()),
+        (&["del", "k"], "Error: context deadline exceeded\n".to_owned()),
+        (
+            &["endpoint", "status"],
+            format!("Failed to get the status of endpoint http://{address} (context deadline exceeded)\n"),
+        ),
+        (&["endpoint", "hashkv"], "Error: context deadline exceeded\n".to_owned()),
+        (&["endpoint", "health"], "Error: unhealthy cluster\n".to_owned()),
+    ] {
+        let output = member.etcdctl(&[args, &["--command-timeout", "500ms"]].concat());
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""), "{args:?}");
+        let printed = text(&output.stderr);
+        let (line, _) = printed.split_once('\n').expect("two lines");
+        assert!(line.starts_with(r#"{"level":"warn","#) && line.ends_with(&cause), "{args:?}: {line}");
+        assert!(printed.ends_with(&last), "{args:?}: {printed}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_read_stops_no_other() {
+    let member = Member::start(&[]);
+    // The member's own comes first; the others are nothing, and no port.
+    let others = ["--endpoints", ",127.0.0.1"];
+    assert_eq!(ctl(&member, &[&["put", "k", "v"][..], &others].concat()), "OK\n");
+    for (args, failed) in [
+        (["endpoint", "status"], "Failed to get the status of endpoint 127.0.0.1 ("),
+        (["endpoint", "hashkv"], "Failed to get the hash of endpoint 127.0.0.1 ("),
+        (["endpoint", "health"], "127.0.0.1 is unhealthy: failed to commit proposal: "),
+    ] {
+        let output = member.etcdctl(&[&args[..], &others].concat());
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(out.starts_with(&member.endpoint()) && out.lines().count() == 1, "{args:?}: {out}");
+        assert!(
+            err.contains(failed) && err.contains("missing or invalid port in address"),
+            "{args:?}: {err}"
+        );
+    }
+}
+
+#[test]
 fn what_is_not_there_yet_is_refused_by_name() {
     let member = Member::start(&[]);
     for args in

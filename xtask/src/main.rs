@@ -2,6 +2,7 @@
 //!
 //! What must run on any machine lives here and not in shell scripts; CI calls the same commands.
 
+mod boltfile;
 mod clients;
 mod conform;
 mod gen_proto;
@@ -21,6 +22,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   tidy                                check the dependency rule and the documents
   clients [--install]                 black-box checks with Debian's etcdctl and a Go program, where they are
   interop --etcd PATH [--seed N]      our write-ahead log under a real etcd 3.7, and the other way round
+  boltfile --bbolt PATH --etcdutl PATH
+                                      our database files before the real bbolt and etcdutl
   conform --suite DIR PACKAGE...      run packages of the contract suite against our release binaries
                                       (-run REGEX limits the tests; without it, the list of what passes is used)
   soak [NAME...] [--minutes N] [--seeds N]
@@ -45,6 +48,7 @@ fn run(args: &[String]) -> Result<()> {
         ["tidy"] => tidy::run(),
         ["clients", rest @ ..] => clients::run(rest),
         ["interop", rest @ ..] => interop::run(rest),
+        ["boltfile", rest @ ..] => boltfile::run(rest),
         ["conform", rest @ ..] => conform::run(rest),
         ["soak", rest @ ..] => soak::run(rest),
         _ => bail!("{USAGE}"),

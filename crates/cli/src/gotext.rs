@@ -46,28 +46,29 @@ fn is_print(c: char) -> bool {
     c == '\'' || text.escape_debug().count() == 2
 }
 
-/// Reads a Go string literal, in double or back quotes, at the beginning of `text`: its bytes, and what follows.
-pub fn unquote_prefix(text: &str) -> Option<(Vec<u8>, &str)> {
-    if let Some(raw) = text.strip_prefix('`') {
-        let (inside, rest) = raw.split_once('`')?;
-        return Some((inside.replace('\r', "").into_bytes(), rest));
+/// Reads a string in quotes at the beginning of `text` as Go's `%q` scans it: its bytes, and what follows. Double
+/// quotes have Go's escapes, back quotes none. Bytes that are no UTF-8 stay as they are.
+pub fn unquote_prefix(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    if let Some(raw) = text.strip_prefix(b"`") {
+        let end = raw.iter().position(|byte| *byte == b'`')?;
+        return Some((raw[..end].to_vec(), &raw[end + 1..]));
     }
-    let mut rest = text.strip_prefix('"')?;
+    let mut rest = text.strip_prefix(b"\"")?;
     let mut out = Vec::new();
     loop {
-        let c = rest.chars().next()?;
-        rest = &rest[c.len_utf8()..];
-        match c {
-            '"' => return Some((out, rest)),
-            '\n' => return None,
-            '\\' => rest = unescape(rest, &mut out)?,
-            _ => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        let (first, after) = rest.split_first()?;
+        rest = after;
+        match first {
+            b'"' => return Some((out, rest)),
+            b'\n' => return None,
+            b'\\' => rest = unescape(rest, &mut out)?,
+            byte => out.push(*byte),
         }
     }
 }
 
-fn unescape<'a>(text: &'a str, out: &mut Vec<u8>) -> Option<&'a str> {
-    let kind = *text.as_bytes().first()?;
+fn unescape<'a>(text: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]> {
+    let kind = *text.first()?;
     let simple = match kind {
         b'a' => 0x07,
         b'b' => 0x08,
@@ -78,8 +79,8 @@ fn unescape<'a>(text: &'a str, out: &mut Vec<u8>) -> Option<&'a str> {
         b'v' => 0x0b,
         b'\\' | b'"' => kind,
         b'0'..=b'7' => {
-            let digits = text.get(..3)?;
-            out.push(u8::from_str_radix(digits, 8).ok()?);
+            let value = number_of(text.get(..3)?, 8)?;
+            out.push(u8::try_from(value).ok()?);
             return Some(&text[3..]);
         }
         b'x' | b'u' | b'U' => {
@@ -88,8 +89,7 @@ fn unescape<'a>(text: &'a str, out: &mut Vec<u8>) -> Option<&'a str> {
                 b'u' => 4,
                 _ => 8,
             };
-            let digits = text.get(1..=len)?;
-            let value = u32::from_str_radix(digits, 16).ok()?;
+            let value = number_of(text.get(1..=len)?, 16)?;
             if kind == b'x' {
                 out.push(value as u8);
             } else {
@@ -101,6 +101,14 @@ fn unescape<'a>(text: &'a str, out: &mut Vec<u8>) -> Option<&'a str> {
     };
     out.push(simple);
     Some(&text[1..])
+}
+
+/// Digits and nothing else: Rust's own parser also takes a plus sign.
+fn number_of(digits: &[u8], radix: u32) -> Option<u32> {
+    digits.iter().try_fold(0_u32, |value, digit| {
+        let digit = char::from(*digit).to_digit(radix)?;
+        value.checked_mul(radix)?.checked_add(digit)
+    })
 }
 
 /// A duration in nanoseconds as Go prints it: `1.5s`, `250ms`, `1m0s`.
@@ -224,11 +232,14 @@ mod tests {
     fn unquotes_what_it_quoted() {
         let bytes: Vec<u8> = (0..=255).collect();
         let text = quote(&bytes) + " rest";
-        assert_eq!(unquote_prefix(&text), Some((bytes, " rest")));
-        assert_eq!(unquote_prefix(r#""\u00e9\101""#), Some(("éA".into(), "")));
-        assert_eq!(unquote_prefix("`a\\b` x"), Some((b"a\\b".to_vec(), " x")));
-        for bad in ["a", "\"a", r#""\q""#, r#""\x4""#, r#""\"#, "\"\\é\""] {
-            assert_eq!(unquote_prefix(bad), None, "{bad}");
+        assert_eq!(unquote_prefix(text.as_bytes()), Some((bytes, &b" rest"[..])));
+        assert_eq!(unquote_prefix(br#""\u00e9\101""#), Some(("éA".into(), &b""[..])));
+        assert_eq!(unquote_prefix(b"`a\\\r\xff` x"), Some((b"a\\\r\xff".to_vec(), &b" x"[..])));
+        assert_eq!(unquote_prefix(b"\"\xff\xe2\"x"), Some((b"\xff\xe2".to_vec(), &b"x"[..])));
+        for bad in
+            ["a", "\"a", r#""\q""#, r#""\x4""#, r#""\x+1""#, r#""\400""#, r#""\ud800""#, r#""\"#, "\"\\é\""]
+        {
+            assert_eq!(unquote_prefix(bad.as_bytes()), None, "{bad}");
         }
     }
 

@@ -53,6 +53,11 @@ fn wrong_arguments_end_as_in_etcdctl() {
         (&["get", "a", "--min-mod-rev", "5", "--max-mod-rev", "4"], 4, "getMinModRev(=5) > getMaxModRev(=4)"),
         (&["get", "a", "-w", "xml"], 4, "unsupported output format"),
         (&["get", "a", "--endpoints", ""], 2, "etcdclient: no available endpoints"),
+        (
+            &["get", "a", "--endpoints", "localhost,"],
+            2,
+            "parse \"localhost\": missing or invalid port in address",
+        ),
         (&["get", "a", "--cert", ""], 128, "empty string is passed to --cert option"),
         (&["put"], 128, "put command needs 1 argument and input from stdin or 2 arguments"),
         (&["put", "a"], 128, "put command needs 1 argument and input from stdin or 2 arguments"),

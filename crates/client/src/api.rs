@@ -5,16 +5,19 @@ use std::time::Duration;
 use prost::Message;
 use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::etcdserverpb::{
-    AlarmRequest, AlarmResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse,
-    MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    StatusRequest, StatusResponse, TxnRequest, TxnResponse,
+    AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DeleteRangeRequest,
+    DeleteRangeResponse, HashKvRequest, HashKvResponse, LeaseGrantRequest, LeaseGrantResponse,
+    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse, MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest,
+    RangeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
 };
 use wire::{Code, Status};
 
 use crate::stubs::cluster_client::ClusterClient;
 use crate::stubs::kv_client::KvClient;
+use crate::stubs::lease_client::LeaseClient;
 use crate::stubs::maintenance_client::MaintenanceClient;
-use crate::{Channel, Deadline, Endpoint, Error};
+use crate::{Channel, Deadline, Endpoint, Error, Keepalive};
 
 /// What a [`Client`] is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub struct Config {
     pub endpoints: Vec<Endpoint>,
     /// Bounds each attempt to connect.
     pub dial_timeout: Duration,
+    /// How a server that says nothing is found out, if it is to be.
+    pub keepalive: Option<Keepalive>,
     /// Longest message that is sent, bytes.
     pub request_bytes_max: u32,
     /// Longest message that is taken, bytes.
@@ -35,6 +40,8 @@ impl Config {
         Config {
             endpoints,
             dial_timeout: Duration::from_secs(2),
+            // The time as gRPC's Go client raises it.
+            keepalive: Some(Keepalive { time: Duration::from_secs(10), timeout: Duration::from_secs(6) }),
             request_bytes_max: 2 << 20,
             answer_bytes_max: i32::MAX as u32,
         }
@@ -43,8 +50,8 @@ impl Config {
 
 /// A client of one cluster. Connects with the first call; clones share the connection.
 ///
-/// Every call fails with [`Error::DeadlineExceeded`] when its deadline passes, without an endpoint that answers or
-/// while the server works, and with [`Error::Status`] when the server refuses it or the connection breaks. Dropping
+/// Every call fails with [`Error::DeadlineExceeded`] when its deadline passes while the server works, with
+/// [`Error::Unreachable`] when it passes without a connection, and with [`Error::Status`] when the server refuses it or the connection breaks. Dropping
 /// a call cancels it; whether a write that was canceled or broken off has happened is then unknown.
 #[derive(Clone)]
 pub struct Client {
@@ -61,7 +68,8 @@ impl Client {
         if config.endpoints.is_empty() {
             return Err(Error::NoEndpoints);
         }
-        let channel = Channel::new(config.endpoints, config.dial_timeout, config.answer_bytes_max);
+        let Config { endpoints, dial_timeout, keepalive, answer_bytes_max, .. } = config;
+        let channel = Channel::new(endpoints, dial_timeout, keepalive, answer_bytes_max);
         Ok(Client { channel, request_bytes_max: config.request_bytes_max })
     }
 
@@ -113,6 +121,47 @@ impl Client {
         self.call(request, deadline, async |r| self.kv().txn(r).await).await
     }
 
+    /// KV.Compact.
+    pub async fn compact(
+        &self,
+        request: CompactionRequest,
+        deadline: Deadline,
+    ) -> Result<CompactionResponse, Error> {
+        self.call(request, deadline, async |r| self.kv().compact(r).await).await
+    }
+
+    /// Lease.LeaseGrant.
+    pub async fn grant(
+        &self,
+        request: LeaseGrantRequest,
+        deadline: Deadline,
+    ) -> Result<LeaseGrantResponse, Error> {
+        self.call(request, deadline, async |r| self.lease().lease_grant(r).await).await
+    }
+
+    /// Lease.LeaseRevoke.
+    pub async fn revoke(&self, id: i64, deadline: Deadline) -> Result<LeaseRevokeResponse, Error> {
+        let request = LeaseRevokeRequest { id };
+        self.call(request, deadline, async |r| self.lease().lease_revoke(r).await).await
+    }
+
+    /// Lease.LeaseTimeToLive; with the keys, if asked for.
+    pub async fn time_to_live(
+        &self,
+        id: i64,
+        keys: bool,
+        deadline: Deadline,
+    ) -> Result<LeaseTimeToLiveResponse, Error> {
+        let request = LeaseTimeToLiveRequest { id, keys };
+        self.call(request, deadline, async |r| self.lease().lease_time_to_live(r).await).await
+    }
+
+    /// Lease.LeaseLeases of the member that is connected.
+    pub async fn leases(&self, deadline: Deadline) -> Result<LeaseLeasesResponse, Error> {
+        let request = LeaseLeasesRequest::default();
+        self.call(request, deadline, async |r| self.lease().lease_leases(r).await).await
+    }
+
     /// Maintenance.Status of the member that is connected.
     pub async fn status(&self, deadline: Deadline) -> Result<StatusResponse, Error> {
         let request = StatusRequest::default();
@@ -138,6 +187,10 @@ impl Client {
     }
 
     // Sizes are checked here and in the channel, with etcd's code and text: tonic's own limits are out of the way.
+
+    fn lease(&self) -> LeaseClient<Channel> {
+        LeaseClient::new(self.channel()).max_decoding_message_size(usize::MAX)
+    }
 
     fn kv(&self) -> KvClient<Channel> {
         KvClient::new(self.channel()).max_decoding_message_size(usize::MAX)
@@ -171,6 +224,7 @@ impl Client {
         }
         let result = deadline.bound(async { Ok(send(request).await?.into_inner()) }).await;
         match result {
+            Err(Error::DeadlineExceeded) => Err(self.channel.failure().unwrap_or(Error::DeadlineExceeded)),
             // The server's clock may be the faster one; it is the same deadline.
             Err(Error::Status(Status { code: Code::DeadlineExceeded, .. }))
                 if deadline != Deadline::NEVER =>

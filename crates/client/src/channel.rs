@@ -1,40 +1,46 @@
 //! One HTTP/2 connection to whichever endpoint answers, as the service that tonic's stubs call.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use h2::{Ping, PingPong};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri, header};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::Endpoint;
 use crate::body::{AnswerBody, status_of};
 use crate::endpoint::Target;
+use crate::heard::Heard;
+use crate::{Endpoint, Error};
 
 /// The windows that we grant, bytes: a large range shall not wait for our updates.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
+/// How long an endpoint may take before the next one is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(100);
+
 /// The first and the longest pause after every endpoint has failed.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// A connection that is made with the first call, to the first endpoint that takes one, and made again when it
-/// broke. Clones share it.
+/// A connection that is made with the first call, to the first endpoint where an HTTP/2 server answers, and made
+/// again when it broke. Clones share it.
 ///
-/// A call waits until some endpoint takes a connection, as etcd's own client does: bound it by a deadline. A call
-/// that was sent is never sent again.
+/// A call waits until some endpoint answers, as etcd's own client does: bound it by a deadline. A call that was sent
+/// is never sent again.
 #[derive(Clone)]
 pub struct Channel {
     shared: Arc<Shared>,
@@ -43,8 +49,11 @@ pub struct Channel {
 struct Shared {
     endpoints: Vec<Endpoint>,
     dial_timeout: Duration,
+    keepalive: Option<Keepalive>,
     answer_bytes_max: u32,
     connection: Mutex<Option<Connection>>,
+    /// What came of the last attempt to connect, if it failed: the endpoint's place and the cause.
+    failure: std::sync::Mutex<Option<(usize, String)>>,
 }
 
 #[derive(Clone)]
@@ -54,24 +63,70 @@ struct Connection {
     driver: DriverGuard,
 }
 
+/// When a server is asked whether it is still there: only while calls wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Between two questions.
+    pub time: Duration,
+    /// Longest wait for the answer; then the connection is given up, and its calls end with `Unavailable`.
+    pub timeout: Duration,
+}
+
 /// The task that moves a connection's frames; it ends with the last user of the connection.
 #[derive(Clone)]
 pub(crate) struct DriverGuard(#[allow(dead_code, reason = "held for its drop")] Arc<Driver>);
 
-struct Driver(JoinHandle<()>);
+#[derive(Default)]
+struct Driver(OnceLock<AbortHandle>);
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(task) = self.0.get() {
+            task.abort();
+        }
+    }
+}
+
+/// Ends when the server did not answer in time. `users`: the connection's, the one that is kept for later calls
+/// among them.
+async fn keepalive(mut pings: PingPong, users: Weak<Driver>, settings: Keepalive) {
+    loop {
+        tokio::time::sleep(settings.time).await;
+        if users.strong_count() < 2 {
+            continue;
+        }
+        let answered = tokio::time::timeout(settings.timeout, pings.ping(Ping::opaque())).await;
+        if !matches!(answered, Ok(Ok(_))) {
+            return;
+        }
     }
 }
 
 impl Channel {
     /// A channel to these endpoints, tried in this order. `dial_timeout` bounds each attempt; answers with messages
     /// above `answer_bytes_max` are refused with `ResourceExhausted`.
-    pub fn new(endpoints: Vec<Endpoint>, dial_timeout: Duration, answer_bytes_max: u32) -> Self {
-        let connection = Mutex::new(None);
-        Channel { shared: Arc::new(Shared { endpoints, dial_timeout, answer_bytes_max, connection }) }
+    pub fn new(
+        endpoints: Vec<Endpoint>,
+        dial_timeout: Duration,
+        keepalive: Option<Keepalive>,
+        answer_bytes_max: u32,
+    ) -> Self {
+        Channel {
+            shared: Arc::new(Shared {
+                endpoints,
+                dial_timeout,
+                keepalive,
+                answer_bytes_max,
+                connection: Mutex::new(None),
+                failure: std::sync::Mutex::new(None),
+            }),
+        }
+    }
+
+    /// Why there is no connection, if the last attempt to make one has failed.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        let (place, cause) = self.shared.failure().clone()?;
+        Some(Error::Unreachable { endpoint: self.shared.endpoints[place].to_string(), cause })
     }
 }
 
@@ -116,6 +171,10 @@ impl Shared {
         Ok(answer.map(|frames| AnswerBody::new(frames, self.answer_bytes_max, sender, connection.driver)))
     }
 
+    fn failure(&self) -> MutexGuard<'_, Option<(usize, String)>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The connection, ready to take a request; made if need be.
     async fn connected(&self) -> Connection {
         let mut slot = self.connection.lock().await;
@@ -126,50 +185,112 @@ impl Shared {
         }
         let mut pause = PAUSE_FIRST;
         loop {
-            for endpoint in &self.endpoints {
-                let attempt = tokio::time::timeout(self.dial_timeout, connect(endpoint));
-                if let Ok(Some(connection)) = attempt.await {
-                    return slot.insert(connection).clone();
-                }
+            if let Some(connection) = self.try_all().await {
+                *self.failure() = None;
+                return slot.insert(connection).clone();
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
-}
 
-/// Why an endpoint did not take a connection does not matter here: the caller tries the next one, and what its
-/// caller is told in the end is that the deadline passed, as etcd's client says it.
-async fn connect(endpoint: &Endpoint) -> Option<Connection> {
-    match endpoint.target() {
-        Target::Tcp(host) => {
-            let stream = TcpStream::connect(host).await.ok()?;
-            stream.set_nodelay(true).ok()?;
-            handshake(stream, endpoint).await
+    /// Tries every endpoint once, in their order; the next one when the last has failed or takes long. The first that
+    /// answers is taken, and the other attempts are given up.
+    async fn try_all(&self) -> Option<Connection> {
+        let mut attempts = JoinSet::new();
+        let mut waiting = self.endpoints.iter().enumerate().peekable();
+        loop {
+            if let Some((place, endpoint)) = waiting.next() {
+                let (endpoint, dial_timeout, keepalive) =
+                    (endpoint.clone(), self.dial_timeout, self.keepalive);
+                attempts.spawn(async move {
+                    let attempt = tokio::time::timeout(dial_timeout, connect(&endpoint, keepalive)).await;
+                    (place, attempt.unwrap_or_else(|_| Err(format!("{}: i/o timeout", endpoint.target()))))
+                });
+            }
+            let patience = waiting.peek().map_or(Duration::MAX, |_| HEAD_START);
+            match tokio::time::timeout(patience, attempts.join_next()).await {
+                Ok(Some(Ok((_, Ok(connection))))) => return Some(connection),
+                Ok(Some(Ok((place, Err(cause))))) => *self.failure() = Some((place, cause)),
+                // A panic, which is reported where it happens, or a slow one.
+                Ok(Some(Err(_))) | Err(_) => {}
+                Ok(None) => return None,
+            }
         }
-        Target::Unix(path) => handshake(UnixStream::connect(path).await.ok()?, endpoint).await,
     }
 }
 
-async fn handshake<S>(stream: S, endpoint: &Endpoint) -> Option<Connection>
+/// # Errors
+/// Why the endpoint did not take a connection. It stops nobody: the next one is tried, and in the end the caller's
+/// deadline passes.
+async fn connect(endpoint: &Endpoint, keepalive: Option<Keepalive>) -> Result<Connection, String> {
+    let target = endpoint.target();
+    let refused = |error: io::Error| format!("{target}: connect: {}", in_gos_words(&error));
+    match target {
+        Target::Tcp(host) => {
+            let found = tokio::net::lookup_host(host).await;
+            let found =
+                found.map_err(|error| format!("dial tcp: lookup {host}: {}", in_gos_words(&error)))?;
+            let stream = TcpStream::connect(&*found.collect::<Vec<_>>()).await.map_err(refused)?;
+            stream.set_nodelay(true).map_err(refused)?;
+            handshake(stream, endpoint, keepalive).await
+        }
+        Target::Unix(path) => {
+            let stream = UnixStream::connect(path).await.map_err(refused)?;
+            handshake(stream, endpoint, keepalive).await
+        }
+    }
+}
+
+/// `connection refused`, not `Connection refused (os error 111)`.
+fn in_gos_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));
+    first.to_lowercase() + rest
+}
+
+async fn handshake<S>(
+    stream: S,
+    endpoint: &Endpoint,
+    settings: Option<Keepalive>,
+) -> Result<Connection, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (requests, connection) = h2::client::Builder::new()
+    let failed = |error: h2::Error| format!("{}: handshake: {error}", endpoint.target());
+    let (stream, heard) = Heard::new(stream);
+    let (requests, mut connection) = h2::client::Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .enable_push(false)
         .handshake::<_, Bytes>(stream)
         .await
-        .ok()?;
-    let driver = tokio::spawn(async move {
-        // Its error also ends every stream, which is where it is reported.
-        let _ = connection.await;
+        .map_err(failed)?;
+    let pings = connection.ping_pong().zip(settings);
+    let driver = Arc::<Driver>::default();
+    let users = Arc::downgrade(&driver);
+    let task = tokio::spawn(async move {
+        let alive = async {
+            match pings {
+                Some((pings, settings)) => keepalive(pings, users, settings).await,
+                None => std::future::pending().await,
+            }
+        };
+        // Its error, and its end, also end every stream, which is where it is reported.
+        tokio::select! {
+            _ = connection => {}
+            () = alive => {}
+        }
     });
-    let driver = DriverGuard(Arc::new(Driver(driver)));
-    // Not proof of a server: a port that accepts and stays silent is found out by the call's deadline only.
-    Some(Connection {
-        requests: requests.ready().await.ok()?,
+    let _ = driver.0.set(task.abort_handle());
+    let driver = DriverGuard(driver);
+    // A port may accept and say nothing, or belong to something else: then another endpoint shall be tried.
+    if heard.await.is_err() {
+        return Err(format!("{}: error reading server preface", endpoint.target()));
+    }
+    Ok(Connection {
+        requests: requests.ready().await.map_err(failed)?,
         authority: endpoint.authority().clone(),
         driver,
     })

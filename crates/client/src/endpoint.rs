@@ -8,7 +8,7 @@ use http::uri::Authority;
 
 use crate::Error;
 
-/// One address of a server: `host:port`, `http://host:port`, `unix:path` or `unix://path`.
+/// One address of a server: `host:port`, `:port` (of this machine), `http://host:port`, `unix:path` or `unix://path`.
 ///
 /// Shows itself as it was written: the commands print it so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,16 @@ pub(crate) enum Target {
     /// A host, or an address literal in brackets, and a port.
     Tcp(String),
     Unix(PathBuf),
+}
+
+/// As Go names what it dials.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Tcp(host) => write!(f, "dial tcp {host}"),
+            Target::Unix(path) => write!(f, "dial unix {}", path.display()),
+        }
+    }
 }
 
 impl Endpoint {
@@ -53,14 +63,16 @@ impl FromStr for Endpoint {
         match scheme {
             "http" => {
                 let host = rest.split('/').next().unwrap_or_default();
+                // As in Go, a port alone is one of this machine.
+                let host = if host.starts_with(':') { format!("localhost{host}") } else { host.to_owned() };
                 let authority: Authority = host.parse().map_err(|_| bad("invalid host"))?;
                 if authority.host().is_empty() {
                     return Err(bad("missing host"));
                 }
                 if authority.port_u16().is_none() {
-                    return Err(bad("missing port in address"));
+                    return Err(bad("missing or invalid port in address"));
                 }
-                Ok(Endpoint { text: text.to_owned(), target: Target::Tcp(host.to_owned()), authority })
+                Ok(Endpoint { text: text.to_owned(), target: Target::Tcp(host), authority })
             }
             "unix" => {
                 if rest.is_empty() {
@@ -94,6 +106,8 @@ mod tests {
         assert_eq!(tcp("127.0.0.1:2379"), "127.0.0.1:2379");
         assert_eq!(tcp("http://localhost:2379"), "localhost:2379");
         assert_eq!(tcp("http://[::1]:2379/"), "[::1]:2379");
+        assert_eq!(tcp(":2379"), "localhost:2379");
+        assert_eq!(tcp("http://:2379"), "localhost:2379");
         for text in ["unix:///run/etcd.sock", "unix:/run/etcd.sock"] {
             assert_eq!(text.parse::<Endpoint>().unwrap().target, Target::Unix("/run/etcd.sock".into()));
         }
@@ -102,7 +116,8 @@ mod tests {
 
     #[test]
     fn refuses_what_it_cannot_reach() {
-        for text in ["", "host", "http://", "http://host", "ftp://host:1", "unix:", "a b:1"] {
+        for text in ["", "host", "http://", "http://host", "ftp://host:1", "unix:", "a b:1", "a:x", "a:99999"]
+        {
             assert!(matches!(text.parse::<Endpoint>(), Err(Error::BadEndpoint { .. })), "{text}");
         }
         assert!(matches!("https://a:1".parse::<Endpoint>(), Err(Error::NotYet(_))));

@@ -24,6 +24,14 @@ pub enum Error {
     /// The call's deadline passed here, or the server found that it had.
     #[error("context deadline exceeded")]
     DeadlineExceeded,
+    /// The call's deadline passed before any endpoint took a connection.
+    #[error("context deadline exceeded")]
+    Unreachable {
+        /// The endpoint that was tried last, as it was given.
+        endpoint: String,
+        /// What came of it, in Go's words: `dial tcp 127.0.0.1:2379: connect: connection refused`.
+        cause: String,
+    },
     /// The call ended with a gRPC status; also a connection that broke meanwhile (`Unavailable`).
     #[error("{}", Shown(.0))]
     Status(Status),
@@ -33,7 +41,7 @@ impl Error {
     /// The gRPC code of a call that failed, if it came to a call.
     pub fn code(&self) -> Option<Code> {
         match self {
-            Error::DeadlineExceeded => Some(Code::DeadlineExceeded),
+            Error::DeadlineExceeded | Error::Unreachable { .. } => Some(Code::DeadlineExceeded),
             Error::Status(status) => Some(status.code),
             Error::NoEndpoints | Error::BadEndpoint { .. } | Error::NotYet(_) => None,
         }

@@ -3,7 +3,7 @@
 //! [`Client`] has a call for each request that our commands make; under it lies [`Channel`], an HTTP/2 connection
 //! that fails over from endpoint to endpoint and carries the generated stubs ([`stubs`]). Runs on any tokio
 //! runtime, a current-thread one included. It never prints, never exits, knows nothing of flags or output
-//! formats. Not here yet: TLS, authentication, retries of calls that were sent, watch, balancing, keepalive pings.
+//! formats. Not here yet: TLS, authentication, retries of calls that were sent, watch, balancing.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -12,11 +12,12 @@ mod channel;
 mod deadline;
 mod endpoint;
 mod error;
+mod heard;
 
 mod api;
 
 pub use api::{Client, Config};
-pub use channel::Channel;
+pub use channel::{Channel, Keepalive};
 pub use deadline::Deadline;
 pub use endpoint::Endpoint;
 pub use error::Error;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use disk::revlog::{self, Frame, FrameBuilder};
 use prost::Message;
 use raft::{ConfState, Entry, EntryKind, NodeId};
-use store::{Answer, ConfChangeOutcome, Store};
+use store::{Answer, Compaction, ConfChangeOutcome, Store};
 use wire::Status;
 use wire::raftpb::{ConfChange, ConfChangeType};
 
@@ -23,6 +23,8 @@ pub struct Batch {
     pub report: Applied,
     /// Ends of proposals that other lanes of this run made.
     pub answers: Vec<(RequestId, Result<Answer, Status>)>,
+    /// For the compactor, in order.
+    pub compactions: Vec<Compaction>,
 }
 
 /// Applies entries. Owns the store.
@@ -35,6 +37,8 @@ pub struct Applier {
     ids: RequestIds,
     own_lane: usize,
     wal_durable: u64,
+    /// Entries up to here were in the log when this run began.
+    found_index: u64,
 }
 
 impl Applier {
@@ -43,11 +47,11 @@ impl Applier {
         builder: FrameBuilder,
         reader: revlog::Reader,
         state: (ConfState, revlog::Applied),
-        ids: RequestIds,
-        own_lane: usize,
+        (ids, own_lane): (RequestIds, usize),
+        found_index: u64,
     ) -> Self {
         let (conf, applied) = state;
-        Applier { store, builder, reader, conf, applied, ids, own_lane, wal_durable: 0 }
+        Applier { store, builder, reader, conf, applied, ids, own_lane, wal_durable: 0, found_index }
     }
 
     /// Hears up to where the write-ahead log has all committed entries
@@ -87,11 +91,12 @@ impl Applier {
         let starts_segment = self.builder.starts_segment();
         let mut report = Applied::default();
         let mut answers = Vec::with_capacity(entries.len());
+        let mut compactions = Vec::new();
         while let Some(entry) = entries.pop_front() {
             assert_eq!(entry.index.0, self.applied.index + 1, "entries are applied in order, each once");
             match entry.kind {
                 EntryKind::Normal if entry.data.is_empty() => {}
-                EntryKind::Normal => self.request(&entry, &mut report, &mut answers)?,
+                EntryKind::Normal => self.request(&entry, &mut report, &mut answers, &mut compactions)?,
                 EntryKind::ConfChange => self.conf_change(&entry, &mut report)?,
                 EntryKind::ConfChangeV2 => {
                     return Err(apply_error(&entry, "the joint form of membership changes is not supported"));
@@ -105,8 +110,9 @@ impl Applier {
         let frame = self.finish(starts_segment)?;
         self.store.publish();
         report.index = self.applied.index;
+        report.revision = self.store.revision();
         report.has_cluster_version = self.store.membership().cluster_version().is_some();
-        Ok(Some(Batch { frame, report, answers }))
+        Ok(Some(Batch { frame, report, answers, compactions }))
     }
 
     fn request(
@@ -114,11 +120,15 @@ impl Applier {
         entry: &Entry,
         report: &mut Applied,
         answers: &mut Vec<(RequestId, Result<Answer, Status>)>,
+        compactions: &mut Vec<Compaction>,
     ) -> Result<(), Error> {
         let mut sink = LogSink { builder: &mut self.builder, reader: &self.reader };
         // An answer is built for whoever may wait here; the state does not depend on it (rule 8).
         let applied =
             self.store.apply(&entry.data, true, &mut sink).map_err(|fatal| apply_error(entry, fatal))?;
+        // Hashes made at compactions end with the run, as in etcd: those of entries that it began with are not made.
+        let wants_hash = entry.index.0 > self.found_index;
+        compactions.extend(applied.compaction.map(|compaction| Compaction { wants_hash, ..compaction }));
         let id = RequestId(applied.id);
         match self.ids.origin(id) {
             Some(lane) if lane == self.own_lane => report.own.push(id),
@@ -163,8 +173,7 @@ impl Applier {
     }
 
     fn finish(&mut self, starts_segment: bool) -> Result<Frame, Error> {
-        let changed = self.store.take_changed_tables();
-        let tables = if starts_segment { Some(self.store.tables()) } else { changed };
+        let tables = self.store.take_tables(starts_segment);
         let state = FrameState {
             voters: self.conf.voters.iter().map(|id| id.0).collect(),
             learners: self.conf.learners.iter().map(|id| id.0).collect(),

@@ -6,10 +6,11 @@ use prost::Message as _;
 use raft::{
     ConfState, Effect, Entry, EntryKind, Event, NodeId, Proposal, Raft, ReadRefusal, Refusal, Role, Time,
 };
-use wire::etcdserverpb::{InternalRaftRequest, RequestHeader};
+use wire::etcdserverpb::{CompactionRequest, InternalRaftRequest, RequestHeader};
 use wire::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
 use wire::{ApiError, Status};
 
+use crate::auto_compaction::AutoCompactor;
 use crate::ids::LaneIds;
 use crate::log_writer::{PersistRequest, Persisted};
 use crate::{RequestId, Submission};
@@ -40,6 +41,8 @@ pub struct Applied {
     pub own: Vec<RequestId>,
     /// Whether a cluster version is set, as of the end of the batch.
     pub has_cluster_version: bool,
+    /// The store's revision at the end of the batch.
+    pub revision: i64,
 }
 
 /// What is to be done. Filled by [`Consensus::step`], emptied by the shell.
@@ -59,6 +62,24 @@ pub struct Outputs {
     pub leadership: Option<Leadership>,
     /// This member's own attributes, proposed in this run, are applied: clients may be served (rule 6).
     pub ready: bool,
+    /// What became of compactions that nobody asked for; to be logged.
+    pub auto_compaction: Vec<AutoCompactionEvent>,
+}
+
+/// A step of a compaction that nobody asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCompactionEvent {
+    /// It is proposed at this revision.
+    Started(i64),
+    /// It is applied.
+    Completed {
+        /// At this revision.
+        revision: i64,
+        /// Since it was proposed.
+        took_us: u64,
+    },
+    /// It was not taken, or its fate is unknown; it is tried again.
+    Failed(i64),
 }
 
 impl Outputs {
@@ -71,6 +92,7 @@ impl Outputs {
             && self.refused.is_empty()
             && self.leadership.is_none()
             && !self.ready
+            && self.auto_compaction.is_empty()
     }
 }
 
@@ -108,14 +130,27 @@ pub struct Consensus {
     /// The proposal of the cluster version that is under way.
     deciding_version: Option<RequestId>,
     has_cluster_version: bool,
+    /// The store's revision as far as this thread has heard.
+    revision: i64,
+    auto_compaction: AutoCompactor,
+    /// The proposal of a compaction that is under way, its revision, and since when.
+    compacting: Option<(RequestId, i64, Time)>,
     leadership: Leadership,
     has_room: bool,
     effects: Vec<Effect>,
 }
 
+/// What consensus has to know of the state that the last run left.
+#[derive(Debug)]
+pub(crate) struct Past {
+    pub has_cluster_version: bool,
+    pub revision: i64,
+    pub auto_compaction: AutoCompactor,
+}
+
 impl Consensus {
     /// Joins a raft core, not stepped yet, and the generator of the member's own request ids.
-    pub fn new(raft: Raft, ids: LaneIds, attributes: OwnAttributes, has_cluster_version: bool) -> Self {
+    pub(crate) fn new(raft: Raft, ids: LaneIds, attributes: OwnAttributes, past: Past) -> Self {
         Consensus {
             raft,
             ids,
@@ -123,7 +158,10 @@ impl Consensus {
             publishing: None,
             published: false,
             deciding_version: None,
-            has_cluster_version,
+            has_cluster_version: past.has_cluster_version,
+            revision: past.revision,
+            auto_compaction: past.auto_compaction,
+            compacting: None,
             leadership: Leadership::default(),
             has_room: true,
             effects: Vec::new(),
@@ -132,7 +170,7 @@ impl Consensus {
 
     /// When [`Input::Tick`] is due at the latest.
     pub fn deadline(&self) -> Time {
-        self.raft.deadline()
+        self.raft.deadline().min(self.auto_compaction.deadline())
     }
 
     /// How consensus stands.
@@ -173,6 +211,7 @@ impl Consensus {
         }
         self.collect(out);
         self.propose_own(now, out);
+        self.compact(now, out);
     }
 
     fn raft(&mut self, now: Time, event: Event) {
@@ -211,6 +250,7 @@ impl Consensus {
         }
         self.raft(now, Event::Applied { index: raft::Index(applied.index) });
         self.has_cluster_version = applied.has_cluster_version;
+        self.revision = applied.revision;
         for id in applied.own {
             if self.publishing == Some(id) {
                 self.publishing = None;
@@ -219,6 +259,13 @@ impl Consensus {
             }
             if self.deciding_version == Some(id) {
                 self.deciding_version = None;
+            }
+            if let Some((_, revision, since)) = self.compacting.take_if(|(compacting, ..)| *compacting == id)
+            {
+                // Refused because it is compacted already is as good.
+                self.auto_compaction.succeeded(now, revision);
+                out.auto_compaction
+                    .push(AutoCompactionEvent::Completed { revision, took_us: now.0 - since.0 });
             }
         }
     }
@@ -241,6 +288,9 @@ impl Consensus {
                     // What was proposed under another leader may never be committed; it is proposed anew.
                     self.publishing = None;
                     self.deciding_version = None;
+                    if let Some((_, revision, _)) = self.compacting.take() {
+                        out.auto_compaction.push(AutoCompactionEvent::Failed(revision));
+                    }
                     self.leadership = Leadership {
                         term: term.0,
                         leader: leader.map_or(0, |NodeId(id)| id),
@@ -258,6 +308,8 @@ impl Consensus {
             self.publishing = None;
         } else if self.deciding_version == Some(id) {
             self.deciding_version = None;
+        } else if let Some((_, revision, _)) = self.compacting.take_if(|(compacting, ..)| *compacting == id) {
+            out.auto_compaction.push(AutoCompactionEvent::Failed(revision));
         } else {
             out.refused.push((id, refusal(reason)));
         }
@@ -299,6 +351,18 @@ impl Consensus {
             self.propose(now, &mut entries);
             self.collect(out);
         }
+    }
+
+    /// Compacts without being asked, if that is due and the last time is over.
+    fn compact(&mut self, now: Time, out: &mut Outputs) {
+        let leads = self.leadership.is_leader && self.compacting.is_none();
+        let Some(revision) = self.auto_compaction.step(now, self.revision, leads) else { return };
+        let compaction = Some(CompactionRequest { revision, physical: false });
+        let (id, data) = self.request(InternalRaftRequest { compaction, ..Default::default() });
+        self.compacting = Some((id, revision, now));
+        out.auto_compaction.push(AutoCompactionEvent::Started(revision));
+        self.propose(now, &mut vec![Proposal { token: id.0, kind: EntryKind::Normal, data }]);
+        self.collect(out);
     }
 
     fn request(&mut self, request: InternalRaftRequest) -> (RequestId, Bytes) {

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod applier;
+mod auto_compaction;
 mod consensus;
 mod error;
 mod exchange;
@@ -27,7 +28,8 @@ mod revision_writer;
 mod start;
 
 pub use applier::{Applier, Batch};
-pub use consensus::{Applied, Consensus, Input, Leadership, Outputs, OwnAttributes};
+pub use auto_compaction::AutoCompaction;
+pub use consensus::{Applied, AutoCompactionEvent, Consensus, Input, Leadership, Outputs, OwnAttributes};
 pub use error::Error;
 pub use exchange::{Completions, RequestId, Submission};
 pub use identity::{Identity, InitialMember, cluster_id, member_id};

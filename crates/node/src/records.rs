@@ -35,9 +35,9 @@ impl RecordSource for LogSource {
         self.reader()?.read_nowait(LogLocation(at.0), out).map_err(read_error)
     }
 
-    fn scan(&self, visitor: &mut RecordVisitor<'_>) -> Result<(), ReadError> {
+    fn scan(&self, from: i64, visitor: &mut RecordVisitor<'_>) -> Result<(), ReadError> {
         let mut unknown = None;
-        let scanned = self.reader()?.scan(None, None, |header, _, payload| match parse(header) {
+        let scanned = self.reader()?.scan(from, |header, _, payload| match parse(header) {
             Some((kind, revision)) => visitor(kind, revision, payload),
             None => {
                 unknown = Some(header.kind);

@@ -10,11 +10,12 @@ use disk::wal::{self, Wal};
 use disk::{DirLock, Fs};
 use prost::Message;
 use raft::{ConfState, Entry, EntryKind, HardState, Index, NodeId, Raft, Restored, Term, Time};
-use store::{Location, Reader, Store};
+use store::{Compactor, Location, Reader, Store};
 use wire::etcdserverpb::Metadata;
 use wire::raftpb::{ConfChange, ConfChangeType};
 
-use crate::consensus::{Consensus, OwnAttributes};
+use crate::auto_compaction::{AutoCompaction, AutoCompactor};
+use crate::consensus::{Consensus, OwnAttributes, Past};
 use crate::identity::{Identity, InitialMember, cluster_id, member_id};
 use crate::ids::RequestIds;
 use crate::records::{FrameState, LogSource, parse};
@@ -41,8 +42,25 @@ pub struct Settings {
     pub election_timeout_ms: u64,
     /// Heartbeat interval.
     pub heartbeat_interval_ms: u64,
+    /// Compaction without being asked.
+    pub auto_compaction: AutoCompaction,
+    /// Versions dropped in one step of a compaction's background work (`--compaction-batch-limit`).
+    pub compaction_batch_limit: usize,
     /// How much may pile up.
     pub limits: Limits,
+}
+
+impl Settings {
+    /// What all members must agree on for the store: shorter leases are raised to one and a half election timeouts, as
+    /// in etcd counted in whole heartbeats.
+    fn store(&self) -> store::Settings {
+        let ticks = self.election_timeout_ms / self.heartbeat_interval_ms.max(1);
+        let lease_ttl_min_ms = 3 * ticks / 2 * self.heartbeat_interval_ms;
+        store::Settings {
+            lease_ttl_min_s: lease_ttl_min_ms.div_ceil(1000) as i64,
+            ..store::Settings::default()
+        }
+    }
 }
 
 /// The limits of one member's parts.
@@ -106,6 +124,8 @@ pub struct Member {
     pub applier: Applier,
     /// The revision log thread's part.
     pub revision_writer: RevisionWriter,
+    /// Does the background work of compactions; has what the last run left of it.
+    pub compactor: Compactor,
     /// What network threads read through.
     pub reader: Reader,
     /// Bytes of the revision log, for Status.
@@ -154,7 +174,10 @@ pub fn open(
     let applied = opened.applied();
     let (builder, writer, log_reader) = opened.into_parts()?;
     source.fill(log_reader.clone());
-    store.publish();
+    let mut compactor = store.compactor(settings.compaction_batch_limit);
+    if let Some(unfinished) = store.end_restore() {
+        let _is_first = compactor.push(unfinished);
+    }
     let reader = store.reader();
 
     let ids = RequestIds::new(entropy.ids, lanes + 1);
@@ -178,10 +201,15 @@ pub fn open(
         client_urls: settings.client_urls.clone(),
     };
     let raft = Raft::new(config, restored, now)?;
-    let consensus =
-        Consensus::new(raft, ids.lane(lanes), attributes, store.membership().cluster_version().is_some());
+    let past = Past {
+        has_cluster_version: store.membership().cluster_version().is_some(),
+        revision: store.revision(),
+        auto_compaction: AutoCompactor::new(settings.auto_compaction, now, store.revision()),
+    };
+    let consensus = Consensus::new(raft, ids.lane(lanes), attributes, past);
     let durable_index = consensus.durable_index();
-    let mut applier = Applier::new(store, builder, log_reader.clone(), (conf, applied), ids, lanes);
+    let mut applier =
+        Applier::new(store, builder, log_reader.clone(), (conf, applied), (ids, lanes), found.last_index);
     applier.wal_durable(durable_index);
     Ok(Member {
         identity,
@@ -190,6 +218,7 @@ pub fn open(
         log_writer: LogWriter::new(wal),
         applier,
         revision_writer: RevisionWriter::new(writer, durable_index),
+        compactor,
         reader,
         log_reader,
         found,
@@ -450,7 +479,7 @@ fn open_revlog(
 ) -> Result<(revlog::Opened, Replayed), Error> {
     // The store reads through the log that is being opened: its source is filled in when there is one.
     let source = Arc::new(LogSource::default());
-    let store = Store::new(source.clone(), store::Settings::default());
+    let store = Store::new(source.clone(), settings.store());
     let mut replay = Replaying { replayed: Replayed { store, conf: ConfState::default(), source }, progress };
     let limits = settings.limits.revlog.clone();
     let opened = revlog::open(fs.clone(), &folders.rev, limits, entropy.log.max(1), &mut replay)?;
@@ -479,12 +508,12 @@ impl Replay for Replaying<'_> {
         Ok(self.replayed.store.replay(kind, revision, Location(at.0), payload)?)
     }
 
-    fn frame(&mut self, _: revlog::Applied, state: &[u8], _full: bool) -> Result<(), ReplayError> {
+    fn frame(&mut self, _: revlog::Applied, state: &[u8], full: bool) -> Result<(), ReplayError> {
         let state = FrameState::decode(state)?;
         let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect();
         self.replayed.conf = ConfState { voters: ids(&state.voters), learners: ids(&state.learners) };
         if let Some(tables) = &state.tables {
-            self.replayed.store.restore_tables(tables)?;
+            self.replayed.store.restore_tables(tables, full)?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 use crate::LocalFuture;
-use crate::config::Config;
+use crate::config::{Config, Keepalive};
 use store::request::Range;
 use store::{ReadFailure, ReadMode};
 
@@ -21,24 +21,15 @@ use crate::listen::{Closing, Service, Stream, ThreadService};
 /// While the server is closing, connections that came to life only then are told so within this.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What grpc-go falls back to where etcd hands it no policy: how often clients may ping, and its own pings.
-const PING_INTERVAL_MIN_UNSET: Duration = Duration::from_secs(5 * 60);
-const KEEPALIVE_UNSET: (Duration, Duration) = (Duration::from_secs(2 * 60 * 60), Duration::from_secs(20));
-
 impl From<&Config> for GrpcConfig {
-    /// A keepalive setting of zero does not turn anything off, whatever its help says: etcd then leaves the policy
-    /// to grpc-go, which has defaults of its own (embed/etcd.go, grpc's http2_server.go).
     fn from(config: &Config) -> Self {
-        let keepalive = &config.keepalive;
-        let ping_interval_min = match keepalive.min_time {
-            Duration::ZERO => PING_INTERVAL_MIN_UNSET,
-            min_time => min_time,
-        };
-        let (keepalive_interval, keepalive_timeout) = match (keepalive.interval, keepalive.timeout) {
-            (Duration::ZERO, _) | (_, Duration::ZERO) => KEEPALIVE_UNSET,
-            set => set,
-        };
-        GrpcConfig { limits: config.limits, ping_interval_min, keepalive_interval, keepalive_timeout }
+        let Keepalive { min_time, interval, timeout } = config.keepalive;
+        GrpcConfig {
+            limits: config.limits,
+            ping_interval_min: min_time,
+            keepalive_interval: interval,
+            keepalive_timeout: timeout,
+        }
     }
 }
 
@@ -119,29 +110,5 @@ impl Health for FrontThread {
     fn versions(&self) -> Versions {
         let cluster = self.lane.member().reader.membership().cluster_version().map(str::to_owned);
         Versions { storage: cluster.clone(), cluster }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::RawConfig;
-
-    fn keepalive(args: &[&str]) -> GrpcConfig {
-        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let mut raw = RawConfig::default();
-        crate::config::flags::parse(&args, &mut raw).expect("flags");
-        GrpcConfig::from(&Config::try_from(&raw).expect("settings"))
-    }
-
-    #[test]
-    fn keepalive_settings_of_zero_are_grpc_gos_defaults() {
-        let zero = keepalive(&["--grpc-keepalive-min-time=0s", "--grpc-keepalive-interval=0s"]);
-        assert_eq!(zero.ping_interval_min, Duration::from_secs(300));
-        assert_eq!((zero.keepalive_interval, zero.keepalive_timeout), KEEPALIVE_UNSET);
-        let zero = keepalive(&["--grpc-keepalive-timeout=0s", "--grpc-keepalive-interval=7s"]);
-        assert_eq!((zero.keepalive_interval, zero.keepalive_timeout), KEEPALIVE_UNSET);
-        let set = keepalive(&["--grpc-keepalive-interval=7s"]);
-        assert_eq!((set.keepalive_interval, set.keepalive_timeout).0, Duration::from_secs(7));
     }
 }

@@ -50,10 +50,22 @@ impl Default for AppliedGate {
 }
 
 impl AppliedGate {
-    /// Whether the lane wants to hear that everything through `applied` is applied. To be asked after
-    /// [`crate::grpc::SharedStatus::set_applied`] of the same index: then no wait is missed.
+    /// Whether the lane wants to hear that everything through `applied` is applied.
     pub fn wants(&self, applied: u64) -> bool {
         self.0.load(Ordering::SeqCst) <= applied
+    }
+
+    /// As [`AppliedGate::wants`], for the one who tells it: it is told once, until it waits again. A lane whose thread
+    /// is busy for long must not be sent a message for every batch, for then apply would come to wait for it. To be
+    /// asked after [`crate::grpc::SharedStatus::set_applied`] of the same index: then no wait is missed.
+    pub fn take(&self, applied: u64) -> bool {
+        self.wants(applied)
+            && self
+                .0
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |index| {
+                    (index <= applied).then_some(u64::MAX)
+                })
+                .is_ok()
     }
 
     fn wait_for(&self, index: u64) {
@@ -202,11 +214,23 @@ struct Inner {
 #[derive(Clone)]
 pub struct Lane(Rc<Inner>);
 
-/// Asks the lane for a linearizable read from a task that must be `Send`.
+/// Asks something of the lane from a task that must be `Send`.
 struct ColdCall {
+    ask: Ask,
     deadline: Option<Instant>,
     reply: oneshot::Sender<Outcome>,
 }
+
+enum Ask {
+    /// A linearizable read.
+    Read,
+    /// A proposal: made from the lane's ids, the first of which is its header's.
+    Propose(Box<Encode>),
+}
+
+/// Encodes an `InternalRaftRequest` whose header has the id given; says too whether it grows what is stored. Further ids
+/// are to be had.
+type Encode = dyn FnOnce(RequestId, &mut dyn FnMut() -> RequestId) -> (Vec<u8>, bool) + Send;
 
 /// The part of a lane that tasks which must be `Send` can hold: the calls off the hot path.
 #[derive(Clone, Debug)]
@@ -215,13 +239,30 @@ pub struct LaneHandle(mpsc::Sender<ColdCall>);
 impl LaneHandle {
     /// Waits until a read at this moment would be linearizable. `deadline`: the client's own.
     pub async fn linearizable(&self, deadline: Option<Instant>) -> Result<(), Status> {
-        let (reply, outcome) = oneshot::channel();
-        let stopped = || Status::from(ApiError::Stopped);
-        self.0.send(ColdCall { deadline, reply }).await.map_err(|_| stopped())?;
-        match outcome.await.map_err(|_| stopped())? {
+        match self.ask(Ask::Read, deadline).await? {
             Outcome::Failed(status) => Err(status),
             _ => Ok(()),
         }
+    }
+
+    /// Proposes what `encode` makes of a fresh id and waits until it is applied.
+    pub async fn propose(
+        &self,
+        deadline: Option<Instant>,
+        encode: impl FnOnce(RequestId, &mut dyn FnMut() -> RequestId) -> (Vec<u8>, bool) + Send + 'static,
+    ) -> Result<Answer, Status> {
+        match self.ask(Ask::Propose(Box::new(encode)), deadline).await? {
+            Outcome::Applied(answer) => Ok(answer),
+            Outcome::Failed(status) => Err(status),
+            Outcome::Readable | Outcome::Read(..) => Err(ApiError::Stopped.into()),
+        }
+    }
+
+    async fn ask(&self, ask: Ask, deadline: Option<Instant>) -> Result<Outcome, Status> {
+        let (reply, outcome) = oneshot::channel();
+        let stopped = || Status::from(ApiError::Stopped);
+        self.0.send(ColdCall { ask, deadline, reply }).await.map_err(|_| stopped())?;
+        outcome.await.map_err(|_| stopped())
     }
 }
 
@@ -298,12 +339,24 @@ impl Lane {
         now: Instant,
         client_deadline: Option<Instant>,
     ) {
+        let target = Target::Stream(Rc::clone(to.0), to.1);
+        self.propose_for(id, (data, grows), target, now, client_deadline);
+    }
+
+    fn propose_for(
+        &self,
+        id: RequestId,
+        (data, grows): (Bytes, bool),
+        target: Target,
+        now: Instant,
+        client_deadline: Option<Instant>,
+    ) {
         // As in etcd: a proposal that no leader can take ends as its context does, not as a timeout.
         let on_timeout = match self.0.parts.member.status.leader() {
             0 => ApiError::ContextDeadlineExceeded,
             _ => ApiError::Timeout,
         };
-        self.wait(id, Target::Stream(Rc::clone(to.0), to.1), now, client_deadline, on_timeout);
+        self.wait(id, target, now, client_deadline, on_timeout);
         self.0.outbox.borrow_mut().push(Submission::Propose { id, data, grows });
         self.wake_driver();
     }
@@ -324,6 +377,18 @@ impl Lane {
         self.0.reads.borrow_mut().next.push(id);
         self.wake_driver();
         id
+    }
+
+    fn answer_cold(&self, call: ColdCall, now: Instant) {
+        let target = Target::Cold(call.reply);
+        match call.ask {
+            Ask::Read => drop(self.read_for(target, now, call.deadline)),
+            Ask::Propose(encode) => {
+                let id = self.next_id();
+                let (data, grows) = encode(id, &mut || self.next_id());
+                self.propose_for(id, (Bytes::from(data), grows), target, now, call.deadline);
+            }
+        }
     }
 
     /// Forgets a call whose client has gone. What was proposed may still happen (rule 15).
@@ -559,7 +624,7 @@ impl Future for LaneDriver {
         }
         let mut now = Instant::now();
         while let Poll::Ready(Some(call)) = this.cold_calls.poll_recv(cx) {
-            this.lane.read_for(Target::Cold(call.reply), now, call.deadline);
+            this.lane.answer_cold(call, now);
         }
         loop {
             this.lane.expire(now);
@@ -580,5 +645,22 @@ impl Future for LaneDriver {
             }
             now = Instant::now();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_is_told_once_until_it_waits_again() {
+        let gate = AppliedGate::default();
+        assert!(!gate.take(u64::MAX - 1), "nobody waits");
+        gate.wait_for(5);
+        assert!(!gate.take(4));
+        assert!(gate.take(6));
+        assert!(!gate.take(7), "it knows");
+        gate.wait_for(7);
+        assert!(gate.take(7));
     }
 }

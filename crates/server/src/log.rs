@@ -50,12 +50,12 @@ impl Level {
         }
     }
 
-    /// The level with this name, in lower or upper case as zap reads it; the empty name is `info`.
+    /// The level with this name, in letters of either case as zap reads it; the empty name is `info`.
     pub fn from_name(name: &str) -> Option<Level> {
         if name.is_empty() {
             return Some(Level::Info);
         }
-        Level::ALL.into_iter().find(|level| level.name() == name || name == level.name().to_ascii_uppercase())
+        Level::ALL.into_iter().find(|level| level.name().eq_ignore_ascii_case(name))
     }
 
     /// The escape sequence of its colour in zap's development console.
@@ -208,8 +208,8 @@ pub struct Text<T>(pub T);
 
 impl<T: fmt::Display> Value for Text<T> {
     fn write(&self, out: &mut String, spaced: bool) {
-        // `{:#}` shows the whole chain of an `anyhow::Error`.
-        format!("{:#}", self.0).as_str().write(out, spaced);
+        // Not `{:#}`, which of an `anyhow::Error` is the whole chain: our errors name their cause themselves.
+        self.0.to_string().as_str().write(out, spaced);
     }
 }
 
@@ -369,6 +369,7 @@ mod tests {
     fn level_names_are_zaps() {
         assert_eq!(Level::from_name("warn"), Some(Level::Warn));
         assert_eq!(Level::from_name("FATAL"), Some(Level::Fatal));
+        assert_eq!(Level::from_name("Info"), Some(Level::Info));
         assert_eq!(Level::from_name(""), Some(Level::Info));
         assert_eq!(Level::from_name("loud"), None);
     }

@@ -22,6 +22,7 @@ use crate::{notify, signals};
 /// What happens while a member runs.
 enum Event {
     Ready,
+    Ended,
     Signal(Signal),
 }
 
@@ -35,10 +36,15 @@ impl Events {
         let _ = self.0.send(Event::Ready);
     }
 
-    /// The member can't go on (rule 7): ends the process, here and now. The main thread may be busy with an orderly
-    /// end, and the other threads would acknowledge more until it looked.
-    pub fn failed(&self, error: &dyn Display) -> ! {
-        failed("the member can't go on", error);
+    /// The member has ended by itself: it was removed from its cluster.
+    pub fn ended(&self) {
+        let _ = self.0.send(Event::Ended);
+    }
+
+    /// The member can't go on. The process ends here and now, also while it is closing: after a failed write nothing
+    /// more may be acknowledged (rule 7), and no other thread is asked first.
+    pub fn failed(&self, error: &anyhow::Error) -> ! {
+        let _ = failed("the member can't go on", &whole(error));
         std::process::exit(1)
     }
 }
@@ -138,6 +144,17 @@ fn failed(message: &str, error: &dyn Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// An error with those of its causes that its own text does not name.
+fn whole(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// Runs a member with these settings until it ends.
 fn run(config: &Config) -> ExitCode {
     let (sender, events) = mpsc::channel();
@@ -192,8 +209,8 @@ fn start(config: &Config, events: &Events) -> Result<Running, ExitCode> {
     data_dir::make(&config.data_dir).map_err(|error| access("data", error))?;
     data_dir::make(&config.member_dir()).map_err(|error| access("member", error))?;
     let threads = listen::network_threads();
-    let member = member::start(config, threads, events)
-        .map_err(|error| failed("failed to start", &format!("{error:#}")))?;
+    let member =
+        member::start(config, threads, events).map_err(|error| failed("failed to start", &whole(&error)))?;
 
     let patience = config.request_timeout();
     let network = Network::start(threads, &member.service(), patience, patience)
@@ -284,6 +301,10 @@ fn wait(config: &Config, running: Running, events: &mpsc::Receiver<Event>) -> Ex
                 close(config, member, network);
                 signals::end_by(signal);
             }
+            Ok(Event::Ended) => {
+                close(config, member, network);
+                return ExitCode::SUCCESS;
+            }
             Err(mpsc::RecvError) => return failed("the member can't go on", &"all its threads are gone"),
         }
     }
@@ -295,4 +316,36 @@ fn close(config: &Config, member: Member, network: Network) {
     network.stop();
     member.stop();
     log::info!("closed etcd server", "name" => config.name, "data-dir" => log::Text(&dir));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Set in the process that is to fail.
+    const FAILS: &str = "QUORATE_TEST_FAILS";
+
+    #[test]
+    fn rule_7_a_failure_ends_the_process_where_it_is_found() {
+        if std::env::var_os(FAILS).is_some() {
+            let cause = std::io::Error::other("broken disk");
+            let error = anyhow::Error::new(cause).context("write 0.wal");
+            let (sender, _events) = mpsc::channel();
+            std::thread::spawn(move || -> () { Events(sender).failed(&error) });
+            // The main thread has other things to do, and never looks.
+            loop {
+                std::thread::park();
+            }
+        }
+        let test = std::env::current_exe().unwrap();
+        let name = "process::tests::rule_7_a_failure_ends_the_process_where_it_is_found";
+        let mut failing = std::process::Command::new(test);
+        let ended = failing.args(["--exact", name, "--nocapture"]).env(FAILS, "1").output().unwrap();
+        assert_eq!(ended.status.code(), Some(1));
+        let log = String::from_utf8(ended.stderr).unwrap();
+        assert!(
+            log.contains(r#""msg":"the member can't go on","error":"write 0.wal: broken disk"}"#),
+            "{log}"
+        );
+    }
 }

@@ -39,7 +39,7 @@ fn no_frames_break_the_connection() {
             } else {
                 (0..random.below(12)).map(|_| random.byte()).collect()
             };
-            let kind = if random.below(2) == 0 { 16 + random.below(8) } else { random.below(11) };
+            let kind = if random.below(2) == 0 { 16 + random.below(16) } else { random.below(11) };
             let flags = [0, 1, 4, 5, 8, 32, 255][random.below(7) as usize];
             let stream = [0, 1, 3, 5, 7, 2, 255][random.below(7) as usize];
             input.extend([kind as u8, flags, stream, payload.len() as u8]);

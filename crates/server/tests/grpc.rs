@@ -6,13 +6,14 @@ mod support;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, Write as _};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use flate2::write::GzEncoder;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request};
 use node::Completions;
@@ -357,8 +358,8 @@ fn headers_are_judged_before_messages() {
         assert_eq!((ended.http, ended.status.code), (415, Code::InvalidArgument));
         let ended = client.raw(RANGE, &[("grpc-timeout", b"soon")], got.clone()).await;
         assert_eq!((ended.http, ended.status.code), (400, Code::Internal));
-        let ended = client.raw(RANGE, &[("grpc-encoding", b"gzip")], got.clone()).await;
-        assert_eq!(ended.status.message, "grpc: Decompressor is not installed for grpc-encoding \"gzip\"");
+        let ended = client.raw(RANGE, &[("grpc-encoding", b"deflate")], got.clone()).await;
+        assert_eq!(ended.status.message, "grpc: Decompressor is not installed for grpc-encoding \"deflate\"");
         assert_eq!(ended.status.code, Code::Unimplemented);
         let bad = client.raw(RANGE, &[("client-api-version", b"3.7.\xc3")], got.clone()).await;
         bad.refused(ApiError::InvalidClientApiVersion);
@@ -397,7 +398,7 @@ fn messages_that_are_none() {
         }
         for (frame, code, text) in [
             (&b""[..], Code::Unknown, "EOF"),
-            (b"\0\0\0", Code::Unknown, "unexpected EOF"),
+            (b"\0\0\0", Code::Unknown, "EOF"),
             (b"\0\0\0\0\x02a", Code::Unknown, "unexpected EOF"),
             (b"\x01\0\0\0\0", Code::Internal, "grpc: compressed flag set with identity or empty encoding"),
             (b"\x07\0\0\0\0", Code::Internal, "grpc: received unexpected payload format 7"),
@@ -406,6 +407,62 @@ fn messages_that_are_none() {
         }
         client.call(PUT, &put("", "b")).await.refused(ApiError::EmptyKey);
         assert_eq!(bed.member.revision_now(), 1);
+    });
+}
+
+fn gzipped(message: &[u8]) -> Vec<u8> {
+    let mut writer = GzEncoder::new(Vec::new(), flate2::Compression::default());
+    writer.write_all(message).unwrap();
+    writer.finish().unwrap()
+}
+
+/// With the flag of a compressed message, whatever is in it.
+fn compressed(message: &[u8]) -> Bytes {
+    let mut frame = vec![1];
+    frame.extend_from_slice(&(message.len() as u32).to_be_bytes());
+    frame.extend_from_slice(message);
+    frame.into()
+}
+
+/// etcd's server takes it; answers need not be compressed then.
+#[test]
+fn a_request_may_be_compressed_with_gzip() {
+    let limits = RequestLimits { request_bytes_max: 10_000, ..RequestLimits::DEFAULT };
+    bed_with(GrpcConfig { limits, ..GrpcConfig::default() }, |bed| async move {
+        let mut client = bed.client().await;
+        let gzip = [("grpc-encoding", &b"gzip"[..])];
+        let put = put("name", &"x".repeat(5000)).encode_to_vec();
+        let done = client.raw(PUT, &gzip, compressed(&gzipped(&put))).await;
+        assert_eq!(done.decoded::<pb::PutResponse>().header, header(2));
+        // A message of such a call may also come as it is, and a compressed one in several members.
+        let range = local_range("name").encode_to_vec();
+        let halves = [gzipped(&range[..3]), gzipped(&range[3..])].concat();
+        for message in [frame(&local_range("name")), compressed(&halves)] {
+            let got: pb::RangeResponse = client.raw(RANGE, &gzip, message).await.decoded();
+            assert_eq!(got.kvs[0].value.len(), 5000);
+        }
+        for path in ["/etcdserverpb.Maintenance/Status", "/etcdserverpb.Cluster/MemberList"] {
+            let ended = client.raw(path, &gzip, compressed(&gzipped(&[]))).await;
+            assert_eq!(ended.status.code, Code::Ok, "{path}");
+        }
+        let max = 10_000 + (512 << 10);
+        for (message, code, text) in [
+            (
+                gzipped(&vec![0; max + 1]),
+                Code::ResourceExhausted,
+                "message after decompression larger than max 534288",
+            ),
+            (gzipped(&put)[..40].to_vec(), Code::Internal, "failed to decompress the message"),
+            ([&gzipped(&put)[..], b"xy"].concat(), Code::Internal, "failed to decompress the message"),
+            (Vec::new(), Code::Internal, "failed to decompress the message"),
+            (b"no such thing".to_vec(), Code::Internal, "failed to decompress the message"),
+            (gzipped(b"\x0a\xff"), Code::Internal, "grpc: error unmarshalling request"),
+        ] {
+            let ended = client.raw(PUT, &gzip, compressed(&message)).await;
+            assert_eq!(ended.status.code, code, "{}", ended.status);
+            assert!(ended.status.message.contains(text), "{}", ended.status);
+        }
+        assert_eq!(bed.member.revision_now(), 2);
     });
 }
 
@@ -492,6 +549,48 @@ fn a_deadline_holds_for_a_message_that_never_comes_whole() {
         patient.send_data(message.slice(7..), true).unwrap();
         settle().await;
         assert_eq!(bed.member.revision_now(), 3);
+    });
+}
+
+/// Deadlines of many calls, in any order, each at its time, and none of a call that has gone on or was reset.
+#[test]
+fn each_of_many_deadlines_is_kept() {
+    const CALLS: u64 = 600;
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        let message = frame(&put("a", "b"));
+        let began = Instant::now();
+        let mut late = Vec::new();
+        for call in 0..CALLS {
+            poll_fn(|cx| client.requests.poll_ready(cx)).await.unwrap();
+            let timeout_ms = 1000 + 10 * (call * 7919 % CALLS);
+            let timeout = format!("{timeout_ms}m");
+            let (response, mut body) = client.open(PUT, &[("grpc-timeout", timeout.as_bytes())]);
+            body.send_data(message.slice(..6), false).unwrap();
+            late.push((timeout_ms, response, body));
+        }
+        settle().await;
+        let late = late.into_iter().filter(|(timeout_ms, ..)| timeout_ms % 30 != 0);
+        let mut late: Vec<_> = late
+            .map(|(timeout_ms, response, body)| (timeout_ms, spawn_local(ended(response)), body))
+            .collect();
+        settle().await;
+        let (mut done, mut expired) = (0, 0);
+        late.sort_by_key(|(timeout_ms, ..)| *timeout_ms);
+        for (timeout_ms, response, mut body) in late {
+            if timeout_ms % 20 == 0 {
+                body.send_data(message.slice(6..), true).unwrap();
+                response.await.unwrap().decoded::<pb::PutResponse>();
+                done += 1;
+            } else {
+                response.await.unwrap().refused(ApiError::ContextDeadlineExceeded);
+                let took = began.elapsed().as_millis() as u64;
+                assert!((timeout_ms..=timeout_ms + 2).contains(&took), "{timeout_ms} ms took {took}");
+                expired += 1;
+            }
+        }
+        assert_eq!((done, expired), (CALLS / 3, CALLS / 3));
+        assert_eq!(bed.member.revision_now(), 1 + done as i64);
     });
 }
 
@@ -700,6 +799,35 @@ fn a_read_from_a_cold_disk_is_run_elsewhere() {
     });
 }
 
+/// Each reads all that is stored, and clients that ask and go must not have them made all at once.
+#[test]
+fn hashes_are_made_a_few_at_a_time() {
+    const CALLS: usize = 8;
+    bed(|bed| async move {
+        let (begun, permit) = bed.member.hold_scans();
+        let mut client = bed.client().await;
+        let mut calls: Vec<_> = (0..CALLS)
+            .map(|_| {
+                client.start("/etcdserverpb.Maintenance/HashKV", &[], frame(&pb::HashKvRequest::default()))
+            })
+            .collect();
+        // One that waits for its turn is gone with its client.
+        drop(calls.pop());
+        let begun = tokio::task::spawn_blocking(move || {
+            begun.recv().unwrap();
+            begun.recv().unwrap();
+            begun.recv_timeout(Duration::from_millis(300)).expect_err("a third one");
+            begun
+        });
+        let begun = begun.await.unwrap();
+        (0..CALLS).for_each(|_| permit.send(()).unwrap());
+        for call in calls {
+            ended(call).await.decoded::<pb::HashKvResponse>();
+        }
+        assert_eq!(begun.try_iter().count(), CALLS - 1 - 2);
+    });
+}
+
 #[test]
 fn a_large_answer_arrives_whole() {
     bed(|bed| async move {
@@ -827,6 +955,65 @@ fn http2_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// The headers of a call to `path`, as literals that are not remembered.
+fn head_block(path: &str) -> Vec<u8> {
+    let mut head = Vec::new();
+    for (name, value) in [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "member"),
+        (":path", path),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ] {
+        head.push(0);
+        for text in [name, value] {
+            head.push(text.len() as u8);
+            head.extend_from_slice(text.as_bytes());
+        }
+    }
+    head
+}
+
+/// A ping must be answered before the codec goes on, and it can't be while the client reads nothing. What was read
+/// from the socket by then is decoded later, without any further read.
+#[test]
+fn a_message_that_was_read_before_it_was_decoded_is_not_forgotten() {
+    bed(|bed| async move {
+        bed.member.put_direct(b"large", vec![7; 4 << 20]);
+        let (pipe, _served) = bed.pipe(1 << 16);
+        let (mut from, mut to) = tokio::io::split(pipe);
+        let window = http2_frame(4, 0, 0, &[&[0, 4][..], &(1_u32 << 30).to_be_bytes()].concat());
+        let whole_window = http2_frame(8, 0, 0, &(1_u32 << 30).to_be_bytes());
+        let large =
+            [http2_frame(1, 4, 1, &head_block(RANGE)), http2_frame(0, 1, 1, &frame(&local_range("large")))];
+        to.write_all(&[PREFACE, &window, &whole_window, &large.concat()].concat()).await.unwrap();
+        settle().await;
+        to.write_all(&http2_frame(1, 4, 3, &head_block(RANGE))).await.unwrap();
+        settle().await;
+        to.write_all(&[PING, &http2_frame(0, 1, 3, &frame(&local_range("a")))].concat()).await.unwrap();
+        settle().await;
+        // Only now the client reads; it sends nothing more.
+        let ends_of_streams = async {
+            let mut ended = Vec::new();
+            while ended.len() < 2 {
+                let mut head = [0; 9];
+                from.read_exact(&mut head).await.unwrap();
+                let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+                from.read_exact(&mut payload).await.unwrap();
+                if head[3] <= 1 && head[4] & 1 != 0 {
+                    ended.push(head[8]);
+                }
+            }
+            ended
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(60), ends_of_streams).await;
+        let mut ended = ended.expect("both calls are answered");
+        ended.sort_unstable();
+        assert_eq!(ended, [1, 3]);
+    });
+}
+
 /// Clients whose half-close is a frame of its own send it when the answer may already be on its way.
 #[test]
 fn a_client_may_end_its_calls_after_their_answers() {
@@ -843,22 +1030,7 @@ fn a_client_may_end_its_calls_after_their_answers() {
             let _ = from.read_to_end(&mut bytes).await;
             bytes
         });
-        let mut head = Vec::new();
-        for (name, value) in [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":authority", "member"),
-            (":path", RANGE),
-            ("content-type", "application/grpc"),
-            ("te", "trailers"),
-        ] {
-            for text in [name, value] {
-                // Only names are preceded by what kind of field it is: a literal that is not remembered.
-                head.extend((text == name).then_some(0));
-                head.push(text.len() as u8);
-                head.extend_from_slice(text.as_bytes());
-            }
-        }
+        let head = head_block(RANGE);
         let window = http2_frame(8, 0, 0, &(1_u32 << 30).to_be_bytes());
         to.write_all(&[PREFACE, SETTINGS, &window].concat()).await.unwrap();
         let message = frame(&local_range("a"));

@@ -7,6 +7,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 fn etcd(dir: &Path, args: &[&str], variables: &[(&str, &str)]) -> Command {
@@ -91,6 +92,11 @@ fn settings_that_make_no_sense_end_with_1() {
         (&["grpc-proxy", "start"], &[], "etcd grpc-proxy is not yet supported"),
         (&[], &[("ETCD_MAX_TXN_OPS", "many")], r#"invalid value \"many\" for ETCD_MAX_TXN_OPS: parse error"#),
         (&["--name", "a"], &[("ETCD_NAME", "a")], r#""environment-variable":"ETCD_NAME""#),
+        (
+            &["--heartbeat-interval", "0"],
+            &[("ETCD_ROOT_PASSWORD", "x")],
+            r#""ETCD_ROOT_PASSWORD=<redacted>""#,
+        ),
         (
             &["--log-level", "fatal", "--heartbeat-interval", "0"],
             &[],
@@ -223,6 +229,14 @@ fn a_start_that_fails_ends_with_1_and_says_why() {
         "{several}"
     );
 
+    std::fs::write(place.dir.path().join("file"), "x").unwrap();
+    let wal = place.refused(&["--wal-dir", "file"]);
+    assert_eq!(wal.matches("ot a directory").count(), 1, "{wal}");
+    assert_eq!(std::fs::read(place.dir.path().join("file")).unwrap(), b"x", "it is not ours");
+    let wal = place.refused(&["--wal-dir", "/proc/wal"]);
+    assert_eq!(wal.matches("No such file or directory").count(), 1, "the cause is told once: {wal}");
+
+    std::fs::remove_dir_all(place.dir.path().join("data")).unwrap();
     std::fs::write(place.dir.path().join("data"), "x").unwrap();
     let file = place.refused(&[]);
     assert!(file.contains("failed to list data directory") && file.contains("not a directory"), "{file}");
@@ -231,9 +245,7 @@ fn a_start_that_fails_ends_with_1_and_says_why() {
 
 #[test]
 fn it_serves_and_ends_by_the_signal() {
-    for (signal, name) in
-        [(nix::sys::signal::Signal::SIGTERM, "terminated"), (nix::sys::signal::Signal::SIGINT, "interrupt")]
-    {
+    for (signal, name) in [(Signal::SIGTERM, "terminated"), (Signal::SIGINT, "interrupt")] {
         let place = Place::new();
         let mut server = place.serve(&[]);
         assert!(server.seen.contains(r#""msg":"ready to serve client requests""#));
@@ -244,6 +256,9 @@ fn it_serves_and_ends_by_the_signal() {
         assert_eq!(mode & 0o7777, 0o700);
 
         let pid = nix::unistd::Pid::from_raw(i32::try_from(server.child.id()).unwrap());
+        for meaningless in [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGALRM] {
+            nix::sys::signal::kill(pid, meaningless).unwrap();
+        }
         nix::sys::signal::kill(pid, signal).unwrap();
         server.until(&format!(r#""msg":"received signal; shutting down","signal":"{name}""#));
         server.until("closed etcd server");

@@ -7,9 +7,11 @@ use raft::Entry;
 use store::request::Range;
 use store::{Answer, ReadMode, Reader};
 use wire::Status;
-use wire::etcdserverpb::{DeleteRangeResponse, InternalRaftRequest, PutResponse, RangeResponse, TxnResponse};
+use wire::etcdserverpb::{
+    DeleteRangeResponse, InternalRaftRequest, LeaseGrantResponse, PutResponse, RangeResponse, TxnResponse,
+};
 
-use crate::model::{Expected, Model};
+use crate::model::{Expected, Model, Tables};
 
 /// What came of a request, as far as its client knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +38,10 @@ pub struct Checker {
     /// What each request at an index must answer, and the state behind it.
     expected: BTreeMap<u64, (i64, Result<Expected, wire::ApiError>)>,
     model: Model,
-    /// The model after each entry, by index.
-    revisions: BTreeMap<u64, i64>,
+    /// What the model shows after each entry, by index.
+    tables: BTreeMap<u64, Tables>,
+    /// HashKV by current and compacted revision: it is a function of replicated data alone (rule 11).
+    hashes: BTreeMap<(i64, i64), u32>,
     /// The highest index whose result a client has seen.
     seen_index: u64,
     pub answers: u64,
@@ -70,7 +74,7 @@ impl Checker {
         }
         let expected = self.model.apply(&request);
         self.expected.insert(index, expected);
-        self.revisions.insert(index, self.model.revision());
+        self.tables.insert(index, self.model.tables());
     }
 
     /// A client got its answer.
@@ -119,7 +123,7 @@ impl Checker {
 
     /// The member is open again, and has applied up to `applied_index`: what it holds must be the model's state
     /// there, and its log must still hold all that was acknowledged. False if that could not be read.
-    pub fn restarted(&self, reader: &Reader, applied_index: u64, last_index: u64) -> bool {
+    pub fn restarted(&mut self, reader: &Reader, applied_index: u64, last_index: u64) -> bool {
         assert!(
             last_index >= self.seen_index,
             "the log ends at {last_index}, and a client has seen the result of {}",
@@ -129,8 +133,8 @@ impl Checker {
             applied_index <= last_index,
             "applied {applied_index} is ahead of the log's end {last_index}"
         );
-        let revision = self.revisions.get(&applied_index).copied().unwrap_or(1);
-        assert_eq!(reader.revision(), revision, "current revision at entry {applied_index}");
+        let tables = self.tables.get(&applied_index).cloned().unwrap_or_else(|| Model::default().tables());
+        assert_eq!(shown(reader), tables, "revisions and leases at entry {applied_index}");
         self.compare(reader)
     }
 
@@ -140,7 +144,7 @@ impl Checker {
     }
 
     /// A linearizable read that was asked for when clients had seen `seen_before` is served now. False if it failed.
-    pub fn read(&self, reader: &Reader, seen_before: i64) -> bool {
+    pub fn read(&mut self, reader: &Reader, seen_before: i64) -> bool {
         assert!(
             reader.revision() >= seen_before,
             "a read at {} after an answer of {seen_before}",
@@ -151,17 +155,25 @@ impl Checker {
 
     /// The highest revision that a client has seen.
     pub fn seen_revision(&self) -> i64 {
-        self.revisions.get(&self.seen_index).copied().unwrap_or(1)
+        self.tables.get(&self.seen_index).map_or(1, |tables| tables.revision)
     }
 
-    /// Everything that the member holds, at the newest and at one older revision, against the model. False if it could
-    /// not be read.
-    pub fn compare(&self, reader: &Reader) -> bool {
-        let newest = reader.revision();
-        for revision in [newest, (newest + 1) / 2] {
+    /// Everything that the member holds, at the newest and at older revisions, against the model; and its hash against
+    /// that of earlier runs. False if it could not be read.
+    pub fn compare(&mut self, reader: &Reader) -> bool {
+        let Tables { revision: newest, compacted, leases } = shown(reader);
+        for revision in [newest, (newest + 1) / 2, compacted, compacted - 1] {
+            if revision < 1 {
+                continue;
+            }
             let request = Range { key: b"\0", range_end: b"\0", revision, ..Default::default() };
             let mut body = Vec::new();
-            let Ok(header) = reader.range(&request, ReadMode::MayBlock, &mut body) else { return false };
+            let read = reader.range(&request, ReadMode::MayBlock, &mut body);
+            if revision < compacted {
+                assert_eq!(read, Err(wire::ApiError::Compacted.into()), "revision {revision} is compacted");
+                continue;
+            }
+            let Ok(header) = read else { return false };
             assert_eq!(header, newest, "a header shows the newest revision");
             let answer = RangeResponse::decode(body.as_slice()).expect("an encoded answer");
             let pairs =
@@ -170,7 +182,25 @@ impl Checker {
             assert_eq!(answer.kvs, expected, "all pairs at revision {revision}");
             assert_eq!(answer.count, expected.len() as i64);
         }
+        let pairs = self.model.at(newest).unwrap_or_else(|| panic!("no revision {newest} in the model"));
+        for id in leases.keys() {
+            let attached: Vec<Vec<u8>> =
+                pairs.values().filter(|pair| pair.lease == *id).map(|pair| pair.key.to_vec()).collect();
+            assert_eq!(reader.lease_keys(*id), attached, "keys of lease {id}");
+        }
+        let Ok((hash, _)) = reader.hash_kv(0) else { return false };
+        let known = *self.hashes.entry((newest, compacted)).or_insert(hash.hash);
+        assert_eq!(hash.hash, known, "HashKV at {newest}, compacted {compacted}");
         true
+    }
+}
+
+/// What a reader shows beside the pairs.
+fn shown(reader: &Reader) -> Tables {
+    Tables {
+        revision: reader.revision(),
+        compacted: reader.compacted(),
+        leases: reader.leases().into_iter().map(|(id, times)| (id, times.granted_ttl_s)).collect(),
     }
 }
 
@@ -181,6 +211,10 @@ fn assert_body(body: &[u8], expected: &Expected, index: u64) {
             assert_eq!(&decode::<DeleteRangeResponse>(body), expected, "entry {index}")
         }
         Expected::Txn(expected) => assert_eq!(&decode::<TxnResponse>(body), expected, "entry {index}"),
+        Expected::Grant(expected) => {
+            assert_eq!(&decode::<LeaseGrantResponse>(body), expected, "entry {index}")
+        }
+        Expected::Header => assert!(body.is_empty(), "entry {index}"),
         Expected::None => panic!("entry {index} is nobody's request and was answered"),
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use disk::{Fs, wal};
 use node::{
-    Completions, Entropy, Error, InitialMember, Input, Limits, Member, Outputs, PersistRequest, RequestId,
-    Settings, Submission,
+    AutoCompaction, Completions, Entropy, Error, InitialMember, Input, Limits, Member, Outputs,
+    PersistRequest, RequestId, Settings, Submission,
 };
 use raft::{Entry, Time};
 use store::Answer;
@@ -55,6 +55,8 @@ pub fn settings() -> Settings {
         token: "sim".into(),
         election_timeout_ms: 1000,
         heartbeat_interval_ms: 100,
+        auto_compaction: AutoCompaction::Off,
+        compaction_batch_limit: 3,
         limits: Limits::tiny(),
     }
 }
@@ -108,6 +110,7 @@ impl Running {
             self.apply(told)?;
             self.write_revisions()?;
             self.sync_revisions()?;
+            self.compact();
         }
         panic!("the member does not come to rest");
     }
@@ -187,6 +190,9 @@ impl Running {
         told.completions.applied_index = batch.report.index;
         self.inputs.push_back(Input::Applied(batch.report));
         told.completions.answers.extend(batch.answers);
+        for compaction in batch.compactions {
+            let _keeps_hash = self.parts.compactor.push(compaction);
+        }
         self.parts.applier.store().check();
         Ok(())
     }
@@ -205,6 +211,13 @@ impl Running {
         Ok(())
     }
 
+    /// The thread for long work takes a step.
+    pub fn compact(&mut self) {
+        // A read that fails costs a hash, and nothing else.
+        let _given_up = self.parts.compactor.step();
+        self.parts.applier.store().check();
+    }
+
     /// Whether apply would pause in the shell.
     pub fn is_apply_paused(&self) -> bool {
         self.parts.applier.unwritten_bytes() > settings().limits.unwritten_bytes_max
@@ -220,6 +233,7 @@ impl Running {
         self.inputs.is_empty()
             && self.persist.is_empty()
             && self.entries.is_empty()
+            && self.parts.compactor.is_idle()
             && !self.parts.revision_writer.can_write()
             && !self.parts.revision_writer.needs_sync()
     }

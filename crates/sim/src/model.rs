@@ -8,8 +8,9 @@ use wire::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use wire::etcdserverpb::request_op::Request;
 use wire::etcdserverpb::response_op::Response;
 use wire::etcdserverpb::{
-    Compare, DeleteRangeRequest, DeleteRangeResponse, InternalRaftRequest, PutRequest, PutResponse,
-    RangeRequest, RangeResponse, RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
+    Compare, DeleteRangeRequest, DeleteRangeResponse, InternalRaftRequest, LeaseGrantRequest,
+    LeaseGrantResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseHeader,
+    ResponseOp, TxnRequest, TxnResponse,
 };
 use wire::mvccpb::KeyValue;
 
@@ -23,6 +24,19 @@ pub struct Model {
     pairs: Pairs,
     /// The pairs as they were at each revision.
     history: BTreeMap<i64, Pairs>,
+    compacted: i64,
+    leases: BTreeMap<i64, i64>,
+}
+
+/// What a member shows beside its pairs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tables {
+    /// The current revision.
+    pub revision: i64,
+    /// The compacted revision, -1 before the first.
+    pub compacted: i64,
+    /// Id and granted TTL of each lease.
+    pub leases: BTreeMap<i64, i64>,
 }
 
 /// What a request must answer, without its header.
@@ -34,13 +48,23 @@ pub enum Expected {
     Delete(DeleteRangeResponse),
     /// A transaction's answer.
     Txn(TxnResponse),
+    /// A grant's answer.
+    Grant(LeaseGrantResponse),
+    /// An answer that is a header alone.
+    Header,
     /// A request whose answer nobody waits for.
     None,
 }
 
 impl Default for Model {
     fn default() -> Self {
-        Model { revision: 1, pairs: Pairs::new(), history: BTreeMap::from([(1, Pairs::new())]) }
+        Model {
+            revision: 1,
+            pairs: Pairs::new(),
+            history: BTreeMap::from([(1, Pairs::new())]),
+            compacted: -1,
+            leases: BTreeMap::new(),
+        }
     }
 }
 
@@ -52,9 +76,29 @@ struct Change {
 }
 
 impl Model {
-    /// The current revision.
-    pub fn revision(&self) -> i64 {
-        self.revision
+    /// What is shown beside the pairs.
+    pub fn tables(&self) -> Tables {
+        Tables { revision: self.revision, compacted: self.compacted, leases: self.leases.clone() }
+    }
+
+    fn compact(&mut self, revision: i64) -> Result<Expected, ApiError> {
+        if revision <= self.compacted {
+            return Err(ApiError::Compacted);
+        }
+        if revision > self.revision {
+            return Err(ApiError::FutureRev);
+        }
+        self.compacted = revision;
+        Ok(Expected::Header)
+    }
+
+    fn grant(&mut self, grant: &LeaseGrantRequest) -> Result<Expected, ApiError> {
+        if self.leases.contains_key(&grant.id) {
+            return Err(ApiError::LeaseExist);
+        }
+        let ttl = grant.ttl.max(2);
+        self.leases.insert(grant.id, ttl);
+        Ok(Expected::Grant(LeaseGrantResponse { id: grant.id, ttl, ..Default::default() }))
     }
 
     /// The pairs at a revision that exists.
@@ -65,12 +109,20 @@ impl Model {
     /// Applies a request: the revision that its answer's header must show, and the answer.
     pub fn apply(&mut self, request: &InternalRaftRequest) -> (i64, Result<Expected, ApiError>) {
         let mut change = Change { pairs: self.pairs.clone(), main: self.revision + 1, changed: false };
+        let leases = &self.leases;
         let expected = if let Some(put) = &request.put {
-            change.put(put).map(Expected::Put)
+            change.put(put, leases).map(Expected::Put)
         } else if let Some(delete) = &request.delete_range {
             Ok(Expected::Delete(change.delete(delete)))
         } else if let Some(txn) = &request.txn {
-            change.txn(txn, &self.pairs).map(Expected::Txn)
+            change.txn(txn, &self.pairs, leases).map(Expected::Txn)
+        } else if let Some(revoke) = &request.lease_revoke {
+            change.revoke(revoke.id);
+            self.leases.remove(&revoke.id).map(|_| Expected::Header).ok_or(ApiError::LeaseNotFound)
+        } else if let Some(grant) = &request.lease_grant {
+            return (self.revision, self.grant(grant));
+        } else if let Some(compaction) = &request.compaction {
+            return (self.revision, self.compact(compaction.revision));
         } else {
             return (self.revision, Ok(Expected::None));
         };
@@ -92,7 +144,16 @@ impl Change {
         Some(ResponseHeader { revision: self.revision(), ..Default::default() })
     }
 
-    fn put(&mut self, put: &PutRequest) -> Result<PutResponse, ApiError> {
+    fn revoke(&mut self, lease: i64) {
+        let before = self.pairs.len();
+        self.pairs.retain(|_, pair| pair.lease != lease);
+        self.changed |= self.pairs.len() < before;
+    }
+
+    fn put(&mut self, put: &PutRequest, leases: &BTreeMap<i64, i64>) -> Result<PutResponse, ApiError> {
+        if put.lease != 0 && !leases.contains_key(&put.lease) {
+            return Err(ApiError::LeaseNotFound);
+        }
         let old = self.pairs.get(&put.key).cloned();
         let (create_revision, version) =
             old.as_ref().map_or((self.main, 1), |old| (old.create_revision, old.version + 1));
@@ -102,7 +163,7 @@ impl Change {
             create_revision,
             mod_revision: self.main,
             version,
-            lease: 0,
+            lease: put.lease,
         };
         self.pairs.insert(put.key.clone(), pair);
         self.changed = true;
@@ -134,14 +195,19 @@ impl Change {
         RangeResponse { header: None, kvs: all.into_iter().take(limit).collect(), more, count }
     }
 
-    fn txn(&mut self, txn: &TxnRequest, before: &Pairs) -> Result<TxnResponse, ApiError> {
+    fn txn(
+        &mut self,
+        txn: &TxnRequest,
+        before: &Pairs,
+        leases: &BTreeMap<i64, i64>,
+    ) -> Result<TxnResponse, ApiError> {
         let succeeded = txn.compare.iter().all(|compare| holds(compare, before));
         let branch = if succeeded { &txn.success } else { &txn.failure };
         let mut responses = Vec::new();
         for RequestOp { request } in branch {
             let response = match request {
                 Some(Request::RequestPut(put)) => {
-                    let answer = self.put(put)?;
+                    let answer = self.put(put, leases)?;
                     Response::ResponsePut(PutResponse { header: self.header(), ..answer })
                 }
                 Some(Request::RequestDeleteRange(delete)) => {
@@ -153,7 +219,7 @@ impl Change {
                     Response::ResponseRange(RangeResponse { header: self.header(), ..answer })
                 }
                 Some(Request::RequestTxn(nested)) => {
-                    let answer = self.txn(nested, before)?;
+                    let answer = self.txn(nested, before, leases)?;
                     Response::ResponseTxn(TxnResponse { header: Some(ResponseHeader::default()), ..answer })
                 }
                 None => continue,

@@ -26,7 +26,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { steps: 1500, print_trace: false }
+        Options { steps: 1800, print_trace: false }
     }
 }
 
@@ -268,7 +268,7 @@ impl World {
         let mut lines = Vec::new();
         for _ in 0..=self.random.below(4) {
             let id = lane.next();
-            let (request, grows) = workload::request(&mut self.random, id.0);
+            let (request, grows) = workload::request(&mut self.random, id.0, self.checker.seen_revision());
             self.checker.requests.insert(id.0, Fate::Open);
             lines.push(id.0);
             batch.push(proposal(id, request.encode_to_vec(), grows));
@@ -287,7 +287,7 @@ impl World {
     }
 
     fn run_part(&mut self) {
-        let part = self.random.below(6);
+        let part = self.random.below(7);
         let group = 1 + self.random.below(4) as usize;
         let sync = self.random.one_in(4);
         let Some((running, _)) = &mut self.member else { return };
@@ -306,6 +306,10 @@ impl World {
             3 if !running.is_apply_paused() => running.apply(&mut told),
             4 => running.write_revisions(),
             5 if sync => running.sync_revisions(),
+            6 => {
+                running.compact();
+                Ok(())
+            }
             _ => Ok(()),
         };
         self.hear(part, told);

@@ -4,27 +4,42 @@ use bytes::Bytes;
 use wire::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use wire::etcdserverpb::request_op::Request;
 use wire::etcdserverpb::{
-    Compare, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest, RequestHeader, RequestOp,
-    TxnRequest,
+    CompactionRequest, Compare, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest,
+    LeaseRevokeRequest, PutRequest, RangeRequest, RequestHeader, RequestOp, TxnRequest,
 };
 
 use crate::random::Random;
 
 const KEYS: u64 = 12;
+const LEASES: u64 = 4;
 
-/// A request, and whether it adds data.
-pub fn request(random: &mut Random, id: u64) -> (InternalRaftRequest, bool) {
+/// A request, and whether it adds data. `seen`: a revision that a client has seen.
+pub fn request(random: &mut Random, id: u64, seen: i64) -> (InternalRaftRequest, bool) {
     let mut request = InternalRaftRequest {
         header: Some(RequestHeader { id, ..Default::default() }),
         ..Default::default()
     };
-    let grows = match random.below(10) {
-        0..6 => {
+    let grows = match random.below(22) {
+        0..12 => {
             request.put = Some(put(random, id));
             true
         }
-        6..8 => {
+        12..16 => {
             request.delete_range = Some(delete(random));
+            false
+        }
+        16 => {
+            // Mostly close to what is new, so that there is something left to compact.
+            let revision = seen - random.below(6) as i64 + i64::from(random.one_in(4));
+            request.compaction = Some(CompactionRequest { revision, physical: false });
+            false
+        }
+        17 => {
+            request.lease_grant = Some(LeaseGrantRequest { id: lease(random), ttl: random.below(5) as i64 });
+            true
+        }
+        18 => {
+            request.lease_revoke = Some(LeaseRevokeRequest { id: lease(random) });
             false
         }
         _ => {
@@ -35,6 +50,10 @@ pub fn request(random: &mut Random, id: u64) -> (InternalRaftRequest, bool) {
         }
     };
     (request, grows)
+}
+
+fn lease(random: &mut Random) -> i64 {
+    1 + random.below(LEASES) as i64
 }
 
 fn key(random: &mut Random) -> Bytes {
@@ -50,7 +69,14 @@ fn put(random: &mut Random, id: u64) -> PutRequest {
         value.resize(value.len() + 600 + padding, 0);
     }
     value.extend((0..padding).map(|at| b'a' + (at % 23) as u8));
-    PutRequest { key: key(random), value: value.into(), prev_kv: random.one_in(4), ..Default::default() }
+    let lease = if random.one_in(8) { lease(random) } else { 0 };
+    PutRequest {
+        key: key(random),
+        value: value.into(),
+        lease,
+        prev_kv: random.one_in(4),
+        ..Default::default()
+    }
 }
 
 fn delete(random: &mut Random) -> DeleteRangeRequest {

@@ -46,7 +46,7 @@ fn state(mut member: Running) -> State {
     let hash = member.parts.reader.hash_kv(0).expect("a hash");
     let membership = member.parts.reader.membership();
     let version = membership.cluster_version().map(str::to_owned);
-    (hash.hash, hash.hash_revision, membership.members().len(), version)
+    (hash.0.hash, hash.0.hash_revision, membership.members().len(), version)
 }
 
 fn files(memory: &MemFs) -> Vec<(PathBuf, Vec<u8>)> {

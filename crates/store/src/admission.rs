@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use wire::etcdserverpb::range_request::{SortOrder, SortTarget};
-use wire::{ApiError, RequestLimits, Status};
+use wire::{ApiError, Code, RequestLimits, Status};
 
 use crate::encoding::{put_length, put_varint, varint_len};
 use crate::mvcc::{Span, SpanSet};
@@ -17,10 +17,22 @@ pub fn check_range(range: &Range<'_>) -> Result<(), Status> {
     Ok(range_error(range)?)
 }
 
-/// Checks a put. Leases are a later issue's: a put that names or keeps one gets `Unimplemented`.
+/// Checks a range that is to be streamed: in key order, and without revision filters, as in etcd.
+pub fn check_range_stream(range: &Range<'_>) -> Result<(), Status> {
+    range_error(range)?;
+    let refuse = |text| Err(Status::new(Code::Unimplemented, text));
+    if !range.has_default_order() {
+        return refuse("RangeStream does not support custom sort orders");
+    }
+    if range.has_filters() {
+        return refuse("RangeStream does not support revision filters");
+    }
+    Ok(())
+}
+
+/// Checks a put.
 pub fn check_put(put: &Put<'_>) -> Result<(), Status> {
-    put_error(put)?;
-    lease_not_yet(put)
+    Ok(put_error(put)?)
 }
 
 /// Checks a delete.
@@ -29,16 +41,10 @@ pub fn check_delete_range(delete: &DeleteRange<'_>) -> Result<(), Status> {
 }
 
 /// Checks a transaction and everything in it: the number of operations, each operation by itself, keys that would
-/// be changed twice. Leases as in [`check_put`].
+/// be changed twice.
 pub fn check_txn(txn: &Txn<'_>, limits: &RequestLimits) -> Result<(), Status> {
     ops_error(txn, limits.txn_ops_max as usize)?;
-    overlap_error(txn)?;
-    for op in &txn.ops {
-        if let Op::Put(put) = op {
-            lease_not_yet(put)?;
-        }
-    }
-    Ok(())
+    Ok(overlap_error(txn)?)
 }
 
 /// Checks the length of an encoded proposal.
@@ -62,6 +68,21 @@ pub fn encode_delete_range(id: u64, request: &[u8]) -> Vec<u8> {
 /// Encodes an `InternalRaftRequest` around an encoded `TxnRequest`. The id is not 0.
 pub fn encode_txn(id: u64, request: &[u8]) -> Vec<u8> {
     encode(id, 6, request)
+}
+
+/// Encodes an `InternalRaftRequest` around an encoded `CompactionRequest`. The id is not 0.
+pub fn encode_compaction(id: u64, request: &[u8]) -> Vec<u8> {
+    encode(id, 7, request)
+}
+
+/// Encodes an `InternalRaftRequest` around an encoded `LeaseGrantRequest`. The id is not 0.
+pub fn encode_lease_grant(id: u64, request: &[u8]) -> Vec<u8> {
+    encode(id, 8, request)
+}
+
+/// Encodes an `InternalRaftRequest` around an encoded `LeaseRevokeRequest`. The id is not 0.
+pub fn encode_lease_revoke(id: u64, request: &[u8]) -> Vec<u8> {
+    encode(id, 9, request)
 }
 
 /// Encodes an `InternalRaftRequest` that sets the cluster's version, as `3.7.0`. The id is not 0.
@@ -122,16 +143,6 @@ fn put_error(put: &Put<'_>) -> Result<(), ApiError> {
 
 fn delete_error(delete: &DeleteRange<'_>) -> Result<(), ApiError> {
     if delete.key.is_empty() { Err(ApiError::EmptyKey) } else { Ok(()) }
-}
-
-fn lease_not_yet(put: &Put<'_>) -> Result<(), Status> {
-    if put.lease != 0 {
-        return Err(Status::not_yet("the lease of a put"));
-    }
-    if put.ignore_lease {
-        return Err(Status::not_yet("ignore_lease"));
-    }
-    Ok(())
 }
 
 /// Checks the numbers of operations and each one by itself, in the order in which they stand.

@@ -3,8 +3,10 @@
 //! The hot request, a put, is decoded in place; everything rare goes through prost.
 
 use prost::Message as _;
-use wire::etcdserverpb::InternalRaftRequest;
 use wire::etcdserverpb::alarm_request::AlarmAction;
+use wire::etcdserverpb::{
+    CompactionRequest, InternalRaftRequest, LeaseCheckpointRequest, LeaseGrantRequest, LeaseRevokeRequest,
+};
 use wire::membershippb;
 
 use crate::encoding::{Field, Fields};
@@ -62,6 +64,10 @@ pub(crate) enum Kind<'a> {
     Txn(Txn<'a>),
     ClusterVersionSet(membershippb::ClusterVersionSetRequest),
     ClusterMemberAttrSet(membershippb::ClusterMemberAttrSetRequest),
+    Compaction(CompactionRequest),
+    LeaseGrant(LeaseGrantRequest),
+    LeaseRevoke(LeaseRevokeRequest),
+    LeaseCheckpoint(LeaseCheckpointRequest),
     DowngradeVersionTest,
     AlarmGet,
 }
@@ -183,12 +189,19 @@ fn rare_kind(message: &InternalRaftRequest) -> Result<Option<Kind<'static>>, Fat
     if is_kv {
         return Ok(None);
     }
-    if message.compaction.is_none()
-        && message.lease_grant.is_none()
-        && message.lease_revoke.is_none()
-        && message.lease_checkpoint.is_none()
-        && message.alarm.as_ref().is_some_and(|alarm| alarm.action == AlarmAction::Get as i32)
-    {
+    if let Some(compaction) = &message.compaction {
+        return Ok(Some(Kind::Compaction(*compaction)));
+    }
+    if let Some(grant) = &message.lease_grant {
+        return Ok(Some(Kind::LeaseGrant(*grant)));
+    }
+    if let Some(revoke) = &message.lease_revoke {
+        return Ok(Some(Kind::LeaseRevoke(*revoke)));
+    }
+    if let Some(checkpoint) = &message.lease_checkpoint {
+        return Ok(Some(Kind::LeaseCheckpoint(checkpoint.clone())));
+    }
+    if message.alarm.as_ref().is_some_and(|alarm| alarm.action == AlarmAction::Get as i32) {
         return Ok(Some(Kind::AlarmGet));
     }
     unsupported(message).map_or(Ok(None), |name| Err(Fatal::UnsupportedRequest(name)))
@@ -202,10 +215,6 @@ fn unsupported(message: &InternalRaftRequest) -> Option<&'static str> {
         };
     }
     let known = names![
-        compaction,
-        lease_grant,
-        lease_revoke,
-        lease_checkpoint,
         alarm,
         authenticate,
         auth_enable,

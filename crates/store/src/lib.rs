@@ -1,4 +1,4 @@
-//! The replicated state machine: keys and revisions, membership, and what applies entries to them.
+//! The replicated state machine: keys and revisions, leases, membership, and what applies entries to them.
 //!
 //! Apply is a function of state and entry (rule 8): no clock, no randomness, no files. Where the bytes of a
 //! stored pair lie is the business of whoever implements [`RecordSource`] and [`RecordSink`]; the store only
@@ -8,16 +8,23 @@
 pub mod admission;
 mod answer;
 mod apply;
+mod compaction;
 mod encoding;
+mod lease;
 mod membership;
 mod mvcc;
 mod record;
 pub mod request;
 mod store;
+mod stream;
+mod tables;
 
 pub use answer::Answer;
 pub use apply::{Fatal, fuzz_apply};
+pub use compaction::{Compaction, CompactionStep, Compactor, FinishedCompaction};
+pub use lease::{LeaseTimes, TTL_MAX_S};
 pub use membership::{ConfChangeOutcome, Member, Membership};
 pub use mvcc::{KvHash, ReadFailure, ReadMode};
 pub use record::{Location, ReadError, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision};
 pub use store::{Applied, Reader, RestoreError, Settings, Store};
+pub use stream::{RangeStream, StreamChunk};

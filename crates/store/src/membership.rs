@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use prost::Message as _;
 use wire::membershippb;
 use wire::raftpb::{ConfChange, ConfChangeType};
 use wire::{ApiError, etcdserverpb as pb};
@@ -67,17 +66,6 @@ struct Context {
     client_urls: Option<Vec<String>>,
     #[serde(rename = "isPromote", default)]
     is_promote: bool,
-}
-
-/// The small tables as they are kept in the revision log.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Tables {
-    #[prost(message, repeated, tag = "1")]
-    members: Vec<membershippb::Member>,
-    #[prost(uint64, repeated, tag = "2")]
-    removed: Vec<u64>,
-    #[prost(string, tag = "3")]
-    cluster_version: String,
 }
 
 impl Membership {
@@ -222,9 +210,9 @@ impl Membership {
         Ok(())
     }
 
-    /// Encodes everything.
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let members = self.members.values().map(|member| membershippb::Member {
+    /// The members as they are stored, in ascending order of id.
+    pub(crate) fn stored_members(&self) -> Vec<membershippb::Member> {
+        let stored = self.members.values().map(|member| membershippb::Member {
             id: member.id,
             raft_attributes: Some(membershippb::RaftAttributes {
                 peer_urls: member.peer_urls.clone(),
@@ -235,34 +223,33 @@ impl Membership {
                 client_urls: member.client_urls.clone(),
             }),
         });
-        let tables = Tables {
-            members: members.collect(),
-            removed: self.removed.iter().copied().collect(),
-            cluster_version: self.cluster_version.clone(),
-        };
-        tables.encode_to_vec()
+        stored.collect()
     }
 
-    /// Decodes what [`Membership::encode`] made.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Membership, prost::DecodeError> {
-        let tables = Tables::decode(bytes)?;
-        let members = tables.members.into_iter().map(|member| {
+    /// The ids of removed members, in ascending order.
+    pub(crate) fn removed(&self) -> impl Iterator<Item = u64> {
+        self.removed.iter().copied()
+    }
+
+    /// Takes up what was stored.
+    pub(crate) fn restore(
+        members: Vec<membershippb::Member>,
+        removed: Vec<u64>,
+        cluster_version: String,
+    ) -> Membership {
+        let members = members.into_iter().map(|member| {
             let raft = member.raft_attributes.unwrap_or_default();
             let attributes = member.member_attributes.unwrap_or_default();
-            let decoded = Member {
+            let restored = Member {
                 id: member.id,
                 name: attributes.name,
                 peer_urls: raft.peer_urls,
                 client_urls: attributes.client_urls,
                 is_learner: raft.is_learner,
             };
-            (member.id, decoded)
+            (member.id, restored)
         });
-        Ok(Membership {
-            members: members.collect(),
-            removed: tables.removed.into_iter().collect(),
-            cluster_version: tables.cluster_version,
-        })
+        Membership { members: members.collect(), removed: removed.into_iter().collect(), cluster_version }
     }
 
     /// Checks every invariant. Panics if one does not hold.

@@ -40,8 +40,8 @@ pub trait RecordSource: Send + Sync + 'static {
     /// As [`RecordSource::read`], but `Ok(false)` where a disk would have to be waited for.
     fn read_nowait(&self, at: Location, out: &mut [u8]) -> Result<bool, ReadError>;
 
-    /// Visits every record in revision order, from the oldest kept, until the visitor breaks.
-    fn scan(&self, visitor: &mut RecordVisitor<'_>) -> Result<(), ReadError>;
+    /// Visits every record whose main revision is `from` or above, in revision order, until the visitor breaks.
+    fn scan(&self, from: i64, visitor: &mut RecordVisitor<'_>) -> Result<(), ReadError>;
 }
 
 /// Takes the records of the batch that is being applied. All of a batch become durable together or not at all.

@@ -59,6 +59,23 @@ impl<'a> Range<'a> {
     }
 }
 
+impl Range<'_> {
+    /// Whether the rows are asked for in the order in which the index gives them, or in none.
+    pub fn has_default_order(&self) -> bool {
+        use pb::range_request::{SortOrder, SortTarget};
+        self.sort_order == SortOrder::None as i32
+            || (self.sort_target == SortTarget::Key as i32 && self.sort_order == SortOrder::Ascend as i32)
+    }
+
+    /// Whether any of the four revision filters is set.
+    pub fn has_filters(&self) -> bool {
+        self.min_mod_revision != 0
+            || self.max_mod_revision != 0
+            || self.min_create_revision != 0
+            || self.max_create_revision != 0
+    }
+}
+
 impl<'a> From<&'a pb::RangeRequest> for Range<'a> {
     fn from(r: &'a pb::RangeRequest) -> Self {
         Range {

@@ -1,18 +1,25 @@
 //! The state machine itself, owned by the apply thread, and its readers.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use prost::Message as _;
 use wire::{ApiError, raftpb};
 
 use crate::apply::{self, Fatal, Kind, Request};
+use crate::compaction::{Compaction, Compactor, KeptHashes, Pin, Pins, lock};
+use crate::encoding::put_number;
+use crate::lease::{LeaseTimes, Leases};
 use crate::membership::{ConfChangeOutcome, Membership};
 use crate::mvcc::{
-    Bytes, Index, KeyValue, KvHash, NOT_COMPACTED, ReadFailure, ReadMode, Version, View, Write, hash_kv,
-    lock_read, lock_write, range, run_read, run_write,
+    Bytes, Chunk, Cursor, End, Hasher, Index, KeyValue, KvHash, NOT_COMPACTED, ReadFailure, ReadMode, Span,
+    Version, View, Write, chunk, count, lock_read, lock_write, range, run_read, run_write,
 };
 use crate::record::{Location, RecordKind, RecordSink, RecordSource, Revision};
 use crate::request::{Range, Txn};
+use crate::stream::Piece;
+use crate::tables::{Changed, Tables};
 use crate::{Answer, ReadError};
 
 /// The revision of a store in which nothing was ever written.
@@ -23,12 +30,14 @@ const FIRST_REVISION: i64 = 1;
 pub struct Settings {
     /// Most learners that a cluster may have (`--max-learners`).
     pub learners_max: usize,
+    /// Shortest TTL of a lease, seconds; shorter ones are raised to it. In etcd one and a half election timeouts.
+    pub lease_ttl_min_s: i64,
 }
 
 impl Default for Settings {
     /// etcd's defaults.
     fn default() -> Self {
-        Settings { learners_max: 1 }
+        Settings { learners_max: 1, lease_ttl_min_s: 2 }
     }
 }
 
@@ -55,15 +64,46 @@ pub struct Applied {
     pub id: u64,
     /// What to answer, if somebody waits. An error changed nothing.
     pub result: Result<Answer, ApiError>,
+    /// Work for the [`Compactor`], once the batch is published.
+    pub compaction: Option<Compaction>,
 }
 
-/// What the apply thread and the readers share.
-struct Shared {
-    index: RwLock<Index>,
-    source: Arc<dyn RecordSource>,
+/// What the apply thread, the readers and the compactor share.
+pub(crate) struct Shared {
+    pub index: RwLock<Index>,
+    pub source: Arc<dyn RecordSource>,
     /// The published revision. Stored after the index has all its changes (rule 9).
     current: AtomicI64,
+    /// The published compacted revision. Stored after `current`, so never above it.
+    pub compacted: AtomicI64,
+    /// Below this the index has gaps. Stored before the first of them is made.
+    pub dropped: AtomicI64,
+    /// The last compaction whose work in the background is done.
+    pub finished: AtomicI64,
+    pub pins: Mutex<Pins>,
+    pub hashes: Mutex<KeptHashes>,
+    leases: RwLock<Leases>,
     membership: RwLock<Arc<Membership>>,
+}
+
+impl Shared {
+    /// Whether any key exists at a revision.
+    pub(crate) fn any_live_at(&self, revision: i64) -> bool {
+        let mut cursor = Cursor::new(Span { from: &[], to: End::Open });
+        let mut any = false;
+        while !cursor.is_done() && !any {
+            lock_read(&self.index).advance(&mut cursor, revision, |_, _| any = true);
+        }
+        any
+    }
+
+    fn leases(&self) -> RwLockReadGuard<'_, Leases> {
+        self.leases.read().expect("no thread panics while it holds this lock")
+    }
+
+    fn leases_mut(&self) -> RwLockWriteGuard<'_, Leases> {
+        self.leases.write().expect("no thread panics while it holds this lock")
+    }
 }
 
 /// The replicated state machine. One thread owns it and applies; others read through [`Reader`]s.
@@ -76,8 +116,11 @@ pub struct Store {
     settings: Settings,
     /// The revision with everything applied, published or not.
     revision: i64,
+    /// The compacted revision with everything applied, published or not.
+    compacted: i64,
     membership: Membership,
-    membership_changed: bool,
+    /// What was changed since it was last written to a frame.
+    changed: Changed,
     membership_published: bool,
     /// Holds one record while it is encoded.
     scratch: Vec<u8>,
@@ -90,14 +133,21 @@ impl Store {
             index: RwLock::default(),
             source,
             current: AtomicI64::new(FIRST_REVISION),
+            compacted: AtomicI64::new(NOT_COMPACTED),
+            dropped: AtomicI64::new(NOT_COMPACTED),
+            finished: AtomicI64::new(NOT_COMPACTED),
+            pins: Mutex::default(),
+            hashes: Mutex::default(),
+            leases: RwLock::default(),
             membership: RwLock::default(),
         };
         Store {
             shared: Arc::new(shared),
             settings,
             revision: FIRST_REVISION,
+            compacted: NOT_COMPACTED,
             membership: Membership::default(),
-            membership_changed: false,
+            changed: Changed::default(),
             membership_published: true,
             scratch: Vec::new(),
         }
@@ -148,27 +198,101 @@ impl Store {
         Ok(())
     }
 
-    /// Takes up the small tables at start, as [`Store::tables`] gave them.
-    pub fn restore_tables(&mut self, tables: &[u8]) -> Result<(), RestoreError> {
-        self.membership =
-            Membership::decode(tables).map_err(|error| RestoreError::Tables(error.to_string()))?;
-        self.membership_published = false;
+    /// Takes up the small tables of one frame at start, as [`Store::take_tables`] gave them; `whole` as it was then.
+    pub fn restore_tables(&mut self, tables: &[u8], whole: bool) -> Result<(), RestoreError> {
+        let tables = Tables::decode(tables).map_err(|error| RestoreError::Tables(error.to_string()))?;
+        if !tables.keeps_membership {
+            self.membership = Membership::restore(tables.members, tables.removed, tables.cluster_version);
+            self.membership_published = false;
+        }
+        if let Some(compacted) = tables.compacted {
+            if compacted < self.compacted {
+                let text = format!("the compacted revision falls from {} to {compacted}", self.compacted);
+                return Err(RestoreError::Tables(text));
+            }
+            self.compacted = compacted;
+        }
+        let mut leases = self.shared.leases_mut();
+        if whole {
+            leases.clear();
+        }
+        for lease in &tables.leases {
+            leases.restore(lease, self.settings.lease_ttl_min_s);
+        }
+        for id in &tables.leases_gone {
+            leases.remove(*id);
+        }
         Ok(())
     }
 
-    /// The small tables (members, removed ids, cluster version), encoded.
-    pub fn tables(&self) -> Vec<u8> {
-        self.membership.encode()
+    /// Ends the restart: everything that was replayed becomes visible. Returns the compaction whose background work has
+    /// to be taken up again.
+    pub fn end_restore(&mut self) -> Option<Compaction> {
+        // A compaction may have taken the newest records away; etcd never lets the revision fall below it either.
+        self.revision = self.revision.max(self.compacted);
+        self.attach_keys();
+        let _ = self.shared.leases_mut().take_changes();
+        self.publish();
+        let revision = self.compacted;
+        (revision > NOT_COMPACTED).then_some(Compaction { revision, previous: revision, wants_hash: false })
     }
 
-    /// As [`Store::tables`], if they have changed since this was last asked: what goes into a batch's frame.
-    pub fn take_changed_tables(&mut self) -> Option<Vec<u8>> {
-        std::mem::take(&mut self.membership_changed).then(|| self.tables())
+    /// Attaches every key to the lease that its newest version names, if that lease is there.
+    fn attach_keys(&self) {
+        let index = lock_read(&self.shared.index);
+        let mut leases = self.shared.leases_mut();
+        let mut cursor = Cursor::new(Span { from: &[], to: End::Open });
+        while !cursor.is_done() {
+            index.advance(&mut cursor, self.revision, |key, version| {
+                if version.lease != 0 {
+                    leases.attach(version.lease, key);
+                }
+            });
+        }
+    }
+
+    /// The small tables (members, compacted revision, leases) that have changed since this was last asked, encoded: what
+    /// goes into a batch's frame. `whole`: all of them, for a frame that begins a segment.
+    pub fn take_tables(&mut self, whole: bool) -> Option<Vec<u8>> {
+        let changed = std::mem::take(&mut self.changed);
+        let (leases, leases_gone) = self.shared.leases_mut().take_changes();
+        if whole {
+            return Some(self.tables());
+        }
+        if !changed.membership && !changed.compacted && leases.is_empty() && leases_gone.is_empty() {
+            return None;
+        }
+        let mut tables =
+            Tables { keeps_membership: !changed.membership, leases, leases_gone, ..Tables::default() };
+        if changed.membership {
+            tables.set_membership(&self.membership);
+        }
+        tables.compacted = changed.compacted.then_some(self.compacted);
+        Some(tables.encode_to_vec())
+    }
+
+    /// All small tables, encoded.
+    pub fn tables(&self) -> Vec<u8> {
+        let compacted = (self.compacted > NOT_COMPACTED).then_some(self.compacted);
+        let mut tables = Tables { compacted, leases: self.shared.leases().all(), ..Tables::default() };
+        tables.set_membership(&self.membership);
+        tables.encode_to_vec()
+    }
+
+    /// Does the background work of compactions; there is to be one for a store. `batch_limit`: versions dropped in one
+    /// step (`--compaction-batch-limit`).
+    pub fn compactor(&self, batch_limit: usize) -> Compactor {
+        Compactor::new(Arc::clone(&self.shared), batch_limit)
     }
 
     /// The revision with everything applied, published or not.
     pub fn revision(&self) -> i64 {
         self.revision
+    }
+
+    /// The compacted revision with everything applied, published or not; -1 before the first compaction.
+    pub fn compacted(&self) -> i64 {
+        self.compacted
     }
 
     /// The membership with everything applied, published or not.
@@ -198,6 +322,7 @@ impl Store {
     ) -> Result<Applied, Fatal> {
         let mut body = Vec::new();
         let answer = want_answer.then_some(&mut body);
+        let mut compaction = None;
         let result = match request.kind {
             Kind::Put(put) => self.write(sink, |write| write.checked_put(&put, answer)),
             Kind::Txn(txn) => self.write(sink, |write| run_write(write, &txn, answer)),
@@ -206,6 +331,18 @@ impl Store {
                 Some(body) => range(&write.view(), &request, body),
                 None => Ok(()),
             }),
+            Kind::Compaction(request) => self.compact(request.revision).map(|accepted| {
+                compaction = Some(accepted);
+            }),
+            Kind::LeaseGrant(request) => self.grant(request.id, request.ttl, answer),
+            Kind::LeaseRevoke(request) => self.revoke(request.id, sink),
+            Kind::LeaseCheckpoint(request) => {
+                let mut leases = self.shared.leases_mut();
+                for checkpoint in &request.checkpoints {
+                    leases.checkpoint(checkpoint.id, checkpoint.remaining_ttl);
+                }
+                Ok(())
+            }
             Kind::ClusterVersionSet(set) => {
                 self.membership.set_cluster_version(set.ver)?;
                 self.membership_has_changed();
@@ -226,7 +363,7 @@ impl Store {
                 return Err(Fatal::Read(ReadError("an apply was told to come back later".into())));
             }
         };
-        Ok(Applied { id: request.id, result })
+        Ok(Applied { id: request.id, result, compaction })
     }
 
     fn write(
@@ -239,12 +376,49 @@ impl Store {
             sink,
             scratch: &mut self.scratch,
             before: self.revision,
-            compacted: NOT_COMPACTED,
+            compacted: self.compacted,
             changes: 0,
+            leases: &self.shared.leases,
         };
         let result = run(&mut write);
         self.revision = write.current();
         result
+    }
+
+    fn compact(&mut self, revision: i64) -> Result<Compaction, ReadFailure> {
+        if revision <= self.compacted {
+            return Err(ApiError::Compacted.into());
+        }
+        if revision > self.revision {
+            return Err(ApiError::FutureRev.into());
+        }
+        let previous = std::mem::replace(&mut self.compacted, revision);
+        self.changed.compacted = true;
+        Ok(Compaction { revision, previous, wants_hash: true })
+    }
+
+    /// Grants a lease; the answer is a `LeaseGrantResponse`.
+    fn grant(&mut self, id: i64, ttl_s: i64, body: Option<&mut Vec<u8>>) -> Result<(), ReadFailure> {
+        let granted_ttl_s = self.shared.leases_mut().grant(id, ttl_s, self.settings.lease_ttl_min_s)?;
+        if let Some(body) = body {
+            put_number(body, 2, id);
+            put_number(body, 3, granted_ttl_s);
+        }
+        Ok(())
+    }
+
+    /// Ends a lease and deletes its keys, in key order and in one revision.
+    fn revoke(&mut self, id: i64, sink: &mut dyn RecordSink) -> Result<(), ReadFailure> {
+        let keys: Vec<Vec<u8>> = {
+            let leases = self.shared.leases();
+            if !leases.contains(id) {
+                return Err(ApiError::LeaseNotFound.into());
+            }
+            leases.keys(id).map(<[u8]>::to_vec).collect()
+        };
+        self.write(sink, |write| write.delete_keys(&keys))?;
+        self.shared.leases_mut().remove(id);
+        Ok(())
     }
 
     /// Applies a configuration change to the membership. What comes of it decides what raft is to apply.
@@ -259,7 +433,7 @@ impl Store {
     }
 
     fn membership_has_changed(&mut self) {
-        self.membership_changed = true;
+        self.changed.membership = true;
         self.membership_published = false;
     }
 
@@ -271,13 +445,17 @@ impl Store {
             self.membership_published = true;
         }
         self.shared.current.store(self.revision, Ordering::Release);
+        self.shared.compacted.store(self.compacted, Ordering::Release);
     }
 
     /// Checks every invariant; walks the whole index. Panics if one does not hold.
     pub fn check(&self) {
         let published = self.shared.current.load(Ordering::Acquire);
         assert!(published <= self.revision, "published {published}, applied {}", self.revision);
-        lock_read(&self.shared.index).check(self.revision);
+        assert!(self.compacted <= self.revision, "compacted {}, applied {}", self.compacted, self.revision);
+        let index = lock_read(&self.shared.index);
+        index.check(self.revision);
+        self.shared.leases().check(|key| index.get(key, self.revision).map_or(0, |version| version.lease));
         self.membership.check();
     }
 }
@@ -297,10 +475,23 @@ impl Reader {
         self.shared.current.load(Ordering::Acquire)
     }
 
+    /// The published compacted revision; -1 before the first compaction.
+    pub fn compacted(&self) -> i64 {
+        self.shared.compacted.load(Ordering::Acquire)
+    }
+
+    /// The last compaction whose background work is done in this run; -1 before the first.
+    pub fn finished_compaction(&self) -> i64 {
+        self.shared.finished.load(Ordering::Acquire)
+    }
+
     /// Appends all fields of the `RangeResponse` but its header to `body`, and returns the revision for the header.
     ///
     /// The request has passed [`crate::admission::check_range`]. On an error `body` is as it was.
     pub fn range(&self, request: &Range<'_>, mode: ReadMode, body: &mut Vec<u8>) -> Result<i64, ReadFailure> {
+        if request.range_end.is_empty() {
+            return self.point(request, mode, body);
+        }
         self.read(mode, body, |view, body| range(view, request, body))
     }
 
@@ -310,18 +501,64 @@ impl Reader {
         self.read(mode, body, |view, body| run_read(view, request, body))
     }
 
+    /// One chunk of a stream; `sent` rows have left before it, `left` may still leave.
+    pub(crate) fn stream_chunk(
+        &self,
+        request: &Range<'_>,
+        rows: i64,
+        (sent, left): (i64, i64),
+        mode: ReadMode,
+        body: &mut Vec<u8>,
+    ) -> Result<Piece, ReadFailure> {
+        const MORE: u32 = 3;
+        const COUNT: u32 = 4;
+        let mut made = Chunk { rows: 0, more_after: None };
+        let current = self.read(mode, body, |view, body| {
+            let at = view.revision(request.revision)?;
+            made = chunk(view, request, at, rows, body)?;
+            let mut counted = sent + made.rows;
+            match &made.more_after {
+                Some(_) if made.rows < left => return Ok(()),
+                Some(last) => {
+                    put_number(body, MORE, 1);
+                    let behind = [&last[..], &[0]].concat();
+                    counted += count(view, Span::of(&behind, request.range_end), at)?;
+                }
+                None => {}
+            }
+            put_number(body, COUNT, counted);
+            Ok(())
+        })?;
+        Ok(Piece { current, rows: made.rows, more_after: made.more_after })
+    }
+
+    /// A read of one key takes one look at the index: it pins nothing, and begins anew in the rare case that what it
+    /// reads is being dropped.
+    fn point(&self, request: &Range<'_>, mode: ReadMode, body: &mut Vec<u8>) -> Result<i64, ReadFailure> {
+        loop {
+            // The current revision was published before the compacted one: it is never below it here.
+            let compacted = self.compacted();
+            let view = self.view(mode, compacted, Some(&self.shared.dropped));
+            let start = body.len();
+            match range(&view, request, body) {
+                Ok(()) => return Ok(view.current),
+                Err(ReadFailure::Api(ApiError::Compacted)) if request.revision <= 0 => body.truncate(start),
+                Err(failure) => {
+                    body.truncate(start);
+                    return Err(failure);
+                }
+            }
+        }
+    }
+
     fn read(
         &self,
         mode: ReadMode,
         body: &mut Vec<u8>,
         run: impl FnOnce(&View<'_>, &mut Vec<u8>) -> Result<(), ReadFailure>,
     ) -> Result<i64, ReadFailure> {
-        let view = View {
-            index: &self.shared.index,
-            bytes: Bytes::Source(&*self.shared.source, mode),
-            current: self.revision(),
-            compacted: NOT_COMPACTED,
-        };
+        let pin = Pin::take(&self.shared);
+        let view = self.view(mode, pin.at, None);
         let start = body.len();
         match run(&view, body) {
             Ok(()) => Ok(view.current),
@@ -332,10 +569,72 @@ impl Reader {
         }
     }
 
-    /// Hashes all revisions up to `revision` (0: the newest) by etcd's algorithm. Reads everything that is stored,
-    /// and waits for disks: only for a thread made for long work.
-    pub fn hash_kv(&self, revision: i64) -> Result<KvHash, ReadFailure> {
-        hash_kv(&*self.shared.source, revision, self.revision())
+    fn view<'a>(&'a self, mode: ReadMode, compacted: i64, dropped: Option<&'a AtomicI64>) -> View<'a> {
+        View {
+            index: &self.shared.index,
+            bytes: Bytes::Source(&*self.shared.source, mode),
+            current: self.revision(),
+            compacted,
+            leases: &self.shared.leases,
+            dropped,
+        }
+    }
+
+    /// Hashes all revisions up to `revision` (0: the newest) by etcd's algorithm, and returns the newest revision for the
+    /// header too. The hashes of the last compactions are kept, and answered for their revisions.
+    ///
+    /// Reads everything that is stored, and waits for disks: only for a thread made for long work.
+    pub fn hash_kv(&self, revision: i64) -> Result<(KvHash, i64), ReadFailure> {
+        if let Some(kept) = lock(&self.shared.hashes).get(revision)
+            && revision != 0
+        {
+            return Ok((kept, self.revision()));
+        }
+        let pin = Pin::take(&self.shared);
+        let current = self.revision();
+        if revision > 0 && revision < pin.at {
+            return Err(ApiError::Compacted.into());
+        }
+        if revision > current {
+            return Err(ApiError::FutureRev.into());
+        }
+        let wanted = if revision == 0 { current } else { revision };
+        let mut hasher = Hasher::new(&self.shared, pin.at, wanted, false)?;
+        if wanted > 0 {
+            self.shared.source.scan(0, &mut |kind, at, encoded| {
+                if at.main > wanted {
+                    return ControlFlow::Break(());
+                }
+                hasher.record(&self.shared, kind, at, encoded);
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok((hasher.finish(wanted), current))
+    }
+
+    /// Hashes everything that is replicated: keys, leases, members; and returns the newest revision for the header. Equal
+    /// on members that have applied the same; not etcd's own sum, which depends on how a member's pages lie.
+    pub fn hash(&self) -> Result<(u32, i64), ReadFailure> {
+        let (keys, current) = self.hash_kv(0)?;
+        let (compacted, leases) = (Some(keys.compact_revision), self.shared.leases().all());
+        let mut tables = Tables { compacted, leases, ..Tables::default() };
+        tables.set_membership(&self.membership());
+        Ok((crc32c::crc32c_append(keys.hash, &tables.encode_to_vec()), current))
+    }
+
+    /// A lease's times; `None` if there is no such lease.
+    pub fn lease(&self, id: i64) -> Option<LeaseTimes> {
+        self.shared.leases().times(id)
+    }
+
+    /// The keys attached to a lease, in order.
+    pub fn lease_keys(&self, id: i64) -> Vec<Vec<u8>> {
+        self.shared.leases().keys(id).map(<[u8]>::to_vec).collect()
+    }
+
+    /// All leases, in ascending order of id.
+    pub fn leases(&self) -> Vec<(i64, LeaseTimes)> {
+        self.shared.leases().iter().collect()
     }
 
     /// The published membership.

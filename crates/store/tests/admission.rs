@@ -9,7 +9,7 @@ use store::request::{self, DecodeError};
 use support::bytes;
 use support::fuzz::{fuzz_admitted, fuzz_entry, fuzz_range, fuzz_requests};
 use wire::etcdserverpb::{self as pb, request_op::Request};
-use wire::{ApiError, Code, RequestLimits, Status};
+use wire::{ApiError, RequestLimits, Status};
 
 fn op(request: Request) -> pb::RequestOp {
     pb::RequestOp { request: Some(request) }
@@ -172,12 +172,23 @@ fn each_request_is_checked_by_itself() {
         admission::check_put(&request::Put { lease: 7, ..keeps_lease }),
         refused(ApiError::LeaseProvided)
     );
-    for not_yet in [keeps_lease, request::Put { lease: -7, ..put }] {
-        assert_eq!(admission::check_put(&not_yet).unwrap_err().code, Code::Unimplemented);
+    for lease in [7, -7] {
+        assert_eq!(admission::check_put(&request::Put { lease, ..put }), Ok(()));
     }
-    let with_lease = pb::PutRequest { key: bytes("k"), lease: 7, ..Default::default() };
-    let nested = txn(vec![], vec![then(vec![op(Request::RequestPut(with_lease))])]);
-    assert_eq!(check(&nested, 9).unwrap_err().code, Code::Unimplemented);
+    let streamed =
+        |range: request::Range<'_>| admission::check_range_stream(&range).map_err(|status| status.message);
+    let [sorts, filters] = ["custom sort orders", "revision filters"]
+        .map(|what| Err(format!("RangeStream does not support {what}").into()));
+    for (range, want) in [
+        (get, Ok(())),
+        (request::Range { sort_order: 1, ..get }, Ok(())),
+        (request::Range { sort_target: 4, ..get }, Ok(())),
+        (request::Range { sort_order: 2, min_mod_revision: 1, ..get }, sorts.clone()),
+        (request::Range { sort_order: 1, sort_target: 4, ..get }, sorts),
+        (request::Range { max_create_revision: 1, ..get }, filters),
+    ] {
+        assert_eq!(streamed(range), want, "{range:?}");
+    }
     let delete = request::DeleteRange::default();
     assert_eq!(admission::check_delete_range(&delete), refused(ApiError::EmptyKey));
     assert_eq!(check(&txn(vec![pb::RequestOp { request: None }], vec![]), 9), refused(ApiError::KeyNotFound));

@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use store::{Answer, ReadMode, request};
+use store::{Answer, CompactionStep, ReadMode, request};
 use support::{Member, bytes, response};
 use wire::etcdserverpb::{self as pb, request_op::Request};
 
@@ -54,6 +54,53 @@ fn readers_see_whole_revisions_while_batches_are_applied() {
         done.store(true, Ordering::Release);
         readers.into_iter().for_each(|reader| reader.join().unwrap());
     });
+}
+
+/// Every round is compacted away as soon as the next is there, while readers are in the midst of it.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "the readers' threads belong to the test")]
+fn readers_miss_nothing_while_compactions_drop_what_they_read() {
+    let mut member = Member::new();
+    member.txn(&round(0)).unwrap();
+    let done = AtomicBool::new(false);
+    let reader = member.reader.clone();
+    std::thread::scope(|scope| {
+        let spans: Vec<_> = (0..2)
+            .map(|thread| {
+                let (reader, done) = (reader.clone(), &done);
+                scope.spawn(move || {
+                    let mut last = 0;
+                    while !done.load(Ordering::Acquire) {
+                        last = read_all(&reader, last, thread);
+                    }
+                })
+            })
+            .collect();
+        let point = {
+            let (reader, done) = (reader.clone(), &done);
+            scope.spawn(move || {
+                let range = request::Range { key: b"k0350", ..Default::default() };
+                while !done.load(Ordering::Acquire) {
+                    let mut body = Vec::new();
+                    let revision = reader.range(&range, ReadMode::NoWait, &mut body).unwrap();
+                    let got: pb::RangeResponse = response(&Answer { revision, body });
+                    assert_eq!(got.kvs.len(), 1, "at revision {revision}");
+                }
+            })
+        };
+        for n in 1..ROUNDS {
+            member.txn(&round(n)).unwrap();
+            member.compact(member.store.revision()).unwrap();
+            while !member.compactor.is_idle() {
+                if member.compactor.step().unwrap() == CompactionStep::Waiting {
+                    std::thread::yield_now();
+                }
+            }
+        }
+        done.store(true, Ordering::Release);
+        spans.into_iter().chain([point]).for_each(|reader| reader.join().unwrap());
+    });
+    member.store.check();
 }
 
 /// Reads all keys; they must all be of one round. Returns the revision.

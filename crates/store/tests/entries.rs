@@ -65,7 +65,7 @@ fn members_come_change_and_go() {
         let before = member.store.membership().clone();
         assert_eq!(member.store.apply_conf_change(&change), Ok(want), "{change:?}");
         member.store.check();
-        let changed = member.store.take_changed_tables().is_some();
+        let changed = member.store.take_tables(false).is_some();
         assert_eq!(changed, want == Applied);
         if !changed {
             assert_eq!(*member.store.membership(), before, "a refused change changes nothing");
@@ -81,8 +81,8 @@ fn members_come_change_and_go() {
         [(1, "m1", "http://a", false), (3, "", "http://l3", false), (4, "", "http://l4", true)]
     );
     assert!(membership.is_removed(2));
-    let tables = member.store.tables();
-    member.restart(&tables);
+    member.tables = vec![(member.store.take_tables(true).unwrap(), true)];
+    member.restart();
     assert_eq!(member.reader.membership(), membership);
 }
 
@@ -126,8 +126,6 @@ fn what_cannot_be_applied_stops_the_member() {
     let mut stop = |request| stops(&mut member.store, &mut member.batch, request);
     assert_eq!(stop(pb::InternalRaftRequest { put: put.clone(), ..Default::default() }), Fatal::NoHeader);
     assert_eq!(stop(with_header.clone()), Fatal::UnknownRequest);
-    let lease = pb::InternalRaftRequest { lease_grant: Some(Default::default()), ..with_header.clone() };
-    assert_eq!(stop(lease), Fatal::UnsupportedRequest("lease_grant"));
     let user = pb::InternalRaftRequest { auth_user_add: Some(Default::default()), ..with_header.clone() };
     assert_eq!(stop(user), Fatal::UnsupportedRequest("auth_user_add"));
     let raise = pb::AlarmRequest { action: 1, ..Default::default() };

@@ -55,15 +55,15 @@ fn hashes_are_those_of_etcd() {
     let mut member = written_like_etcd();
     for restarted in [false, true] {
         for (revision, hash) in ETCD_HASHES {
-            let got = member.reader.hash_kv(revision).unwrap();
+            let (got, current) = member.reader.hash_kv(revision).unwrap();
             assert_eq!(got.hash, hash, "revision {revision}, restarted {restarted}");
-            assert_eq!((got.compact_revision, got.hash_revision, got.current_revision), (-1, revision, 311));
+            assert_eq!((got.compact_revision, got.hash_revision, current), (-1, revision, 311));
         }
-        assert_eq!(member.reader.hash_kv(0).unwrap().hash_revision, 311);
-        member.restart(&[]);
+        assert_eq!(member.reader.hash_kv(0).unwrap().0.hash_revision, 311);
+        member.restart();
     }
     assert_eq!(member.reader.hash_kv(312), Err(ReadFailure::Api(ApiError::FutureRev)));
-    assert_eq!(member.reader.hash_kv(-5).map(|got| (got.hash, got.hash_revision)), Ok((1084519789, -5)));
+    assert_eq!(member.reader.hash_kv(-5).map(|(got, _)| (got.hash, got.hash_revision)), Ok((1084519789, -5)));
 }
 
 #[test]
@@ -105,4 +105,194 @@ fn a_long_range_is_whole_and_in_order_across_chunks() {
     let got = member.range(&range).unwrap();
     assert_eq!((got.kvs.len(), got.count, got.more), (600, 1000, true));
     assert_eq!(got.kvs[599].key, bytes("k0599"));
+}
+
+/// What etcd 3.7.1 answered to `etcdctl endpoint hashkv` while the writes and physical compactions below were made by
+/// `etcdctl`: the revision asked for, then hash, compacted revision and hashed revision of the answer.
+type Answered = (i64, (u32, i64, i64));
+
+fn compacted_like_etcd(member: &mut Member, background: bool, mut same: impl FnMut(&Member, &[Answered])) {
+    let compact = |member: &mut Member, revision| {
+        member.compact(revision).unwrap();
+        if background {
+            member.finish_compactions();
+        }
+    };
+    for (key, value) in [("name", "john"), ("name", "jane"), ("empty", ""), ("name", "doe")] {
+        member.put(key, value);
+    }
+    member.delete("name", "");
+    member.put("name", "back");
+    let delete = pb::DeleteRangeRequest { key: bytes("empty"), ..Default::default() };
+    let success = vec![put("x", "1"), put("y", "2"), op(Request::RequestDeleteRange(delete)), put("w", "3")];
+    member.txn(&pb::TxnRequest { success, ..Default::default() }).unwrap();
+    for i in 1..=10 {
+        member.put(&format!("k{}", i % 3), &format!("v{i}"));
+    }
+    member.delete("k0", "");
+    member.delete("x", "");
+    let at_compactions: [(i64, &[Answered]); 5] = [
+        (6, &[(6, (3441405716, -1, 6)), (20, (2712590430, 6, 20)), (0, (2712590430, 6, 20))]),
+        (8, &[(8, (1927324133, 6, 8)), (20, (2530182402, 8, 20))]),
+        (15, &[(15, (3623208907, 8, 15)), (20, (2316494845, 15, 20))]),
+        (19, &[(19, (4170097444, 15, 19)), (20, (4057347435, 19, 20))]),
+        (20, &[(20, (4057347435, 19, 20)), (0, (1599598441, 20, 20))]),
+    ];
+    for (revision, answers) in at_compactions {
+        compact(member, revision);
+        same(member, answers);
+    }
+    // Nothing is kept: what the last compaction left counts.
+    member.delete("\0", "\0");
+    same(member, &[(21, (2066490215, 20, 21)), (0, (2066490215, 20, 21))]);
+    member.put("last", "1");
+    member.delete("last", "");
+    same(member, &[(23, (2892847973, 20, 23))]);
+    // Only the tombstone at the compacted revision is kept.
+    compact(member, 23);
+    same(member, &[(23, (3446260081, 20, 23)), (0, (1084519789, 23, 23))]);
+    for key in ["again", "b"] {
+        member.put(key, "1");
+        member.delete(key, "");
+    }
+    compact(member, 25);
+    same(member, &[(25, (3397734876, 23, 25)), (26, (2619108529, 25, 26)), (0, (3748501550, 25, 27))]);
+}
+
+#[test]
+fn hashes_around_compactions_are_those_of_etcd() {
+    let mut member = Member::new();
+    compacted_like_etcd(&mut member, true, |member, answers| {
+        for (revision, want) in answers {
+            let (got, _) = member.reader.hash_kv(*revision).unwrap();
+            assert_eq!((got.hash, got.compact_revision, got.hash_revision), *want, "revision {revision}");
+        }
+    });
+}
+
+/// While the background work waits, and after a restart, hashes are those of a finished compaction; only the
+/// compaction's own, under its revision, is missing.
+#[test]
+fn hashes_do_not_show_how_far_a_compaction_has_come() {
+    let compare = |member: &Member, answers: &[Answered]| {
+        for (revision, want) in
+            answers.iter().filter(|(_, (_, compacted, _))| *compacted == member.reader.compacted())
+        {
+            let (got, _) = member.reader.hash_kv(*revision).unwrap();
+            assert_eq!((got.hash, got.compact_revision, got.hash_revision), *want, "revision {revision}");
+        }
+    };
+    let mut member = Member::new();
+    compacted_like_etcd(&mut member, false, compare);
+    let last = [(26, (2619108529, 25, 26)), (0, (3748501550, 25, 27))];
+    member.restart();
+    compare(&member, &last);
+    assert_eq!(member.reader.hash_kv(23), Err(ReadFailure::Api(ApiError::Compacted)), "a restart forgets");
+    member.finish_compactions();
+    compare(&member, &last);
+    assert_eq!(member.reader.finished_compaction(), 25);
+}
+
+#[test]
+fn a_compaction_whose_hash_cannot_be_made_goes_on_without() {
+    use store::CompactionStep;
+    let mut member = Member::new();
+    for value in ["1", "2", "3"] {
+        member.put("k", value);
+    }
+    member.compact(3).unwrap();
+    member.log.is_broken.store(true, Ordering::Relaxed);
+    let mut steps = Vec::new();
+    while !member.compactor.is_idle() {
+        steps.push(member.compactor.step());
+    }
+    assert_eq!(steps.iter().filter(|step| step.is_err()).count(), 1, "said once: {steps:?}");
+    let Some(Ok(CompactionStep::Finished(finished))) = steps.last() else { panic!("{steps:?}") };
+    assert_eq!((finished.revision, finished.hash, finished.dropped), (3, None, 1));
+}
+
+/// Compactions without end, one a revision: what waits is bounded, and only hashes are lost by it.
+#[test]
+fn compactions_that_pile_up_become_one() {
+    let mut member = Member::new();
+    for i in 0..60 {
+        member.put("k", &i.to_string());
+    }
+    for revision in 2..=60 {
+        member.compact(revision).unwrap();
+    }
+    member.finish_compactions();
+    assert_eq!(member.reader.finished_compaction(), 60);
+    let kept = |revision| member.reader.hash_kv(revision).map(|(hash, _)| hash.compact_revision);
+    assert_eq!(kept(16), Ok(15), "the first ones are worked on one by one");
+    assert_eq!(kept(59), Err(ReadFailure::Api(ApiError::Compacted)), "those behind are not");
+    assert_eq!(kept(60), Ok(60), "so this one is computed");
+}
+
+#[test]
+fn the_revision_does_not_fall_below_the_compacted_one() {
+    let mut member = Member::new();
+    member.put("k", "1");
+    member.delete("k", "");
+    member.compact(3).unwrap();
+    // As after a merge that had nothing left to keep.
+    member.log.records.write().unwrap().clear();
+    member.restart();
+    assert_eq!((member.reader.revision(), member.reader.compacted()), (3, 3));
+    assert_eq!(member.put("k", "2"), 4);
+}
+
+#[test]
+fn a_stream_comes_in_chunks_of_a_size() {
+    use store::{RangeStream, StreamChunk};
+    let mut member = Member::new();
+    for i in 0..200 {
+        member.put(&format!("small/{i:03}"), "v");
+        member.put(&format!("large/{i:03}"), &"v".repeat(1000));
+    }
+    for (prefix, end, limit, want) in [
+        ("small/", "small0", 0, vec![10, 20, 40, 80, 50]),
+        ("small/", "small0", 45, vec![10, 20, 15]),
+        ("small/", "small0", 5, vec![5]),
+        ("large/", "large0", 0, vec![10, 5, 5, 5]),
+        ("none/", "none0", 0, vec![0]),
+    ] {
+        let range =
+            request::Range { key: prefix.as_bytes(), range_end: end.as_bytes(), limit, ..Default::default() };
+        let target = if prefix == "large/" { 4000 } else { 64000 };
+        let mut stream = RangeStream::new(&range, target);
+        let mut sizes = Vec::new();
+        let mut is_last = false;
+        while !is_last && sizes.len() < 10 {
+            let mut body = Vec::new();
+            let chunk = stream.next(&member.reader, ReadMode::NoWait, &mut body).unwrap();
+            is_last = matches!(chunk, StreamChunk::Last(401));
+            sizes
+                .push(support::response::<pb::RangeResponse>(&store::Answer { revision: 0, body }).kvs.len());
+        }
+        assert_eq!(sizes[..want.len()], want, "{prefix} limit {limit}");
+    }
+}
+
+/// Chunks are read one by one: one that lies behind a compaction ends the stream, and nothing is held for it.
+#[test]
+fn a_stream_ends_where_it_is_compacted() {
+    use store::{RangeStream, StreamChunk};
+    let mut member = Member::new();
+    for i in 0..40 {
+        member.put(&format!("k{i:02}"), "v");
+    }
+    let range = request::Range { key: b"k", range_end: b"l", ..Default::default() };
+    let mut stream = RangeStream::new(&range, 1 << 20);
+    let chunk = stream.next(&member.reader, ReadMode::NoWait, &mut Vec::new());
+    assert_eq!(chunk, Ok(StreamChunk::Next));
+    let newest = member.put("k05", "changed");
+    member.compact(newest - 1).unwrap();
+    member.finish_compactions();
+    assert_eq!(stream.clone().next(&member.reader, ReadMode::NoWait, &mut Vec::new()), Ok(StreamChunk::Next));
+    member.compact(newest).unwrap();
+    let mut body = b"before".to_vec();
+    let ended = stream.next(&member.reader, ReadMode::NoWait, &mut body);
+    assert_eq!(ended, Err(ReadFailure::Api(ApiError::Compacted)));
+    assert_eq!(body, b"before");
 }

@@ -20,7 +20,7 @@ pub(super) const COMMAND: Command = Command::new(
 )
 .with_flags(FLAGS);
 
-pub(super) static FLAGS: &[Flag] = &[
+static FLAGS: &[Flag] = &[
     Flag::new("prefix", Kind::Bool, "all keys that begin with the key"),
     Flag::new("prev-kv", Kind::Bool, "return the pairs that were removed"),
     Flag::new("from-key", Kind::Bool, "all keys that are equal to the key or above it"),

@@ -6,8 +6,7 @@ use client::{Client, Config, Deadline, Error};
 use wire::ApiError;
 use wire::etcdserverpb::{AlarmType, RangeRequest};
 
-use super::globals;
-use super::session::{Session, deadline};
+use super::session::{Session, cause_line, deadline};
 use crate::app::{Failure, Invocation, exit};
 use crate::command::Command;
 use crate::flag::{Flag, Kind};
@@ -21,7 +20,7 @@ pub(super) const COMMAND: Command = Command::group_of(
     "Endpoint related commands",
     &[
         Command::new("health", "health", "Checks whether the endpoints serve", health),
-        Command::new("status", "status", "Prints the status of the endpoints", status),
+        Command::new("status", "status", "Prints the status of the endpoints", status).with_long(STATUS),
         Command::new("hashkv", "hashkv", "Prints the hash of the endpoints' keys and values", hash_kv)
             .with_flags(&[Flag::new("rev", Kind::Int, "hash up to this revision (0 means the newest)")]),
     ],
@@ -31,6 +30,12 @@ pub(super) const COMMAND: Command = Command::group_of(
     Kind::Bool,
     "all endpoints of the cluster's members, not those given",
 )]);
+
+const STATUS: &str = "Prints the status of the endpoints.
+
+With -w simple a line is: endpoint, id, version, storage version, size, size in use, share not in use, quota, whether
+it leads, whether it is a learner, raft term, raft index, applied index, errors, version of a downgrade, whether one is
+under way. -w table has the same with heads.";
 
 fn health(call: &mut Invocation<'_>) -> Result<(), Failure> {
     let session = Session::open(call)?;
@@ -44,6 +49,8 @@ fn health(call: &mut Invocation<'_>) -> Result<(), Failure> {
         }
         checks.join_all().await
     });
+    let (list, causes): (Vec<_>, Vec<_>) = list.into_iter().unzip();
+    write!(call.world.err, "{}", causes.concat())?;
     session.printer.endpoint_health(call.world.out, call.world.err, &list)?;
     if list.iter().any(|h| !h.error.is_empty()) {
         return Err(Failure::new(exit::ERROR, "unhealthy cluster"));
@@ -51,15 +58,17 @@ fn health(call: &mut Invocation<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A read of any key goes through the whole cluster; to be denied it is as good. Then no alarm may be on.
-async fn check_health(endpoint: String, config: Config, deadline: Deadline) -> EndpointHealth {
-    let failed = |took: String, error: String| EndpointHealth {
-        endpoint: endpoint.clone(),
-        health: false,
-        took,
-        error,
+/// A read of any key goes through the whole cluster; to be denied it is as good. Then no alarm may be on. Beside it
+/// what the log says.
+async fn check_health(
+    endpoint: String,
+    config: Result<Config, Error>,
+    deadline: Deadline,
+) -> (EndpointHealth, String) {
+    let failed = |took: String, error: String| {
+        (EndpointHealth { endpoint: endpoint.clone(), health: false, took, error }, String::new())
     };
-    let client = match Client::new(config) {
+    let client = match config.and_then(Client::new) {
         Ok(client) => client,
         Err(error) => return failed(String::new(), error.to_string()),
     };
@@ -68,13 +77,15 @@ async fn check_health(endpoint: String, config: Config, deadline: Deadline) -> E
     let read = client.range(request, deadline).await;
     let took = gotext::duration(i64::try_from(started.elapsed().as_nanos()).unwrap_or(i64::MAX));
     match read {
-        Err(error) if !error.is(ApiError::PermissionDenied) => return failed(took, error.to_string()),
+        Err(error) if !error.is(ApiError::PermissionDenied) => {
+            return (failed(took, error.to_string()).0, cause_line(&error));
+        }
         _ => {}
     }
     match client.alarms(deadline).await {
         Err(_) => failed(took, "Unable to fetch the alarm list".to_owned()),
         Ok(answer) if answer.alarms.is_empty() => {
-            EndpointHealth { endpoint, health: true, took, error: String::new() }
+            (EndpointHealth { endpoint, health: true, took, error: String::new() }, String::new())
         }
         Ok(answer) => {
             let names = answer.alarms.iter().map(|alarm| match alarm.alarm() {
@@ -92,9 +103,10 @@ fn status(call: &mut Invocation<'_>) -> Result<(), Failure> {
     let mut list = Vec::new();
     let mut failure = Ok(());
     for (endpoint, config) in endpoint_configs(call, &session)? {
-        match session.wait(async { Client::new(config)?.status(deadline(call)).await }) {
+        match session.wait(async { Client::new(config?)?.status(deadline(call)).await }) {
             Ok(status) => list.push(EndpointStatus { endpoint, status }),
             Err(error) => {
+                write!(call.world.err, "{}", cause_line(&error))?;
                 writeln!(call.world.err, "Failed to get the status of endpoint {endpoint} ({error})")?;
                 failure = Err(Failure::silent(exit::ERROR));
             }
@@ -110,9 +122,10 @@ fn hash_kv(call: &mut Invocation<'_>) -> Result<(), Failure> {
     let mut list = Vec::new();
     let mut failure = Ok(());
     for (endpoint, config) in endpoint_configs(call, &session)? {
-        match session.wait(async { Client::new(config)?.hash_kv(revision, deadline(call)).await }) {
+        match session.wait(async { Client::new(config?)?.hash_kv(revision, deadline(call)).await }) {
             Ok(hash) => list.push(EndpointHash { endpoint, hash }),
             Err(error) => {
+                write!(call.world.err, "{}", cause_line(&error))?;
                 writeln!(call.world.err, "Failed to get the hash of endpoint {endpoint} ({error})")?;
                 failure = Err(Failure::new(exit::ERROR, error));
             }
@@ -122,21 +135,26 @@ fn hash_kv(call: &mut Invocation<'_>) -> Result<(), Failure> {
     failure
 }
 
-/// The endpoints to ask, as they are written, each with a client's configuration of its own.
-fn endpoint_configs(call: &Invocation<'_>, session: &Session) -> Result<Vec<(String, Config)>, Failure> {
+/// An endpoint as it is written, with a client's configuration of its own if it can be read.
+type Asked = (String, Result<Config, Error>);
+
+/// The endpoints to ask. One that cannot be read fails by itself, as one that cannot be reached.
+fn endpoint_configs(call: &Invocation<'_>, session: &Session) -> Result<Vec<Asked>, Failure> {
     let names = if call.flags.bool("cluster") {
         let client = session.client()?;
         let members = session.wait(client.members(deadline(call))).map_err(|error: Error| {
             let text = format!("failed to fetch endpoints from etcd cluster member list: {error}");
-            Failure::new(exit::ERROR, text)
+            let failure = Failure::new(exit::ERROR, text);
+            Failure { message: cause_line(&error) + &failure.message, ..failure }
         })?;
         members.members.into_iter().flat_map(|member| member.client_ur_ls).collect()
     } else {
         call.flags.list("endpoints").to_vec()
     };
     let configure = |name: String| {
-        let endpoints = vec![globals::endpoint(name.trim())?];
-        Ok((name, Config { endpoints, ..session.config.clone() }))
+        let endpoint = name.trim().parse();
+        let config = endpoint.map(|one| Config { endpoints: vec![one], ..session.config.clone() });
+        (name, config)
     };
-    names.into_iter().map(configure).collect()
+    Ok(names.into_iter().map(configure).collect())
 }

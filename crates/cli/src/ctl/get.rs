@@ -15,7 +15,7 @@ pub(super) const COMMAND: Command =
     Command::new("get", "get [options] <key> [range_end]", "Gets the key or a range of keys", run)
         .with_flags(FLAGS);
 
-pub(super) static FLAGS: &[Flag] = &[
+static FLAGS: &[Flag] = &[
     Flag::new("consistency", Kind::Text, "l for linearizable, s for serializable").default("l"),
     Flag::new("order", Kind::Text, "ASCEND or DESCEND"),
     Flag::new("sort-by", Kind::Text, "CREATE, KEY, MODIFY, VALUE or VERSION"),

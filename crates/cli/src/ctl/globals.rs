@@ -1,6 +1,8 @@
 //! The flags of every command, their variables, and the client that they describe.
 
-use client::{Config, Endpoint, Error};
+use std::time::Duration;
+
+use client::{Config, Endpoint, Error, Keepalive};
 
 use crate::app::{Failure, Invocation, exit};
 use crate::flag::{Flag, Kind};
@@ -39,7 +41,16 @@ pub(super) static FLAGS: &[Flag] = &[
     Flag::new("discovery-srv-name", Kind::Text, "suffix of the SRV records' service"),
 ];
 
+/// gRPC's Go client pings no server more often.
+const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);
+/// What it waits for a connection, and for the answer to a ping, if it is not told.
+const DIAL_TIMEOUT_UNSET: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT_UNSET: Duration = Duration::from_secs(20);
+
 const PREFIX: &str = "ETCDCTL_";
+
+/// Where a line of the log names a variable.
+const VARIABLE: &str = "environment-variable";
 
 fn variable_of(flag: &str) -> String {
     PREFIX.to_owned() + &flag.to_uppercase().replace('-', "_")
@@ -58,14 +69,16 @@ pub(super) fn read_variables(call: &mut Invocation<'_>) -> Result<(), Failure> {
         if given.contains(name) {
             let text = "conflicting environment variable is shadowed by corresponding command-line flag \
                         (either unset environment variable or disable flag))";
-            let message = log_line("fatal", text, name);
+            let message = log_line("fatal", &[("msg", text), (VARIABLE, name)]);
             return Err(Failure { code: exit::ERROR, message });
         }
         let flag = inherited.iter().find(|f| variable_of(f.name) == *name).filter(|_| !value.is_empty());
         match flag {
             Some(flag) => _ = call.flags.set(flag.name, value),
             None if name.starts_with(PREFIX) => {
-                let line = log_line("warn", "unrecognized environment variable", &format!("{name}={value}"));
+                let whole = format!("{name}={value}");
+                let text = "unrecognized environment variable";
+                let line = log_line("warn", &[("msg", text), (VARIABLE, &whole)]);
                 call.world.err.write_all(line.as_bytes())?;
             }
             None => {}
@@ -82,11 +95,13 @@ pub(super) fn read_variables(call: &mut Invocation<'_>) -> Result<(), Failure> {
 }
 
 /// A line of the tool's log, in the form of etcd's.
-fn log_line(level: &str, text: &str, variable: &str) -> String {
+pub(super) fn log_line(level: &str, fields: &[(&str, &str)]) -> String {
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ");
-    let quoted = |text: &str| gotext::quote(text.as_bytes());
-    let (text, variable) = (quoted(text), quoted(variable));
-    format!("{{\"level\":\"{level}\",\"ts\":\"{now}\",\"msg\":{text},\"environment-variable\":{variable}}}\n")
+    let mut line = format!("{{\"level\":\"{level}\",\"ts\":\"{now}\"");
+    for (name, value) in fields {
+        line += &format!(",\"{name}\":{}", gotext::quote(value.as_bytes()));
+    }
+    line + "}\n"
 }
 
 /// The client that flags and variables describe.
@@ -132,9 +147,17 @@ pub(super) fn client_config(call: &Invocation<'_>) -> Result<Config, Failure> {
         }
     }
 
-    let endpoints = flags.list("endpoints").iter().map(|text| endpoint(text.trim()));
-    let mut config = Config::new(endpoints.collect::<Result<_, _>>()?);
-    config.dial_timeout = flags.duration("dial-timeout");
+    let mut config = Config::new(endpoints(flags.list("endpoints"))?);
+    config.dial_timeout = match flags.duration("dial-timeout") {
+        Duration::ZERO => DIAL_TIMEOUT_UNSET,
+        given => given,
+    };
+    config.keepalive = match (flags.duration("keepalive-time"), flags.duration("keepalive-timeout")) {
+        (Duration::ZERO, _) => None,
+        (time, Duration::ZERO) => Some((time, KEEPALIVE_TIMEOUT_UNSET)),
+        given => Some(given),
+    }
+    .map(|(time, timeout)| Keepalive { time: time.max(KEEPALIVE_TIME_MIN), timeout });
     for (name, limit) in [
         ("max-request-bytes", &mut config.request_bytes_max),
         ("max-recv-bytes", &mut config.answer_bytes_max),
@@ -147,10 +170,19 @@ pub(super) fn client_config(call: &Invocation<'_>) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// Reads an endpoint.
-pub(super) fn endpoint(text: &str) -> Result<Endpoint, Failure> {
-    text.parse().map_err(|error| match error {
-        Error::NotYet(what) => Failure::not_yet(&what),
-        error => Failure::new(exit::BAD_CONNECTION, error),
-    })
+/// Reads endpoints. One that cannot be read is as good as one where nobody listens, as in etcdctl, so it matters only
+/// when there is no other.
+fn endpoints(list: &[String]) -> Result<Vec<Endpoint>, Failure> {
+    let (mut endpoints, mut bad) = (Vec::new(), None);
+    for text in list {
+        match text.trim().parse() {
+            Ok(endpoint) => endpoints.push(endpoint),
+            Err(Error::NotYet(what)) => return Err(Failure::not_yet(&what)),
+            Err(error) => bad = bad.or(Some(error)),
+        }
+    }
+    match bad {
+        Some(error) if endpoints.is_empty() => Err(Failure::new(exit::BAD_CONNECTION, error)),
+        _ => Ok(endpoints),
+    }
 }

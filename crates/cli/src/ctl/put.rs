@@ -32,7 +32,7 @@ $ put -- <key> <value>
 Without a <value> (and without --ignore-value) the value is read from standard input to its end,
 a last line end included.";
 
-pub(super) static FLAGS: &[Flag] = &[
+static FLAGS: &[Flag] = &[
     Flag::new("lease", Kind::Text, "id of the lease to attach the key to, in hex").default("0"),
     Flag::new("prev-kv", Kind::Bool, "return the pair as it was before"),
     Flag::new("ignore-value", Kind::Bool, "keep the key's value"),

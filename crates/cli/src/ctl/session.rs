@@ -5,6 +5,7 @@ use tokio::runtime::Runtime;
 
 use super::globals;
 use crate::app::{Failure, Invocation, exit};
+use crate::gotext;
 use crate::print::{Format, Printer};
 
 pub(super) struct Session {
@@ -46,5 +47,17 @@ pub(super) fn deadline(call: &Invocation<'_>) -> Deadline {
 
 /// The failure of a call.
 pub(super) fn call_failed(error: client::Error) -> Failure {
-    Failure::new(exit::ERROR, error)
+    let failure = Failure::new(exit::ERROR, &error);
+    Failure { message: cause_line(&error) + &failure.message, ..failure }
+}
+
+/// The line that names why there was no connection, as etcd's client logs it to standard error; else nothing.
+pub(super) fn cause_line(error: &client::Error) -> String {
+    let client::Error::Unreachable { endpoint, cause } = error else { return String::new() };
+    let dialing = gotext::quote(format!("transport: Error while dialing: {cause}").as_bytes());
+    let error = format!(
+        "rpc error: code = DeadlineExceeded desc = latest balancer error: connection error: desc = {dialing}"
+    );
+    let fields = [("logger", "etcd-client"), ("msg", "retrying of unary invoker failed")];
+    globals::log_line("warn", &[&fields[..], &[("target", endpoint), ("error", &error)]].concat())
 }

@@ -14,8 +14,8 @@ use wire::etcdserverpb::{Compare, RequestOp, TxnRequest};
 use super::session::{Session, call_failed};
 use super::{del, get, put};
 use crate::app::{Failure, Invocation, exit};
-use crate::command::Command;
-use crate::flag::{Flag, Flags, Kind};
+use crate::command::{self, App, Called, Command};
+use crate::flag::{Flag, Kind};
 use crate::gotext;
 
 pub(super) const COMMAND: Command =
@@ -89,14 +89,16 @@ fn read<R: Read>(
 }
 
 /// The next line without surrounding space; nothing at the end of a block. A last line without its end is not one.
-fn read_line(input: &mut impl BufRead) -> Result<Option<String>, Failure> {
+fn read_line(input: &mut impl BufRead) -> Result<Option<Vec<u8>>, Failure> {
     let mut line = Vec::new();
     input.read_until(b'\n', &mut line).map_err(|error| invalid(error.to_string()))?;
     if line.last() != Some(&b'\n') {
         return Err(invalid("EOF".to_owned()));
     }
-    let line = String::from_utf8(line).map_err(|_| invalid("input is not UTF-8".to_owned()))?;
-    let line = line.trim();
+    let line = match str::from_utf8(&line) {
+        Ok(text) => text.trim().as_bytes(),
+        Err(_) => line.trim_ascii(),
+    };
     Ok((!line.is_empty()).then(|| line.to_owned()))
 }
 
@@ -104,20 +106,23 @@ fn invalid(text: String) -> Failure {
     Failure::new(exit::INVALID_INPUT, text)
 }
 
-fn compare(line: &str) -> Result<Compare, Failure> {
-    let malformed = |more: &str| invalid(format!("malformed comparison: {line}{more}"));
-    let (target, rest) = line.split_once('(').ok_or_else(|| malformed(""))?;
-    let parts = compare_parts(rest);
-    let Parts { key, op, value: Some(value) } = parts else {
-        let (key, op) = (gotext::quote(&parts.key), parts.op);
+fn compare(line: &[u8]) -> Result<Compare, Failure> {
+    let shown = String::from_utf8_lossy(line);
+    let malformed = |more: &str| invalid(format!("malformed comparison: {shown}{more}"));
+    let open = line.iter().position(|byte| *byte == b'(').ok_or_else(|| malformed(""))?;
+    let target = String::from_utf8_lossy(&line[..open]);
+    let parts = compare_parts(&line[open + 1..]);
+    let op = String::from_utf8_lossy(parts.op);
+    let Parts { key, value: Some(value), .. } = parts else {
+        let key = gotext::quote(&parts.key);
         return Err(malformed(&format!("; got {target}({key}) {op} \"\"")));
     };
     let number = || -> Result<i64, Failure> {
         let text = str::from_utf8(&value).ok();
         text.and_then(|t| t.parse().ok())
-            .ok_or_else(|| invalid(format!("invalid txn compare request: {line}")))
+            .ok_or_else(|| invalid(format!("invalid txn compare request: {shown}")))
     };
-    let (target, union) = match target {
+    let (target, union) = match &*target {
         "ver" | "version" => (CompareTarget::Version, TargetUnion::Version(number()?)),
         "c" | "create" => (CompareTarget::Create, TargetUnion::CreateRevision(number()?)),
         "m" | "mod" => (CompareTarget::Mod, TargetUnion::ModRevision(number()?)),
@@ -126,7 +131,7 @@ fn compare(line: &str) -> Result<Compare, Failure> {
         "lease" => return Err(malformed(" (leases cannot be compared)")),
         other => return Err(malformed(&format!(" (unknown target {other})"))),
     };
-    let result = match op {
+    let result = match &*op {
         "=" => CompareResult::Equal,
         "!=" => CompareResult::NotEqual,
         ">" => CompareResult::Greater,
@@ -147,95 +152,129 @@ fn compare(line: &str) -> Result<Compare, Failure> {
 #[derive(Default)]
 struct Parts<'a> {
     key: Vec<u8>,
-    op: &'a str,
+    op: &'a [u8],
     /// Nothing if any of the three is missing.
     value: Option<Vec<u8>>,
 }
 
-fn compare_parts(text: &str) -> Parts<'_> {
+fn compare_parts(text: &[u8]) -> Parts<'_> {
     let mut parts = Parts::default();
-    let Some((key, rest)) = gotext::unquote_prefix(text.trim_start()) else {
+    let Some((key, rest)) = gotext::unquote_prefix(text.trim_ascii_start()) else {
         return parts;
     };
     parts.key = key;
-    let Some(rest) = rest.strip_prefix(')').filter(|rest| rest.starts_with(char::is_whitespace)) else {
+    let Some(rest) = rest.strip_prefix(b")").filter(|rest| rest.first().is_some_and(u8::is_ascii_whitespace))
+    else {
         return parts;
     };
-    let rest = rest.trim_start();
-    let (op, rest) = rest.split_at(rest.find(char::is_whitespace).unwrap_or(rest.len()));
+    let (op, rest) = split_word(rest.trim_ascii_start());
     parts.op = op;
-    parts.value = gotext::unquote_prefix(rest.trim_start()).map(|(value, _)| value);
+    parts.value = gotext::unquote_prefix(rest.trim_ascii_start()).map(|(value, _)| value);
     parts
 }
 
+/// What stands before the first space, and the rest.
+fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
+    text.split_at(text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len()))
+}
+
+/// What a line of a block of requests may call; names may be shortened, as on the command line.
+static REQUESTS: App = App {
+    name: "",
+    about: "",
+    groups: &[],
+    commands: &[put::COMMAND, get::COMMAND, del::COMMAND],
+    flags: &[],
+    flags_hidden: false,
+    trailer: "",
+    errors_twice: false,
+};
+
 /// `input` is where a put without a value reads it: past what the reader of lines has taken, as in etcdctl, so
 /// usually at the end, which is an error.
-fn request(line: &str, input: &mut dyn Read, err: &mut dyn Write) -> Result<RequestOp, Failure> {
-    let args = words(line)?;
-    let [name, args @ ..] = args.as_slice() else {
-        return Err(invalid(format!("invalid txn request: {line}")));
-    };
-    if args.is_empty() {
-        return Err(invalid(format!("invalid txn compare request: {line}")));
+fn request(line: &[u8], input: &mut dyn Read, err: &mut dyn Write) -> Result<RequestOp, Failure> {
+    let invalid_as = |what: &str| invalid(format!("invalid txn {what}: {}", String::from_utf8_lossy(line)));
+    let words = words(line)?;
+    if words.len() < 2 {
+        return Err(invalid_as("compare request"));
     }
-    let parse = |flags: &'static [Flag]| -> Result<(Flags, Vec<Vec<u8>>), Failure> {
-        let mut flags = Flags::new(flags);
-        match flags.parse(args) {
-            Ok(args) if !flags.bool("help") => Ok((flags, args)),
-            _ => Err(invalid(format!("invalid txn request: {line}"))),
-        }
+    let Called::Command(path, rest) = command::find(&REQUESTS, &words) else {
+        return Err(invalid_as("request"));
     };
-    let request = match name.as_slice() {
-        b"put" => {
-            let (flags, args) = parse(put::FLAGS)?;
-            Request::RequestPut(put::request(&flags, &args, input)?)
-        }
-        b"get" => {
-            let (flags, args) = parse(get::FLAGS)?;
-            Request::RequestRange(get::request(&flags, &args)?)
-        }
-        b"del" => {
-            let (flags, args) = parse(del::FLAGS)?;
+    let mut flags = path.flags(&REQUESTS);
+    let args = match flags.parse(&rest) {
+        Ok(args) if !flags.bool("help") => args,
+        _ => return Err(invalid_as("request")),
+    };
+    let request = match path.last().map(|command| command.name) {
+        Some("put") => Request::RequestPut(put::request(&flags, &args, input)?),
+        Some("get") => Request::RequestRange(get::request(&flags, &args)?),
+        Some("del") => {
             let request = del::request(&flags, &args)?;
             del::warn_of_interval(&flags, &args, err, del::REGRET)?;
             Request::RequestDeleteRange(request)
         }
-        _ => return Err(invalid(format!("invalid txn request: {line}"))),
+        _ => return Err(invalid_as("request")),
     };
     Ok(RequestOp { request: Some(request) })
 }
 
-/// Cuts a line into words: bare ones, 'as they are', and "with Go's escapes".
-fn words(line: &str) -> Result<Vec<Vec<u8>>, Failure> {
+/// Cuts a line into words: bare ones up to a space, 'as they are', and "with Go's escapes". A quote that opens and is
+/// never closed is passed over, as in etcdctl.
+fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, Failure> {
     let mut words = Vec::new();
-    let mut rest = line.trim_start();
-    while let Some(first) = rest.chars().next() {
-        if first == '\''
-            && let Some((word, after)) = rest[1..].split_once('\'')
-        {
-            words.push(word.as_bytes().to_vec());
-            rest = after;
-        } else if first == '"' {
-            let (word, after) =
-                gotext::unquote_prefix(rest).ok_or_else(|| invalid("invalid syntax".to_owned()))?;
-            words.push(word);
-            rest = after;
-        } else {
-            let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
-            words.push(rest.as_bytes()[..end].to_vec());
-            rest = &rest[end..];
-        }
-        rest = rest.trim_start();
+    let mut rest = line.trim_ascii_start();
+    while let Some(first) = rest.first() {
+        let inside = &rest[1..];
+        rest = match first {
+            b'\'' => match inside.iter().position(|byte| *byte == b'\'') {
+                Some(end) => {
+                    words.push(inside[..end].to_vec());
+                    &inside[end + 1..]
+                }
+                None => inside,
+            },
+            b'"' if is_closed(inside) => {
+                let (word, after) =
+                    gotext::unquote_prefix(rest).ok_or_else(|| invalid("invalid syntax".to_owned()))?;
+                words.push(word);
+                after
+            }
+            b'"' => inside,
+            _ => {
+                let (word, after) = split_word(rest);
+                words.push(word.to_vec());
+                after
+            }
+        };
+        rest = rest.trim_ascii_start();
     }
     Ok(words)
+}
+
+/// Whether a double quote without a backslash before it is still to come.
+fn is_closed(inside: &[u8]) -> bool {
+    let mut bytes = inside.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return true,
+            b'\\' => _ = bytes.next(),
+            _ => {}
+        }
+    }
+    false
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read_bytes(text: &[u8]) -> Result<TxnRequest, Failure> {
+        read(&mut BufReader::new(text), |_| Ok(()), &mut Vec::new())
+    }
+
     fn read_text(text: &str) -> Result<TxnRequest, Failure> {
-        read(&mut BufReader::new(text.as_bytes()), |_| Ok(()), &mut Vec::new())
+        read_bytes(text.as_bytes())
     }
 
     #[test]
@@ -262,6 +301,36 @@ mod tests {
         ));
     }
 
+    /// The key and value that a line of requests puts.
+    fn put_of(line: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let txn = read_bytes(&[b"\n", line, b"\n\n\n"].concat()).unwrap();
+        match &txn.success[0].request {
+            Some(Request::RequestPut(put)) => (put.key.to_vec(), put.value.to_vec()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn words_are_cut_as_etcdctl_cuts_them() {
+        for (line, key, value) in [
+            (&b"put a 1"[..], &b"a"[..], &b"1"[..]),
+            (b"p a 1", b"a", b"1"),
+            (b"put \"a b\"'c d' ", b"a b", b"c d"),
+            (b"put a \"1", b"a", b"1"),
+            (b"put a '1", b"a", b"1"),
+            (b"put a x\"y\"", b"a", b"x\"y\""),
+            (b"put a `\\n`", b"a", b"`\\n`"),
+            ("put a x\u{a0}y".as_bytes(), b"a", "x\u{a0}y".as_bytes()),
+            (b"put \xff \"\xfe\\x00\"", b"\xff", b"\xfe\0"),
+            (b"put a \"\"", b"a", b""),
+        ] {
+            assert_eq!(put_of(line), (key.to_vec(), value.to_vec()), "{}", line.escape_ascii());
+        }
+        let txn = read_bytes(b"val(\"\xff\") = \"\xfe\"\n\n\n\n").unwrap();
+        assert_eq!(txn.compare[0].key, &b"\xff"[..]);
+        assert_eq!(txn.compare[0].target_union, Some(TargetUnion::Value(b"\xfe"[..].into())));
+    }
+
     #[test]
     fn what_cannot_be_read() {
         for (text, message) in [
@@ -274,6 +343,10 @@ mod tests {
             ("version(\"a\") = \"x\"\n\n", "invalid txn compare request: version(\"a\") = \"x\""),
             ("\njump a\n\n\n", "invalid txn request: jump a"),
             ("\nget\n\n\n", "invalid txn compare request: get"),
+            ("\n\"\n\n\n", "invalid txn compare request: \""),
+            ("\nhelp get\n\n\n", "invalid txn request: help get"),
+            ("\nget a -h\n\n\n", "invalid txn request: get a -h"),
+            ("\nput a \"\\q\"\n\n\n", "invalid syntax"),
             ("\nget a --nonsense\n\n\n", "invalid txn request: get a --nonsense"),
             ("val(\"a\") = \"1\"", "EOF"),
             ("\n\n", "EOF"),

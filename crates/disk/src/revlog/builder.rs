@@ -18,6 +18,8 @@ pub struct FrameBuilder {
     /// What the frame before this one reached.
     applied: Applied,
     record_count: u32,
+    /// Main and sub revision of the last record.
+    last_revision: (i64, i64),
     /// A record did not fit the segment's 4 GiB: the frame can't be finished.
     overflow: bool,
 }
@@ -84,8 +86,9 @@ impl FrameBuilder {
         limits: Limits,
         next: NextFrame,
         applied: Applied,
+        last_revision: (i64, i64),
     ) -> FrameBuilder {
-        FrameBuilder { shared, limits, next, applied, record_count: 0, overflow: false }
+        FrameBuilder { shared, limits, next, applied, record_count: 0, last_revision, overflow: false }
     }
 
     /// Whether the frame being built is its segment's first. Its state must then be the whole small state
@@ -97,9 +100,12 @@ impl FrameBuilder {
     /// Adds a record and says where its payload is; log order is the order of the calls.
     ///
     /// # Panics
-    /// If the payload is 4 GiB or longer.
+    /// If the payload is 4 GiB or longer, or if the revision is not above that of the record before.
     pub fn push(&mut self, header: RecordHeader, payload: &[u8]) -> Location {
         assert!(payload.len() <= u32::MAX as usize, "payload of {} bytes", payload.len());
+        let (revision, last) = ((header.main, header.sub), self.last_revision);
+        assert!(revision > last, "a record of revision {revision:?} after {last:?}");
+        self.last_revision = revision;
         let mut open = self.shared.open_mut();
         let offset = u64::from(open.start.offset()) + (open.bytes.len() + RECORD_HEADER_LEN) as u64;
         // Room for the state is part of the bound, so that it can't be what breaks it in the end.

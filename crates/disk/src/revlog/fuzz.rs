@@ -47,7 +47,7 @@ fn go_on(fs: &MemFs, dir: &Path, append: bool) -> Result<(Seen, u64), Error> {
     let (applied, frames) = (opened.applied(), opened.last_frame());
     let (mut builder, mut writer, reader) = opened.into_parts()?;
     let mut scanned = Vec::new();
-    reader.scan(None, None, |header, at, payload| {
+    reader.scan(0, |header, at, payload| {
         scanned.push((header, at, payload.to_vec()));
         ControlFlow::Continue(())
     })?;
@@ -58,7 +58,11 @@ fn go_on(fs: &MemFs, dir: &Path, append: bool) -> Result<(Seen, u64), Error> {
         assert_eq!(&out, payload, "payload at {at}");
     }
     if append {
-        builder.push(RecordHeader { kind: 1, main: 1, sub: 0 }, b"appended");
+        let last = seen.records.last().map_or(0, |(header, ..)| header.main);
+        let Some(main) = last.checked_add(1) else {
+            return Err(Error::Stopped { cause: "no number is left".into() });
+        };
+        builder.push(RecordHeader { kind: 1, main, sub: 0 }, b"appended");
         let frame = builder.finish(applied, b"state", applied.index)?;
         writer.write(frame)?;
         writer.sync()?;

@@ -140,6 +140,8 @@ pub struct Limits {
     pub dirty_bytes_max: u64,
     /// Bytes read at a time when opening and scanning.
     pub read_chunk_bytes: u32,
+    /// Bytes of a file between two places that a scan may begin at: what it reads in vain at most, beside one frame.
+    pub mark_interval_bytes: u32,
 }
 
 impl Limits {
@@ -151,6 +153,7 @@ impl Limits {
         // At full speed one sync of an unbounded amount took 50–300 ms (evidence, lesson 8).
         dirty_bytes_max: 16 << 20,
         read_chunk_bytes: 1 << 20,
+        mark_interval_bytes: 128 << 10,
     };
 
     /// For tests: a roll every few frames.
@@ -161,6 +164,7 @@ impl Limits {
             spare_segments: 2,
             dirty_bytes_max: 1024,
             read_chunk_bytes: 256,
+            mark_interval_bytes: 200,
         }
     }
 

@@ -9,7 +9,7 @@ use super::builder::NextFrame;
 use super::format::{FRAME_HEADER_LEN, FrameScan, FrameView, HeaderFault, RecordHeader, Records, Rest};
 use super::format::{SEGMENT_HEADER_LEN, SegmentHeader};
 use super::parse_segment_name;
-use super::tail::{OpenFrame, Segment, Shared, Written};
+use super::tail::{Marks, OpenFrame, Segment, Shared, Written};
 use super::writer::{Current, is_full};
 use super::{Applied, Durable, Error, FrameBuilder, Limits, Location, Reader, Writer};
 
@@ -47,6 +47,8 @@ pub struct Opened {
     limits: Limits,
     log_id: u64,
     segments: Vec<Written>,
+    marks: Marks,
+    last_revision: (i64, i64),
     first_applied: Applied,
     last: Durable,
     wal_durable: u64,
@@ -86,6 +88,8 @@ pub fn open(
     let mut opened = Opened {
         fs,
         dir: dir.to_path_buf(),
+        marks: Marks::new(&limits),
+        last_revision: (0, -1),
         limits,
         log_id: new_log_id,
         segments: Vec::new(),
@@ -198,7 +202,13 @@ impl Opened {
             _ => NextFrame::after(end, self.last.frame + 1, &self.limits),
         };
         let open = OpenFrame::new(next.start, Vec::new());
-        let shared = Arc::new(Shared::new(self.log_id, &self.limits, self.segments, open, self.last.frame));
+        let shared = Arc::new(Shared::new(
+            self.log_id,
+            &self.limits,
+            (self.segments, self.marks),
+            open,
+            self.last.frame,
+        ));
         let writer = Writer::new(
             self.fs,
             self.dir,
@@ -209,7 +219,7 @@ impl Opened {
             &self.leftovers,
         )?;
         Ok((
-            FrameBuilder::new(shared.clone(), self.limits, next, self.last.applied),
+            FrameBuilder::new(shared.clone(), self.limits, next, self.last.applied, self.last_revision),
             writer,
             Reader::new(shared),
         ))
@@ -332,6 +342,7 @@ impl Opened {
             return damaged("the whole state is not where a segment begins");
         }
         let records_at = at + FRAME_HEADER_LEN as u64;
+        self.marks.note(Location::new(file.number, at as u32), records);
         let refused = |offset| {
             let file = file.path.clone();
             move |source| Error::Replay { file, offset, source }
@@ -341,6 +352,12 @@ impl Opened {
             let Ok(record) = record else { return damaged("a record runs past the end of its frame") };
             let offset = records_at + record.payload_at as u64;
             let location = Location::new(file.number, offset as u32);
+            let revision = (record.header.main, record.header.sub);
+            // Scans begin by revision, so they rely on this.
+            if revision <= self.last_revision {
+                return damaged("a record's revision is not above the one before it");
+            }
+            self.last_revision = revision;
             replay.record(record.header, location, record.payload).map_err(refused(offset))?;
             count += 1;
         }

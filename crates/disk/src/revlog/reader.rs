@@ -54,24 +54,21 @@ impl Reader {
         }
     }
 
-    /// Visits all records in log order, that is revision order, whose locations are at or after `from` (the
-    /// log's beginning if `None`) and before `upto` (what was pushed before the call if `None`), until the
-    /// visitor breaks. Frames that are in memory only are included. The file is read in large chunks, every
-    /// frame's checksum is verified before its records are shown, and memory is bounded by the read chunk or
-    /// the largest frame.
+    /// Visits all records in log order, that is revision order, whose main revision is `from` or above and that were
+    /// pushed before the call, until the visitor breaks. Frames that are in memory only are included. The file is read
+    /// in large chunks, beginning shortly before the first record wanted; every frame's checksum is verified before its
+    /// records are shown, and memory is bounded by the read chunk or the largest frame.
     ///
     /// # Errors
     /// [`Error::Io`], and [`Error::Damaged`] if a frame no longer verifies.
     pub fn scan(
         &self,
-        from: Option<Location>,
-        upto: Option<Location>,
+        from: i64,
         visit: impl FnMut(RecordHeader, Location, &[u8]) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let pushed = self.pushed();
-        let until = upto.map_or(pushed, |upto| upto.min(pushed));
-        let mut scan = Scan { from: from.unwrap_or(Location(0)), until, visit };
-        let Some(mut at) = self.first_frame(scan.from) else { return Ok(()) };
+        let until = self.pushed();
+        let mut scan = Scan { from, until, visit };
+        let Some(mut at) = self.first_frame(from) else { return Ok(()) };
         while at < until {
             let flow = match self.stretch(at) {
                 Stretch::File(written) => self.scan_file(&mut scan, &written, &mut at)?,
@@ -162,17 +159,20 @@ impl Reader {
         Location(open.start.0 + open.bytes.len() as u64 + 1)
     }
 
-    /// The first frame of the segment that `from` is in, or of the first segment behind.
-    fn first_frame(&self, from: Location) -> Option<Location> {
+    /// A frame before which no record has this main revision; the log's first one if nothing better is known.
+    fn first_frame(&self, main: i64) -> Option<Location> {
         let open_start = self.shared.open().start;
         let tail = self.shared.tail();
+        if let Some(marked) = tail.marks.seek(main) {
+            return Some(marked);
+        }
         let number = tail
             .segments
             .iter()
             .map(|written| written.segment.number)
             .chain(tail.frames.iter().map(|frame| frame.start.segment()))
             .chain([open_start.segment()])
-            .find(|number| *number >= from.segment())?;
+            .next()?;
         Some(Location::new(number, SEGMENT_HEADER_LEN as u32))
     }
 
@@ -216,20 +216,15 @@ impl Reader {
             let offset = u64::from(at.offset());
             let read = Error::io("read", path);
             let damaged = |what: &str| Error::damaged(path, offset, what);
-            // The header alone says whether this frame lies wholly before the first record wanted.
             let header = frames.header(offset).map_err(Error::io("read", path))?.map_err(damaged)?;
-            let frame_end = Location(at.0 + header.frame_len());
-            // A record without payload may be located at the very end of its frame.
-            if scan.from <= frame_end {
-                let frame = frames.frame(offset, header.number).map_err(read)?.map_err(damaged)?;
-                let records_at = Location::new(*number, at.offset() + FRAME_HEADER_LEN as u32);
-                match scan.records(frame.records, records_at) {
-                    Ok(ControlFlow::Continue(())) => (),
-                    Ok(ControlFlow::Break(())) => return Ok(ControlFlow::Break(())),
-                    Err(_) => return Err(damaged("a record runs past the end of its frame")),
-                }
+            let frame = frames.frame(offset, header.number).map_err(read)?.map_err(damaged)?;
+            let records_at = Location::new(*number, at.offset() + FRAME_HEADER_LEN as u32);
+            match scan.records(frame.records, records_at) {
+                Ok(ControlFlow::Continue(())) => (),
+                Ok(ControlFlow::Break(())) => return Ok(ControlFlow::Break(())),
+                Err(_) => return Err(damaged("a record runs past the end of its frame")),
             }
-            *at = frame_end;
+            *at = Location(at.0 + header.frame_len());
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -237,7 +232,8 @@ impl Reader {
 
 /// One call of [`Reader::scan`].
 struct Scan<V> {
-    from: Location,
+    /// The lowest main revision wanted.
+    from: i64,
     until: Location,
     visit: V,
 }
@@ -251,7 +247,7 @@ impl<V: FnMut(RecordHeader, Location, &[u8]) -> ControlFlow<()>> Scan<V> {
             if at >= self.until {
                 return Ok(ControlFlow::Break(()));
             }
-            if at >= self.from && (self.visit)(record.header, at, record.payload).is_break() {
+            if record.header.main >= self.from && (self.visit)(record.header, at, record.payload).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }

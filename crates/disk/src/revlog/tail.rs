@@ -5,7 +5,7 @@
 //! once more if it finds nothing, never misses it. Locks are held for a lookup or a copy out of the open
 //! frame, never for a system call.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use crate::fs::File;
 
 use super::Location;
+use super::format::Records;
 
 /// Frame buffers kept for the next frames.
 const SPARE_BUFFERS_MAX: usize = 4;
@@ -53,6 +54,37 @@ pub(super) struct Tail {
     pub segments: Vec<Written>,
     pub frames: VecDeque<Arc<FrameBuf>>,
     pub frame_bytes: u64,
+    pub marks: Marks,
+}
+
+/// Where in the files to begin looking for a main revision: one frame every so many bytes, by the main revision of its
+/// first record.
+#[derive(Clone, Debug)]
+pub(super) struct Marks {
+    by_main: BTreeMap<i64, Location>,
+    interval_bytes: u32,
+}
+
+impl Marks {
+    pub fn new(limits: &super::Limits) -> Marks {
+        Marks { by_main: BTreeMap::new(), interval_bytes: limits.mark_interval_bytes }
+    }
+
+    /// Takes note of a frame that is in its file; frames come in log order. `records` are its records.
+    pub fn note(&mut self, at: Location, records: &[u8]) {
+        let is_due = self.by_main.last_key_value().is_none_or(|(_, last)| {
+            last.segment() != at.segment() || at.offset() - last.offset() >= self.interval_bytes
+        });
+        if is_due && let Some(Ok(first)) = Records::new(records).next() {
+            // All changes of one main revision are in one frame, so the next frame's number is higher.
+            self.by_main.entry(first.header.main).or_insert(at);
+        }
+    }
+
+    /// A frame before which no record has this main revision or a higher one.
+    pub fn seek(&self, main: i64) -> Option<Location> {
+        self.by_main.range(..=main).next_back().map(|(_, at)| *at)
+    }
 }
 
 /// A segment and how far it is written.
@@ -100,7 +132,7 @@ impl Shared {
     pub fn new(
         log_id: u64,
         limits: &super::Limits,
-        segments: Vec<Written>,
+        (segments, marks): (Vec<Written>, Marks),
         open: OpenFrame,
         durable: u64,
     ) -> Shared {
@@ -108,7 +140,7 @@ impl Shared {
             log_id,
             read_chunk_bytes: limits.read_chunk_bytes as usize,
             open: RwLock::new(open),
-            tail: RwLock::new(Tail { segments, frames: VecDeque::new(), frame_bytes: 0 }),
+            tail: RwLock::new(Tail { segments, frames: VecDeque::new(), frame_bytes: 0, marks }),
             durable: AtomicU64::new(durable),
             buffers: Mutex::new(Vec::new()),
             buffer_bytes_max: limits.frame_bytes_target as usize,

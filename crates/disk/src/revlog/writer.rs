@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::fs::{Access, File, Fs};
 
-use super::format::{SEGMENT_HEADER_LEN, SegmentHeader};
+use super::format::{FRAME_HEADER_LEN, SEGMENT_HEADER_LEN, SegmentHeader};
 use super::tail::{FrameBuf, Segment, Shared, Written};
 use super::{Applied, Durable, Error, Frame, Limits, Location, segment_name};
 
@@ -173,6 +173,7 @@ impl Writer {
         // One critical section: a reader finds the frame in memory before it, and in the file after it.
         let mut tail = self.shared.tail_mut();
         tail.segments.last_mut().expect("the current segment").end = current.end;
+        tail.marks.note(buf.start, &buf.bytes[FRAME_HEADER_LEN..FRAME_HEADER_LEN + buf.records_len]);
         let front = tail.frames.pop_front().expect("a frame stays in memory until it is written");
         tail.frame_bytes -= len;
         drop(tail);

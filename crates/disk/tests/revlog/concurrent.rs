@@ -47,7 +47,7 @@ fn run(fs: Arc<dyn Fs>, dir: &Path, limits: &Limits, batches: u64) {
                         reads.fetch_add(1, Ordering::Relaxed);
                     }
                     if rng.below(20) == 0 {
-                        let seen = scan(&reader, None, None);
+                        let seen = scan(&reader, 0);
                         assert!(seen.len() as u64 >= count, "{} of {count}", seen.len());
                         let ascend = seen.iter().enumerate().all(|(at, record)| record.0.main == at as i64);
                         assert!(ascend, "each record once, in order");

@@ -48,7 +48,7 @@ fn version_1() {
         let mains: Vec<i64> = batch.records.iter().map(|record| record.0.main).collect();
         assert_eq!(mains, [i64::from(number) * 2, i64::from(number) * 2 + 1]);
         assert_eq!(batch.records[0].2, [number; 80]);
-        assert_eq!(batch.records[1].2, []);
+        assert!(batch.records[1].2.is_empty());
         assert!(batch.records.iter().all(|record| record.0.kind == 1 && record.0.sub == 0));
     }
     // And it goes on.

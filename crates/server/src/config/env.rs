@@ -70,7 +70,7 @@ pub fn apply(raw: &mut RawConfig, environment: &[(String, String)]) -> Result<()
             return Err(EnvError::Conflict { variable: name.clone() });
         }
         if name.starts_with("ETCD_") {
-            let whole = format!("{name}={value}");
+            let whole = format!("{name}={}", if name.ends_with("PASSWORD") { "<redacted>" } else { value });
             log::warn!("unrecognized environment variable", "environment-variable" => whole);
         }
     }

@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use node::AutoCompaction;
 use thiserror::Error;
 use wire::RequestLimits;
 
@@ -34,6 +35,9 @@ const DEFAULT_PEER_URL: &str = "http://localhost:2380";
 const DEFAULT_CLIENT_URL: &str = "http://localhost:2379";
 const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
 const REQUEST_BYTES_RECOMMENDED: u64 = 10 * 1024 * 1024;
+/// etcd's defaults for what is set to 0.
+const COMPACTION_BATCH_LIMIT: usize = 1000;
+const COMPACTION_SLEEP_INTERVAL: Duration = Duration::from_millis(10);
 /// gRPC's Go server pings no client more often.
 const PING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
@@ -68,6 +72,12 @@ pub struct Config {
     pub limits: RequestLimits,
     /// The pings between server and clients.
     pub keepalive: Keepalive,
+    /// Compaction without being asked.
+    pub auto_compaction: AutoCompaction,
+    /// Versions that a compaction drops in one step; above 0.
+    pub compaction_batch_limit: usize,
+    /// Its pause between two steps.
+    pub compaction_sleep_interval: Duration,
     /// Whether listeners share their ports with other processes (SO_REUSEPORT).
     pub reuse_port: bool,
     /// What is written to the log.
@@ -159,6 +169,8 @@ pub enum ConfigError {
     CompactionModeEmpty,
     #[error("unknown auto-compaction-mode {}", quote(.0))]
     CompactionMode(String),
+    #[error("error parsing CompactionRetention: time: invalid duration {}", quote(.0))]
+    CompactionRetention(String),
     #[error("distributed tracing configurition is not valid: (sampling rate must be between 0 and 1000000)")]
     Tracing,
     #[error("enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint")]
@@ -227,6 +239,15 @@ impl TryFrom<&RawConfig> for Config {
             initial_cluster_token: raw.text("initial-cluster-token"),
             limits: limits(raw)?,
             keepalive: keepalive(raw),
+            auto_compaction: auto_compaction(raw)?,
+            compaction_batch_limit: match raw.int("compaction-batch-limit") {
+                0 => COMPACTION_BATCH_LIMIT,
+                given => usize::try_from(given).unwrap_or(1),
+            },
+            compaction_sleep_interval: match raw.nanos("compaction-sleep-interval") {
+                0 => COMPACTION_SLEEP_INTERVAL,
+                given => Duration::from_nanos(u64::try_from(given).unwrap_or(0)),
+            },
             reuse_port: raw.bool("socket-reuse-port"),
             name,
             listen_client_urls,
@@ -364,13 +385,9 @@ fn check_others(raw: &RawConfig) -> Result<(), ConfigError> {
         "" => return Err(ConfigError::CompactionModeEmpty),
         other => return Err(ConfigError::CompactionMode(other.to_owned())),
     }
-    if raw.bool("enable-distributed-tracing") {
-        let value::Value::Int(rate) = raw.value("distributed-tracing-sampling-rate") else {
-            unreachable!("the table says that it is a number");
-        };
-        if !(0..=1_000_000).contains(&rate) {
-            return Err(ConfigError::Tracing);
-        }
+    let rate = raw.int("distributed-tracing-sampling-rate");
+    if raw.bool("enable-distributed-tracing") && !(0..=1_000_000).contains(&rate) {
+        return Err(ConfigError::Tracing);
     }
     if let value::Value::List(gates) = raw.value("feature-gates") {
         let on = |name: &str| {
@@ -385,6 +402,28 @@ fn check_others(raw: &RawConfig) -> Result<(), ConfigError> {
         return Err(ConfigError::CompactHashCheck(duration::format(nanos)));
     }
     Ok(())
+}
+
+/// A bare number is hours or revisions, by the mode; anything else is a duration, which in the other mode etcd takes for
+/// its number of nanoseconds.
+fn auto_compaction(raw: &RawConfig) -> Result<AutoCompaction, ConfigError> {
+    let text = match raw.text("auto-compaction-retention") {
+        text if text.is_empty() => "0".to_owned(),
+        text => text,
+    };
+    let refused = || ConfigError::CompactionRetention(text.clone());
+    let by_revision = raw.text("auto-compaction-mode") == "revision";
+    let retention = match text.parse::<i64>() {
+        Ok(number) if number >= 0 && by_revision => number,
+        Ok(hours) if hours >= 0 => hours.checked_mul(3_600_000_000_000).ok_or_else(refused)?,
+        _ => duration::parse(&text).filter(|nanos| *nanos >= 0).ok_or_else(refused)?,
+    };
+    Ok(match (retention, by_revision) {
+        (0, _) => AutoCompaction::Off,
+        (retention, true) => AutoCompaction::Revision { retention },
+        // Rounded up, so that no period is nothing.
+        (nanos, false) => AutoCompaction::Periodic { period_us: nanos.unsigned_abs().div_ceil(1000) },
+    })
 }
 
 fn limits(raw: &RawConfig) -> Result<RequestLimits, ConfigError> {

@@ -27,12 +27,17 @@ impl Default for RawConfig {
 }
 
 impl RawConfig {
-    /// Sets the setting at this place in [`SETTINGS`]; a later call wins.
+    /// Sets the setting at this place in [`SETTINGS`]; a later call wins. An empty text leaves URLs as they are.
     ///
     /// # Errors
     /// Go's text, if the value does not parse.
     pub fn set(&mut self, position: usize, text: &str, source: Source) -> Result<(), String> {
-        let value = SETTINGS[position].kind.parse(text)?;
+        let mut value = SETTINGS[position].kind.parse(text)?;
+        if let (Value::Urls(urls), Some((given, _))) = (&value, &self.given[position])
+            && urls.is_empty()
+        {
+            value = given.clone();
+        }
         self.given[position] = Some((value, source));
         Ok(())
     }
@@ -93,6 +98,17 @@ impl RawConfig {
     }
 
     /// The value of a duration, in nanoseconds.
+    ///
+    /// # Panics
+    /// If the setting is of another kind.
+    pub fn int(&self, name: &str) -> i64 {
+        match self.value(name) {
+            Value::Int(number) => number,
+            other => panic!("{name} is {other:?}"),
+        }
+    }
+
+    /// The value of a setting of a duration, nanoseconds.
     ///
     /// # Panics
     /// If the setting is of another kind.

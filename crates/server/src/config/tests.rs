@@ -221,3 +221,15 @@ fn no_streams_are_no_limit() {
     };
     assert_eq!((streams("0"), streams("1")), (u32::MAX, 1));
 }
+
+/// etcd's flag of URLs takes an empty text and does nothing; compared by running both.
+#[test]
+fn no_urls_leave_those_that_are_there() {
+    let advertised =
+        |args: &[&str]| config(args).advertise_client_urls.iter().map(Url::to_string).collect::<Vec<_>>();
+    assert_eq!(advertised(&["--advertise-client-urls="]), ["http://localhost:2379"]);
+    assert_eq!(
+        advertised(&["--advertise-client-urls=http://a:1", "--advertise-client-urls="]),
+        ["http://a:1"]
+    );
+}

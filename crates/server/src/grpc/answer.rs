@@ -27,6 +27,9 @@ const COPY_BYTES_MAX: usize = 4096;
 /// Every response message has its header in field 1.
 const HEADER_FIELD: u32 = 1;
 
+/// `RangeStreamResponse.range_response`.
+const RANGE_RESPONSE_FIELD: u32 = 1;
+
 const _: () = assert!(PREFIX_BYTES + 2 + 4 * 11 <= HEADROOM_BYTES);
 
 /// An empty body with room in front, to append the answer to.
@@ -58,6 +61,35 @@ pub fn wrap(body: Vec<u8>, header: &ResponseHeader) -> Result<(Bytes, Option<Byt
     Ok((Bytes::from(message), None))
 }
 
+/// A `RangeStreamResponse` around the fields of its `RangeResponse` but the header, in two pieces.
+pub fn wrap_chunk(body: Vec<u8>, header: Option<&ResponseHeader>) -> Result<(Bytes, Bytes), Status> {
+    let mut inner = Vec::with_capacity(HEADROOM_BYTES);
+    if let Some(header) = header {
+        encode_key(HEADER_FIELD, WireType::LengthDelimited, &mut inner);
+        encode_varint(header.encoded_len() as u64, &mut inner);
+        header.encode_raw(&mut inner);
+    }
+    let range_len = inner.len() + body.len();
+    let mut front = vec![0; PREFIX_BYTES];
+    encode_key(RANGE_RESPONSE_FIELD, WireType::LengthDelimited, &mut front);
+    encode_varint(range_len as u64, &mut front);
+    let message_len = front.len() - PREFIX_BYTES + range_len;
+    front[1..PREFIX_BYTES].copy_from_slice(&checked_len(message_len)?.to_be_bytes());
+    front.extend_from_slice(&inner);
+    Ok((Bytes::from(front), Bytes::from(body)))
+}
+
+/// The length of a message as gRPC's prefix has it.
+fn checked_len(message_len: usize) -> Result<u32, Status> {
+    if message_len > MESSAGE_BYTES_MAX {
+        return Err(Status::new(
+            Code::ResourceExhausted,
+            format!("grpc: trying to send message larger than max ({message_len} vs. {MESSAGE_BYTES_MAX})"),
+        ));
+    }
+    Ok(message_len as u32)
+}
+
 struct Front {
     bytes: [u8; HEADROOM_BYTES],
     len: usize,
@@ -75,15 +107,9 @@ impl Front {
 
 fn front(header: &ResponseHeader, body_len: usize) -> Result<Front, Status> {
     let header_len = header.encoded_len();
-    let message_len = 2 + header_len + body_len;
-    if message_len > MESSAGE_BYTES_MAX {
-        return Err(Status::new(
-            Code::ResourceExhausted,
-            format!("grpc: trying to send message larger than max ({message_len} vs. {MESSAGE_BYTES_MAX})"),
-        ));
-    }
+    let message_len = checked_len(2 + header_len + body_len)?;
     let mut front = Front { bytes: [0; HEADROOM_BYTES], len: PREFIX_BYTES + 2 + header_len };
-    front.bytes[1..PREFIX_BYTES].copy_from_slice(&(message_len as u32).to_be_bytes());
+    front.bytes[1..PREFIX_BYTES].copy_from_slice(&message_len.to_be_bytes());
     let mut rest = &mut front.bytes[PREFIX_BYTES..];
     encode_key(HEADER_FIELD, WireType::LengthDelimited, &mut rest);
     encode_varint(header_len as u64, &mut rest);

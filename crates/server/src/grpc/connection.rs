@@ -12,8 +12,6 @@ use h2::server::SendResponse;
 use h2::{Ping, PingPong, RecvStream};
 use http::request::Parts;
 use http::{Request, StatusCode};
-use node::RequestId;
-use slab::Slab;
 use store::{Answer, ReadFailure, ReadMode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
@@ -21,12 +19,14 @@ use tokio::time::{Instant, Sleep};
 use wire::{ApiError, Status};
 
 use super::answer::{self, Held, PREFIX_BYTES, Payload};
-use super::head::Head;
+use super::calls::{Call, Calls, State};
+use super::head::{GRPC_ENCODING, Head};
 use super::io::{GatherIo, IoControl, PingPolicy, Turn, gather};
 use super::kv::{self, Read, Step};
 use super::method::{Cold, ForLearner, Hot, Route, route};
 use super::service::Deadline;
-use super::stream::{Arrival, Assembly, send_message, send_service_response, send_status};
+use super::stream::{self, Arrival, Assembly, send_message, send_service_response, send_status};
+use super::task::{self, TaskCall};
 use super::{Front, Shared};
 use crate::lane::{Mailbox, Outcome, Slot};
 
@@ -55,6 +55,9 @@ const FAULTS_MAX: usize = 1 << 16;
 const HELD_BYTES_MAX: usize = 16 << 20;
 /// Bytes of messages that have not come whole; above, calls are refused.
 const PARTIAL_BYTES_MAX: usize = 256 << 20;
+
+/// Reads that are gone and still in the row of those that wait, beyond two a call.
+const STALLED_SLACK: usize = 64;
 
 type H2<S> = h2::server::Connection<GatherIo<S>, Payload>;
 
@@ -107,74 +110,14 @@ enum End {
     Lost,
 }
 
-/// One call, from its headers to its answer.
-struct Call {
-    stream: u32,
-    respond: SendResponse<Payload>,
-    body: RecvStream,
-    head: Head,
-    deadline: Option<Instant>,
-    state: State,
-}
-
-enum State {
-    /// The message is on its way.
-    Receiving(Route, Assembly, Option<Box<Parts>>),
-    /// The member was asked.
-    Waiting(RequestId, Option<Read>),
-    /// May run, once the client has taken more of the answers before.
-    Stalled(Read),
-    /// Runs where it may wait for a disk.
-    Blocking,
-}
-
-impl Call {
-    fn is_receiving(&self) -> bool {
-        matches!(self.state, State::Receiving(..))
-    }
-}
-
-/// The timer of calls whose messages have not come whole. A member that is asked keeps its own.
-#[derive(Default)]
-struct Overdue {
-    /// No such call's deadline is before this.
-    earliest: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Overdue {
-    fn expect(&mut self, deadline: Option<Instant>) {
-        self.earliest = match (self.earliest, deadline) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-    }
-
-    /// The time, once a deadline has passed; [`Overdue::expect`] is then asked for all that are left.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Option<Instant> {
-        let at = self.earliest?;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        if timer.deadline() != at {
-            timer.as_mut().reset(at);
-        }
-        if timer.as_mut().poll(cx).is_pending() {
-            return None;
-        }
-        self.earliest = None;
-        Some(Instant::now())
-    }
-}
-
 struct Connection<S> {
     h2: H2<S>,
     control: IoControl<S>,
     front: Rc<Shared>,
     mailbox: Rc<Mailbox>,
-    calls: Slab<Call>,
-    /// Calls whose messages have not come whole, and their bytes.
-    receiving: Vec<usize>,
-    partial_bytes: usize,
-    overdue: Overdue,
+    calls: Calls,
+    /// Calls that nothing has looked for the messages of yet.
+    fresh: Vec<usize>,
     stalled: VecDeque<Slot>,
     tasks: JoinSet<()>,
     held: Held,
@@ -196,10 +139,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             control,
             mailbox: front.lane.mailbox(),
             front,
-            calls: Slab::new(),
-            receiving: Vec::new(),
-            partial_bytes: 0,
-            overdue: Overdue::default(),
+            calls: Calls::default(),
+            fresh: Vec::new(),
             stalled: VecDeque::new(),
             tasks: JoinSet::new(),
             held: Held::default(),
@@ -231,7 +172,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         }
         loop {
             let mut answered = self.deliver();
-            let fresh = self.receiving.len();
             let closed = self.accept(cx);
             self.control.take_turn(&mut self.turn);
             self.reset_calls();
@@ -241,7 +181,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             if closed || (kicked && !self.control.mid_frame()) {
                 return Poll::Ready(End::Orderly);
             }
-            answered |= self.receive(cx, fresh);
+            answered |= self.receive(cx);
+            if self.control.is_caught_up() {
+                self.turn.touched.clear();
+                self.turn.resets.clear();
+            }
             answered |= self.give_up(cx);
             answered |= self.resume();
             while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
@@ -281,7 +225,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             Ok(head) => head,
             Err(refused) => return send_status(&mut respond, refused.http, &refused.status),
         };
-        let stream = respond.stream_id().as_u32();
         // A query is part of the name, which then is no name of ours.
         let path = request.uri().path_and_query().map_or("", |path| path.as_str());
         let routed = route(path)
@@ -302,81 +245,72 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         let (parts, body) = request.into_parts();
         let parts = matches!(route, Route::Cold(..)).then(|| Box::new(parts));
         let state = State::Receiving(route, Assembly::default(), parts);
-        let index = self.calls.insert(Call { stream, respond, body, head, deadline, state });
-        self.receiving.push(index);
+        self.fresh.push(self.calls.open(Call::new(respond, body, head, deadline, state)));
     }
 
-    /// Takes what has come of messages: of all calls if anything came in, else of the calls from place `fresh`
-    /// on. True if anything was answered.
-    fn receive(&mut self, cx: &mut Context<'_>, fresh: usize) -> bool {
-        let mut at = fresh.min(self.receiving.len());
-        if self.turn.read {
-            at = 0;
-            self.partial_bytes = 0;
-            self.overdue.earliest = None;
-        }
+    /// Takes what has come of messages: of calls that have just been opened, and of those that frames came for. True
+    /// if anything was answered.
+    fn receive(&mut self, cx: &mut Context<'_>) -> bool {
         let mut answered = false;
-        let bytes_max = self.front.config.limits.message_bytes_max();
-        while at < self.receiving.len() {
-            let index = self.receiving[at];
-            let arrival = match self.calls.get_mut(index).map(|call| (&mut call.state, &mut call.body)) {
-                Some((State::Receiving(_, assembly, _), body)) => match assembly.poll(body, cx, bytes_max) {
-                    Arrival::Partial => {
-                        self.partial_bytes += assembly.bytes();
-                        match self.partial_bytes > PARTIAL_BYTES_MAX {
-                            true => Arrival::Refused(ApiError::TooManyRequests.into()),
-                            false => Arrival::Partial,
-                        }
-                    }
-                    arrival => arrival,
-                },
-                // The call is gone, or its place has another's.
-                _ => {
-                    self.receiving.swap_remove(at);
-                    continue;
+        let mut fresh = std::mem::take(&mut self.fresh);
+        for index in fresh.drain(..) {
+            answered |= self.advance(index, cx);
+        }
+        self.fresh = fresh;
+        if self.calls.holds_any() {
+            let touched = std::mem::take(&mut self.turn.touched);
+            for stream in &touched {
+                if let Some(index) = self.calls.place(*stream) {
+                    answered |= self.advance(index, cx);
                 }
-            };
-            if let Arrival::Partial = arrival {
-                self.overdue.expect(self.calls[index].deadline);
-                at += 1;
-                continue;
             }
-            self.receiving.swap_remove(at);
-            match arrival {
-                Arrival::Partial | Arrival::Gone => drop(self.calls.remove(index)),
-                Arrival::Refused(status) => {
-                    self.fail(index, &status);
-                    answered = true;
-                }
-                Arrival::Whole(frame) => answered |= self.begin(index, frame),
-            }
+            self.turn.touched = touched;
         }
         answered
+    }
+
+    /// Takes what has come of one call's message, if that is on its way; true if it was answered.
+    fn advance(&mut self, index: usize, cx: &mut Context<'_>) -> bool {
+        let Some(Call { state: State::Receiving(_, assembly, _), head, body, .. }) =
+            self.calls.get_mut(index)
+        else {
+            return false;
+        };
+        match assembly.poll(body, cx, self.front.config.limits.message_bytes_max(), head.gzip) {
+            Arrival::Partial => match self.calls.hold(index) > PARTIAL_BYTES_MAX {
+                true => self.fail(index, &ApiError::TooManyRequests.into()),
+                false => false,
+            },
+            Arrival::Gone => {
+                self.calls.remove(index);
+                false
+            }
+            Arrival::Refused(status) => self.fail(index, &status),
+            Arrival::Whole(frame) => {
+                self.calls.release(index);
+                self.begin(index, frame)
+            }
+        }
     }
 
     /// Ends the calls whose clients' deadlines passed before their messages were whole; true if there were any.
     fn give_up(&mut self, cx: &mut Context<'_>) -> bool {
         let mut answered = false;
-        while let Some(now) = self.overdue.poll(cx) {
-            for index in std::mem::take(&mut self.receiving) {
-                // The call may be gone, and its place another's that is here twice then.
-                let Some(call) = self.calls.get(index).filter(|call| call.is_receiving()) else { continue };
-                if call.deadline.is_some_and(|deadline| deadline <= now) {
-                    answered |= self.fail(index, &ApiError::ContextDeadlineExceeded.into());
-                } else {
-                    self.overdue.expect(call.deadline);
-                    self.receiving.push(index);
-                }
-            }
+        while let Some(index) = self.calls.poll_overdue(cx) {
+            answered |= self.fail(index, &ApiError::ContextDeadlineExceeded.into());
         }
         answered
     }
 
     /// Starts a call whose message is whole; true if that already answered it.
     fn begin(&mut self, index: usize, frame: Bytes) -> bool {
-        let call = &mut self.calls[index];
+        let Some(call) = self.calls.get_mut(index) else { return false };
         let State::Receiving(route, _, parts) = std::mem::replace(&mut call.state, State::Blocking) else {
             return false;
+        };
+        let frame = match stream::inflated(frame, self.front.config.limits.message_bytes_max()) {
+            Ok(frame) => frame,
+            Err(status) => return self.fail(index, &status),
         };
         match (route, parts) {
             (Route::Hot(hot), _) => self.begin_hot(index, hot, frame.slice(PREFIX_BYTES..)),
@@ -390,6 +324,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                     Err(status) => self.fail(index, &status),
                 }
             }
+            (Route::Task(task), _) => match kv::intercept(&call.head, self.front.lane.member(), false) {
+                Ok(()) => {
+                    let Call { respond, body, deadline, .. } = self.calls.remove(index);
+                    let call = TaskCall { respond, body, deadline, held: self.held.clone() };
+                    let message = frame.slice(PREFIX_BYTES..);
+                    self.tasks.spawn_local(task::run(task, message, call, Rc::clone(&self.front)));
+                    false
+                }
+                Err(status) => self.fail(index, &status),
+            },
             (Route::Cold(..), None) => {
                 self.fail(index, &Status::new(wire::Code::Internal, "headers are gone"))
             }
@@ -405,7 +349,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
     fn begin_hot(&mut self, index: usize, hot: Hot, message: Bytes) -> bool {
         let now = self.now();
         let lane = &self.front.lane;
-        let call = &mut self.calls[index];
+        let Some(call) = self.calls.get_mut(index) else { return false };
         let slot = Slot { index, stream: call.stream };
         let step =
             kv::begin(hot, message, &call.head, lane.member(), &self.front.config.limits, || lane.next_id());
@@ -427,6 +371,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
 
     fn begin_cold(&mut self, index: usize, service: Cold, mut parts: Parts, frame: Bytes) {
         let call = self.calls.remove(index);
+        // What arrives at the stub is plain.
+        parts.headers.remove(GRPC_ENCODING);
         if let Some(deadline) = call.deadline {
             parts.extensions.insert(Deadline(deadline));
         }
@@ -440,7 +386,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
 
     /// Runs a read that may run now; true if that answered it.
     fn read(&mut self, index: usize, read: Read) -> bool {
-        let call = &mut self.calls[index];
+        let Some(call) = self.calls.get_mut(index) else { return false };
         let slot = Slot { index, stream: call.stream };
         if self.held.bytes() > HELD_BYTES_MAX {
             call.state = State::Stalled(read);
@@ -472,7 +418,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         while self.held.bytes() <= HELD_BYTES_MAX
             && let Some(slot) = self.stalled.pop_front()
         {
-            let Some(call) = self.calls.get_mut(slot.index).filter(|call| call.stream == slot.stream) else {
+            let Some(call) = self.calls.in_slot(slot) else {
                 continue;
             };
             if let State::Stalled(read) = std::mem::replace(&mut call.state, State::Blocking) {
@@ -488,7 +434,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         self.mailbox.take(&mut outcomes);
         let mut answered = false;
         for (slot, outcome) in outcomes.drain(..) {
-            let Some(call) = self.calls.get_mut(slot.index).filter(|call| call.stream == slot.stream) else {
+            let Some(call) = self.calls.in_slot(slot) else {
                 continue;
             };
             answered |= match outcome {
@@ -534,23 +480,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
 
     /// Forgets the calls that the client has reset.
     fn reset_calls(&mut self) {
-        let mut resets = std::mem::take(&mut self.turn.resets);
-        if !resets.is_empty() {
-            resets.sort_unstable();
-            let lane = &self.front.lane;
-            self.calls.retain(|_, call| {
-                let kept = resets.binary_search(&call.stream).is_err();
-                if let (false, State::Waiting(id, _)) = (kept, &call.state) {
-                    lane.cancel(*id);
-                }
-                kept
-            });
-            // A client that takes no answers must not make this grow by asking and resetting.
-            self.stalled
-                .retain(|slot| self.calls.get(slot.index).is_some_and(|call| call.stream == slot.stream));
-            resets.clear();
+        for stream in &self.turn.resets {
+            if let Some(index) = self.calls.place(*stream)
+                && let State::Waiting(id, _) = self.calls.remove(index).state
+            {
+                self.front.lane.cancel(id);
+            }
         }
-        self.turn.resets = resets;
+        // A client that takes no answers must not make this grow by asking and resetting.
+        if self.stalled.len() > 2 * self.calls.len() + STALLED_SLACK {
+            self.stalled.retain(|slot| self.calls.in_slot(*slot).is_some());
+        }
     }
 }
 

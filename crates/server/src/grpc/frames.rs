@@ -12,13 +12,17 @@ const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
 const RST_STREAM: u8 = 0x3;
 const PING: u8 = 0x6;
+const CONTINUATION: u8 = 0x9;
 const FLAG_ACK: u8 = 0x1;
 
 /// A frame that somebody outside the codec cares about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// Part of a message.
-    Data,
+    /// A frame of a call, DATA or headers, has come whole: only then the codec decodes it.
+    Whole {
+        /// The stream.
+        stream: u32,
+    },
     /// The beginning of a call, or of its trailers.
     Headers {
         /// Where the frame's payload begins in the bytes that were given.
@@ -44,17 +48,19 @@ pub struct FrameScanner {
     header_len: usize,
     /// Bytes of the current frame's payload, or of the preface, still to come.
     skip: usize,
+    /// The current frame's stream, if it is one of a call.
+    call: Option<u32>,
 }
 
 impl FrameScanner {
     /// For what a client sends.
     pub fn inbound() -> Self {
-        FrameScanner { header: [0; HEADER_BYTES], header_len: 0, skip: PREFACE_BYTES }
+        FrameScanner { header: [0; HEADER_BYTES], header_len: 0, skip: PREFACE_BYTES, call: None }
     }
 
     /// For what a server sends.
     pub fn outbound() -> Self {
-        FrameScanner { header: [0; HEADER_BYTES], header_len: 0, skip: 0 }
+        FrameScanner { header: [0; HEADER_BYTES], header_len: 0, skip: 0, call: None }
     }
 
     /// Whether the next byte begins a frame.
@@ -62,7 +68,7 @@ impl FrameScanner {
         self.skip == 0 && self.header_len == 0
     }
 
-    /// Takes the next bytes of the direction, reporting what begins in them.
+    /// Takes the next bytes of the direction, reporting what begins in them, and which frames of calls end.
     pub fn scan(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Seen)) {
         let total = bytes.len();
         while !bytes.is_empty() {
@@ -70,6 +76,11 @@ impl FrameScanner {
                 let skipped = self.skip.min(bytes.len());
                 self.skip -= skipped;
                 bytes = &bytes[skipped..];
+                if self.skip == 0
+                    && let Some(stream) = self.call.take()
+                {
+                    seen(Seen::Whole { stream });
+                }
                 continue;
             }
             let taken = (HEADER_BYTES - self.header_len).min(bytes.len());
@@ -82,12 +93,18 @@ impl FrameScanner {
             self.header_len = 0;
             let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = self.header;
             self.skip = u32::from_be_bytes([0, l0, l1, l2]) as usize;
+            let stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
             match kind {
-                DATA => seen(Seen::Data),
                 HEADERS => seen(Seen::Headers { at: total - bytes.len(), length: self.skip, flags }),
-                RST_STREAM => seen(Seen::Reset { stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]) }),
+                RST_STREAM => seen(Seen::Reset { stream }),
                 PING if flags & FLAG_ACK == 0 => seen(Seen::Ping),
                 _ => {}
+            }
+            if matches!(kind, DATA | HEADERS | CONTINUATION) {
+                match self.skip {
+                    0 => seen(Seen::Whole { stream }),
+                    _ => self.call = Some(stream),
+                }
             }
         }
     }
@@ -194,12 +211,19 @@ mod tests {
         };
         frame(4, 0, 0, b"");
         frame(HEADERS, 4, 1, b"headers");
-        frame(DATA, 1, 1, &[0; 300]);
+        frame(DATA, 1, 0x8000_0001, &[0; 300]);
+        frame(DATA, 1, 5, b"");
         frame(PING, 0, 0, &[0; 8]);
         frame(PING, FLAG_ACK, 0, &[0; 8]);
         frame(RST_STREAM, 0, 0x8000_0003, &[0; 4]);
-        let want =
-            [Seen::Headers { at: 0, length: 7, flags: 4 }, Seen::Data, Seen::Ping, Seen::Reset { stream: 3 }];
+        let want = [
+            Seen::Headers { at: 0, length: 7, flags: 4 },
+            Seen::Whole { stream: 1 },
+            Seen::Whole { stream: 1 },
+            Seen::Whole { stream: 5 },
+            Seen::Ping,
+            Seen::Reset { stream: 3 },
+        ];
         for chunk in 1..bytes.len() {
             let mut scanner = FrameScanner::inbound();
             let mut got = Vec::new();
@@ -215,6 +239,17 @@ mod tests {
             assert_eq!(got, want, "in chunks of {chunk}");
             assert!(scanner.at_boundary());
         }
+    }
+
+    #[test]
+    fn a_frame_is_whole_with_its_last_byte() {
+        let mut scanner = FrameScanner::outbound();
+        let mut seen = Vec::new();
+        for (bytes, whole) in [(&[0, 0, 2, DATA, 0, 0, 0, 0, 7][..], 0), (b"a", 0), (b"b", 1), (b"\0", 1)] {
+            scanner.scan(bytes, |frame| seen.push(frame));
+            assert_eq!(seen.len(), whole);
+        }
+        assert_eq!(seen, [Seen::Whole { stream: 7 }]);
     }
 
     #[test]

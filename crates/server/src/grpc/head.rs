@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderName, Method, Request, StatusCode};
 use wire::{ApiError, Code, Status};
 
 /// The part of a call's headers that every call is judged by.
@@ -15,7 +15,12 @@ pub struct Head {
     pub leader_required: bool,
     /// `client-api-version` is text.
     pub version_is_text: bool,
+    /// Messages may be compressed with gzip.
+    pub gzip: bool,
 }
+
+/// How messages are compressed.
+pub const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
 /// A call refused by its headers alone, with the HTTP status that gRPC gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +41,10 @@ impl Head {
     /// Reads the headers of a call, in the order in which gRPC's Go server judges them.
     pub fn read<B>(request: &Request<B>) -> Result<Head, Refused> {
         let headers = request.headers();
-        let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-        if !is_grpc(content_type) {
+        let content_types = headers.get_all(CONTENT_TYPE);
+        // One of several is enough.
+        if !content_types.iter().any(|value| is_grpc(value.as_bytes())) {
+            let content_type = content_types.iter().next_back().map_or(&b""[..], |value| value.as_bytes());
             return Err(Refused::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 Code::InvalidArgument,
@@ -73,14 +80,15 @@ impl Head {
             version_is_text: headers
                 .get("client-api-version")
                 .is_none_or(|value| std::str::from_utf8(value.as_bytes()).is_ok()),
+            gzip: headers.get(GRPC_ENCODING).is_some_and(|value| value == "gzip"),
         })
     }
 
-    /// gRPC's answer to a compression that is not installed; none is.
+    /// gRPC's answer to a compression that is not installed. gzip is, in etcd by one of its libraries.
     pub fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
-        match headers.get("grpc-encoding") {
+        match headers.get(GRPC_ENCODING) {
             None => Ok(()),
-            Some(value) if value.is_empty() || value == "identity" => Ok(()),
+            Some(value) if value.is_empty() || value == "identity" || value == "gzip" => Ok(()),
             Some(value) => Err(Status::new(
                 Code::Unimplemented,
                 format!(
@@ -92,15 +100,11 @@ impl Head {
     }
 }
 
-/// `application/grpc`, alone or with a subtype.
+/// `application/grpc` in these letters, alone or with a subtype.
 fn is_grpc(content_type: &[u8]) -> bool {
-    const BASE: &[u8] = b"application/grpc";
-    match content_type.split_at_checked(BASE.len()) {
-        Some((base, rest)) => {
-            base.eq_ignore_ascii_case(BASE) && matches!(rest.first(), None | Some(b'+' | b';'))
-        }
-        None => false,
-    }
+    content_type
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// Up to eight digits and a unit.
@@ -173,11 +177,15 @@ mod tests {
 
     #[test]
     fn a_call_without_the_content_type_is_no_call() {
-        for bad in [&b""[..], b"text/plain", b"application/grpcx", b"application/grpc-web"] {
+        for bad in
+            [&b""[..], b"text/plain", b"application/grpcx", b"application/grpc-web", b"Application/GRPC"]
+        {
             assert_eq!(read(&[("content-type", bad)]).unwrap_err().http, StatusCode::UNSUPPORTED_MEDIA_TYPE);
         }
-        for good in [&b"application/grpc"[..], b"application/grpc+proto", b"Application/GRPC;x=y"] {
+        assert_eq!(read(&[]).unwrap_err().status.message, "invalid gRPC request content-type \"\"");
+        for good in [&b"application/grpc"[..], b"application/grpc+proto", b"application/grpc;x=y"] {
             read(&[("content-type", good)]).unwrap();
+            read(&[("content-type", b"text/plain"), ("content-type", good)]).unwrap();
         }
     }
 

@@ -34,14 +34,28 @@ pub struct PingPolicy {
     pub interval_min: Duration,
 }
 
-/// What the connection learns from the frames of its last turn.
+/// What the connection learns from the frames that came in.
+///
+/// Frames are seen when they are read. The codec may come to them later, if it can't go on before something is written:
+/// streams are to stay here until [`IoControl::is_caught_up`].
 #[derive(Debug, Default)]
 pub struct Turn {
     /// Streams that the client has reset.
     pub resets: Vec<u32>,
-    /// Whether anything came in.
+    /// Streams that other frames came for.
+    pub touched: Vec<u32>,
+    /// Whether anything came in during this turn.
     pub read: bool,
     pings: u32,
+}
+
+impl Turn {
+    fn touch(&mut self, stream: u32) {
+        // Large messages come in rows of frames.
+        if self.touched.last() != Some(&stream) {
+            self.touched.push(stream);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -53,6 +67,8 @@ struct State<S> {
     outbound: FrameScanner,
     inbound: FrameScanner,
     turn: Turn,
+    /// The codec has asked for bytes when there were none, so it has decoded all that came.
+    caught_up: bool,
     /// The first request has come.
     requested: bool,
     turn_bytes: usize,
@@ -81,6 +97,7 @@ pub fn gather<S: AsyncRead + AsyncWrite + Unpin>(inner: S) -> (GatherIo<S>, IoCo
         outbound: FrameScanner::outbound(),
         inbound: FrameScanner::inbound(),
         turn: Turn::default(),
+        caught_up: true,
         requested: false,
         turn_bytes: 0,
         strikes: 0,
@@ -117,13 +134,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> State<S> {
 
     fn take_written(&mut self, bytes: &[u8]) {
         let answered = &mut self.answered;
-        self.outbound.scan(bytes, |seen| *answered |= matches!(seen, Seen::Data | Seen::Headers { .. }));
+        self.outbound.scan(bytes, |seen| *answered |= matches!(seen, Seen::Whole { .. }));
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for GatherIo<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let state = &mut *self.0.borrow_mut();
+        state.caught_up = true;
         if state.turn_bytes >= READ_BYTES_PER_TURN {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -132,16 +150,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for GatherIo<S> {
         ready!(Pin::new(&mut state.inner).poll_read(cx, buf))?;
         let bytes = &mut buf.filled_mut()[before..];
         state.turn_bytes += bytes.len();
+        state.caught_up = bytes.is_empty();
         let turn = &mut state.turn;
         turn.read |= !bytes.is_empty();
         let mut first_headers = None;
         state.inbound.scan(bytes, |seen| match seen {
             Seen::Reset { stream } => turn.resets.push(stream),
             Seen::Ping => turn.pings += 1,
-            Seen::Headers { at, length, flags } if first_headers.is_none() => {
-                first_headers = Some((at, length, flags));
+            Seen::Whole { stream } => turn.touch(stream),
+            Seen::Headers { at, length, flags } => {
+                first_headers.get_or_insert((at, length, flags));
             }
-            Seen::Data | Seen::Headers { .. } => {}
         });
         if let Some((at, length, flags)) =
             first_headers.filter(|_| !std::mem::replace(&mut state.requested, true))
@@ -196,13 +215,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> IoControl<S> {
         state.turn_bytes = 0;
     }
 
-    /// Takes what was seen since the last call. `into.resets` must be empty.
+    /// Takes what was seen since the last call; streams are added to those that are there.
     pub fn take_turn(&self, into: &mut Turn) {
         let mut state = self.0.borrow_mut();
-        debug_assert!(into.resets.is_empty());
-        std::mem::swap(&mut state.turn.resets, &mut into.resets);
+        into.resets.append(&mut state.turn.resets);
+        into.touched.append(&mut state.turn.touched);
         into.read = std::mem::take(&mut state.turn.read);
         into.pings = std::mem::take(&mut state.turn.pings);
+    }
+
+    /// Whether the codec has decoded everything that was read.
+    pub fn is_caught_up(&self) -> bool {
+        self.0.borrow().caught_up
     }
 
     /// Judges the pings of a turn; true if the connection has to be cut. `calls`: whether one is in progress.

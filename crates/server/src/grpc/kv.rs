@@ -52,9 +52,11 @@ impl Read {
         let mut body = answer::new_body();
         let revision = match self {
             Read::Range(message) => {
-                reader.range(&Range::decode(message).map_err(undecodable)?, mode, &mut body)
+                reader.range(&Range::decode(message).map_err(|error| undecodable(&error))?, mode, &mut body)
             }
-            Read::Txn(message) => reader.txn(&Txn::decode(message).map_err(undecodable)?, mode, &mut body),
+            Read::Txn(message) => {
+                reader.txn(&Txn::decode(message).map_err(|error| undecodable(&error))?, mode, &mut body)
+            }
         };
         Ok(revision.map(|revision| (body, revision)))
     }
@@ -94,21 +96,21 @@ pub fn begin(
 ) -> Result<Step, Status> {
     match call {
         Hot::Range => {
-            let request = Range::decode(&message).map_err(undecodable)?;
+            let request = Range::decode(&message).map_err(|error| undecodable(&error))?;
             intercept(head, member, request.serializable)?;
             admission::check_range(&request)?;
             let linearizable = !request.serializable;
             Ok(Step::Read { read: Read::Range(message), linearizable })
         }
         Hot::Put => {
-            let request = Put::decode(&message).map_err(undecodable)?;
+            let request = Put::decode(&message).map_err(|error| undecodable(&error))?;
             intercept(head, member, false)?;
             admission::check_put(&request)?;
             let id = next_id();
             propose(id, admission::encode_put(id.0, &message), true, limits)
         }
         Hot::DeleteRange => {
-            let request = DeleteRange::decode(&message).map_err(undecodable)?;
+            let request = DeleteRange::decode(&message).map_err(|error| undecodable(&error))?;
             intercept(head, member, false)?;
             admission::check_delete_range(&request)?;
             let id = next_id();
@@ -118,10 +120,10 @@ pub fn begin(
             let canonical;
             let (message, request) = match Txn::decode(&message) {
                 Err(DecodeError::Repeated) => {
-                    canonical = Bytes::from(canonical_txn(&message).map_err(undecodable)?);
-                    (&canonical, Txn::decode(&canonical).map_err(undecodable)?)
+                    canonical = Bytes::from(canonical_txn(&message).map_err(|error| undecodable(&error))?);
+                    (&canonical, Txn::decode(&canonical).map_err(|error| undecodable(&error))?)
                 }
-                decoded => (&message, decoded.map_err(undecodable)?),
+                decoded => (&message, decoded.map_err(|error| undecodable(&error))?),
             };
             intercept(head, member, false)?;
             admission::check_txn(&request, limits)?;
@@ -135,7 +137,7 @@ pub fn begin(
     }
 }
 
-fn undecodable(error: DecodeError) -> Status {
+pub(super) fn undecodable(error: &dyn std::fmt::Display) -> Status {
     Status::new(Code::Internal, format!("grpc: error unmarshalling request: {error}"))
 }
 

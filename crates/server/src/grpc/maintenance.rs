@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use store::{ReadFailure, Reader};
 use tonic::{Request, Response, Status};
 use wire::{ApiError, etcdserverpb as pb};
 
@@ -19,6 +20,23 @@ impl MaintenanceService {
     /// About `member`.
     pub fn new(member: Arc<MemberView>) -> Self {
         MaintenanceService { member }
+    }
+
+    /// Runs a hash where it may take its time, when its turn comes.
+    async fn hashed<T: Send + 'static>(
+        &self,
+        hash: impl FnOnce(&Reader) -> Result<T, ReadFailure> + Send + 'static,
+    ) -> Result<T, Status> {
+        let reader = self.member.reader.clone();
+        let stopped = || to_tonic(ApiError::Stopped.into());
+        let turn = self.member.hashes.clone().acquire_owned().await.map_err(|_| stopped())?;
+        let run = move || {
+            let result = hash(&reader);
+            drop(turn);
+            result
+        };
+        let result = tokio::task::spawn_blocking(run).await.map_err(|_| stopped())?;
+        result.map_err(|failure| to_tonic(read_status(&failure)))
     }
 
     fn header(&self) -> Option<pb::ResponseHeader> {
@@ -62,13 +80,9 @@ impl Maintenance for MaintenanceService {
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
         let revision = request.get_ref().revision;
-        let reader = self.member.reader.clone();
-        let hash = tokio::task::spawn_blocking(move || reader.hash_kv(revision))
-            .await
-            .map_err(|_| to_tonic(ApiError::Stopped.into()))?
-            .map_err(|failure| to_tonic(read_status(&failure)))?;
+        let (hash, current) = self.hashed(move |reader| reader.hash_kv(revision)).await?;
         Ok(Response::new(pb::HashKvResponse {
-            header: Some(self.member.header(hash.current_revision)),
+            header: Some(self.member.header(current)),
             hash: hash.hash,
             compact_revision: hash.compact_revision,
             hash_revision: hash.hash_revision,
@@ -83,7 +97,8 @@ impl Maintenance for MaintenanceService {
     }
 
     async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
-        not_yet("Maintenance.Hash")
+        let (hash, current) = self.hashed(|reader| reader.hash()).await?;
+        Ok(Response::new(pb::HashResponse { header: Some(self.member.header(current)), hash }))
     }
 
     type SnapshotStream = tonic::codegen::BoxStream<pb::SnapshotResponse>;

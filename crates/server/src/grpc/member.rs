@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use tokio::sync::Semaphore;
 use wire::etcdserverpb as pb;
 
 /// What changes about a member while it runs; written by the member's threads.
@@ -58,6 +59,15 @@ impl SharedStatus {
     }
 }
 
+/// Hashes that are made at the same time.
+const HASHES_MAX: usize = 2;
+
+/// Turns for hashes. Each reads everything that is stored and, once begun, goes on when its client is gone; the others
+/// wait, until their clients give up.
+pub fn hash_turns() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(HASHES_MAX))
+}
+
 /// One member, as its front end sees it.
 pub struct MemberView {
     /// The cluster's id.
@@ -70,6 +80,10 @@ pub struct MemberView {
     pub status: Arc<SharedStatus>,
     /// `--quota-backend-bytes`, as Status reports it.
     pub quota_bytes: i64,
+    /// The last compaction whose background work is done.
+    pub compaction_finished: tokio::sync::watch::Receiver<i64>,
+    /// See [`hash_turns`].
+    pub hashes: Arc<Semaphore>,
 }
 
 impl MemberView {

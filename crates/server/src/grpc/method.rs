@@ -20,10 +20,21 @@ pub enum Hot {
 pub enum Cold {
     /// `etcdserverpb.Cluster`
     Cluster,
+    /// `etcdserverpb.Lease`
+    Lease,
     /// `etcdserverpb.Maintenance`
     Maintenance,
     /// `grpc.health.v1.Health`
     Health,
+}
+
+/// A call that a task of its own answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// `KV.Compact`
+    Compact,
+    /// `KV.RangeStream`
+    RangeStream,
 }
 
 /// Who answers a call.
@@ -31,6 +42,8 @@ pub enum Cold {
 pub enum Route {
     /// The service loop.
     Hot(Hot),
+    /// A task beside the loop, once the one request message is there; never on a learner.
+    Task(Task),
     /// A generated stub, once the one request message is there.
     Cold(Cold, ForLearner),
     /// Nobody yet; the client is told so once its message is there.
@@ -48,7 +61,7 @@ pub enum ForLearner {
     Refused,
 }
 
-use Cold::{Cluster, Health, Maintenance};
+use Cold::{Cluster, Health, Lease, Maintenance};
 use ForLearner::{Refused, Served};
 
 /// Every call but the four hot ones; sorted by service, as in `../shared/surface/rpcs.tsv`.
@@ -56,8 +69,8 @@ const CALLS: &[(&str, &[(&str, Route)])] = &[
     (
         "etcdserverpb.KV",
         &[
-            ("RangeStream", Route::NotYet("KV.RangeStream")),
-            ("Compact", Route::NotYet("KV.Compact")),
+            ("RangeStream", Route::Task(Task::RangeStream)),
+            ("Compact", Route::Task(Task::Compact)),
             ("Range", Route::Hot(Hot::Range)),
             ("Put", Route::Hot(Hot::Put)),
             ("DeleteRange", Route::Hot(Hot::DeleteRange)),
@@ -68,11 +81,11 @@ const CALLS: &[(&str, &[(&str, Route)])] = &[
     (
         "etcdserverpb.Lease",
         &[
-            ("LeaseGrant", Route::NotYet("Lease.LeaseGrant")),
-            ("LeaseRevoke", Route::NotYet("Lease.LeaseRevoke")),
+            ("LeaseGrant", Route::Cold(Lease, Refused)),
+            ("LeaseRevoke", Route::Cold(Lease, Refused)),
             ("LeaseKeepAlive", Route::NotYetStream("Lease.LeaseKeepAlive")),
-            ("LeaseTimeToLive", Route::NotYet("Lease.LeaseTimeToLive")),
-            ("LeaseLeases", Route::NotYet("Lease.LeaseLeases")),
+            ("LeaseTimeToLive", Route::Cold(Lease, Refused)),
+            ("LeaseLeases", Route::Cold(Lease, Refused)),
         ],
     ),
     (
@@ -91,7 +104,7 @@ const CALLS: &[(&str, &[(&str, Route)])] = &[
             ("Alarm", Route::Cold(Maintenance, Refused)),
             ("Status", Route::Cold(Maintenance, Served)),
             ("Defragment", Route::NotYet("Maintenance.Defragment")),
-            ("Hash", Route::NotYet("Maintenance.Hash")),
+            ("Hash", Route::Cold(Maintenance, Refused)),
             ("HashKV", Route::Cold(Maintenance, Refused)),
             ("Snapshot", Route::NotYet("Maintenance.Snapshot")),
             ("MoveLeader", Route::NotYet("Maintenance.MoveLeader")),

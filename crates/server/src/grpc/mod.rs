@@ -8,6 +8,7 @@
 //! handle everything that was accepted, and only then write, once.
 
 pub mod answer;
+pub mod calls;
 pub mod cluster;
 pub mod connection;
 pub mod frames;
@@ -15,11 +16,13 @@ pub mod head;
 pub mod health;
 pub mod io;
 pub mod kv;
+pub mod lease;
 pub mod maintenance;
 pub mod member;
 pub mod method;
 pub mod service;
 pub mod stream;
+pub mod task;
 
 use std::rc::Rc;
 use std::time::Duration;

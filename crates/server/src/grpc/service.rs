@@ -8,11 +8,13 @@ use wire::Status;
 
 use super::cluster::ClusterService;
 use super::health::HealthService;
+use super::lease::LeaseService;
 use super::maintenance::MaintenanceService;
 use super::member::MemberView;
 use super::method::Cold;
 use crate::lane::LaneHandle;
 use crate::stubs::etcdserverpb::cluster_server::ClusterServer;
+use crate::stubs::etcdserverpb::lease_server::LeaseServer;
 use crate::stubs::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::stubs::health::health_server::HealthServer;
 
@@ -20,6 +22,7 @@ use crate::stubs::health::health_server::HealthServer;
 #[derive(Clone)]
 pub struct Services {
     cluster: ClusterServer<ClusterService>,
+    lease: LeaseServer<LeaseService>,
     maintenance: MaintenanceServer<MaintenanceService>,
     health: HealthServer<HealthService>,
 }
@@ -30,6 +33,8 @@ impl Services {
         // The size of a message was judged before it came here; the stubs' own limit is out of the way.
         Services {
             cluster: ClusterServer::new(ClusterService::new(member.clone(), lane.clone()))
+                .max_decoding_message_size(usize::MAX),
+            lease: LeaseServer::new(LeaseService::new(member.clone(), lane))
                 .max_decoding_message_size(usize::MAX),
             maintenance: MaintenanceServer::new(MaintenanceService::new(member.clone()))
                 .max_decoding_message_size(usize::MAX),
@@ -47,6 +52,7 @@ impl Services {
         let request = http::Request::from_parts(head, Full::new(message));
         let Ok(response) = match service {
             Cold::Cluster => self.cluster.call(request).await,
+            Cold::Lease => self.lease.call(request).await,
             Cold::Maintenance => self.maintenance.call(request).await,
             Cold::Health => self.health.call(request).await,
         };

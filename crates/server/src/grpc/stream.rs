@@ -1,9 +1,11 @@
 //! One HTTP/2 stream: a request message in, a response out.
 
 use std::future::poll_fn;
+use std::io::Read as _;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use flate2::bufread::MultiGzDecoder;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::header::CONTENT_TYPE;
@@ -13,6 +15,9 @@ use tokio::time::Instant;
 use wire::{ApiError, Code, Status};
 
 use super::answer::{Held, PREFIX_BYTES, Payload, percent_encode};
+
+/// The flag in the prefix of a compressed message.
+const COMPRESSED: u8 = 1;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -43,29 +48,36 @@ impl Assembly {
         self.parts.len()
     }
 
-    /// Takes what has arrived. `bytes_max`: longest message, without its prefix.
-    pub fn poll(&mut self, body: &mut RecvStream, cx: &mut Context<'_>, bytes_max: u32) -> Arrival {
+    /// Takes what has arrived. `bytes_max`: longest message, without its prefix. `gzip`: it may be compressed, and
+    /// [`inflated`] comes next.
+    pub fn poll(
+        &mut self,
+        body: &mut RecvStream,
+        cx: &mut Context<'_>,
+        bytes_max: u32,
+        gzip: bool,
+    ) -> Arrival {
         loop {
             match body.poll_data(cx) {
                 Poll::Pending => return Arrival::Partial,
                 Poll::Ready(Some(Ok(chunk))) => {
                     let _ = body.flow_control().release_capacity(chunk.len());
-                    if let Some(arrival) = self.push(chunk, bytes_max) {
+                    if let Some(arrival) = self.push(chunk, bytes_max, gzip) {
                         return arrival;
                     }
                 }
                 Poll::Ready(Some(Err(_))) => return Arrival::Gone,
                 Poll::Ready(None) => {
-                    let text = if self.parts.is_empty() { "EOF" } else { "unexpected EOF" };
+                    let text = if self.parts.len() < PREFIX_BYTES { "EOF" } else { "unexpected EOF" };
                     return Arrival::Refused(Status::new(Code::Unknown, text));
                 }
             }
         }
     }
 
-    fn push(&mut self, chunk: Bytes, bytes_max: u32) -> Option<Arrival> {
+    fn push(&mut self, chunk: Bytes, bytes_max: u32, gzip: bool) -> Option<Arrival> {
         if self.parts.is_empty() {
-            match frame_bytes(&chunk, bytes_max) {
+            match frame_bytes(&chunk, bytes_max, gzip) {
                 Err(status) => return Some(Arrival::Refused(status)),
                 // The whole message in one piece is the common case, and is not copied.
                 Ok(Some(bytes)) if bytes <= chunk.len() => return Some(Arrival::Whole(chunk.slice(..bytes))),
@@ -73,7 +85,7 @@ impl Assembly {
             }
         }
         self.parts.extend_from_slice(&chunk);
-        match frame_bytes(&self.parts, bytes_max) {
+        match frame_bytes(&self.parts, bytes_max, gzip) {
             Err(status) => Some(Arrival::Refused(status)),
             Ok(Some(bytes)) if bytes <= self.parts.len() => {
                 Some(Arrival::Whole(self.parts.split_to(bytes).freeze()))
@@ -85,7 +97,7 @@ impl Assembly {
 
 /// The length of a message with its prefix, once the prefix is there. The one place where the size of a
 /// received message is judged.
-fn frame_bytes(bytes: &[u8], bytes_max: u32) -> Result<Option<usize>, Status> {
+fn frame_bytes(bytes: &[u8], bytes_max: u32, gzip: bool) -> Result<Option<usize>, Status> {
     let Some(&[flag, l0, l1, l2, l3]) = bytes.first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
     let length = u32::from_be_bytes([l0, l1, l2, l3]);
     if length > bytes_max {
@@ -93,12 +105,35 @@ fn frame_bytes(bytes: &[u8], bytes_max: u32) -> Result<Option<usize>, Status> {
     }
     match flag {
         0 => Ok(Some(PREFIX_BYTES + length as usize)),
-        // No compression is installed, so a call that names one was refused before.
-        1 => Err(Status::new(Code::Internal, "grpc: compressed flag set with identity or empty encoding")),
+        COMPRESSED if gzip => Ok(Some(PREFIX_BYTES + length as usize)),
+        // A call that names another compression was refused before.
+        COMPRESSED => {
+            Err(Status::new(Code::Internal, "grpc: compressed flag set with identity or empty encoding"))
+        }
         other => {
             Err(Status::new(Code::Internal, format!("grpc: received unexpected payload format {other}")))
         }
     }
+}
+
+/// A message as it would have come uncompressed; `bytes_max` as for [`Assembly::poll`]. `frame` has its prefix.
+pub fn inflated(frame: Bytes, bytes_max: u32) -> Result<Bytes, Status> {
+    if frame.first() != Some(&COMPRESSED) {
+        return Ok(frame);
+    }
+    let mut plain = vec![0; PREFIX_BYTES];
+    let mut source = MultiGzDecoder::new(&frame[PREFIX_BYTES..]).take(u64::from(bytes_max) + 1);
+    if let Err(error) = source.read_to_end(&mut plain) {
+        let text = format!("grpc: failed to decompress the message: {error}");
+        return Err(Status::new(Code::Internal, text));
+    }
+    let length = u32::try_from(plain.len() - PREFIX_BYTES).ok().filter(|length| *length <= bytes_max);
+    let Some(length) = length else {
+        let text = format!("grpc: received message after decompression larger than max {bytes_max}");
+        return Err(Status::new(Code::ResourceExhausted, text));
+    };
+    plain[1..PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
+    Ok(plain.into())
 }
 
 /// The headers that every good answer has in common.
@@ -163,12 +198,7 @@ pub async fn send_service_response(
     deadline: Option<Instant>,
     held: Held,
 ) {
-    let deadline = async {
-        match deadline {
-            Some(deadline) => tokio::time::sleep_until(deadline).await,
-            None => std::future::pending().await,
-        }
-    };
+    let deadline = passed(deadline);
     tokio::pin!(deadline);
     let expired = Status::from(ApiError::ContextDeadlineExceeded);
     let response = tokio::select! {
@@ -208,6 +238,91 @@ pub async fn send_service_response(
                 return;
             }
         }
+    }
+}
+
+/// The answer of a call that runs in a task: headers with the first message, trailers behind the last. Everything that
+/// waits ends when the client resets the stream.
+pub struct Outgoing {
+    respond: SendResponse<Payload>,
+    /// Once the headers are sent.
+    stream: Option<SendStream<Payload>>,
+    deadline: Option<Instant>,
+    held: Held,
+}
+
+impl Outgoing {
+    /// Nothing is sent yet.
+    pub fn new(respond: SendResponse<Payload>, deadline: Option<Instant>, held: Held) -> Self {
+        Outgoing { respond, stream: None, deadline, held }
+    }
+
+    /// Waits for `future`; `None` if the client is gone first, or was told that its deadline has passed.
+    pub async fn wait<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
+        let late = passed(self.deadline);
+        tokio::select! {
+            biased;
+            () = self.gone() => None,
+            value = future => Some(value),
+            () = late => {
+                self.finish(Err(ApiError::ContextDeadlineExceeded.into()));
+                None
+            }
+        }
+    }
+
+    async fn gone(&mut self) {
+        // Either way the stream is over.
+        let _ = poll_fn(|cx| match &mut self.stream {
+            Some(stream) => stream.poll_reset(cx),
+            None => self.respond.poll_reset(cx),
+        })
+        .await;
+    }
+
+    /// Sends a piece of a message as the client makes room for it; `None` if it is gone.
+    pub async fn send(&mut self, data: Bytes) -> Option<()> {
+        if self.stream.is_none() {
+            let mut response = Response::new(());
+            response.headers_mut().insert(CONTENT_TYPE, GRPC);
+            self.stream = Some(self.respond.send_response(response, false).ok()?);
+        }
+        let mut stream = self.stream.take()?;
+        let sent = tokio::select! {
+            biased;
+            sent = send_data(&mut stream, data, &self.held) => sent,
+            // A message in pieces cannot be ended in order: dropping the stream resets it.
+            () = passed(self.deadline) => None,
+        };
+        self.stream = Some(stream);
+        sent
+    }
+
+    /// Ends the call.
+    pub fn finish(&mut self, result: Result<(), Status>) {
+        match (&mut self.stream, result) {
+            (None, Err(status)) => send_status(&mut self.respond, StatusCode::OK, &status),
+            (None, Ok(())) => {}
+            (Some(stream), result) => {
+                let mut trailers = HeaderMap::new();
+                match result {
+                    Ok(()) => {
+                        trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
+                        trailers.insert(GRPC_MESSAGE, HeaderValue::from_static(""));
+                    }
+                    Err(status) => insert_status(&mut trailers, &status),
+                }
+                drop(stream.send_trailers(trailers));
+            }
+        }
+    }
+}
+
+/// Ends when a deadline has passed.
+async fn passed(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -10,8 +10,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -87,11 +88,17 @@ pub async fn serve(
         let health = health.clone();
         async move {
             let head = request.into_parts().0;
-            Ok::<_, Infallible>(answer(role, &head.method, &head.uri, &*health, request_timeout).await)
+            let answer = match check_host(&head) {
+                Ok(()) => answer(role, &head.method, &head.uri, &*health, request_timeout).await,
+                Err(text) => bad_request(text),
+            };
+            Ok::<_, Infallible>(answer)
         }
     });
     let connection = http1::Builder::new()
         .title_case_headers(true)
+        // A client that has said all may end its side before it is answered.
+        .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
@@ -102,6 +109,29 @@ pub async fn serve(
         () = closing.wait() => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
+}
+
+/// A request of HTTP/1.1 says once whom it is for; otherwise two of those on its way may read it differently.
+///
+/// # Errors
+/// What Go's server says then.
+fn check_host(head: &Parts) -> Result<(), &'static str> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let valid = |byte: &u8| byte.is_ascii_alphanumeric() || b"!$%&()*+,-.:;=[']_~".contains(byte);
+    match (hosts.next(), hosts.next()) {
+        (None, _) if head.version == Version::HTTP_11 => Err("400 Bad Request: missing required Host header"),
+        (Some(_), Some(_)) => Err("400 Bad Request"),
+        (Some(host), _) if !host.as_bytes().iter().all(valid) => {
+            Err("400 Bad Request: malformed Host header")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn bad_request(text: &str) -> Response<Full<Bytes>> {
+    let mut response = plain(StatusCode::BAD_REQUEST, text);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// The answer to one request.

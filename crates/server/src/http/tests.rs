@@ -143,6 +143,40 @@ fn other_methods_and_paths_are_refused_as_in_go() {
 }
 
 #[test]
+fn a_request_says_once_whom_it_is_for() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (version, hosts, text) in [
+        ("1.1", "", Some("400 Bad Request: missing required Host header")),
+        ("1.1", "Host: a\r\nHost: a\r\n", Some("400 Bad Request")),
+        ("1.1", "Host: a b\r\n", Some("400 Bad Request: malformed Host header")),
+        ("1.0", "Host: a/b\r\n", Some("400 Bad Request: malformed Host header")),
+        ("1.0", "", None),
+        ("1.1", "Host: [::1]:2379\r\n", None),
+        ("1.1", "Host:\r\n", None),
+    ] {
+        let local = tokio::task::LocalSet::new();
+        let got = local.block_on(&runtime, async {
+            let (stream, mut client) = Stream::pair().unwrap();
+            let (_stop, closing) = closing();
+            let health: Rc<dyn Health> = Rc::new(Fake::default());
+            let request = format!("GET /version HTTP/{version}\r\n{hosts}\r\n");
+            client.write_all(request.as_bytes()).await.unwrap();
+            client.shutdown().await.unwrap();
+            serve(stream, Role::Client, health, Duration::from_secs(7), closing).await;
+            let mut got = String::new();
+            client.read_to_string(&mut got).await.unwrap();
+            got
+        });
+        let (status, body) = (&got[9..12], got.rsplit("\r\n").next().unwrap());
+        match text {
+            Some(text) => assert_eq!((status, body), ("400", text), "{hosts:?}"),
+            None => assert_eq!(status, "200", "{hosts:?}: {got}"),
+        }
+        assert_eq!(got.to_lowercase().contains("connection: close"), text.is_some(), "{hosts:?}: {got}");
+    }
+}
+
+#[test]
 fn a_connection_is_kept_until_closing() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();

@@ -1,9 +1,11 @@
 //! The member's threads: each owns one of `node`'s parts and a queue in front of it.
 //!
 //! `raft` (consensus; never waits for a disk or the store), `wal` (group commit), `apply` (the store), `revlog`
-//! (background writing and syncing), and `prepare` (allocates log segments ahead). Network threads reach them
+//! (background writing and syncing), `compact` (what compactions leave to be done), and `prepare` (allocates log
+//! segments ahead). Network threads reach them
 //! through a lane each. Everything between threads is a batch.
 
+mod compact;
 mod mailbox;
 mod threads;
 
@@ -80,12 +82,15 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
     status.set_applied(opened.applier.applied_index());
     status.set_db_size_bytes(opened.log_reader.written_bytes());
     status.set_db_size_in_use_bytes(opened.log_reader.written_bytes());
+    let (compaction_finished, finished) = tokio::sync::watch::channel(opened.reader.finished_compaction());
     let view = Arc::new(MemberView {
         cluster_id: opened.identity.cluster_id,
         member_id: opened.identity.member_id,
         reader: opened.reader,
         status: status.clone(),
         quota_bytes: QUOTA_BYTES,
+        compaction_finished: finished,
+        hashes: crate::grpc::member::hash_turns(),
     });
     let gates: Vec<Arc<AppliedGate>> = (0..lanes).map(|_| Arc::default()).collect();
     let (completions, receivers): (Vec<_>, Vec<_>) =
@@ -98,6 +103,9 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         applier: opened.applier,
         revision_writer: opened.revision_writer,
         log_reader: opened.log_reader,
+        compactor: opened.compactor,
+        compaction_finished,
+        compaction_sleep_interval: config.compaction_sleep_interval,
         unwritten_bytes_max: settings.limits.unwritten_bytes_max,
     };
     let threads = Threads::start(parts, channels, events)?;
@@ -149,6 +157,8 @@ fn settings(config: &Config) -> Settings {
         token: config.initial_cluster_token.clone(),
         election_timeout_ms: config.election_timeout_ms,
         heartbeat_interval_ms: config.heartbeat_interval_ms,
+        auto_compaction: config.auto_compaction,
+        compaction_batch_limit: config.compaction_batch_limit,
         limits: node::Limits::default(),
     }
 }

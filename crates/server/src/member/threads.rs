@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 
 use disk::{revlog, wal};
 use node::{
-    Applied, Applier, Batch, Completions, Consensus, Input, LogWriter, Outputs, PersistRequest, Persisted,
-    RequestId, RequestIds, RevisionWriter, Submission,
+    Applied, Applier, AutoCompactionEvent, Batch, Completions, Consensus, Input, LogWriter, Outputs,
+    PersistRequest, Persisted, RequestId, RequestIds, RevisionWriter, Submission,
 };
 use raft::Entry;
-use tokio::sync::mpsc;
+use store::{Compaction, Compactor};
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
 
 use super::Clock;
+use super::compact::CompactThread;
 use super::mailbox::{Receiver, Sender, holding_mailbox, mailbox};
 use crate::grpc::SharedStatus;
 use crate::lane::{AppliedGate, MemberPort};
@@ -59,6 +61,9 @@ pub(super) struct Parts {
     pub applier: Applier,
     pub revision_writer: RevisionWriter,
     pub log_reader: revlog::Reader,
+    pub compactor: Compactor,
+    pub compaction_finished: watch::Sender<i64>,
+    pub compaction_sleep_interval: Duration,
     pub unwritten_bytes_max: u64,
 }
 
@@ -92,6 +97,7 @@ impl Threads {
         let (apply, apply_mail) = mailbox::<Vec<Entry>>(u64::MAX);
         let (revisions, revision_mail) = holding_mailbox::<revlog::Frame>(parts.unwritten_bytes_max);
         let (preparations, preparation_mail) = mailbox::<wal::Preparation>(u64::MAX);
+        let (compactions, compaction_mail) = mailbox::<Compaction>(u64::MAX);
         let durable = Arc::new(AtomicU64::new(parts.consensus.durable_index()));
 
         let raft_thread = RaftThread {
@@ -119,8 +125,15 @@ impl Threads {
             mail: apply_mail,
             raft: raft.clone(),
             revisions: revisions.clone(),
+            compactions: compactions.clone(),
             durable: durable.clone(),
             channels: channels.clone(),
+        };
+        let compact_thread = CompactThread {
+            compactor: parts.compactor,
+            mail: compaction_mail,
+            finished: parts.compaction_finished,
+            sleep_interval: parts.compaction_sleep_interval,
         };
         let revision_thread = RevisionThread {
             writer: parts.revision_writer,
@@ -138,6 +151,7 @@ impl Threads {
         threads.spawn("wal", events, move || wal.close(), move || wal_thread.run())?;
         threads.spawn("apply", events, move || apply.close(), move || apply_thread.run())?;
         threads.spawn("revlog", events, move || revisions.close(), move || revision_thread.run())?;
+        threads.spawn("compact", events, move || compactions.close(), move || compact_thread.run())?;
         threads.spawn(
             "prepare",
             events,
@@ -160,7 +174,7 @@ impl Threads {
         let events = events.clone();
         let handle = std::thread::Builder::new().name(name.into()).spawn(move || {
             if let Err(error) = body() {
-                events.failed(&error);
+                events.failed(&error.into());
             }
         })?;
         self.running.push(Running { handle, close: Box::new(close) });
@@ -340,7 +354,23 @@ impl RaftThread {
         if std::mem::take(&mut out.ready) {
             self.events.ready();
         }
+        out.auto_compaction.drain(..).for_each(describe);
         self.outbox.flush(&self.channels)
+    }
+}
+
+fn describe(event: AutoCompactionEvent) {
+    match event {
+        AutoCompactionEvent::Started(revision) => {
+            log::info!("starting auto compaction", "revision" => revision);
+        }
+        AutoCompactionEvent::Completed { revision, took_us } => {
+            let took = format!("{:?}", Duration::from_micros(took_us));
+            log::info!("completed auto compaction", "revision" => revision, "took" => took);
+        }
+        AutoCompactionEvent::Failed(revision) => {
+            log::warn!("failed auto compaction; it is tried again", "revision" => revision);
+        }
     }
 }
 
@@ -415,6 +445,7 @@ struct ApplyThread {
     mail: Receiver<Vec<Entry>>,
     raft: Sender<RaftMail>,
     revisions: Sender<revlog::Frame>,
+    compactions: Sender<Compaction>,
     durable: Arc<AtomicU64>,
     channels: Channels,
 }
@@ -434,12 +465,13 @@ impl ApplyThread {
     }
 
     fn hand_out(&mut self, batch: Batch) {
-        let Batch { frame, report, answers } = batch;
+        let Batch { frame, report, answers, compactions } = batch;
         let applied = report.index;
         self.channels.status.set_applied(applied);
         let bytes = frame.len();
         self.raft.send(RaftMail::Applied(report));
         self.answer(applied, answers);
+        compactions.into_iter().for_each(|compaction| self.compactions.send(compaction));
         // Here apply waits if the revision log's file cannot keep up; the answers have left.
         self.revisions.send_waiting(frame, bytes);
     }
@@ -456,7 +488,8 @@ impl ApplyThread {
             }
         }
         for (lane, mut batch) in batches.into_iter().enumerate() {
-            if batch.answers.is_empty() && !self.channels.gates[lane].wants(applied) {
+            // Any message says how far apply is, so the gate is taken in any case.
+            if !self.channels.gates[lane].take(applied) && batch.answers.is_empty() {
                 continue;
             }
             batch.applied_index = applied;

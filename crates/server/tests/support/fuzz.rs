@@ -2,6 +2,7 @@
 //! input waits; each has a member of its own, so that each can be run again alone.
 
 use std::cell::RefCell;
+use std::io::Write as _;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -75,7 +76,8 @@ pub fn fuzz_http2(data: &[u8]) {
 }
 
 /// Frames whose lengths are right. Each is four bytes, type, flags, stream and length, and then the payload. A type
-/// from 16 on begins a call instead (to one of [`PATHS`]), with the payload as its message.
+/// from 16 on begins a call instead (to one of [`PATHS`]), with the payload as its message: as it is, or (bit 3)
+/// compressed, and then spoilt if it begins with a high byte.
 fn frames(mut data: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut push = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
@@ -98,11 +100,27 @@ fn frames(mut data: &[u8]) -> Vec<u8> {
             block.push(value.len() as u8);
             block.extend_from_slice(value.as_bytes());
         }
+        let mut message = payload.to_vec();
+        let is_compressed = kind & 8 != 0;
+        if is_compressed {
+            block.extend_from_slice(b"\x00\x0dgrpc-encoding\x04gzip");
+            message = gzipped(payload);
+            if let Some(&first) = payload.first().filter(|first| **first > 0x7f) {
+                let at = usize::from(first) % message.len();
+                message[at] = first;
+            }
+        }
         push(1, 4, *stream, &block);
-        let message = [&[0][..], &(payload.len() as u32).to_be_bytes(), payload].concat();
-        push(0, *flags, *stream, &message);
+        let prefix = [&[u8::from(is_compressed)][..], &(message.len() as u32).to_be_bytes()].concat();
+        push(0, *flags, *stream, &[prefix, message].concat());
     }
     out
+}
+
+fn gzipped(message: &[u8]) -> Vec<u8> {
+    let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    writer.write_all(message).unwrap();
+    writer.finish().unwrap()
 }
 
 struct Well(RefCell<u64>);

@@ -43,6 +43,13 @@ struct Records {
     records: RwLock<Vec<Record>>,
     is_cold: AtomicBool,
     reads: AtomicUsize,
+    scans: Mutex<Option<Scans>>,
+}
+
+/// Holds every scan: it says that it has begun, and goes on for each permission.
+struct Scans {
+    begun: std::sync::mpsc::Sender<()>,
+    go_on: Arc<Mutex<std::sync::mpsc::Receiver<()>>>,
 }
 
 impl RecordSource for Records {
@@ -59,8 +66,17 @@ impl RecordSource for Records {
         self.read(at, out).map(|()| true)
     }
 
-    fn scan(&self, visitor: &mut RecordVisitor<'_>) -> Result<(), ReadError> {
+    fn scan(&self, from: i64, visitor: &mut RecordVisitor<'_>) -> Result<(), ReadError> {
+        let held =
+            self.scans.lock().unwrap().as_ref().map(|scans| (scans.begun.clone(), scans.go_on.clone()));
+        if let Some((begun, go_on)) = held {
+            begun.send(()).unwrap();
+            go_on.lock().unwrap().recv().unwrap();
+        }
         for (kind, revision, bytes) in self.records.read().unwrap().iter() {
+            if revision.main < from {
+                continue;
+            }
             if let ControlFlow::Break(()) = visitor(*kind, *revision, bytes) {
                 break;
             }
@@ -128,6 +144,8 @@ impl FakeMember {
             reader: store.reader(),
             status: status.clone(),
             quota_bytes: 2 << 30,
+            compaction_finished: tokio::sync::watch::channel(-1).1,
+            hashes: server::grpc::member::hash_turns(),
         };
         let state = State { store, mood: Mood::default(), held: Vec::new(), batches: Vec::new(), rounds: 0 };
         let member = FakeMember {
@@ -159,6 +177,14 @@ impl FakeMember {
     /// Reads must wait for a disk.
     pub fn set_cold(&self, cold: bool) {
         self.records.is_cold.store(cold, Ordering::Relaxed);
+    }
+
+    /// Holds every scan of the records: what tells of each that begins, and what lets one go on.
+    pub fn hold_scans(&self) -> (std::sync::mpsc::Receiver<()>, std::sync::mpsc::Sender<()>) {
+        let (begun, beginnings) = std::sync::mpsc::channel();
+        let (permissions, go_on) = std::sync::mpsc::channel();
+        *self.records.scans.lock().unwrap() = Some(Scans { begun, go_on: Arc::new(Mutex::new(go_on)) });
+        (beginnings, permissions)
     }
 
     /// Sizes of the batches that were submitted.

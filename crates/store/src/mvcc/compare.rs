@@ -14,7 +14,7 @@ use crate::request::{Compare, Operand};
 pub(super) fn holds(view: &View<'_>, compare: &Compare<'_>) -> Result<bool, ReadFailure> {
     let span = Span::of(compare.key, compare.range_end);
     if span.to == End::One {
-        let row = view.index().get(compare.key, view.current).copied();
+        let row = view.index().get(compare.key, view.current);
         return match row {
             Some(row) => holds_for(view, compare, &row, &mut Vec::new()),
             None => Ok(holds_for_nothing(compare)),

@@ -48,12 +48,23 @@ impl Write<'_> {
         Ok(())
     }
 
+    /// Deletes these keys, each once and in this order.
+    ///
+    /// Errors are reads that failed.
+    pub(crate) fn delete_keys(&mut self, keys: &[Vec<u8>]) -> Result<(), ReadFailure> {
+        for key in keys {
+            self.delete_range(&DeleteRange { key, ..DeleteRange::default() }, None)?;
+        }
+        Ok(())
+    }
+
     fn bury(&mut self, doomed: &mut Doomed) -> Result<(), ReadFailure> {
         let mut start = 0;
         for (end, row) in &mut doomed.rows {
             self.scratch.clear();
             KeyValue { key: &doomed.keys[start..*end], ..KeyValue::default() }.encode(self.scratch);
             let (location, length, sub) = self.push_scratch(RecordKind::Tombstone)?;
+            self.move_lease(&doomed.keys[start..*end], row.lease, 0);
             *row = Version {
                 mod_revision: self.revision(),
                 create_revision: 0,

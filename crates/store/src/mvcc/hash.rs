@@ -1,11 +1,13 @@
-//! HashKV: CRC-32C over everything that is stored, in revision order, by etcd's algorithm (rule 11).
+//! HashKV: CRC-32C over everything that is stored, in revision order, by etcd's algorithm (rule 11; etcd: hash.go).
+//!
+//! Of the records at or below the compacted revision only those count that are the newest of their keys at the
+//! hashed revision. Which records a member still holds beside them never shows: what Go's etcd has after its last
+//! compaction is finished decides.
 
-use std::ops::ControlFlow;
-
-use wire::ApiError;
-
-use super::{NOT_COMPACTED, ReadFailure};
-use crate::record::{RecordKind, RecordSource, Revision};
+use super::{KeyValue, lock_read};
+use crate::ReadError;
+use crate::record::{RecordKind, Revision};
+use crate::store::Shared;
 
 /// A hash of all revisions up to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,28 +18,67 @@ pub struct KvHash {
     pub compact_revision: i64,
     /// The last revision in the hash.
     pub hash_revision: i64,
-    /// The newest revision when it was made, for the answer's header.
-    pub current_revision: i64,
 }
 
-/// Hashes all revisions up to `revision`; 0 means the current one. A negative one hashes no record.
-pub(crate) fn hash_kv(source: &dyn RecordSource, revision: i64, current: i64) -> Result<KvHash, ReadFailure> {
-    if revision > current {
-        return Err(ApiError::FutureRev.into());
+/// Makes one hash: fed with every record from the oldest on, in revision order.
+pub(crate) struct Hasher {
+    sum: u32,
+    compacted: i64,
+    /// Where the newest version of a key has to stand for it to count, of those at or below `compacted`.
+    kept_at: i64,
+}
+
+impl Hasher {
+    /// A hash of `revision`, made while `compacted` is the compacted revision; nothing that was visible at or above
+    /// that may be dropped while it is made. `by_compaction`: as a compaction at `revision` makes it.
+    pub(crate) fn new(
+        shared: &Shared,
+        compacted: i64,
+        revision: i64,
+        by_compaction: bool,
+    ) -> Result<Hasher, ReadError> {
+        let keeps_any =
+            shared.any_live_at(revision) || (by_compaction && any_tombstone_at(shared, revision)?);
+        // etcd skips nothing where it would keep nothing: all that the last compaction left counts then.
+        let kept_at = if keeps_any { revision } else { compacted };
+        Ok(Hasher { sum: crc32c::crc32c(b"key"), compacted, kept_at })
     }
-    let wanted = if revision == 0 { current } else { revision };
-    let mut hash = crc32c::crc32c(b"key");
-    if wanted > 0 {
-        source.scan(&mut |kind, at, encoded| {
-            if at.main > wanted {
-                return ControlFlow::Break(());
-            }
-            hash = crc32c::crc32c_append(hash, stored_key(&mut [0; 18], kind, at));
-            hash = crc32c::crc32c_append(hash, encoded);
-            ControlFlow::Continue(())
-        })?;
+
+    /// Adds the next record. Its revision is at or below the hashed one.
+    pub(crate) fn record(&mut self, shared: &Shared, kind: RecordKind, at: Revision, encoded: &[u8]) {
+        if at.main <= self.compacted && !self.is_kept(shared, kind, at, encoded) {
+            return;
+        }
+        self.sum = crc32c::crc32c_append(self.sum, stored_key(&mut [0; 18], kind, at));
+        self.sum = crc32c::crc32c_append(self.sum, encoded);
     }
-    Ok(KvHash { hash, compact_revision: NOT_COMPACTED, hash_revision: wanted, current_revision: current })
+
+    fn is_kept(&self, shared: &Shared, kind: RecordKind, at: Revision, encoded: &[u8]) -> bool {
+        if kind == RecordKind::Tombstone {
+            return false;
+        }
+        let Ok(pair) = KeyValue::decode(encoded) else { return false };
+        let kept = lock_read(&shared.index).at(pair.key, self.kept_at);
+        kept.is_some_and(|kept| kept.revision() == at)
+    }
+
+    pub(crate) fn finish(self, revision: i64) -> KvHash {
+        KvHash { hash: self.sum, compact_revision: self.compacted, hash_revision: revision }
+    }
+}
+
+/// Whether a key was deleted at exactly this revision.
+fn any_tombstone_at(shared: &Shared, revision: i64) -> Result<bool, ReadError> {
+    use std::ops::ControlFlow::{Break, Continue};
+    let mut any = false;
+    shared.source.scan(revision, &mut |kind, at, _| {
+        if at.main > revision {
+            return Break(());
+        }
+        any |= at.main == revision && kind == RecordKind::Tombstone;
+        Continue(())
+    })?;
+    Ok(any)
 }
 
 /// The key under which etcd's backend stores a record: both numbers big endian, and `t` on a tombstone.

@@ -101,6 +101,19 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// How far a walk that drops has come.
+#[derive(Debug, Default)]
+pub(crate) struct DropCursor {
+    next: Option<Vec<u8>>,
+    done: bool,
+}
+
+impl DropCursor {
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+}
+
 #[derive(Debug)]
 struct KeyEntry {
     newest: Version,
@@ -136,8 +149,56 @@ pub(crate) struct Index {
 impl Index {
     /// The key's version at a revision; `None` if it did not exist then. Allocates nothing.
     #[inline]
-    pub(crate) fn get(&self, key: &[u8], at: i64) -> Option<&Version> {
-        self.keys.get(key)?.live_at(at)
+    pub(crate) fn get(&self, key: &[u8], at: i64) -> Option<Version> {
+        self.keys.get(key)?.live_at(at).copied()
+    }
+
+    /// As [`Index::get`], tombstones too.
+    pub(crate) fn at(&self, key: &[u8], at: i64) -> Option<Version> {
+        self.keys.get(key)?.at(at).copied()
+    }
+
+    /// Drops what nobody at or above `horizon` sees, of at most `keys_max` keys.
+    pub(crate) fn drop_below(
+        &mut self,
+        cursor: &mut DropCursor,
+        horizon: i64,
+        keys_max: usize,
+        dropped: &mut dyn FnMut(&[u8], &Version),
+    ) {
+        let from = match &cursor.next {
+            _ if cursor.done => return,
+            None => Bound::Unbounded,
+            Some(key) => Bound::Included(&key[..]),
+        };
+        let keys: Vec<Key> = self
+            .keys
+            .range::<[u8], _>((from, Bound::Unbounded))
+            .take(keys_max + 1)
+            .map(|(k, _)| k.clone())
+            .collect();
+        cursor.done = keys.len() <= keys_max;
+        cursor.next = keys.get(keys_max).map(|key| key.as_slice().to_vec());
+        for key in keys.iter().take(keys_max) {
+            let Some(entry) = self.keys.get_mut(key.as_slice()) else { continue };
+            let mut all: Vec<Version> =
+                entry.older.take().map(|older| older.iter().copied().collect()).unwrap_or_default();
+            all.push(entry.newest);
+            let above = all.partition_point(|version| version.mod_revision <= horizon);
+            let mut gone = above.saturating_sub(1);
+            let kept = above.checked_sub(1).map(|at| all[at]);
+            if kept.is_some_and(|kept| kept.is_tombstone() && kept.mod_revision < horizon) {
+                gone += 1;
+            }
+            all.drain(..gone).for_each(|version| dropped(key.as_slice(), &version));
+            match all.pop() {
+                Some(newest) => {
+                    entry.newest = newest;
+                    entry.older = (!all.is_empty()).then(|| Box::new(all.into()));
+                }
+                None => drop(self.keys.remove(key.as_slice())),
+            }
+        }
     }
 
     /// Visits the next keys of the cursor's span that exist at a revision, in order. At most [`KEYS_PER_CHUNK`]
@@ -210,7 +271,9 @@ impl Index {
             let mut before: Option<&Version> = None;
             for version in entry.older.iter().flat_map(|older| older.iter()).chain([&entry.newest]) {
                 assert!(version.mod_revision <= last, "{key:?}: {version:?} above {last}");
-                check_step(before, version);
+                if before.is_some() {
+                    check_step(before, version);
+                }
                 before = Some(version);
             }
         }

@@ -8,14 +8,14 @@ const INLINE_MAX: usize = 22;
 
 /// An owned key. A walk down the tree compares dozens of keys; each that lies elsewhere would cost a cache miss.
 #[derive(Clone)]
-pub(super) enum Key {
+pub(crate) enum Key {
     Inline(u8, [u8; INLINE_MAX]),
     Heap(Box<[u8]>),
 }
 
 impl Key {
     #[inline]
-    pub(super) fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
             Key::Inline(length, bytes) => &bytes[..usize::from(*length)],
             Key::Heap(bytes) => bytes,

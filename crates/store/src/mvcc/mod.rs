@@ -13,20 +13,25 @@ mod key_value;
 mod put;
 mod range;
 mod span_set;
+mod stream;
 mod txn;
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub(crate) use hash::Hasher;
 pub use hash::KvHash;
-pub(crate) use hash::hash_kv;
-pub(crate) use index::{Index, Span, Version};
+pub(crate) use index::{Cursor, DropCursor, End, Index, Span, Version};
+pub(crate) use key::Key;
 pub(crate) use key_value::KeyValue;
-pub(crate) use range::range;
+pub(crate) use range::{count, range};
 pub(crate) use span_set::SpanSet;
+pub(crate) use stream::{Chunk, chunk};
 pub(crate) use txn::{run_read, run_write};
 
 use wire::ApiError;
 
+use crate::lease::Leases;
 use crate::record::{Location, ReadError, RecordKind, RecordSink, RecordSource, Revision};
 
 /// What "nothing is compacted" counts as; the first compaction may be at revision 0.
@@ -90,9 +95,25 @@ pub(crate) struct View<'a> {
     /// The newest revision that this reader sees.
     pub current: i64,
     pub compacted: i64,
+    pub leases: &'a RwLock<Leases>,
+    /// What the index no longer has, for a view that pins nothing; see [`View::point`].
+    pub dropped: Option<&'a AtomicI64>,
 }
 
 impl View<'_> {
+    /// The version of one key that is there at a revision.
+    ///
+    /// Errors: [`ApiError::Compacted`] if the view pins nothing, and what it reads is being dropped.
+    fn point(&self, key: &[u8], at: i64) -> Result<Option<Version>, ApiError> {
+        let index = self.index();
+        let row = index.get(key, at);
+        // Under the index's lock: what is dropped is announced before it goes.
+        match self.dropped {
+            Some(dropped) if dropped.load(Ordering::Acquire) > at => Err(ApiError::Compacted),
+            _ => Ok(row),
+        }
+    }
+
     /// The revision that a request for `revision` reads at: 0 and below mean the current one.
     pub(crate) fn revision(&self, revision: i64) -> Result<i64, ApiError> {
         let at = if revision <= 0 { self.current } else { revision };
@@ -103,6 +124,10 @@ impl View<'_> {
         } else {
             Ok(at)
         }
+    }
+
+    fn has_lease(&self, id: i64) -> bool {
+        self.leases.read().expect("no thread panics while it holds this lock").contains(id)
     }
 
     pub(crate) fn index(&self) -> RwLockReadGuard<'_, Index> {
@@ -131,6 +156,7 @@ pub(crate) struct Write<'a> {
     pub before: i64,
     pub compacted: i64,
     pub changes: u32,
+    pub leases: &'a RwLock<Leases>,
 }
 
 impl Write<'_> {
@@ -151,6 +177,17 @@ impl Write<'_> {
             bytes: Bytes::Sink(&*self.sink),
             current: self.current(),
             compacted: self.compacted,
+            leases: self.leases,
+            dropped: None,
+        }
+    }
+
+    /// Moves a key from one lease to another; 0 is none.
+    fn move_lease(&self, key: &[u8], from: i64, to: i64) {
+        if from != to {
+            let mut leases = self.leases.write().expect("no thread panics while it holds this lock");
+            leases.detach(from, key);
+            leases.attach(to, key);
         }
     }
 

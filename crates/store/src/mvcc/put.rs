@@ -10,8 +10,7 @@ use crate::request::Put;
 
 /// What the state has to allow before a put may run. `view` is the state before its transaction.
 pub(super) fn check_put(view: &View<'_>, put: &Put<'_>) -> Result<(), ApiError> {
-    // No lease exists yet: granting them is a later issue's.
-    if put.lease != 0 {
+    if put.lease != 0 && !view.has_lease(put.lease) {
         return Err(ApiError::LeaseNotFound);
     }
     if (put.ignore_value || put.ignore_lease) && view.index().get(put.key, view.current).is_none() {
@@ -36,7 +35,7 @@ impl Write<'_> {
     /// The caller has run [`check_put`]. Errors are reads that failed.
     pub(crate) fn put(&mut self, put: &Put<'_>, body: Option<&mut Vec<u8>>) -> Result<(), ReadFailure> {
         let revision = self.revision();
-        let old = lock_read(self.index).get(put.key, revision).copied();
+        let old = lock_read(self.index).get(put.key, revision);
         if let (Some(old), Some(body), true) = (old, body, put.prev_kv) {
             put_length(body, 2, old.length as usize);
             self.view().bytes.append(old.location, old.length, body)?;
@@ -68,6 +67,7 @@ impl Write<'_> {
             length,
         };
         lock_write(self.index).insert(put.key, version);
+        self.move_lease(put.key, old.map_or(0, |old| old.lease), pair.lease);
         Ok(())
     }
 }

@@ -21,10 +21,10 @@ pub(crate) fn range(view: &View<'_>, range: &Range<'_>, body: &mut Vec<u8>) -> R
     let at = view.revision(range.revision)?;
     let span = Span::of(range.key, range.range_end);
     let (count, more) = if range.count_only {
-        (count(view, span, at), false)
+        (count(view, span, at)?, false)
     } else if span.to == End::One {
         (one(view, range, at, body)?, false)
-    } else if is_key_order(range) && !has_filters(range) {
+    } else if is_key_order(range) && !range.has_filters() {
         in_key_order(view, range, span, at, body)?
     } else {
         selected(view, range, span, at, body)?
@@ -40,13 +40,6 @@ fn is_key_order(range: &Range<'_>) -> bool {
         && (range.sort_order == SortOrder::None as i32 || range.sort_order == SortOrder::Ascend as i32)
 }
 
-fn has_filters(range: &Range<'_>) -> bool {
-    range.min_mod_revision != 0
-        || range.max_mod_revision != 0
-        || range.min_create_revision != 0
-        || range.max_create_revision != 0
-}
-
 fn passes_filters(range: &Range<'_>, row: &Version) -> bool {
     let within =
         |revision: i64, min: i64, max: i64| (min == 0 || revision >= min) && (max == 0 || revision <= max);
@@ -54,21 +47,21 @@ fn passes_filters(range: &Range<'_>, row: &Version) -> bool {
         && within(row.create_revision, range.min_create_revision, range.max_create_revision)
 }
 
-fn count(view: &View<'_>, span: Span<'_>, at: i64) -> i64 {
+pub(crate) fn count(view: &View<'_>, span: Span<'_>, at: i64) -> Result<i64, ReadFailure> {
     if span.to == End::One {
-        return i64::from(view.index().get(span.from, at).is_some());
+        return Ok(i64::from(view.point(span.from, at)?.is_some()));
     }
     let mut cursor = Cursor::new(span);
     let mut count = 0;
     while !cursor.is_done() {
         view.index().advance(&mut cursor, at, |_, _| count += 1);
     }
-    count
+    Ok(count)
 }
 
 /// One key: no walk, and nothing allocated but the answer's room.
 fn one(view: &View<'_>, range: &Range<'_>, at: i64, body: &mut Vec<u8>) -> Result<i64, ReadFailure> {
-    let Some(row) = view.index().get(range.key, at).copied() else { return Ok(0) };
+    let Some(row) = view.point(range.key, at)? else { return Ok(0) };
     if passes_filters(range, &row) {
         if range.keys_only {
             append_key_only(range.key, &row, shows_lease(range), body);
@@ -117,10 +110,10 @@ fn in_key_order(
 }
 
 /// A row that may be shown, with what its order or its form needs beside the index's numbers.
-struct Row {
-    version: Version,
+pub(super) struct Row {
+    pub version: Version,
     /// The key, where only keys are shown; the record, where values are the order. Else empty.
-    bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
 }
 
 /// Collects the rows, then filters, sorts and cuts them.
@@ -132,7 +125,7 @@ fn selected(
     body: &mut Vec<u8>,
 ) -> Result<(i64, bool), ReadFailure> {
     // With no order asked for etcd fetches `limit` rows and one more in key order, and sorts those alone.
-    let fetch_all = range.sort_order != SortOrder::None as i32 || has_filters(range);
+    let fetch_all = range.sort_order != SortOrder::None as i32 || range.has_filters();
     let fetched_max = if range.limit > 0 && !fetch_all { range.limit.saturating_add(1) } else { i64::MAX };
     let by_value = range.sort_target == SortTarget::Value as i32;
     let mut rows: Vec<Row> = Vec::new();
@@ -148,16 +141,35 @@ fn selected(
         });
     }
     if by_value {
-        for row in &mut rows {
-            view.bytes.append(row.version.location, row.version.length, &mut row.bytes)?;
-        }
+        read_all(view, &mut rows)?;
     }
     sort(range, &mut rows)?;
     let more = range.limit > 0 && rows.len() as i64 > range.limit;
     if more {
         rows.truncate(range.limit as usize);
     }
-    for row in &rows {
+    append_rows(view, range, &rows, body)?;
+    Ok((count, more))
+}
+
+/// Reads the records of rows that are ordered by their values.
+pub(super) fn read_all(view: &View<'_>, rows: &mut [Row]) -> Result<(), ReadFailure> {
+    for row in rows {
+        row.bytes.clear();
+        view.bytes.append(row.version.location, row.version.length, &mut row.bytes)?;
+    }
+    Ok(())
+}
+
+/// Appends collected rows in their order.
+pub(super) fn append_rows(
+    view: &View<'_>,
+    range: &Range<'_>,
+    rows: &[Row],
+    body: &mut Vec<u8>,
+) -> Result<(), ReadFailure> {
+    let by_value = range.sort_target == SortTarget::Value as i32;
+    for row in rows {
         if !by_value && range.keys_only {
             append_key_only(&row.bytes, &row.version, false, body);
         } else if !by_value {
@@ -169,10 +181,10 @@ fn selected(
             body.extend_from_slice(&row.bytes);
         }
     }
-    Ok((count, more))
+    Ok(())
 }
 
-fn sort(range: &Range<'_>, rows: &mut [Row]) -> Result<(), ReadFailure> {
+pub(super) fn sort(range: &Range<'_>, rows: &mut [Row]) -> Result<(), ReadFailure> {
     let descending = range.sort_order == SortOrder::Descend as i32;
     let by_number: fn(&Version) -> i64 = match SortTarget::try_from(range.sort_target) {
         Ok(SortTarget::Version) => |row| row.version,

@@ -10,8 +10,8 @@ use std::sync::{Arc, RwLock};
 
 use prost::Message as _;
 use store::{
-    Answer, Applied, Location, ReadError, ReadFailure, ReadMode, Reader, RecordKind, RecordSink,
-    RecordSource, RecordVisitor, Revision, Settings, Store, request,
+    Answer, Applied, Compaction, Compactor, Location, ReadError, ReadFailure, ReadMode, Reader, RecordKind,
+    RecordSink, RecordSource, RecordVisitor, Revision, Settings, Store, request,
 };
 use wire::etcdserverpb as pb;
 
@@ -52,8 +52,14 @@ impl RecordSource for Log {
         self.read(at, out).map(|()| true)
     }
 
-    fn scan(&self, visitor: &mut RecordVisitor<'_>) -> Result<(), ReadError> {
+    fn scan(&self, from: i64, visitor: &mut RecordVisitor<'_>) -> Result<(), ReadError> {
+        if self.is_broken.load(Ordering::Relaxed) {
+            return Err(ReadError("broken".into()));
+        }
         for (kind, revision, bytes) in self.records.read().unwrap().iter() {
+            if revision.main < from {
+                continue;
+            }
             if let ControlFlow::Break(()) = visitor(*kind, *revision, bytes) {
                 break;
             }
@@ -91,12 +97,20 @@ impl RecordSink for Batch {
     }
 }
 
+/// Versions that a compaction drops in one step.
+const BATCH_LIMIT: usize = 20;
+
 /// A store on a log in memory.
 pub struct Member {
     pub log: Arc<Log>,
     pub store: Store,
     pub reader: Reader,
     pub batch: Batch,
+    pub compactor: Compactor,
+    /// What the frames hold of the small tables.
+    pub tables: Vec<(Vec<u8>, bool)>,
+    /// Applied, and not published yet.
+    compactions: Vec<Compaction>,
     next_id: u64,
 }
 
@@ -105,21 +119,44 @@ impl Member {
         let log = Arc::new(Log::default());
         let store = Store::new(Arc::clone(&log) as Arc<dyn RecordSource>, Settings::default());
         let (reader, batch) = (store.reader(), Batch::new(&log));
-        Member { log, store, reader, batch, next_id: 1 }
+        let compactor = store.compactor(BATCH_LIMIT);
+        Member {
+            log,
+            store,
+            reader,
+            batch,
+            compactor,
+            tables: Vec::new(),
+            compactions: Vec::new(),
+            next_id: 1,
+        }
     }
 
     /// Builds the store anew from log and tables, as a start does. What is not published yet is lost.
-    pub fn restart(&mut self, tables: &[u8]) {
+    pub fn restart(&mut self) {
         let mut store = Store::new(Arc::clone(&self.log) as Arc<dyn RecordSource>, Settings::default());
         for (place, (kind, revision, bytes)) in self.log.records.read().unwrap().iter().enumerate() {
             store.replay(*kind, *revision, Location(place as u64 * STRIDE), bytes).unwrap();
         }
-        store.restore_tables(tables).unwrap();
-        store.publish();
+        for (tables, whole) in &self.tables {
+            store.restore_tables(tables, *whole).unwrap();
+        }
+        self.compactor = store.compactor(BATCH_LIMIT);
+        if let Some(compaction) = store.end_restore() {
+            self.compactor.push(compaction);
+        }
         store.check();
         self.reader = store.reader();
         self.store = store;
         self.batch = Batch::new(&self.log);
+    }
+
+    /// Does the background work of compactions, to the end.
+    pub fn finish_compactions(&mut self) {
+        while !self.compactor.is_idle() {
+            self.compactor.step().unwrap();
+            self.store.check();
+        }
     }
 
     /// Applies an `InternalRaftRequest` that is given an id.
@@ -129,14 +166,28 @@ impl Member {
         let applied = self.store.apply(&data, want_answer, &mut self.batch).unwrap();
         assert_eq!(applied.id, self.next_id);
         self.next_id += 1;
+        self.compactions.extend(applied.compaction);
         self.store.check();
         applied
     }
 
+    /// Ends a batch; now and then with whole tables, as where a segment begins.
     pub fn publish(&mut self) {
+        let whole = self.next_id.is_multiple_of(5);
+        self.tables.extend(self.store.take_tables(whole).map(|tables| (tables, whole)));
         self.log.records.write().unwrap().append(&mut self.batch.pending);
         self.batch = Batch::new(&self.log);
         self.store.publish();
+        for compaction in self.compactions.drain(..) {
+            let _keeps_hash = self.compactor.push(compaction);
+        }
+    }
+
+    pub fn compact(&mut self, revision: i64) -> Result<(), wire::ApiError> {
+        let compaction = Some(pb::CompactionRequest { revision, physical: false });
+        let applied = self.apply(pb::InternalRaftRequest { compaction, ..Default::default() }, true);
+        self.publish();
+        applied.result.map(|_| ())
     }
 
     pub fn put(&mut self, key: &str, value: &str) -> i64 {

@@ -9,12 +9,48 @@ use wire::mvccpb::KeyValue;
 
 type Map = BTreeMap<Vec<u8>, KeyValue>;
 
+/// A record as etcd's backend holds it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub main: i64,
+    pub sub: i64,
+    pub is_tombstone: bool,
+    pub pair: KeyValue,
+}
+
+impl Row {
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = self.main.to_be_bytes().to_vec();
+        bytes.push(b'_');
+        bytes.extend(self.sub.to_be_bytes());
+        if self.is_tombstone {
+            bytes.push(b't');
+        }
+        bytes.extend(self.pair.encode_to_vec());
+        bytes
+    }
+}
+
+/// A hash, with the compacted and the hashed revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hash {
+    pub sum: u32,
+    pub compacted: i64,
+    pub revision: i64,
+}
+
 #[derive(Clone)]
 pub struct Model {
     /// The keys at revision 1, 2, …
     pub revisions: Vec<Map>,
-    /// Every record as etcd's backend holds it: stored key, and value.
-    pub rows: Vec<(i64, Vec<u8>, Vec<u8>)>,
+    /// What compactions have left, in order.
+    pub rows: Vec<Row>,
+    /// The compacted revision, -1 before the first.
+    pub compacted: i64,
+    /// Hashes made at compactions.
+    pub hashes: Vec<Hash>,
+    /// Granted and remaining TTL of each lease.
+    pub leases: BTreeMap<i64, (i64, i64)>,
 }
 
 fn header(revision: i64) -> Option<pb::ResponseHeader> {
@@ -25,7 +61,7 @@ fn header(revision: i64) -> Option<pb::ResponseHeader> {
 struct Writing {
     before: i64,
     map: Map,
-    rows: Vec<(i64, Vec<u8>, Vec<u8>)>,
+    rows: Vec<Row>,
 }
 
 impl Writing {
@@ -33,15 +69,9 @@ impl Writing {
         self.before + i64::from(!self.rows.is_empty())
     }
 
-    fn record(&mut self, tombstone: bool, value: Vec<u8>) {
-        let main = self.before + 1;
-        let mut key = main.to_be_bytes().to_vec();
-        key.push(b'_');
-        key.extend((self.rows.len() as i64).to_be_bytes());
-        if tombstone {
-            key.push(b't');
-        }
-        self.rows.push((main, key, value));
+    fn record(&mut self, is_tombstone: bool, pair: KeyValue) {
+        let (main, sub) = (self.before + 1, self.rows.len() as i64);
+        self.rows.push(Row { main, sub, is_tombstone, pair });
     }
 
     fn put(&mut self, put: &pb::PutRequest) -> pb::PutResponse {
@@ -53,9 +83,9 @@ impl Writing {
             mod_revision: revision,
             version: old.as_ref().map_or(1, |old| old.version + 1),
             value: if put.ignore_value { old.clone().unwrap().value } else { put.value.clone() },
-            lease: 0,
+            lease: if put.ignore_lease { old.as_ref().unwrap().lease } else { put.lease },
         };
-        self.record(false, pair.encode_to_vec());
+        self.record(false, pair.clone());
         self.map.insert(put.key.to_vec(), pair);
         pb::PutResponse { header: header(self.current()), prev_kv: old.filter(|_| put.prev_kv) }
     }
@@ -64,7 +94,7 @@ impl Writing {
         let gone = in_range(&self.map, &delete.key, &delete.range_end);
         for pair in &gone {
             self.map.remove(&pair.key[..]);
-            self.record(true, KeyValue { key: pair.key.clone(), ..Default::default() }.encode_to_vec());
+            self.record(true, KeyValue { key: pair.key.clone(), ..Default::default() });
         }
         pb::DeleteRangeResponse {
             header: header(self.current()),
@@ -85,7 +115,13 @@ fn in_range(map: &Map, key: &[u8], end: &[u8]) -> Vec<KeyValue> {
 
 impl Default for Model {
     fn default() -> Self {
-        Model { revisions: vec![Map::new()], rows: Vec::new() }
+        Model {
+            revisions: vec![Map::new()],
+            rows: Vec::new(),
+            compacted: -1,
+            hashes: Vec::new(),
+            leases: BTreeMap::new(),
+        }
     }
 }
 
@@ -109,31 +145,116 @@ impl Model {
         }
     }
 
-    /// HashKV by its definition.
-    pub fn hash(&self, revision: i64) -> u32 {
+    /// The newest row of a key at or below a revision.
+    fn newest(&self, key: &[u8], revision: i64) -> Option<&Row> {
+        self.rows.iter().rev().find(|row| row.pair.key == key && row.main <= revision)
+    }
+
+    /// HashKV by its definition, for a reader that sees `current`.
+    pub fn hash(&self, revision: i64, compacted: i64, current: i64) -> Result<Hash, ApiError> {
+        if let Some(kept) = self.hashes.iter().find(|hash| hash.revision == revision && revision != 0) {
+            return Ok(*kept);
+        }
+        if revision > 0 && revision < compacted {
+            return Err(ApiError::Compacted);
+        }
+        if revision > current {
+            return Err(ApiError::FutureRev);
+        }
+        let revision = if revision == 0 { current } else { revision };
+        let sum = self.sum(compacted, revision, |row| {
+            !row.is_tombstone && self.newest(&row.pair.key, revision) == Some(row)
+        });
+        Ok(Hash { sum, compacted, revision })
+    }
+
+    fn sum(&self, compacted: i64, revision: i64, kept: impl Fn(&Row) -> bool) -> u32 {
+        let rows: Vec<&Row> = self.rows.iter().filter(|row| row.main <= revision).collect();
+        let keeps_any = rows.iter().any(|row| kept(row));
         let mut all = b"key".to_vec();
-        for (main, key, value) in &self.rows {
-            if *main <= revision {
-                all.extend(key);
-                all.extend(value);
+        for row in rows {
+            let is_dead = row.main <= compacted && keeps_any && !kept(row);
+            let is_last_trace = row.main == compacted && row.is_tombstone;
+            if !is_dead && !is_last_trace {
+                all.extend(row.bytes());
             }
         }
         crc32c::crc32c(&all)
     }
 
-    pub fn range(&self, range: &pb::RangeRequest, current: i64) -> Result<pb::RangeResponse, ApiError> {
-        self.read(range, current, self.map_at(current))
+    pub fn compact(&mut self, revision: i64) -> Result<(), ApiError> {
+        if revision <= self.compacted {
+            return Err(ApiError::Compacted);
+        }
+        if revision > self.current() {
+            return Err(ApiError::FutureRev);
+        }
+        let kept = |row: &Row| {
+            self.newest(&row.pair.key, revision) == Some(row) && (!row.is_tombstone || row.main == revision)
+        };
+        let sum = self.sum(self.compacted, revision, kept);
+        let rows = self.rows.iter().filter(|row| row.main > revision || kept(row)).cloned().collect();
+        self.hashes.push(Hash { sum, compacted: self.compacted, revision });
+        let newest = self.hashes.len().saturating_sub(10);
+        self.hashes.drain(..newest);
+        self.rows = rows;
+        self.compacted = revision;
+        Ok(())
+    }
+
+    pub fn grant(&mut self, id: i64, ttl: i64) -> Result<pb::LeaseGrantResponse, ApiError> {
+        match id {
+            0 => return Err(ApiError::LeaseNotFound),
+            _ if ttl > 9_000_000_000 => return Err(ApiError::LeaseTtlTooLarge),
+            _ if self.leases.contains_key(&id) => return Err(ApiError::LeaseExist),
+            _ => {}
+        }
+        self.leases.insert(id, (ttl.max(2), 0));
+        Ok(pb::LeaseGrantResponse {
+            header: header(self.current()),
+            id,
+            ttl: ttl.max(2),
+            ..Default::default()
+        })
+    }
+
+    pub fn revoke(&mut self, id: i64) -> Result<pb::LeaseRevokeResponse, ApiError> {
+        let mut writing = self.begin();
+        for key in self.lease_keys(id, self.current()) {
+            writing.delete(&pb::DeleteRangeRequest { key: key.into(), ..Default::default() });
+        }
+        self.leases.remove(&id).ok_or(ApiError::LeaseNotFound)?;
+        self.end(writing);
+        Ok(pb::LeaseRevokeResponse { header: header(self.current()) })
+    }
+
+    pub fn checkpoint(&mut self, id: i64, remaining: i64) {
+        self.leases.entry(id).and_modify(|times| times.1 = remaining);
+    }
+
+    pub fn lease_keys(&self, id: i64, revision: i64) -> Vec<Vec<u8>> {
+        self.map_at(revision).values().filter(|pair| pair.lease == id).map(|pair| pair.key.to_vec()).collect()
+    }
+
+    pub fn range(
+        &self,
+        range: &pb::RangeRequest,
+        compacted: i64,
+        current: i64,
+    ) -> Result<pb::RangeResponse, ApiError> {
+        self.read(range, (compacted, current), self.map_at(current))
     }
 
     fn read(
         &self,
         range: &pb::RangeRequest,
-        current: i64,
+        (compacted, current): (i64, i64),
         newest: &Map,
     ) -> Result<pb::RangeResponse, ApiError> {
         let map = match range.revision {
             revision if revision > current => return Err(ApiError::FutureRev),
             revision if revision <= 0 || revision == current => newest,
+            revision if revision < compacted => return Err(ApiError::Compacted),
             revision => self.map_at(revision),
         };
         let all = in_range(map, &range.key, &range.range_end);
@@ -166,7 +287,7 @@ impl Model {
     }
 
     fn check_put(&self, put: &pb::PutRequest) -> Result<(), ApiError> {
-        if put.lease != 0 {
+        if put.lease != 0 && !self.leases.contains_key(&put.lease) {
             return Err(ApiError::LeaseNotFound);
         }
         let exists = self.revisions.last().unwrap().contains_key(&put.key[..]);
@@ -175,20 +296,25 @@ impl Model {
 
     pub fn txn(&mut self, txn: &pb::TxnRequest) -> Result<pb::TxnResponse, ApiError> {
         let path = self.choose(txn, self.current());
-        self.check(&path, self.current())?;
+        self.check(&path, self.compacted, self.current())?;
         let mut writing = self.begin();
-        let mut response = self.run(&mut writing, &path)?;
+        let mut response = self.run(&mut writing, self.compacted, &path)?;
         response.header = header(writing.current());
         self.end(writing);
         Ok(response)
     }
 
     /// A transaction of ranges, by a reader that sees `current`.
-    pub fn read_txn(&self, txn: &pb::TxnRequest, current: i64) -> Result<pb::TxnResponse, ApiError> {
+    pub fn read_txn(
+        &self,
+        txn: &pb::TxnRequest,
+        compacted: i64,
+        current: i64,
+    ) -> Result<pb::TxnResponse, ApiError> {
         let path = self.choose(txn, current);
-        self.check(&path, current)?;
+        self.check(&path, compacted, current)?;
         let mut writing = Writing { before: current, map: self.map_at(current).clone(), rows: Vec::new() };
-        let mut response = self.run(&mut writing, &path)?;
+        let mut response = self.run(&mut writing, compacted, &path)?;
         response.header = header(current);
         Ok(response)
     }
@@ -211,23 +337,29 @@ impl Model {
         pairs.iter().all(|pair| holds_for(compare, pair))
     }
 
-    fn check(&self, path: &Path<'_>, current: i64) -> Result<(), ApiError> {
+    fn check(&self, path: &Path<'_>, compacted: i64, current: i64) -> Result<(), ApiError> {
         for step in &path.ops {
             match step {
                 Step::Op(Some(request_op::Request::RequestRange(range))) => match range.revision {
+                    0 => {}
                     revision if revision > current => return Err(ApiError::FutureRev),
-                    revision if revision < -1 => return Err(ApiError::Compacted),
+                    revision if revision < compacted => return Err(ApiError::Compacted),
                     _ => {}
                 },
                 Step::Op(Some(request_op::Request::RequestPut(put))) => self.check_put(put)?,
                 Step::Op(_) => {}
-                Step::Txn(within) => self.check(within, current)?,
+                Step::Txn(within) => self.check(within, compacted, current)?,
             }
         }
         Ok(())
     }
 
-    fn run(&self, writing: &mut Writing, path: &Path<'_>) -> Result<pb::TxnResponse, ApiError> {
+    fn run(
+        &self,
+        writing: &mut Writing,
+        compacted: i64,
+        path: &Path<'_>,
+    ) -> Result<pb::TxnResponse, ApiError> {
         use request_op::Request;
         use response_op::Response;
         let mut response =
@@ -237,7 +369,11 @@ impl Model {
                 Step::Op(None) => None,
                 Step::Op(Some(Request::RequestRange(range))) => {
                     let newest = writing.map.clone();
-                    Some(Response::ResponseRange(self.read(range, writing.current(), &newest)?))
+                    Some(Response::ResponseRange(self.read(
+                        range,
+                        (compacted, writing.current()),
+                        &newest,
+                    )?))
                 }
                 // The pair that it keeps is gone by now: the whole transaction is refused.
                 Step::Op(Some(Request::RequestPut(put)))
@@ -250,7 +386,7 @@ impl Model {
                     Some(Response::ResponseDeleteRange(writing.delete(delete)))
                 }
                 Step::Op(Some(Request::RequestTxn(_))) => unreachable!("a transaction is a step of its own"),
-                Step::Txn(within) => Some(Response::ResponseTxn(self.run(writing, within)?)),
+                Step::Txn(within) => Some(Response::ResponseTxn(self.run(writing, compacted, within)?)),
             };
             response.responses.push(pb::ResponseOp { response: answer });
         }
@@ -295,7 +431,12 @@ fn shown(range: &pb::RangeRequest, mut pairs: Vec<KeyValue>) -> Vec<KeyValue> {
         if range.sort_order == 2 { order.reverse() } else { order }
     });
     if range.keys_only {
-        pairs.iter_mut().for_each(|pair| pair.value.clear());
+        for pair in &mut pairs {
+            pair.value.clear();
+            if range.sort_target != 4 {
+                pair.lease = 0;
+            }
+        }
     }
     pairs
 }
@@ -356,6 +497,9 @@ fn check(txn: &pb::TxnRequest, left: usize) -> Result<(), ApiError> {
             }
             Some(request_op::Request::RequestPut(put)) if put.ignore_value && !put.value.is_empty() => {
                 return Err(ApiError::ValueProvided);
+            }
+            Some(request_op::Request::RequestPut(put)) if put.ignore_lease && put.lease != 0 => {
+                return Err(ApiError::LeaseProvided);
             }
             Some(request_op::Request::RequestPut(_)) => {}
             Some(request_op::Request::RequestDeleteRange(delete)) => {

@@ -1,0 +1,135 @@
+//! Calls that run in a task of their own beside the connection's: those that wait for something else than one answer of
+//! the member, or that answer with a stream of messages.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use prost::Message as _;
+use store::request::Range;
+use store::{RangeStream, ReadFailure, ReadMode, StreamChunk, admission};
+use tokio::time::Instant;
+use wire::etcdserverpb as pb;
+use wire::{ApiError, Status};
+
+use super::Shared;
+use super::answer::{self, Held, Payload};
+use super::kv::{read_status, undecodable};
+use super::method::Task;
+use super::stream::Outgoing;
+
+/// One call whose message is whole.
+pub struct TaskCall {
+    /// Where the answer goes.
+    pub respond: SendResponse<Payload>,
+    /// The client's side of the stream; kept until the call ends, lest the stream be reset.
+    pub body: RecvStream,
+    /// When the client gives up.
+    pub deadline: Option<Instant>,
+    /// Counts the bytes of answers.
+    pub held: Held,
+}
+
+/// Runs a call to its end.
+pub(super) async fn run(task: Task, message: Bytes, call: TaskCall, front: Rc<Shared>) {
+    let TaskCall { respond, body, deadline, held } = call;
+    let mut out = Outgoing::new(respond, deadline, held);
+    let ended = match task {
+        Task::Compact => compact(&message, &mut out, deadline, &front).await,
+        Task::RangeStream => range_stream(&message, &mut out, deadline, &front).await,
+    };
+    // A client that is gone is told nothing.
+    if let Some(result) = ended {
+        out.finish(result);
+    }
+    drop(body);
+}
+
+/// How a call ends: with a status, or not at all since its client is gone.
+type Ended = Option<Result<(), Status>>;
+
+/// Ends the call where something fails.
+macro_rules! attempt {
+    ($result:expr) => {
+        match $result {
+            Ok(value) => value,
+            Err(error) => return Some(Err(error)),
+        }
+    };
+}
+
+async fn compact(
+    message: &Bytes,
+    out: &mut Outgoing,
+    deadline: Option<Instant>,
+    front: &Rc<Shared>,
+) -> Ended {
+    let request = attempt!(pb::CompactionRequest::decode(&message[..]).map_err(|error| undecodable(&error)));
+    let member = front.lane.member().clone();
+    let (lane, encoded) = (front.lane.handle(), message.clone());
+    let proposed = lane.propose(deadline, move |id, _| (admission::encode_compaction(id.0, &encoded), false));
+    let result = out.wait(proposed).await?;
+    // Whoever asks for the work too waits for it also where it was asked for before, as in etcd.
+    let is_known = matches!(&result, Err(status) if status.message == ApiError::Compacted.text());
+    if request.physical && (result.is_ok() || is_known) {
+        let awaited = if is_known { member.reader.compacted() } else { request.revision };
+        let mut finished = member.compaction_finished.clone();
+        let ended = out.wait(async { finished.wait_for(|revision| *revision >= awaited).await.map(|_| ()) });
+        attempt!(ended.await?.map_err(|_| Status::from(ApiError::Stopped)));
+    }
+    let answer = attempt!(result);
+    let (first, second) = attempt!(answer::wrap(answer.body, &member.header(answer.revision)));
+    out.send(first).await?;
+    if let Some(second) = second {
+        out.send(second).await?;
+    }
+    Some(Ok(()))
+}
+
+async fn range_stream(
+    message: &Bytes,
+    out: &mut Outgoing,
+    deadline: Option<Instant>,
+    front: &Rc<Shared>,
+) -> Ended {
+    let request = attempt!(Range::decode(message).map_err(|error| undecodable(&error)));
+    attempt!(admission::check_range_stream(&request));
+    let member = front.lane.member().clone();
+    let lane = front.lane.handle();
+    if !request.serializable {
+        attempt!(out.wait(lane.linearizable(deadline)).await?);
+    }
+    let mut stream = RangeStream::new(&request, front.config.limits.request_bytes_max as usize);
+    loop {
+        let (made, body) = {
+            let mut body = Vec::new();
+            match stream.next(&member.reader, ReadMode::NoWait, &mut body) {
+                Err(ReadFailure::WouldBlock) => {
+                    let (reader, mut moved) = (member.reader.clone(), stream.clone());
+                    let read = tokio::task::spawn_blocking(move || {
+                        let mut body = Vec::new();
+                        let made = moved.next(&reader, ReadMode::MayBlock, &mut body);
+                        (moved, made, body)
+                    });
+                    let read = out.wait(read).await?;
+                    let (moved, made, body) = attempt!(read.map_err(|_| Status::from(ApiError::Stopped)));
+                    stream = moved;
+                    (made, body)
+                }
+                made => (made, body),
+            }
+        };
+        let made = attempt!(made.map_err(|failure| read_status(&failure)));
+        let header = match made {
+            StreamChunk::Next => None,
+            StreamChunk::Last(revision) => Some(member.header(revision)),
+        };
+        let (front, body) = attempt!(answer::wrap_chunk(body, header.as_ref()));
+        out.send(front).await?;
+        out.send(body).await?;
+        if header.is_some() {
+            return Some(Ok(()));
+        }
+    }
+}

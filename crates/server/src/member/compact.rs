@@ -1,0 +1,87 @@
+//! The thread for the background work of compactions. It has time: between two steps it pauses, so that neither
+//! readers nor the disk feel it.
+
+use std::time::{Duration, Instant};
+
+use store::{Compaction, CompactionStep, Compactor, FinishedCompaction};
+use tokio::sync::watch;
+
+use super::mailbox::Receiver;
+use crate::log;
+
+/// How soon it is tried again to drop what a reader still needs.
+const WAIT_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Does what compactions leave to be done.
+pub(super) struct CompactThread {
+    pub compactor: Compactor,
+    pub mail: Receiver<Compaction>,
+    /// The last compaction whose work is done; whoever asked for a physical one waits for it.
+    pub finished: watch::Sender<i64>,
+    /// The pause between two steps (`--compaction-sleep-interval`).
+    pub sleep_interval: Duration,
+}
+
+impl CompactThread {
+    /// Works until the queue is closed. What is unfinished then is taken up by the next start.
+    pub(super) fn run(mut self) -> Result<(), node::Error> {
+        let mut mail = Vec::new();
+        let mut next = (!self.compactor.is_idle()).then(Instant::now);
+        let mut begun = Instant::now();
+        while self.mail.receive(&mut mail, next) {
+            if next.is_none() {
+                begun = Instant::now();
+            }
+            for compaction in mail.drain(..) {
+                if !self.compactor.push(compaction) {
+                    log::warn!(
+                        "compactions come faster than they are worked on; some are joined, without hashes",
+                        "compact-revision" => compaction.revision,
+                    );
+                }
+            }
+            if next.is_some_and(|at| Instant::now() < at) {
+                continue;
+            }
+            let pause = match self.compactor.step() {
+                Ok(CompactionStep::Idle) => {
+                    next = None;
+                    continue;
+                }
+                Ok(CompactionStep::Working) => self.sleep_interval,
+                Ok(CompactionStep::Waiting) => WAIT_INTERVAL,
+                Ok(CompactionStep::Finished(finished)) => {
+                    describe(finished, begun.elapsed());
+                    begun = Instant::now();
+                    self.finished.send_replace(finished.revision);
+                    Duration::ZERO
+                }
+                Err(error) => {
+                    log::warn!("the hash of a compaction is given up", "error" => error.to_string());
+                    Duration::ZERO
+                }
+            };
+            next = Some(Instant::now() + pause);
+        }
+        Ok(())
+    }
+}
+
+fn describe(finished: FinishedCompaction, took: Duration) {
+    let revision = finished.revision;
+    match finished.hash {
+        Some(hash) => log::info!(
+            "finished scheduled compaction",
+            "compact-revision" => revision,
+            "took" => format!("{took:?}"),
+            "number-of-keys-compacted" => finished.dropped,
+            "hash" => hash.hash,
+        ),
+        None => log::info!(
+            "finished scheduled compaction",
+            "compact-revision" => revision,
+            "took" => format!("{took:?}"),
+            "number-of-keys-compacted" => finished.dropped,
+        ),
+    }
+}

@@ -1,0 +1,48 @@
+//! The small tables (members, compacted revision, leases) as they are kept in the revision log's frames.
+//!
+//! The first frame of a segment has them whole, so that all before it can be merged away; a later one has what its
+//! batch changed: the membership and the compacted revision whole, of the leases those that changed.
+
+use wire::{leasepb, membershippb};
+
+use crate::membership::Membership;
+
+/// Fields 1 to 3 are the membership. They were all there was in the first version, so a message without
+/// `keeps_membership` sets it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Tables {
+    #[prost(message, repeated, tag = "1")]
+    pub members: Vec<membershippb::Member>,
+    #[prost(uint64, repeated, tag = "2")]
+    pub removed: Vec<u64>,
+    #[prost(string, tag = "3")]
+    pub cluster_version: String,
+    /// The membership is as it was: fields 1 to 3 say nothing.
+    #[prost(bool, tag = "4")]
+    pub keeps_membership: bool,
+    /// The compacted revision, if it changed, or if the tables are whole and there is one.
+    #[prost(sint64, optional, tag = "5")]
+    pub compacted: Option<i64>,
+    /// Leases that are new or have other times; all of them if the tables are whole.
+    #[prost(message, repeated, tag = "6")]
+    pub leases: Vec<leasepb::Lease>,
+    /// Leases that are gone.
+    #[prost(sint64, repeated, tag = "7")]
+    pub leases_gone: Vec<i64>,
+}
+
+impl Tables {
+    /// Sets fields 1 to 3.
+    pub(crate) fn set_membership(&mut self, membership: &Membership) {
+        self.members = membership.stored_members();
+        self.removed = membership.removed().collect();
+        self.cluster_version = membership.cluster_version().unwrap_or_default().to_owned();
+    }
+}
+
+/// Which tables have changed since they were last written to a frame; leases keep their own account.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Changed {
+    pub membership: bool,
+    pub compacted: bool,
+}
