@@ -9,11 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/namespace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding/gzip"
 )
 
 func main() {
@@ -42,6 +45,7 @@ func run(endpoint string) error {
 		{"deletes", deletes},
 		{"errors are the client's own values", refusals},
 		{"members and status", members},
+		{"compressed requests", compressed},
 		{"a restart of the server under the client", restart},
 	}
 	for _, c := range checks {
@@ -171,6 +175,35 @@ func members(ctx context.Context, c *clientv3.Client) error {
 		return fmt.Errorf("members %v, status %v", list.Members, status)
 	}
 	return nil
+}
+
+// A client may compress what it sends; etcd's server takes it, though it never says so.
+func compressed(ctx context.Context, c *clientv3.Client) error {
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints:   c.Endpoints(),
+		DialTimeout: 5 * time.Second,
+		DialOptions: []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.UseCompressor(gzip.Name))},
+	})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	value := strings.Repeat("long and dull ", 50000)
+	if _, err := client.Put(ctx, "compressed", value); err != nil {
+		return err
+	}
+	answer, err := client.Get(ctx, "compressed")
+	if err != nil {
+		return err
+	}
+	if len(answer.Kvs) != 1 || string(answer.Kvs[0].Value) != value {
+		return fmt.Errorf("it reads %d pairs, or another value", len(answer.Kvs))
+	}
+	if _, err := client.Put(ctx, "", "v"); !errors.Is(err, rpctypes.ErrEmptyKey) {
+		return fmt.Errorf("no key: %v", err)
+	}
+	_, err = client.MemberList(ctx)
+	return err
 }
 
 // The connection breaks, and the client goes on by itself: nothing that it was told is gone, and what it sends

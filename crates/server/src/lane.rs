@@ -396,18 +396,19 @@ impl Lane {
         self.0.waiters.borrow_mut().remove(&id.0);
     }
 
-    /// Runs `read` where it may wait for a disk, and delivers what it returns.
+    /// Runs `read` where it may wait for a disk or take long, when its turn comes, and delivers what it returns.
     pub fn run_blocking(
         &self,
         to: (&Rc<Mailbox>, Slot),
         read: impl FnOnce() -> Result<(Vec<u8>, i64), Status> + Send + 'static,
     ) -> impl Future<Output = ()> + 'static {
         let (mailbox, slot) = (Rc::clone(to.0), to.1);
+        let turns = self.0.parts.member.reads.clone();
         async move {
-            let outcome = match tokio::task::spawn_blocking(read).await {
-                Ok(Ok((answer, revision))) => Outcome::Read(answer, revision),
-                Ok(Err(status)) => Outcome::Failed(status),
-                Err(_) => Outcome::Failed(ApiError::Stopped.into()),
+            let outcome = match turns.run(read).await {
+                Some(Ok((answer, revision))) => Outcome::Read(answer, revision),
+                Some(Err(status)) => Outcome::Failed(status),
+                None => Outcome::Failed(ApiError::Stopped.into()),
             };
             mailbox.push(slot, outcome);
         }

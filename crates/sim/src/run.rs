@@ -169,7 +169,9 @@ impl World {
 
     /// Whether the disk has failed, other than by being full.
     fn is_faulty(&self) -> bool {
-        self.memory.has_halted() || self.faults.strikes() > self.strikes_before
+        self.memory.has_halted()
+            || self.memory.has_failed_sync()
+            || self.faults.strikes() > self.strikes_before
     }
 
     fn crash(&mut self, when: &str) {
@@ -222,6 +224,11 @@ impl World {
     }
 
     fn fail_soon(&mut self) {
+        if self.random.one_in(3) {
+            let seed = self.random.draw();
+            self.trace(format_args!("the next sync fails and loses a part"));
+            return self.memory.fail_sync(seed);
+        }
         let operation = match self.random.below(12) {
             0..3 => Operation::Write,
             3..6 => Operation::Sync,
@@ -348,8 +355,8 @@ impl World {
         for context in due {
             if let Some((seen_before, _)) = self.reads.remove(&context) {
                 let same = self.checker.read(&running.parts.reader, seen_before);
-                let faulty = self.memory.has_halted() || self.faults.strikes() > self.strikes_before;
-                assert!(same || faulty, "a read failed on a healthy disk");
+                let is_faulty = self.faults.strikes() > self.strikes_before;
+                assert!(same || is_faulty, "a read failed on a healthy disk");
             }
         }
     }

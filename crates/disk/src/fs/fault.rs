@@ -214,6 +214,10 @@ impl File for FaultFile {
         self.inner.write_all_at(data, offset)
     }
 
+    fn forget_cached(&self) -> io::Result<()> {
+        self.inner.forget_cached()
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.rules.check(Operation::Sync, &self.path)?;
         self.inner.sync_data()

@@ -3,7 +3,9 @@
 //! It keeps, beside what is written, what a power cut could leave: per file every version of every unsynced
 //! 512-byte sector and of the length, per folder every unsynced change of a name. A power cut draws from
 //! these by a seed: each sector on its own (so a write can be lost, kept, torn, and reordered against every
-//! other), each length, each name change. Killing the process loses nothing that was written.
+//! other), each length, each name change. Killing the process loses nothing that was written. A sync that fails
+//! ([`MemFs::fail_sync`]) leaves sectors that only the cache has, as Linux does: they are read, killing the process
+//! keeps them, no later sync writes them, and a power cut takes them away.
 //!
 //! All handles of one [`MemFs`] share the state; [`MemFs::crashed`] and [`MemFs::copy`] give an independent
 //! one. Nothing here is random but by the seeds handed in.
@@ -99,6 +101,16 @@ impl MemFs {
     /// Whether an operation has failed because of [`MemFs::halt_after`] since it was last set.
     pub fn has_halted(&self) -> bool {
         self.lock_state().halt_after == Some(0)
+    }
+
+    /// Lets the next sync of a file fail with EIO, some of what it was to write being lost, by `seed`.
+    pub fn fail_sync(&self, seed: u64) {
+        self.lock_state().failing_sync = Some(seed);
+    }
+
+    /// Whether a sync has failed because of [`MemFs::fail_sync`] in this process.
+    pub fn has_failed_sync(&self) -> bool {
+        self.lock_state().has_failed_sync
     }
 
     /// How many changing operations happened so far.
@@ -208,6 +220,8 @@ struct State {
     cold: bool,
     operations: u64,
     halt_after: Option<u64>,
+    failing_sync: Option<u64>,
+    has_failed_sync: bool,
     trace: Option<String>,
     /// Where each inode was last seen, for the trace.
     paths: BTreeMap<Ino, PathBuf>,
@@ -253,6 +267,8 @@ struct Body {
     unsynced: BTreeMap<u64, Vec<Option<Sector>>>,
     /// All lengths since the last sync, the durable one first; the current one is not among them.
     unsynced_lens: Vec<u64>,
+    /// What the disk has of the sectors that a failed sync has lost. They are in no other list.
+    lost: BTreeMap<u64, Option<Sector>>,
 }
 
 impl Body {
@@ -283,7 +299,7 @@ impl Body {
             let gone: Vec<u64> = self.sectors.range(keep..).map(|(&sector, _)| sector).collect();
             for sector in gone {
                 let old = self.sectors.remove(&sector);
-                self.unsynced.entry(sector).or_default().push(old);
+                self.was_changed(sector, old);
             }
             let within = (len % SECTOR_BYTES) as usize;
             if within != 0 && self.sectors.contains_key(&(keep - 1)) {
@@ -299,8 +315,14 @@ impl Body {
         let old = self.sectors.get(&sector).cloned();
         let mut bytes = old.as_ref().map_or([0; SECTOR_BYTES as usize], |sector| **sector);
         change(&mut bytes);
-        self.unsynced.entry(sector).or_default().push(old);
+        self.was_changed(sector, old);
         self.sectors.insert(sector, Arc::new(bytes));
+    }
+
+    /// A sector that held `old` is to be written with the next sync.
+    fn was_changed(&mut self, sector: u64, old: Option<Sector>) {
+        let on_disk = self.lost.remove(&sector);
+        self.unsynced.entry(sector).or_default().extend(on_disk.into_iter().chain([old]));
     }
 
     fn change_len(&mut self, len: u64) {
@@ -313,7 +335,25 @@ impl Body {
         self.unsynced_lens.clear();
     }
 
+    fn fail_sync(&mut self, draw: &mut Draw) {
+        for (sector, versions) in std::mem::take(&mut self.unsynced) {
+            if draw.below(2) == 1 {
+                self.lost.extend(versions.into_iter().next().map(|on_disk| (sector, on_disk)));
+            }
+        }
+    }
+
+    fn forget_cached(&mut self) {
+        for (sector, on_disk) in std::mem::take(&mut self.lost) {
+            match on_disk {
+                Some(data) => drop(self.sectors.insert(sector, data)),
+                None => drop(self.sectors.remove(&sector)),
+            }
+        }
+    }
+
     fn power_cut(&mut self, draw: &mut Draw) {
+        self.forget_cached();
         for (sector, versions) in std::mem::take(&mut self.unsynced) {
             // One choice more than there are old versions: to keep what stands.
             let choice = draw.below(versions.len() as u64 + 1) as usize;
@@ -372,6 +412,8 @@ impl State {
         self.process += 1;
         self.locked.clear();
         self.halt_after = None;
+        self.failing_sync = None;
+        self.has_failed_sync = false;
     }
 
     /// Counts a changing operation, records it, and refuses it once the limit set by `halt_after` is used up.
@@ -715,9 +757,20 @@ impl File for MemFile {
         Ok(())
     }
 
+    fn forget_cached(&self) -> io::Result<()> {
+        let mut state = self.alive()?;
+        state.body_mut(self.ino).forget_cached();
+        Ok(())
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.alive()?;
         state.operation(|state| format!("sync {}", state.path(self.ino)))?;
+        if let Some(seed) = state.failing_sync.take() {
+            state.has_failed_sync = true;
+            state.body_mut(self.ino).fail_sync(&mut Draw(seed));
+            return Err(io::Error::from_raw_os_error(nix::libc::EIO));
+        }
         state.body_mut(self.ino).sync();
         Ok(())
     }

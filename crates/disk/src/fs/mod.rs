@@ -4,7 +4,8 @@
 //! [`File::sync_data`] of that file returned; a created, renamed or removed name is durable only after
 //! [`Fs::sync_dir`] of its folder returned. A write that was not synced may be lost, kept, or torn at any
 //! 512-byte boundary, independently of every other. After a failed sync nothing is known, and the caller must
-//! stop (rule 7 of ARCHITECTURE.md).
+//! stop (rule 7 of ARCHITECTURE.md). Nor does the next process know: what the disk did not take may stay in the
+//! cache, be read as if it were there, and is not written by the next sync. [`File::forget_cached`] makes reads true.
 
 mod fault;
 mod memory;
@@ -112,6 +113,10 @@ pub trait File: Send + Sync + 'static {
 
     /// Writes all of `data` at `offset`, growing the file if needed.
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Drops from the system's cache what does not wait to be written, so that the next read shows what the disk has.
+    /// To be called before a file is read whose last sync may have failed, in an earlier run perhaps.
+    fn forget_cached(&self) -> io::Result<()>;
 
     /// Makes written data, and the length that is needed to read it, durable (fdatasync).
     fn sync_data(&self) -> io::Result<()>;

@@ -6,7 +6,9 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use nix::fcntl::{FallocateFlags, FcntlArg, Flock, FlockArg, fallocate, fcntl};
+use nix::fcntl::{
+    FallocateFlags, FcntlArg, Flock, FlockArg, PosixFadviseAdvice, fallocate, fcntl, posix_fadvise,
+};
 use nix::libc;
 
 use super::syscall::read_at_nowait;
@@ -99,6 +101,13 @@ impl File for RealFile {
 
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(data, offset)
+    }
+
+    fn forget_cached(&self) -> io::Result<()> {
+        // The whole file. Dirty pages stay, which is as it should be: they are still to be written. Where a system does
+        // not take advice, or a sandbox forbids it, there is nothing better to be had, and no reason not to start.
+        let _taken = posix_fadvise(&self.0, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {

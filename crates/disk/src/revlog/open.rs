@@ -101,6 +101,10 @@ pub fn open(
         leftovers: Vec::new(),
     };
     let files = opened.list()?;
+    if let Some(newest) = files.last() {
+        // Older ones, and headers, were synced before the next segment got its name.
+        newest.file.forget_cached().map_err(Error::io("read", &newest.path))?;
+    }
     let mut progress = Progress { done: 0, total: files.iter().map(|file| file.len).sum() };
     for (at, file) in files.iter().enumerate() {
         if at == 0 {

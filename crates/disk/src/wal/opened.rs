@@ -69,9 +69,9 @@ impl Opened {
             segment::lock(&*file, &path)?;
             segments.push(Segment { name, path, file, len: 0 });
         }
-        if segments.is_empty() {
-            return Err(Error::Missing(dir.to_owned()));
-        }
+        let Some(newest) = segments.last() else { return Err(Error::Missing(dir.to_owned())) };
+        // Older ones were synced whole before this one got its name.
+        newest.file.forget_cached().context("read wal segment", &newest.path)?;
         let mut opened = Opened {
             fs,
             dir: dir.to_owned(),

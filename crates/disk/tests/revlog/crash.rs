@@ -194,3 +194,28 @@ fn failures_stop_the_log() {
         reopen(&memory, &model, before, &format!("{operation:?}"));
     }
 }
+
+/// What a failed sync has not brought to the disk may still be in the cache, clean, and no later sync writes it: the
+/// next frame must not vouch for it.
+#[test]
+fn a_start_does_not_believe_what_only_the_cache_has() {
+    for seed in seeds(60) {
+        let fs = MemFs::new();
+        let mut log = Log::open(fs.clone(), &Limits::tiny()).unwrap();
+        for payload in [[1; 300], [2; 300]] {
+            log.push(&payload);
+            log.finish(b"");
+        }
+        log.write_all().unwrap();
+        fs.fail_sync(seed);
+        log.sync().unwrap_err();
+        drop(log);
+        fs.kill();
+        let mut log = Log::open(fs.clone(), &Limits::tiny()).unwrap();
+        let durable = log.model.len() as u64;
+        log.push(&[3; 300]);
+        log.finish(b"");
+        log.write_all().unwrap();
+        reopen(&fs.crashed(seed), &log.model, durable, &format!("seed {seed}"));
+    }
+}

@@ -109,3 +109,26 @@ fn what_a_crash_left_unfinished_goes() {
     drop(opened.into_writer().unwrap());
     assert_eq!(fs.files().len(), 1);
 }
+
+/// What a failed sync has not brought to the disk may still be in the cache, clean, and no later sync writes it.
+#[test]
+fn a_start_does_not_believe_what_only_the_cache_has() {
+    let mut kept = 0;
+    for seed in 0..60 {
+        let fs = machine();
+        let mut wal = create(&fs, b"m");
+        append(&mut wal, &[entry(1, 1, vec![1; 300])], Some(state(1, 1)));
+        wal.append([entry(1, 2, vec![2; 900]).as_ref()], None).unwrap();
+        fs.fail_sync(seed);
+        wal.sync().unwrap_err();
+        drop(wal);
+        fs.kill();
+        let opened = open(&fs).unwrap();
+        let found = contents(&opened).unwrap();
+        kept += found.entries.len() - 1;
+        drop(opened.into_writer().unwrap());
+        fs.power_cut(seed);
+        assert_eq!(read(&fs).unwrap(), found, "seed {seed}");
+    }
+    assert!(kept > 0 && kept < 60, "{kept} of 60 reached the disk");
+}

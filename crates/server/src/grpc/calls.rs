@@ -75,7 +75,8 @@ pub struct Calls {
     /// Streams with their places, in the order of the streams, which is that of their opening. Calls that are gone
     /// stay until there are too many.
     order: Vec<(u32, usize)>,
-    /// Bytes of messages that have not come whole.
+    /// Calls whose messages have not come whole, and the bytes of these.
+    partial: usize,
     partial_bytes: usize,
     /// The deadlines of these calls. A member that is asked keeps its own.
     overdue: BTreeSet<(Instant, u32)>,
@@ -150,11 +151,19 @@ impl Calls {
             let bytes = assembly.bytes();
             match call.held.replace(bytes) {
                 Some(before) => self.partial_bytes -= before,
-                None => self.overdue.extend(call.deadline.map(|deadline| (deadline, call.stream))),
+                None => {
+                    self.partial += 1;
+                    self.overdue.extend(call.deadline.map(|deadline| (deadline, call.stream)));
+                }
             }
             self.partial_bytes += bytes;
         }
         self.partial_bytes
+    }
+
+    /// Whether any call is held.
+    pub fn holds_any(&self) -> bool {
+        self.partial > 0
     }
 
     /// Undoes [`Calls::hold`].
@@ -162,6 +171,7 @@ impl Calls {
         if let Some(call) = self.places.get_mut(place)
             && let Some(bytes) = call.held.take()
         {
+            self.partial -= 1;
             self.partial_bytes -= bytes;
             if let Some(deadline) = call.deadline {
                 self.overdue.remove(&(deadline, call.stream));

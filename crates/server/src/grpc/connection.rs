@@ -257,13 +257,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             answered |= self.advance(index, cx);
         }
         self.fresh = fresh;
-        let touched = std::mem::take(&mut self.turn.touched);
-        for stream in &touched {
-            if let Some(index) = self.calls.place(*stream) {
-                answered |= self.advance(index, cx);
+        if self.calls.holds_any() {
+            let touched = std::mem::take(&mut self.turn.touched);
+            for stream in &touched {
+                if let Some(index) = self.calls.place(*stream) {
+                    answered |= self.advance(index, cx);
+                }
             }
+            self.turn.touched = touched;
         }
-        self.turn.touched = touched;
         answered
     }
 

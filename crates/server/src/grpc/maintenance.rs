@@ -28,14 +28,8 @@ impl MaintenanceService {
         hash: impl FnOnce(&Reader) -> Result<T, ReadFailure> + Send + 'static,
     ) -> Result<T, Status> {
         let reader = self.member.reader.clone();
-        let stopped = || to_tonic(ApiError::Stopped.into());
-        let turn = self.member.hashes.clone().acquire_owned().await.map_err(|_| stopped())?;
-        let run = move || {
-            let result = hash(&reader);
-            drop(turn);
-            result
-        };
-        let result = tokio::task::spawn_blocking(run).await.map_err(|_| stopped())?;
+        let result = self.member.hashes.run(move || hash(&reader)).await;
+        let result = result.ok_or_else(|| to_tonic(ApiError::Stopped.into()))?;
         result.map_err(|failure| to_tonic(read_status(&failure)))
     }
 

@@ -61,11 +61,35 @@ impl SharedStatus {
 
 /// Hashes that are made at the same time.
 const HASHES_MAX: usize = 2;
+/// Reads that wait for a disk, or take long, at the same time.
+const READS_MAX: usize = 16;
 
-/// Turns for hashes. Each reads everything that is stored and, once begun, goes on when its client is gone; the others
-/// wait, until their clients give up.
-pub fn hash_turns() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(HASHES_MAX))
+/// So many pieces of long work of one kind at a time, each on a thread made for it. Once begun one goes on when its
+/// client is gone; the others wait, until their clients give up.
+#[derive(Clone, Debug)]
+pub struct Turns(Arc<Semaphore>);
+
+impl Turns {
+    /// For hashes, each of which reads everything that is stored.
+    pub fn for_hashes() -> Self {
+        Turns(Arc::new(Semaphore::new(HASHES_MAX)))
+    }
+
+    /// For reads, each of which holds its answer.
+    pub fn for_reads() -> Self {
+        Turns(Arc::new(Semaphore::new(READS_MAX)))
+    }
+
+    /// Runs `work` when its turn comes; `None` where the process is about to end.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let turn = self.0.clone().acquire_owned().await.ok()?;
+        let run = move || {
+            let result = work();
+            drop(turn);
+            result
+        };
+        tokio::task::spawn_blocking(run).await.ok()
+    }
 }
 
 /// One member, as its front end sees it.
@@ -82,8 +106,10 @@ pub struct MemberView {
     pub quota_bytes: i64,
     /// The last compaction whose background work is done.
     pub compaction_finished: tokio::sync::watch::Receiver<i64>,
-    /// See [`hash_turns`].
-    pub hashes: Arc<Semaphore>,
+    /// Turns for hashes.
+    pub hashes: Turns,
+    /// Turns for reads off the network threads.
+    pub reads: Turns,
 }
 
 impl MemberView {

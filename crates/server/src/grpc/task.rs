@@ -107,13 +107,13 @@ async fn range_stream(
             match stream.next(&member.reader, ReadMode::NoWait, &mut body) {
                 Err(ReadFailure::WouldBlock) => {
                     let (reader, mut moved) = (member.reader.clone(), stream.clone());
-                    let read = tokio::task::spawn_blocking(move || {
+                    let read = member.reads.run(move || {
                         let mut body = Vec::new();
                         let made = moved.next(&reader, ReadMode::MayBlock, &mut body);
                         (moved, made, body)
                     });
                     let read = out.wait(read).await?;
-                    let (moved, made, body) = attempt!(read.map_err(|_| Status::from(ApiError::Stopped)));
+                    let (moved, made, body) = attempt!(read.ok_or_else(|| Status::from(ApiError::Stopped)));
                     stream = moved;
                     (made, body)
                 }

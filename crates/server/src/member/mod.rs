@@ -18,6 +18,7 @@ use raft::Time;
 
 use crate::config::{Config, Url};
 use crate::front::{Front, LaneSeed};
+use crate::grpc::member::Turns;
 use crate::grpc::{GrpcConfig, MemberView, SharedStatus};
 use crate::lane::{AppliedGate, LaneParts};
 use crate::listen::Service;
@@ -90,7 +91,8 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         status: status.clone(),
         quota_bytes: QUOTA_BYTES,
         compaction_finished: finished,
-        hashes: crate::grpc::member::hash_turns(),
+        hashes: Turns::for_hashes(),
+        reads: Turns::for_reads(),
     });
     let gates: Vec<Arc<AppliedGate>> = (0..lanes).map(|_| Arc::default()).collect();
     let (completions, receivers): (Vec<_>, Vec<_>) =

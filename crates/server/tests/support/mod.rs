@@ -145,7 +145,8 @@ impl FakeMember {
             status: status.clone(),
             quota_bytes: 2 << 30,
             compaction_finished: tokio::sync::watch::channel(-1).1,
-            hashes: server::grpc::member::hash_turns(),
+            hashes: server::grpc::member::Turns::for_hashes(),
+            reads: server::grpc::member::Turns::for_reads(),
         };
         let state = State { store, mood: Mood::default(), held: Vec::new(), batches: Vec::new(), rounds: 0 };
         let member = FakeMember {

@@ -43,8 +43,9 @@ pub enum ReadFailure {
     /// The request's own fault; the caller is told.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// A record is not in memory, and the read was told not to wait: repeat it where waiting is allowed.
-    #[error("a record would have to be waited for")]
+    /// A record is not in memory, or the read is a long one, and it was told to be brief: repeat it where it may take
+    /// its time.
+    #[error("the read would take long")]
     WouldBlock,
     /// A record cannot be read.
     #[error(transparent)]
@@ -54,7 +55,8 @@ pub enum ReadFailure {
 /// Whether a read may wait for a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadMode {
-    /// On a thread that serves connections: gives up with [`ReadFailure::WouldBlock`].
+    /// On a thread that serves connections: gives up with [`ReadFailure::WouldBlock`] where it would wait for a disk, or
+    /// take long.
     NoWait,
     /// On a thread made for it.
     MayBlock,
@@ -69,6 +71,11 @@ pub(crate) enum Bytes<'a> {
 }
 
 impl Bytes<'_> {
+    /// Whether whoever reads must be done soon.
+    pub(crate) fn is_brief(&self) -> bool {
+        matches!(self, Bytes::Source(_, ReadMode::NoWait))
+    }
+
     /// Appends a record's bytes.
     pub(crate) fn append(&self, at: Location, length: u32, out: &mut Vec<u8>) -> Result<(), ReadFailure> {
         let start = out.len();

@@ -14,6 +14,44 @@ const KVS: u32 = 2;
 const MORE: u32 = 3;
 const COUNT: u32 = 4;
 
+/// What a read may do on a thread that serves connections; a longer one is done elsewhere, from its beginning.
+const STEPS_MAX: u32 = 16;
+const BYTES_MAX: usize = 512 << 10;
+
+/// Keys looked at under one hold of the lock where a limit leaves less to show: some of them may be dead.
+const KEYS_MIN: i64 = 16;
+
+/// How much a read has done, if it may not do much.
+pub(super) struct Effort {
+    steps_left: Option<u32>,
+}
+
+impl Effort {
+    pub(super) fn new(view: &View<'_>) -> Self {
+        Effort { steps_left: view.bytes.is_brief().then_some(STEPS_MAX) }
+    }
+
+    /// Before each hold of the index's lock.
+    ///
+    /// Errors: [`ReadFailure::WouldBlock`] if this is too much for where the read runs.
+    pub(super) fn step(&mut self) -> Result<(), ReadFailure> {
+        let Some(left) = &mut self.steps_left else { return Ok(()) };
+        *left = left.checked_sub(1).ok_or(ReadFailure::WouldBlock)?;
+        Ok(())
+    }
+
+    /// Before so many bytes are collected, all in all. Errors as [`Effort::step`].
+    pub(super) fn bytes(&self, bytes: usize) -> Result<(), ReadFailure> {
+        if self.steps_left.is_some() && bytes > BYTES_MAX { Err(ReadFailure::WouldBlock) } else { Ok(()) }
+    }
+}
+
+/// Bytes of the records of some rows.
+pub(super) fn bytes_of<'a>(rows: impl Iterator<Item = &'a Version>) -> usize {
+    // With tag and length of each.
+    rows.map(|row| row.length as usize + 6).sum()
+}
+
 /// Appends all fields of the `RangeResponse` but its header to `body`.
 ///
 /// On an error `body` has whatever was appended so far.
@@ -47,16 +85,32 @@ fn passes_filters(range: &Range<'_>, row: &Version) -> bool {
         && within(row.create_revision, range.min_create_revision, range.max_create_revision)
 }
 
+/// Counts the keys of a span at a revision.
 pub(crate) fn count(view: &View<'_>, span: Span<'_>, at: i64) -> Result<i64, ReadFailure> {
     if span.to == End::One {
         return Ok(i64::from(view.point(span.from, at)?.is_some()));
     }
-    let mut cursor = Cursor::new(span);
+    count_rest(view, &mut Cursor::new(span), at, &mut Effort::new(view))
+}
+
+/// Counts the keys that a walk has not come to yet, and ends it.
+fn count_rest(
+    view: &View<'_>,
+    cursor: &mut Cursor<'_>,
+    at: i64,
+    effort: &mut Effort,
+) -> Result<i64, ReadFailure> {
     let mut count = 0;
     while !cursor.is_done() {
-        view.index().advance(&mut cursor, at, |_, _| count += 1);
+        effort.step()?;
+        count += view.index().count(cursor, at);
     }
-    Ok(count)
+    Ok(count as i64)
+}
+
+/// The keys to look at next, where so many rows are still wanted.
+fn keys_max(rows_left: i64) -> usize {
+    rows_left.clamp(KEYS_MIN, KEYS_PER_CHUNK as i64) as usize
 }
 
 /// One key: no walk, and nothing allocated but the answer's room.
@@ -85,10 +139,12 @@ fn in_key_order(
     let mut rows: Vec<Version> = Vec::new();
     let mut keys_only = Vec::new();
     let mut count = 0;
-    while !cursor.is_done() {
+    let (mut effort, start) = (Effort::new(view), body.len());
+    while !cursor.is_done() && count < limit {
+        effort.step()?;
         rows.clear();
         keys_only.clear();
-        view.index().advance(&mut cursor, at, |key, row| {
+        view.index().advance_by(keys_max(limit - count), &mut cursor, at, |key, row| {
             count += 1;
             if count > limit {
             } else if range.keys_only {
@@ -100,12 +156,15 @@ fn in_key_order(
                 rows.push(*row);
             }
         });
+        let bytes = keys_only.len() + bytes_of(rows.iter());
+        effort.bytes(body.len() - start + bytes)?;
+        body.reserve(bytes);
         body.extend_from_slice(&keys_only);
-        body.reserve(rows.iter().map(|row| row.length as usize + 6).sum());
         for row in &rows {
             append_pair(view, row, body)?;
         }
     }
+    count += count_rest(view, &mut cursor, at, &mut effort)?;
     Ok((count, count > limit))
 }
 
@@ -130,9 +189,11 @@ fn selected(
     let by_value = range.sort_target == SortTarget::Value as i32;
     let mut rows: Vec<Row> = Vec::new();
     let mut cursor = Cursor::new(span);
+    let mut effort = Effort::new(view);
     let mut count = 0;
-    while !cursor.is_done() {
-        view.index().advance(&mut cursor, at, |key, version| {
+    while !cursor.is_done() && count < fetched_max {
+        effort.step()?;
+        view.index().advance_by(keys_max(fetched_max - count), &mut cursor, at, |key, version| {
             count += 1;
             if count <= fetched_max && passes_filters(range, version) {
                 let bytes = if range.keys_only && !by_value { key.to_vec() } else { Vec::new() };
@@ -140,7 +201,9 @@ fn selected(
             }
         });
     }
+    count += count_rest(view, &mut cursor, at, &mut effort)?;
     if by_value {
+        effort.bytes(bytes_of(rows.iter().map(|row| &row.version)))?;
         read_all(view, &mut rows)?;
     }
     sort(range, &mut rows)?;
@@ -148,6 +211,7 @@ fn selected(
     if more {
         rows.truncate(range.limit as usize);
     }
+    effort.bytes(bytes_of(rows.iter().map(|row| &row.version)))?;
     append_rows(view, range, &rows, body)?;
     Ok((count, more))
 }

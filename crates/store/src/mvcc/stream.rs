@@ -1,7 +1,7 @@
 //! One chunk of a RangeStream: the next rows of a span in key order.
 
 use super::index::{Cursor, KEYS_PER_CHUNK, Span};
-use super::range::{Row, append_rows, read_all, sort};
+use super::range::{Effort, Row, append_rows, bytes_of, read_all, sort};
 use super::{ReadFailure, View};
 use crate::request::Range;
 use wire::etcdserverpb::range_request::SortTarget;
@@ -29,7 +29,9 @@ pub(crate) fn chunk(
     let mut cursor = Cursor::new(Span::of(range.key, range.range_end));
     let mut rows: Vec<Row> = Vec::with_capacity(limit.min(KEYS_PER_CHUNK));
     let (mut last, mut more) = (Vec::new(), false);
+    let mut effort = Effort::new(view);
     while !cursor.is_done() && !more {
+        effort.step()?;
         view.index().advance(&mut cursor, at, |key, version| {
             if rows.len() == limit {
                 more = true;
@@ -41,6 +43,7 @@ pub(crate) fn chunk(
             rows.push(Row { version: *version, bytes });
         });
     }
+    effort.bytes(bytes_of(rows.iter().map(|row| &row.version)))?;
     if by_value {
         read_all(view, &mut rows)?;
     }

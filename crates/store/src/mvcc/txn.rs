@@ -9,6 +9,7 @@ use wire::ApiError;
 use super::compare::holds;
 use super::index::Span;
 use super::put::check_put;
+use super::range::Effort;
 use super::span_set::SpanSet;
 use super::{ReadFailure, View, Write, range};
 use crate::encoding::{put_length, put_number, put_varint, varint_len};
@@ -161,6 +162,8 @@ impl Runs for Reads<'_> {
     }
 
     fn range(&mut self, request: &Range<'_>, body: &mut Vec<u8>) -> Result<(), ReadFailure> {
+        // Each range by itself may be short, all together not.
+        Effort::new(&self.0).bytes(body.len())?;
         range(&self.0, request, body)
     }
 
