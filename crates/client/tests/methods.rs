@@ -124,7 +124,11 @@ async fn answer(
                 stream.send_trailers(trailers).unwrap();
             }
             Step::Wait => std::future::pending().await,
-            Step::Break => _ = broken.send(()),
+            Step::Break => {
+                broken.send(()).unwrap();
+                // A stream that is dropped is reset, which would be the server's word and not a broken connection.
+                std::future::pending().await
+            }
         }
     }
 }
