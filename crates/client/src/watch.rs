@@ -68,10 +68,17 @@ struct Watch {
 pub struct Watched {
     /// Whose it is.
     pub watch: WatchKey,
-    /// The server's answer; only `canceled` is set where a stream ended that is not opened again.
+    /// The server's answer; of a watch that was not made, or that ended with its stream, only `canceled` is set.
     pub response: WatchResponse,
     /// Why the watch is over, if it is. [`ApiError::Compacted`] comes with a `compact_revision`.
     pub end: Option<Error>,
+}
+
+impl Watched {
+    fn end(watch: WatchKey, error: Error) -> Self {
+        let response = WatchResponse { canceled: true, ..WatchResponse::default() };
+        Watched { watch, response, end: Some(error) }
+    }
 }
 
 impl Watcher {
@@ -200,9 +207,8 @@ impl Watcher {
             return;
         };
         if refused {
-            let end = Some(Error::WatchCanceled(response.cancel_reason.clone()));
             self.remove(key);
-            return self.ready.push_back(Watched { watch: key, response, end });
+            return self.ready.push_back(Watched::end(key, Error::WatchCanceled(response.cancel_reason)));
         }
         watch.id = Some(response.watch_id);
         self.by_id.insert(response.watch_id, key);
@@ -233,8 +239,7 @@ impl Watcher {
     fn fail(&mut self, error: &Error) {
         self.close();
         for key in std::mem::take(&mut self.watches).into_keys() {
-            let response = WatchResponse { canceled: true, ..WatchResponse::default() };
-            self.ready.push_back(Watched { watch: key, response, end: Some(error.clone()) });
+            self.ready.push_back(Watched::end(key, error.clone()));
         }
     }
 
