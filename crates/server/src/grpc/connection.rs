@@ -23,11 +23,11 @@ use super::calls::{Call, Calls, State};
 use super::head::{GRPC_ENCODING, Head};
 use super::io::{GatherIo, IoControl, PingPolicy, Turn, gather};
 use super::kv::{self, Read, Step};
-use super::method::{Cold, ForLearner, Hot, Route, route};
+use super::method::{Cold, ForLearner, Hot, Route, Streaming, route};
 use super::service::Deadline;
 use super::stream::{self, Arrival, Assembly, send_message, send_service_response, send_status};
-use super::task::{self, TaskCall};
-use super::{Front, Shared};
+use super::task::{self, StreamCall, TaskCall};
+use super::{Front, Shared, watch};
 use crate::lane::{Mailbox, Outcome, Slot};
 
 /// A client has this long to send its preface, as with gRPC's Go server.
@@ -235,6 +235,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                     kv::intercept(&head, self.front.lane.member(), false)?;
                     Err(Status::not_yet(what))
                 }
+                Route::Stream(call) => {
+                    kv::intercept(&head, self.front.lane.member(), false)?;
+                    Ok(Route::Stream(call))
+                }
                 route => Ok(route),
             });
         let route = match routed {
@@ -243,9 +247,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         };
         let deadline = head.timeout.and_then(|timeout| self.now().checked_add(timeout));
         let (parts, body) = request.into_parts();
+        if let Route::Stream(streaming) = route {
+            let call = StreamCall { respond, body, head, deadline, held: self.held.clone() };
+            return self.stream(streaming, call);
+        }
         let parts = matches!(route, Route::Cold(..)).then(|| Box::new(parts));
         let state = State::Receiving(route, Assembly::default(), parts);
         self.fresh.push(self.calls.open(Call::new(respond, body, head, deadline, state)));
+    }
+
+    fn stream(&mut self, streaming: Streaming, call: StreamCall) {
+        let front = Rc::clone(&self.front);
+        match streaming {
+            Streaming::Watch => self.tasks.spawn_local(watch::run(call, front)),
+        };
     }
 
     /// Takes what has come of messages: of calls that have just been opened, and of those that frames came for. True
@@ -334,7 +349,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 }
                 Err(status) => self.fail(index, &status),
             },
-            (Route::Cold(..), None) => {
+            (Route::Cold(..), None) | (Route::Stream(_), _) => {
                 self.fail(index, &Status::new(wire::Code::Internal, "headers are gone"))
             }
             (Route::NotYet(what) | Route::NotYetStream(what), _) => {

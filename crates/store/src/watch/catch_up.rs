@@ -230,32 +230,36 @@ impl Hub {
             return !self.catch_up.waiting.is_empty();
         }
         let next = group.next;
-        let Some(batches) = self.tail.since(next, 1) else { return false };
-        let position = self.position;
-        let Some(batch) = batches.first().filter(|batch| batch.first < position) else {
-            // No event between here and the hub's position.
-            self.set_group(place, position);
-            return true;
-        };
-        let events = from_revision(&batch.events, next);
-        // What is at the hub's position or above is still to come for all.
-        let events = &events[..events.partition_point(|event| event.revision.main < position)];
-        let (piece, behind) = piece_of(events, self.limits.records_max, batch.last + 1);
-        let chunk = Chunk { events: piece.to_vec(), previous: Previous::new(), next: behind.min(position) };
+        let Some(chunk) = self.chunk_of_tail(next) else { return false };
         self.deliver_chunk(place, chunk);
         true
+    }
+
+    /// The events from a revision to the hub's position, as many as do in one go; `None` if the tail no longer has them.
+    fn chunk_of_tail(&self, next: i64) -> Option<Chunk> {
+        let batches = self.tail.since(next, self.limits.records_max)?;
+        let mut chunk = Chunk { next: self.position, ..Chunk::default() };
+        let mut bytes = 0;
+        for batch in batches {
+            let is_enough =
+                chunk.events.len() >= self.limits.records_max || bytes >= self.limits.history_bytes_max;
+            if is_enough || batch.first >= self.position {
+                chunk.next = batch.first.min(self.position);
+                break;
+            }
+            let events = from_revision(&batch.events, next);
+            // What is at the hub's position or above is still to come for all.
+            let events = &events[..events.partition_point(|event| event.revision.main < self.position)];
+            bytes += events.iter().map(|event| event.record.len()).sum::<usize>();
+            chunk.events.extend_from_slice(events);
+        }
+        Some(chunk)
     }
 
     fn take_up_if_idle(&mut self, place: usize) {
         // While a job runs, what it reads is fixed: a watch taken up now might want what it leaves out.
         if matches!(&self.catch_up.groups[place], Some(group) if matches!(group.job, JobState::None)) {
             self.take_up(place);
-        }
-    }
-
-    fn set_group(&mut self, place: usize, next: i64) {
-        if let Some(group) = &mut self.catch_up.groups[place] {
-            group.next = next;
         }
     }
 

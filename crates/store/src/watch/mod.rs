@@ -76,10 +76,10 @@ impl HubLimits {
     pub const DEFAULT: HubLimits = HubLimits {
         stream_bytes_max: 1 << 20,
         streams_bytes_max: 128 << 20,
-        response_bytes_target: 256 << 10,
+        response_bytes_target: 2 << 20,
         response_revisions_max: 1000,
         fragment_bytes: (1536 + 512) << 10,
-        history_bytes_max: 1 << 20,
+        history_bytes_max: 2 << 20,
         records_max: 8192,
         matches_max: 32 << 10,
         encoded_bytes_target: 4 << 20,
@@ -264,6 +264,21 @@ impl Hub {
             self.fall_behind(slot);
         }
         bytes
+    }
+
+    /// Whether a stream has anything to send.
+    pub fn has_response(&self, stream: StreamId) -> bool {
+        !self.streams[stream.0].bytes.is_empty()
+    }
+
+    /// Whether watches of a stream are set aside until it has room.
+    pub fn has_parked(&self, stream: StreamId) -> bool {
+        !self.streams[stream.0].parked.is_empty()
+    }
+
+    /// Whether something was published that no watch was told of yet.
+    pub fn has_news(&self) -> bool {
+        self.position <= self.reader.revision()
     }
 
     /// Takes the streams that have something to send since this was last asked, each once.
