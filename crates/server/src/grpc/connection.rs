@@ -51,6 +51,11 @@ const ENDED_EARLY_MAX: usize = 1 << 12;
 const ENDED_EARLY_KEPT: Duration = Duration::from_secs(10);
 /// Faults of streams in the life of a connection, after which it is cut. Honest clients make a few, and live long.
 const FAULTS_MAX: usize = 1 << 16;
+/// Pieces of messages, of a few bytes each, that may wait for a stream's task; with more the connection is cut. The
+/// codec's own limit is so low that a client which opens a thousand watches at once would reach it.
+const SMALL_FRAMES_MAX: usize = 1 << 16;
+/// What the codec takes one such piece for.
+const SMALL_FRAME_COST: usize = 256;
 /// Bytes of answers that the client has not taken; above, reads wait.
 const HELD_BYTES_MAX: usize = 16 << 20;
 /// Bytes of messages that have not come whole; above, calls are refused.
@@ -74,6 +79,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(io: S, front: Fr
         .max_concurrent_reset_streams(ENDED_EARLY_MAX)
         .reset_stream_duration(ENDED_EARLY_KEPT)
         .max_local_error_reset_streams(Some(FAULTS_MAX))
+        .data_frame_budget(SMALL_FRAMES_MAX * SMALL_FRAME_COST)
         .handshake(codec_io);
     let mut handshake = std::pin::pin!(handshake);
     // The codec's flushes do nothing: its settings leave here, also while the client's are not there yet.

@@ -25,9 +25,14 @@ const NO_LEADER_LOOKS: u32 = 3;
 /// Serves a stream to its end.
 pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
     let limit = front.config.limits.message_bytes_max();
-    let mut incoming = Incoming::new(call.body, limit, call.head.gzip);
+    let mut requests = Requests {
+        incoming: Incoming::new(call.body, limit, call.head.gzip),
+        watches: front.lane.watch(),
+        progress: Progress::new(front.config.watch_progress_interval),
+        is_open: true,
+        refused: None,
+    };
     let mut out = Outgoing::new(call.respond, call.deadline, call.held);
-    let watches = front.lane.watch();
     let end = {
         let needs_leader = call.head.leader_required;
         let member = front.lane.member().clone();
@@ -41,57 +46,87 @@ pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
         }
     };
     tokio::pin!(end);
-    let mut progress = Progress::new(front.config.watch_progress_interval);
-    let mut is_open = true;
     loop {
-        let turn = async {
-            tokio::select! {
-                // Requests first: a client that is told much may still cancel. Its own answers hold it back.
-                biased;
-                request = incoming.next(), if is_open && !watches.is_full() => Turn::Request(request),
-                bytes = poll_fn(|cx| watches.poll_take(cx)) => Turn::Send(bytes),
-                () = progress.due() => Turn::Progress,
-            }
-        };
         let turn = tokio::select! {
             biased;
-            turn = out.wait(turn) => turn,
+            turn = out.wait(requests.serve()) => turn,
             error = &mut end => return out.finish(Err(error.into())),
         };
         match turn {
             // The client is gone, or was told that its time is over.
             None => return,
-            Some(Turn::Send(bytes)) => tokio::select! {
-                sent = out.send(Bytes::from(bytes)) => if sent.is_none() { return },
+            Some(Ok(bytes)) => tokio::select! {
+                sent = requests.serve_while(out.send(Bytes::from(bytes))) => if sent.is_none() { return },
                 // In the middle of a message the stream can only be reset.
                 _ = &mut end => return,
             },
-            Some(Turn::Request(Some(Ok(request)))) => {
-                answer(request, &watches);
-                progress.is_wanted(watches.wants_progress());
-            }
-            Some(Turn::Request(Some(Err(status)))) => return out.finish(Err(status)),
-            // A client that has said all that it wants still listens.
-            Some(Turn::Request(None)) => is_open = false,
-            Some(Turn::Progress) => watches.notify_progress(),
+            Some(Err(status)) => return out.finish(Err(status)),
         }
     }
 }
 
-/// What a stream has to do next.
-enum Turn {
-    Send(Vec<u8>),
-    Request(Option<Result<WatchRequest, Status>>),
-    Progress,
+/// What a client asks for, and what there is to tell it.
+struct Requests {
+    incoming: Incoming,
+    watches: WatchStream,
+    progress: Progress,
+    /// False once the client has said all that it wants. It still listens.
+    is_open: bool,
+    /// What the stream ends with once it can.
+    refused: Option<Status>,
 }
 
-fn answer(request: WatchRequest, watches: &WatchStream) {
-    match request.request_union {
-        Some(RequestUnion::CreateRequest(create)) => watches.create(&create),
-        Some(RequestUnion::CancelRequest(cancel)) => watches.cancel(cancel.watch_id),
-        Some(RequestUnion::ProgressRequest(_)) => watches.progress(),
-        // As in etcd what one does not know ends no stream.
-        None => {}
+impl Requests {
+    /// Answers requests until there is something to send, or an end.
+    async fn serve(&mut self) -> Result<Vec<u8>, Status> {
+        loop {
+            if let Some(status) = self.refused.take() {
+                return Err(status);
+            }
+            let is_heard = self.is_heard();
+            tokio::select! {
+                biased;
+                request = self.incoming.next(), if is_heard => self.answer(request),
+                bytes = poll_fn(|cx| self.watches.poll_take(cx)) => return Ok(bytes),
+                () = self.progress.due() => self.watches.notify_progress(),
+            }
+        }
+    }
+
+    /// Answers requests while `sent` goes on: a client that does not read what it is told may still cancel.
+    async fn serve_while<T>(&mut self, sent: impl Future<Output = T>) -> T {
+        tokio::pin!(sent);
+        loop {
+            let is_heard = self.is_heard();
+            tokio::select! {
+                biased;
+                sent = &mut sent => return sent,
+                request = self.incoming.next(), if is_heard => self.answer(request),
+            }
+        }
+    }
+
+    /// Whether to listen: a client is held back by what it does not read of its own answers.
+    fn is_heard(&self) -> bool {
+        self.is_open && !self.watches.is_full()
+    }
+
+    fn answer(&mut self, request: Option<Result<WatchRequest, Status>>) {
+        match request {
+            None => self.is_open = false,
+            Some(Err(status)) => {
+                self.is_open = false;
+                self.refused = Some(status);
+            }
+            Some(Ok(request)) => match request.request_union {
+                Some(RequestUnion::CreateRequest(create)) => self.watches.create(&create),
+                Some(RequestUnion::CancelRequest(cancel)) => self.watches.cancel(cancel.watch_id),
+                Some(RequestUnion::ProgressRequest(_)) => self.watches.progress(),
+                // As in etcd what one does not know ends no stream.
+                None => {}
+            },
+        }
+        self.progress.is_wanted(self.watches.wants_progress());
     }
 }
 

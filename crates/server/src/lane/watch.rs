@@ -67,6 +67,16 @@ impl Lane {
         WatchStream { lane: self.clone(), id }
     }
 
+    /// How many watches there are.
+    pub fn watches(&self) -> usize {
+        self.0.watches.hub.borrow().watches()
+    }
+
+    /// What waits for the clients of all streams of watches, bytes.
+    pub fn watch_bytes(&self) -> usize {
+        self.0.watches.hub.borrow().waiting_bytes()
+    }
+
     /// Tells the streams what is new, a bounded amount of it. True if there is more to do at once.
     pub(super) fn pump_watches(&self) -> bool {
         let watches = &self.0.watches;

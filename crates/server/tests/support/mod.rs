@@ -1,6 +1,7 @@
 //! A member without consensus or disk: the real store on records in memory, behind the front end's interfaces.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each user takes its part")]
 
+pub mod bed;
 pub mod fuzz;
 
 use std::ops::ControlFlow;
