@@ -523,6 +523,44 @@ fn progress_is_told_only_where_all_watches_are_current() {
     world.hub.check();
 }
 
+#[test]
+fn a_watch_ends_at_a_revision_too_long_to_send() {
+    let limits = HubLimits { revision_bytes_max: 500, ..HubLimits::DEFAULT };
+    for is_cold in [false, true] {
+        let mut world = World::new(limits);
+        let stream = world.streams[0].id.unwrap();
+        let watch = |prev_kv| pb::WatchCreateRequest {
+            key: support::bytes("k"),
+            range_end: support::bytes("l"),
+            prev_kv,
+            ..Default::default()
+        };
+        world.hub.create(stream, &watch(true));
+        world.hub.create(stream, &watch(false));
+        for key in ["k1", "k2", "k3", "k4"] {
+            world.step(Step::Put(support::bytes(key), vec![b'x'; 300].into()));
+        }
+        world.step(Step::Delete(support::bytes("k"), support::bytes("l")));
+        world.step(Step::Cold(is_cold));
+        world.publish();
+        while world.hub.pump() {}
+        while let Some(job) = world.hub.next_job() {
+            let result = job.run(&world.member.reader);
+            world.hub.finish(result);
+            while world.hub.pump() {}
+        }
+        let got = responses(&world.hub.take(stream));
+        let of = |id| got.iter().filter(move |response| response.watch_id == id && !response.created);
+        let events: usize = of(1).map(|response| response.events.len()).sum();
+        assert_eq!(events, 8, "one that does not ask for pairs is told of all");
+        let ended = of(0).next_back().unwrap();
+        assert!(ended.canceled && ended.events.is_empty(), "{ended:?}");
+        assert_eq!(ended.cancel_reason, "the events of revision 6 are too long");
+        assert_eq!(of(0).map(|response| response.events.len()).sum::<usize>(), 4, "what came before");
+        world.hub.check();
+    }
+}
+
 fn put(key: Bytes, value: Bytes) -> pb::PutRequest {
     pb::PutRequest { key, value, ..Default::default() }
 }

@@ -10,9 +10,9 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use slab::Slab;
 
-use super::deliver::{Delivery, Previous};
+use super::deliver::{Delivered, Delivery, Previous, Prior};
 use super::interest::{Interest, Keys};
-use super::{Event, Hub, Progress, Watch};
+use super::{Event, Hub, HubLimits, Progress, Watch};
 use crate::mvcc::{KeyValue, ReadMode};
 use crate::{ReadError, Reader};
 
@@ -46,6 +46,8 @@ enum JobState {
     Running,
     /// Read, but pairs before these events are still to be read.
     Needs(Chunk, Vec<usize>),
+    /// Read, and to be delivered.
+    Read(Chunk),
 }
 
 /// Events of some revisions, read from history.
@@ -67,7 +69,7 @@ pub struct HistoryJob {
 #[derive(Debug)]
 enum Task {
     Read { from: i64, upto: i64, bytes_max: usize, records_max: usize, hull: (Vec<u8>, Option<Vec<u8>>) },
-    Previous(Chunk, Vec<usize>),
+    Previous(Chunk, Vec<usize>, HubLimits),
 }
 
 /// What a [`HistoryJob`] has read.
@@ -154,9 +156,12 @@ impl Hub {
         let (piece, next) = piece_of(events, self.limits.records_max, batch.last + 1);
         let mut interest = std::mem::take(&mut self.current);
         let delivery = Delivery { events: piece, previous: &Previous::new(), revision: None };
-        self.deliver(&mut interest, delivery, false);
+        let delivered = self.deliver(&mut interest, delivery, false);
         self.current = interest;
-        self.position = next;
+        self.position = match delivered {
+            Delivered::Events(count) if count < piece.len() => piece[count].revision.main,
+            _ => next,
+        };
         self.position <= published
     }
 
@@ -200,8 +205,16 @@ impl Hub {
     fn advance_group(&mut self, place: usize) -> bool {
         self.take_up_if_idle(place);
         let Some(group) = &mut self.catch_up.groups[place] else { return false };
-        if !matches!(group.job, JobState::None) {
-            return false;
+        match std::mem::take(&mut group.job) {
+            JobState::None => {}
+            JobState::Read(chunk) => {
+                self.deliver_chunk(place, chunk);
+                return true;
+            }
+            under_way => {
+                group.job = under_way;
+                return false;
+            }
         }
         if group.interest.is_empty() {
             self.catch_up.groups[place] = None;
@@ -217,32 +230,36 @@ impl Hub {
             return !self.catch_up.waiting.is_empty();
         }
         let next = group.next;
-        let Some(batches) = self.tail.since(next, 1) else { return false };
-        let position = self.position;
-        let Some(batch) = batches.first().filter(|batch| batch.first < position) else {
-            // No event between here and the hub's position.
-            self.set_group(place, position);
-            return true;
-        };
-        let events = from_revision(&batch.events, next);
-        // What is at the hub's position or above is still to come for all.
-        let events = &events[..events.partition_point(|event| event.revision.main < position)];
-        let (piece, behind) = piece_of(events, self.limits.records_max, batch.last + 1);
-        let chunk = Chunk { events: piece.to_vec(), previous: Previous::new(), next: behind.min(position) };
+        let Some(chunk) = self.chunk_of_tail(next) else { return false };
         self.deliver_chunk(place, chunk);
         true
+    }
+
+    /// The events from a revision to the hub's position, as many as do in one go; `None` if the tail no longer has them.
+    fn chunk_of_tail(&self, next: i64) -> Option<Chunk> {
+        let batches = self.tail.since(next, self.limits.records_max)?;
+        let mut chunk = Chunk { next: self.position, ..Chunk::default() };
+        let mut bytes = 0;
+        for batch in batches {
+            let is_enough =
+                chunk.events.len() >= self.limits.records_max || bytes >= self.limits.history_bytes_max;
+            if is_enough || batch.first >= self.position {
+                chunk.next = batch.first.min(self.position);
+                break;
+            }
+            let events = from_revision(&batch.events, next);
+            // What is at the hub's position or above is still to come for all.
+            let events = &events[..events.partition_point(|event| event.revision.main < self.position)];
+            bytes += events.iter().map(|event| event.record.len()).sum::<usize>();
+            chunk.events.extend_from_slice(events);
+        }
+        Some(chunk)
     }
 
     fn take_up_if_idle(&mut self, place: usize) {
         // While a job runs, what it reads is fixed: a watch taken up now might want what it leaves out.
         if matches!(&self.catch_up.groups[place], Some(group) if matches!(group.job, JobState::None)) {
             self.take_up(place);
-        }
-    }
-
-    fn set_group(&mut self, place: usize, next: i64) {
-        if let Some(group) = &mut self.catch_up.groups[place] {
-            group.next = next;
         }
     }
 
@@ -273,16 +290,20 @@ impl Hub {
         ended.into_iter().for_each(|slot| self.end(slot, compacted));
     }
 
-    fn deliver_chunk(&mut self, place: usize, chunk: Chunk) {
+    fn deliver_chunk(&mut self, place: usize, mut chunk: Chunk) {
         let Some(mut group) = self.catch_up.groups[place].take() else { return };
         // As in etcd the header shows the newest revision, since these events are old.
         let revision = Some(self.position - 1);
         let delivery = Delivery { events: &chunk.events, previous: &chunk.previous, revision };
-        let needed = self.deliver(&mut group.interest, delivery, true);
-        if needed.is_empty() {
-            group.next = chunk.next;
-        } else {
-            group.job = JobState::Needs(chunk, needed);
+        match self.deliver(&mut group.interest, delivery, true) {
+            Delivered::Blocked(needed) => group.job = JobState::Needs(chunk, needed),
+            Delivered::Events(count) if count < chunk.events.len() => {
+                chunk.events.drain(..count);
+                chunk.previous = chunk.previous.split_off(&chunk.events[0].revision);
+                group.next = chunk.events[0].revision.main;
+                group.job = JobState::Read(chunk);
+            }
+            Delivered::Events(_) => group.next = chunk.next,
         }
         self.catch_up.groups[place] = Some(group);
     }
@@ -295,11 +316,11 @@ impl Hub {
             let upto = (self.position - 1).min(published);
             let Some(group) = &mut self.catch_up.groups[place] else { continue };
             let task = match std::mem::take(&mut group.job) {
-                JobState::Running => {
-                    group.job = JobState::Running;
+                under_way @ (JobState::Running | JobState::Read(_)) => {
+                    group.job = under_way;
                     continue;
                 }
-                JobState::Needs(chunk, needed) => Task::Previous(chunk, needed),
+                JobState::Needs(chunk, needed) => Task::Previous(chunk, needed, self.limits),
                 JobState::None if group.interest.is_empty() || group.next > upto => continue,
                 JobState::None if self.tail.from() <= group.next => continue,
                 JobState::None => Task::Read {
@@ -344,20 +365,41 @@ impl HistoryJob {
             Task::Read { from, upto, bytes_max, records_max, hull } => {
                 read_history(reader, (from, upto), (bytes_max, records_max), &hull)
             }
-            Task::Previous(mut chunk, needed) => {
-                let mut failure = None;
-                for place in needed {
-                    let mut pair = Vec::new();
-                    match reader.previous(&chunk.events[place], ReadMode::MayBlock, &mut pair) {
-                        Ok(found) => drop(chunk.previous.insert(place, found.then_some(pair))),
-                        Err(error) => failure = Some(Failure::Read(ReadError(error.to_string()))),
-                    }
-                }
-                failure.map_or(Ok(chunk), Err)
-            }
+            Task::Previous(chunk, needed, limits) => read_previous(reader, chunk, &needed, &limits),
         };
         HistoryResult { group: self.group, chunk }
     }
+}
+
+/// Reads the pairs before events: those of the first event's revision, and more until it is enough.
+fn read_previous(
+    reader: &Reader,
+    mut chunk: Chunk,
+    needed: &[usize],
+    limits: &HubLimits,
+) -> Result<Chunk, Failure> {
+    let (mut bytes, mut revision, mut revision_bytes) = (0, 0, 0);
+    for place in needed {
+        let event = &chunk.events[*place];
+        if event.revision.main != revision {
+            if bytes >= limits.history_bytes_max {
+                break;
+            }
+            (revision, revision_bytes) = (event.revision.main, 0);
+        }
+        let mut pair = Vec::new();
+        let prior = if revision_bytes > limits.revision_bytes_max {
+            Prior::TooLong
+        } else {
+            let found = reader.previous(event, ReadMode::MayBlock, &mut pair);
+            let found = found.map_err(|error| Failure::Read(ReadError(error.to_string())))?;
+            bytes += pair.len();
+            revision_bytes += pair.len();
+            if found { Prior::Pair(pair) } else { Prior::None }
+        };
+        chunk.previous.insert(event.revision, prior);
+    }
+    Ok(chunk)
 }
 
 fn read_history(

@@ -28,7 +28,7 @@ use crate::record::RecordKind;
 use catch_up::CatchUp;
 use deliver::Scratch;
 use interest::{Interest, Keys};
-use outbox::{Outbox, Response};
+use outbox::{Outbox, Piece, Response};
 
 pub use catch_up::{HistoryJob, HistoryResult};
 pub use outbox::Answerer;
@@ -48,6 +48,8 @@ pub struct HubLimits {
     /// Bytes of responses that wait for one stream's client; beyond that its watches are set aside. One revision's
     /// events for one watch may go beyond it, since they are never parted.
     pub stream_bytes_max: usize,
+    /// The same for all streams together: beyond that each gets one small response at a time.
+    pub streams_bytes_max: usize,
     /// A response ends with the revision that makes it longer than this.
     pub response_bytes_target: usize,
     /// Revisions in one response.
@@ -58,28 +60,45 @@ pub struct HubLimits {
     pub history_bytes_max: usize,
     /// Records looked at in one go.
     pub records_max: usize,
+    /// Events for watches in one go; one revision's may go beyond it.
+    pub matches_max: usize,
+    /// Bytes of encoded events in one go; one revision's may go beyond it.
+    pub encoded_bytes_target: usize,
+    /// The events of a revision that are longer together than this cannot be sent: a watch that wants them ends.
+    pub revision_bytes_max: usize,
 }
+
+/// The length of a response, where it is to be a small one.
+const SMALL_RESPONSE_BYTES: usize = 16 << 10;
 
 impl HubLimits {
     /// For production.
     pub const DEFAULT: HubLimits = HubLimits {
         stream_bytes_max: 1 << 20,
-        response_bytes_target: 256 << 10,
+        streams_bytes_max: 128 << 20,
+        response_bytes_target: 2 << 20,
         response_revisions_max: 1000,
         fragment_bytes: (1536 + 512) << 10,
-        history_bytes_max: 1 << 20,
+        history_bytes_max: 2 << 20,
         records_max: 8192,
+        matches_max: 32 << 10,
+        encoded_bytes_target: 4 << 20,
+        revision_bytes_max: 256 << 20,
     };
 
     /// For tests: every bound is met soon.
     pub const fn tiny() -> HubLimits {
         HubLimits {
             stream_bytes_max: 150,
+            streams_bytes_max: 200,
             response_bytes_target: 60,
             response_revisions_max: 3,
             fragment_bytes: 80,
             history_bytes_max: 60,
             records_max: 4,
+            matches_max: 6,
+            encoded_bytes_target: 100,
+            revision_bytes_max: usize::MAX,
         }
     }
 }
@@ -156,6 +175,8 @@ pub struct Hub {
     limits: HubLimits,
     answerer: Answerer,
     streams: Slab<Outbox>,
+    /// What waits on all streams together, bytes.
+    waiting_bytes: usize,
     watches: Slab<Watch>,
     current: Interest,
     /// Current watches have all events below this.
@@ -176,6 +197,7 @@ impl Hub {
             limits,
             answerer,
             streams: Slab::new(),
+            waiting_bytes: 0,
             watches: Slab::new(),
             current: Interest::default(),
             position,
@@ -211,13 +233,24 @@ impl Hub {
         for slot in ids.into_values() {
             self.forget(slot);
         }
-        self.streams.remove(stream.0);
+        self.waiting_bytes -= self.streams.remove(stream.0).bytes.len();
         self.noted.retain(|noted| *noted != stream);
     }
 
     /// Whether a stream has more to send than it should: its client's requests wait then.
     pub fn is_full(&self, stream: StreamId) -> bool {
-        self.streams[stream.0].bytes.len() >= self.limits.stream_bytes_max
+        let bytes = self.streams[stream.0].bytes.len();
+        bytes >= self.limits.stream_bytes_max || (bytes > 0 && self.is_crowded())
+    }
+
+    /// Whether the clients together leave more untaken than they should.
+    fn is_crowded(&self) -> bool {
+        self.waiting_bytes >= self.limits.streams_bytes_max
+    }
+
+    /// What waits for the clients of all streams, bytes.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
     }
 
     /// Takes all that a stream has to send: responses with gRPC's prefix, one behind the other. Watches that were set
@@ -226,10 +259,26 @@ impl Hub {
         let outbox = &mut self.streams[stream.0];
         outbox.is_noted = false;
         let bytes = std::mem::take(&mut outbox.bytes);
+        self.waiting_bytes -= bytes.len();
         for slot in std::mem::take(&mut outbox.parked) {
             self.fall_behind(slot);
         }
         bytes
+    }
+
+    /// Whether a stream has anything to send.
+    pub fn has_response(&self, stream: StreamId) -> bool {
+        !self.streams[stream.0].bytes.is_empty()
+    }
+
+    /// Whether watches of a stream are set aside until it has room.
+    pub fn has_parked(&self, stream: StreamId) -> bool {
+        !self.streams[stream.0].parked.is_empty()
+    }
+
+    /// Whether something was published that no watch was told of yet.
+    pub fn has_news(&self) -> bool {
+        self.position <= self.reader.revision()
     }
 
     /// Takes the streams that have something to send since this was last asked, each once.
@@ -385,8 +434,13 @@ impl Hub {
     }
 
     fn respond(&mut self, stream: StreamId, response: &Response<'_>) {
-        self.streams[stream.0].push(&self.answerer, response, 0, std::iter::empty());
-        self.note(stream.0);
+        self.push(stream.0, response, &[], &[]);
+    }
+
+    /// Appends a response with events, which are pieces of `buffer`.
+    fn push(&mut self, stream: usize, response: &Response<'_>, pieces: &[Piece], buffer: &[u8]) {
+        self.waiting_bytes += self.streams[stream].push(&self.answerer, response, pieces, buffer);
+        self.note(stream);
     }
 
     fn note(&mut self, stream: usize) {
@@ -457,6 +511,8 @@ impl Hub {
         self.catch_up.check(&self.watches);
         let ids: usize = self.streams.iter().map(|(_, outbox)| outbox.ids.len()).sum();
         assert_eq!(ids, self.watches.len(), "watches by their ids");
+        let waiting: usize = self.streams.iter().map(|(_, outbox)| outbox.bytes.len()).sum();
+        assert_eq!(waiting, self.waiting_bytes, "bytes that wait");
         let mut current = 0;
         for (slot, watch) in &self.watches {
             let outbox = &self.streams[watch.stream as usize];

@@ -93,17 +93,22 @@ impl Outbox {
         self.next_id - 1
     }
 
-    /// Appends a response with encoded events, `pieces` of `event_bytes` together.
-    pub(super) fn push<'a>(
+    /// Appends a response with encoded events, which are pieces of `buffer`. Returns how many bytes that took.
+    pub(super) fn push(
         &mut self,
         answerer: &Answerer,
         response: &Response<'_>,
-        event_bytes: usize,
-        pieces: impl Iterator<Item = &'a [u8]>,
-    ) {
+        pieces: &[Piece],
+        buffer: &[u8],
+    ) -> usize {
         let out = &mut self.bytes;
         let start = out.len();
-        out.reserve(PREFIX_BYTES + 64 + response.cancel_reason.len() + event_bytes);
+        out.reserve(
+            PREFIX_BYTES
+                + 64
+                + response.cancel_reason.len()
+                + pieces.iter().map(|piece| piece.len()).sum::<usize>(),
+        );
         out.extend_from_slice(&[0; PREFIX_BYTES]);
         put_length(out, HEADER, response.header_len(answerer));
         put_number(out, 1, answerer.cluster_id as i64);
@@ -120,10 +125,24 @@ impl Outbox {
         }
         put_number(out, FRAGMENT, i64::from(response.fragment));
         for piece in pieces {
-            out.extend_from_slice(piece);
+            out.extend_from_slice(&buffer[piece.start..piece.end]);
         }
         let length = (out.len() - start - PREFIX_BYTES) as u32;
         out[start + 1..start + PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
+        out.len() - start
+    }
+}
+
+/// An encoded event: a part of a buffer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Piece {
+    pub start: usize,
+    pub end: usize,
+}
+
+impl Piece {
+    pub(super) fn len(self) -> usize {
+        self.end - self.start
     }
 }
 

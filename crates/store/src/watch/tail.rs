@@ -34,7 +34,8 @@ pub struct Batch {
     pub events: Vec<Event>,
 }
 
-/// The newest events. Written by the apply thread after it has published them.
+/// The newest events. Written by the apply thread before it publishes them: whoever sees a revision published finds its
+/// events here, or finds that they are not here.
 #[derive(Debug)]
 pub struct Tail {
     subscribers: AtomicUsize,
@@ -64,8 +65,7 @@ impl Tail {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on events are kept for one more thread. Whoever subscribes looks at the current revision afterwards:
-    /// all that is published behind that will be here.
+    /// From now on events are kept for one more thread: those that were being applied just now may be left out yet.
     pub fn subscribe(&self) {
         self.subscribers.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -76,13 +76,13 @@ impl Tail {
         self.subscribers.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Whether anybody wants events. To be asked after their revision was published.
+    /// Whether anybody wants events. If not, [`Tail::skip`] is due before they are published.
     pub fn is_wanted(&self) -> bool {
         fence(Ordering::SeqCst);
         self.subscribers.load(Ordering::SeqCst) > 0
     }
 
-    /// Adds a batch of published events. Panics if it is not above the last one.
+    /// Adds a batch of events, about to be published. Panics if it is not above the last one.
     pub fn push(&self, batch: Batch) {
         let mut kept = self.lock();
         assert!(batch.first >= kept.next, "events at {} below {}", batch.first, kept.next);
@@ -96,7 +96,7 @@ impl Tail {
         }
     }
 
-    /// Notes that everything up to `revision` is published and nobody wanted it.
+    /// Notes that everything up to `revision` is about to be published and nobody wanted it.
     pub fn skip(&self, revision: i64) {
         let mut kept = self.lock();
         if kept.next <= revision {
