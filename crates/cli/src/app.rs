@@ -8,8 +8,8 @@ use crate::{gotext, help};
 
 /// The streams and variables of a process.
 pub struct World<'a> {
-    /// Standard input.
-    pub input: &'a mut dyn Read,
+    /// Standard input; owned, since what reads it beside other work is a thread.
+    pub input: Box<dyn Read + Send>,
     /// Standard output.
     pub out: &'a mut dyn Write,
     /// Standard error.
@@ -38,10 +38,12 @@ pub mod exit {
     pub const ERROR: u8 = 1;
     /// The client could not be made.
     pub const BAD_CONNECTION: u8 = 2;
-    /// Input that cannot be read, of txn.
+    /// Input that cannot be read, of txn and watch.
     pub const INVALID_INPUT: u8 = 3;
     /// A known flag with a value that is not supported.
     pub const BAD_FEATURE: u8 = 4;
+    /// A watch that the server has ended.
+    pub const INTERRUPTED: u8 = 5;
     /// Wrong arguments.
     pub const BAD_ARGS: u8 = 128;
 }

@@ -136,6 +136,8 @@ struct Setting {
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
     settings: BTreeMap<&'static str, Setting>,
+    /// How many positional arguments stood before a `--`, if there was one.
+    dash: Option<usize>,
 }
 
 /// Every command has it.
@@ -161,6 +163,7 @@ impl Flags {
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             if arg == b"--" {
+                self.dash = Some(positional.len());
                 positional.extend(args.by_ref().cloned());
             } else if let Some(long) = arg.strip_prefix(b"--") {
                 self.parse_long(&text_of(long), &mut args)?;
@@ -244,6 +247,11 @@ impl Flags {
         }
         setting.changed = true;
         Ok(())
+    }
+
+    /// How many of the positional arguments stood before a `--`, if there was one.
+    pub fn dash(&self) -> Option<usize> {
+        self.dash
     }
 
     /// Whether the command line or a variable has set it.
@@ -365,6 +373,8 @@ mod tests {
         let (flags, positional) = parse("--prefix false -- --prefix").unwrap();
         assert!(flags.bool("prefix"));
         assert_eq!(positional, ["false", "--prefix"]);
+        assert_eq!(flags.dash(), Some(1));
+        assert_eq!(parse("--prefix false").unwrap().0.dash(), None);
     }
 
     #[test]

@@ -112,6 +112,14 @@ fn number_of(digits: &[u8], radix: u32) -> Option<u32> {
     })
 }
 
+/// An error of the system as Go prints it: `no such file or directory`.
+pub fn os_error(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));
+    first.to_lowercase() + rest
+}
+
 /// A duration in nanoseconds as Go prints it: `1.5s`, `250ms`, `1m0s`.
 pub fn duration(nanos: i64) -> String {
     let sign = if nanos < 0 { "-" } else { "" };

@@ -14,7 +14,7 @@ pub fn run(app: &'static App) -> ExitCode {
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .collect();
     let mut out = BufWriter::new(io::stdout().lock());
-    let world = World { input: &mut io::stdin(), out: &mut out, err: &mut io::stderr(), variables };
+    let world = World { input: Box::new(io::stdin()), out: &mut out, err: &mut io::stderr(), variables };
     let result = app::run(app, &line, world).and_then(|()| Ok(out.flush()?));
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,21 +3,32 @@
 use std::time::Duration;
 
 use prost::Message;
+use tonic::metadata::MetadataValue;
 use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::etcdserverpb::{
     AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DeleteRangeRequest,
     DeleteRangeResponse, HashKvRequest, HashKvResponse, LeaseGrantRequest, LeaseGrantResponse,
-    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
-    LeaseTimeToLiveResponse, MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest,
-    RangeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
+    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse,
+    LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+    MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+    StatusRequest, StatusResponse, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
 };
+use wire::v3electionpb::{
+    CampaignRequest, CampaignResponse, LeaderRequest, LeaderResponse, ProclaimRequest, ProclaimResponse,
+    ResignRequest, ResignResponse,
+};
+use wire::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
 use wire::{Code, Status};
 
+use crate::stream::check_size;
 use crate::stubs::cluster_client::ClusterClient;
+use crate::stubs::election::election_client::ElectionClient;
 use crate::stubs::kv_client::KvClient;
 use crate::stubs::lease_client::LeaseClient;
+use crate::stubs::lock::lock_client::LockClient;
 use crate::stubs::maintenance_client::MaintenanceClient;
-use crate::{Channel, Deadline, Endpoint, Error, Keepalive};
+use crate::stubs::watch_client::WatchClient;
+use crate::{Answers, Channel, Deadline, Duplex, Endpoint, Error, Keepalive, LeaseKeepAlive};
 
 /// What a [`Client`] is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +68,7 @@ impl Config {
 #[derive(Clone)]
 pub struct Client {
     channel: Channel,
+    dial_timeout: Duration,
     request_bytes_max: u32,
 }
 
@@ -71,7 +83,7 @@ impl Client {
         }
         let Config { endpoints, dial_timeout, keepalive, answer_bytes_max, .. } = config;
         let channel = Channel::new(endpoints, dial_timeout, keepalive, answer_bytes_max);
-        Ok(Client { channel, request_bytes_max: config.request_bytes_max })
+        Ok(Client { channel, dial_timeout, request_bytes_max: config.request_bytes_max })
     }
 
     /// The channel, for calls that have no method here.
@@ -187,10 +199,102 @@ impl Client {
         self.call(request, deadline, async |r| self.cluster().member_list(r).await).await
     }
 
+    /// Lock.Lock: waits for the lock. Dropping it frees the place in the queue.
+    pub async fn lock(&self, request: LockRequest, deadline: Deadline) -> Result<LockResponse, Error> {
+        self.call(request, deadline, async |r| self.lock_service().lock(r).await).await
+    }
+
+    /// Lock.Unlock.
+    pub async fn unlock(&self, request: UnlockRequest, deadline: Deadline) -> Result<UnlockResponse, Error> {
+        self.call(request, deadline, async |r| self.lock_service().unlock(r).await).await
+    }
+
+    /// Election.Campaign: waits to be elected. Dropping it ends the candidacy.
+    pub async fn campaign(
+        &self,
+        request: CampaignRequest,
+        deadline: Deadline,
+    ) -> Result<CampaignResponse, Error> {
+        self.call(request, deadline, async |r| self.election().campaign(r).await).await
+    }
+
+    /// Election.Proclaim.
+    pub async fn proclaim(
+        &self,
+        request: ProclaimRequest,
+        deadline: Deadline,
+    ) -> Result<ProclaimResponse, Error> {
+        self.call(request, deadline, async |r| self.election().proclaim(r).await).await
+    }
+
+    /// Election.Leader.
+    pub async fn leader(&self, request: LeaderRequest, deadline: Deadline) -> Result<LeaderResponse, Error> {
+        self.call(request, deadline, async |r| self.election().leader(r).await).await
+    }
+
+    /// Election.Resign.
+    pub async fn resign(&self, request: ResignRequest, deadline: Deadline) -> Result<ResignResponse, Error> {
+        self.call(request, deadline, async |r| self.election().resign(r).await).await
+    }
+
+    // The streams have no deadline. They begin by themselves, also while nobody awaits an answer.
+
+    /// Election.Observe: the leaders, one after the other.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, as the other streams.
+    pub fn observe(&self, request: LeaderRequest) -> Answers<LeaderResponse> {
+        let mut service = self.election();
+        Answers::open(async move { service.observe(with_version(tonic::Request::new(request))).await })
+    }
+
+    /// Watch.Watch as it is; [`Client::watcher`] is what keeps watches going.
+    pub fn watch_stream(&self, require_leader: bool) -> Duplex<WatchRequest, WatchResponse> {
+        let mut service = WatchClient::new(self.channel()).max_decoding_message_size(usize::MAX);
+        Duplex::open(self.request_bytes_max, |requests| {
+            let mut request = with_version(tonic::Request::new(requests));
+            if require_leader {
+                request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+            }
+            async move { service.watch(request).await }
+        })
+    }
+
+    /// Lease.LeaseKeepAlive as it is; [`Client::keep_alive`] is what keeps a lease going.
+    pub fn keep_alive_stream(&self) -> Duplex<LeaseKeepAliveRequest, LeaseKeepAliveResponse> {
+        let mut service = self.lease();
+        Duplex::open(self.request_bytes_max, |requests| {
+            let request = with_version(tonic::Request::new(requests));
+            async move { service.lease_keep_alive(request).await }
+        })
+    }
+
+    /// Keeps a lease alive.
+    pub fn keep_alive(&self, id: i64) -> LeaseKeepAlive {
+        LeaseKeepAlive::new(self.clone(), id, self.dial_timeout)
+    }
+
+    pub(crate) fn request_bytes_max(&self) -> u32 {
+        self.request_bytes_max
+    }
+
+    /// Has the next call try the next endpoint.
+    pub(crate) fn leave(&self) {
+        self.channel.leave();
+    }
+
     // Sizes are checked here and in the channel, with etcd's code and text: tonic's own limits are out of the way.
 
     fn lease(&self) -> LeaseClient<Channel> {
         LeaseClient::new(self.channel()).max_decoding_message_size(usize::MAX)
+    }
+
+    fn lock_service(&self) -> LockClient<Channel> {
+        LockClient::new(self.channel()).max_decoding_message_size(usize::MAX)
+    }
+
+    fn election(&self) -> ElectionClient<Channel> {
+        ElectionClient::new(self.channel()).max_decoding_message_size(usize::MAX)
     }
 
     fn kv(&self) -> KvClient<Channel> {
@@ -211,15 +315,8 @@ impl Client {
         deadline: Deadline,
         send: impl AsyncFnOnce(tonic::Request<Q>) -> Result<tonic::Response<A>, tonic::Status>,
     ) -> Result<A, Error> {
-        let bytes = request.encoded_len();
-        if bytes > self.request_bytes_max as usize {
-            let limit = self.request_bytes_max;
-            let text = format!("trying to send message larger than max ({bytes} vs. {limit})");
-            return Err(Error::Status(Status::new(Code::ResourceExhausted, text)));
-        }
-        let mut request = tonic::Request::new(request);
-        let metadata = request.metadata_mut();
-        metadata.insert("client-api-version", tonic::metadata::MetadataValue::from_static("3.7"));
+        check_size(&request, self.request_bytes_max)?;
+        let mut request = with_version(tonic::Request::new(request));
         if let Some(timeout) = deadline.remaining() {
             request.set_timeout(timeout);
         }
@@ -235,6 +332,11 @@ impl Client {
             other => other,
         }
     }
+}
+
+fn with_version<Q>(mut request: tonic::Request<Q>) -> tonic::Request<Q> {
+    request.metadata_mut().insert("client-api-version", MetadataValue::from_static("3.7"));
+    request
 }
 
 /// Pairs and header come first, the rest with the last chunk.

@@ -6,8 +6,9 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
 use http_body::Frame;
-use tokio::task::AbortHandle;
 use tonic::Status;
+
+use crate::channel::{DriverGuard, TaskGuard};
 
 /// The body of one answer. Ends the request's side of the stream when it is dropped.
 pub struct AnswerBody {
@@ -15,20 +16,20 @@ pub struct AnswerBody {
     sizes: SizeCheck,
     data_done: bool,
     /// What still sends the request, if anything does.
-    sender: Option<AbortHandle>,
+    _sender: Option<TaskGuard>,
     /// Keeps the connection's task alive while the answer is read.
-    _connection: crate::channel::DriverGuard,
+    _connection: DriverGuard,
 }
 
 impl AnswerBody {
     pub(crate) fn new(
         frames: RecvStream,
         message_bytes_max: u32,
-        sender: Option<AbortHandle>,
-        connection: crate::channel::DriverGuard,
+        sender: Option<TaskGuard>,
+        connection: DriverGuard,
     ) -> Self {
         let sizes = SizeCheck { bytes_max: message_bytes_max, prefix: [0; 5], prefix_len: 0, left: 0 };
-        AnswerBody { frames, sizes, data_done: false, sender, _connection: connection }
+        AnswerBody { frames, sizes, data_done: false, _sender: sender, _connection: connection }
     }
 }
 
@@ -55,14 +56,6 @@ impl http_body::Body for AnswerBody {
         match ready!(this.frames.poll_trailers(cx)) {
             Ok(trailers) => Poll::Ready(trailers.map(|t| Ok(Frame::trailers(t)))),
             Err(error) => Poll::Ready(Some(Err(status_of(&error)))),
-        }
-    }
-}
-
-impl Drop for AnswerBody {
-    fn drop(&mut self) {
-        if let Some(sender) = &self.sender {
-            sender.abort();
         }
     }
 }

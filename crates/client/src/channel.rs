@@ -37,7 +37,7 @@ const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// A connection that is made with the first call, to the first endpoint where an HTTP/2 server answers, and made
-/// again when it broke. Clones share it.
+/// again when it broke, to the endpoints after that one first. Clones share it.
 ///
 /// A call waits until some endpoint answers, as etcd's own client does: bound it by a deadline. A call that was sent
 /// is never sent again.
@@ -51,14 +51,23 @@ struct Shared {
     dial_timeout: Duration,
     keepalive: Option<Keepalive>,
     answer_bytes_max: u32,
-    connection: Mutex<Option<Connection>>,
+    slot: Mutex<Slot>,
     /// What came of the last attempt to connect, if it failed: the endpoint's place and the cause.
     failure: std::sync::Mutex<Option<(usize, String)>>,
+}
+
+#[derive(Default)]
+struct Slot {
+    connection: Option<Connection>,
+    /// The endpoint to which the next connection is tried first.
+    first: usize,
 }
 
 #[derive(Clone)]
 struct Connection {
     requests: SendRequest<Bytes>,
+    /// The endpoint's, in the list.
+    place: usize,
     authority: http::uri::Authority,
     driver: DriverGuard,
 }
@@ -75,6 +84,15 @@ pub struct Keepalive {
 /// The task that moves a connection's frames; it ends with the last user of the connection.
 #[derive(Clone)]
 pub(crate) struct DriverGuard(#[allow(dead_code, reason = "held for its drop")] Arc<Driver>);
+
+/// Ends a task with its owner.
+pub(crate) struct TaskGuard(pub(crate) AbortHandle);
+
+impl Drop for TaskGuard {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 #[derive(Default)]
 struct Driver(OnceLock<AbortHandle>);
@@ -103,7 +121,7 @@ async fn keepalive(mut pings: PingPong, users: Weak<Driver>, settings: Keepalive
 }
 
 impl Channel {
-    /// A channel to these endpoints, tried in this order. `dial_timeout` bounds each attempt; answers with messages
+    /// A channel to these endpoints, tried in this order, round and round. `dial_timeout` bounds each attempt; answers with messages
     /// above `answer_bytes_max` are refused with `ResourceExhausted`.
     pub fn new(
         endpoints: Vec<Endpoint>,
@@ -117,7 +135,7 @@ impl Channel {
                 dial_timeout,
                 keepalive,
                 answer_bytes_max,
-                connection: Mutex::new(None),
+                slot: Mutex::default(),
                 failure: std::sync::Mutex::new(None),
             }),
         }
@@ -127,6 +145,19 @@ impl Channel {
     pub(crate) fn failure(&self) -> Option<Error> {
         let (place, cause) = self.shared.failure().clone()?;
         Some(Error::Unreachable { endpoint: self.shared.endpoints[place].to_string(), cause })
+    }
+
+    /// Has the next call try the next endpoint, since this one did not serve. Calls under way stay where they are.
+    pub(crate) fn leave(&self) {
+        if self.shared.endpoints.len() < 2 {
+            return;
+        }
+        // Who holds the lock is connecting anyway.
+        if let Ok(mut slot) = self.shared.slot.try_lock()
+            && let Some(connection) = slot.connection.take()
+        {
+            slot.first = connection.place + 1;
+        }
     }
 }
 
@@ -163,10 +194,11 @@ impl Shared {
 
         let head = Request::from_parts(head, ());
         let (answer, stream) = connection.requests.send_request(head, false).map_err(|e| status_of(&e))?;
-        // One message is there at once; only a stream of messages needs a task to send the rest.
+        // One message is there at once; only a stream of messages needs a task to send the rest. It ends with the
+        // answer, or with the call if nobody waits for that any more: h2 resets the stream when both are gone.
         let mut sending = Box::pin(send(body, stream));
         let sent = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx).is_ready())).await;
-        let sender = (!sent).then(|| tokio::spawn(sending).abort_handle());
+        let sender = (!sent).then(|| TaskGuard(tokio::spawn(sending).abort_handle()));
         let answer = answer.await.map_err(|e| status_of(&e))?;
         Ok(answer.map(|frames| AnswerBody::new(frames, self.answer_bytes_max, sender, connection.driver)))
     }
@@ -177,34 +209,37 @@ impl Shared {
 
     /// The connection, ready to take a request; made if need be.
     async fn connected(&self) -> Connection {
-        let mut slot = self.connection.lock().await;
-        if let Some(connection) = slot.take()
-            && let Ok(requests) = connection.requests.clone().ready().await
-        {
-            return slot.insert(Connection { requests, ..connection }).clone();
+        let mut slot = self.slot.lock().await;
+        if let Some(connection) = slot.connection.take() {
+            if let Ok(requests) = connection.requests.clone().ready().await {
+                return slot.connection.insert(Connection { requests, ..connection }).clone();
+            }
+            slot.first = connection.place + 1;
         }
         let mut pause = PAUSE_FIRST;
         loop {
-            if let Some(connection) = self.try_all().await {
+            if let Some(connection) = self.try_all(slot.first).await {
                 *self.failure() = None;
-                return slot.insert(connection).clone();
+                return slot.connection.insert(connection).clone();
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
-    /// Tries every endpoint once, in their order; the next one when the last has failed or takes long. The first that
-    /// answers is taken, and the other attempts are given up.
-    async fn try_all(&self) -> Option<Connection> {
+    /// Tries every endpoint once, in their order from `first` on; the next one when the last has failed or takes long.
+    /// The first that answers is taken, and the other attempts are given up.
+    async fn try_all(&self, first: usize) -> Option<Connection> {
         let mut attempts = JoinSet::new();
-        let mut waiting = self.endpoints.iter().enumerate().peekable();
+        let count = self.endpoints.len();
+        let mut waiting = (first..first + count).map(|place| place % count).peekable();
         loop {
-            if let Some((place, endpoint)) = waiting.next() {
+            if let Some(place) = waiting.next() {
                 let (endpoint, dial_timeout, keepalive) =
-                    (endpoint.clone(), self.dial_timeout, self.keepalive);
+                    (self.endpoints[place].clone(), self.dial_timeout, self.keepalive);
                 attempts.spawn(async move {
-                    let attempt = tokio::time::timeout(dial_timeout, connect(&endpoint, keepalive)).await;
+                    let attempt =
+                        tokio::time::timeout(dial_timeout, connect(place, &endpoint, keepalive)).await;
                     (place, attempt.unwrap_or_else(|_| Err(format!("{}: i/o timeout", endpoint.target()))))
                 });
             }
@@ -223,7 +258,11 @@ impl Shared {
 /// # Errors
 /// Why the endpoint did not take a connection. It stops nobody: the next one is tried, and in the end the caller's
 /// deadline passes.
-async fn connect(endpoint: &Endpoint, keepalive: Option<Keepalive>) -> Result<Connection, String> {
+async fn connect(
+    place: usize,
+    endpoint: &Endpoint,
+    keepalive: Option<Keepalive>,
+) -> Result<Connection, String> {
     let target = endpoint.target();
     let refused = |error: io::Error| format!("{target}: connect: {}", in_gos_words(&error));
     match target {
@@ -233,11 +272,11 @@ async fn connect(endpoint: &Endpoint, keepalive: Option<Keepalive>) -> Result<Co
                 found.map_err(|error| format!("dial tcp: lookup {host}: {}", in_gos_words(&error)))?;
             let stream = TcpStream::connect(&*found.collect::<Vec<_>>()).await.map_err(refused)?;
             stream.set_nodelay(true).map_err(refused)?;
-            handshake(stream, endpoint, keepalive).await
+            handshake(stream, place, endpoint, keepalive).await
         }
         Target::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(refused)?;
-            handshake(stream, endpoint, keepalive).await
+            handshake(stream, place, endpoint, keepalive).await
         }
     }
 }
@@ -252,6 +291,7 @@ fn in_gos_words(error: &io::Error) -> String {
 
 async fn handshake<S>(
     stream: S,
+    place: usize,
     endpoint: &Endpoint,
     settings: Option<Keepalive>,
 ) -> Result<Connection, String>
@@ -291,26 +331,40 @@ where
     }
     Ok(Connection {
         requests: requests.ready().await.map_err(failed)?,
+        place,
         authority: endpoint.authority().clone(),
         driver,
     })
 }
 
-/// Sends a request's body. h2 buffers what the windows do not admit yet: at most the messages that exist anyway.
+/// Sends a request's body. A message is taken from it when the server's windows have let the one before it through:
+/// h2 would keep any number of them.
 async fn send(body: Body, mut stream: h2::SendStream<Bytes>) {
     let mut body = pin!(body);
+    let mut first = true;
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         let Ok(frame) = frame else {
             stream.send_reset(h2::Reason::CANCEL);
             return;
         };
-        if let Ok(data) = frame.into_data()
-            && stream.send_data(data, false).is_err()
-        {
-            // The stream has ended; its answer says how.
+        let Ok(data) = frame.into_data() else { continue };
+        // When the stream has ended, its answer says how.
+        if !first && !has_room(&mut stream).await || stream.send_data(data, false).is_err() {
             return;
         }
+        first = false;
     }
     // Fails only when the stream has ended.
     let _ = stream.send_data(Bytes::new(), true);
+}
+
+/// Waits until the windows admit more than what was sent already; false if the stream ends first.
+async fn has_room(stream: &mut h2::SendStream<Bytes>) -> bool {
+    stream.reserve_capacity(1);
+    while stream.capacity() == 0 {
+        if !matches!(poll_fn(|cx| stream.poll_capacity(cx)).await, Some(Ok(_))) {
+            return false;
+        }
+    }
+    true
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use wire::{ApiError, Code, Status};
 
 /// Why a client could not be made, or a call failed. The texts are those of etcd's own client: scripts match them.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// No endpoint was given.
     #[error("etcdclient: no available endpoints")]
@@ -35,6 +35,24 @@ pub enum Error {
     /// The call ended with a gRPC status; also a connection that broke meanwhile (`Unavailable`).
     #[error("{}", Shown(.0))]
     Status(Status),
+    /// The server did not make a watch, or ended it, for this reason.
+    #[error("{0}")]
+    WatchCanceled(String),
+    /// A watch that was waited on ended without a reason.
+    #[error("lost watcher waiting for delete")]
+    WatchLost,
+    /// The session's lease, and the key of its lock with it, was gone when the lock was to be had.
+    #[error("{}", ApiError::SessionExpired)]
+    SessionExpired,
+    /// An unlock of what is not locked.
+    #[error("mutex: lock has already been released")]
+    NotLocked,
+    /// A proclamation by one who does not lead.
+    #[error("election: not leader")]
+    NotElected,
+    /// Nobody leads.
+    #[error("{}", ApiError::ElectionNoLeader)]
+    NobodyElected,
 }
 
 impl Error {
@@ -43,8 +61,14 @@ impl Error {
         match self {
             Error::DeadlineExceeded | Error::Unreachable { .. } => Some(Code::DeadlineExceeded),
             Error::Status(status) => Some(status.code),
-            Error::NoEndpoints | Error::BadEndpoint { .. } | Error::NotYet(_) => None,
+            _ => None,
         }
+    }
+
+    /// Whether a stream that ended so is opened again, as etcd's own client does: the server will be back, or another
+    /// one serves.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self.code(), Some(Code::Unavailable | Code::Internal))
     }
 
     /// Whether the call failed with this error of etcd's.

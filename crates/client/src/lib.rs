@@ -1,26 +1,37 @@
 //! The Rust client of etcd's v3 API, over plain TCP or a Unix socket.
 //!
 //! [`Client`] has a call for each request that our commands make; under it lies [`Channel`], an HTTP/2 connection
-//! that fails over from endpoint to endpoint and carries the generated stubs ([`stubs`]). Runs on any tokio
-//! runtime, a current-thread one included. It never prints, never exits, knows nothing of flags or output
-//! formats. Not here yet: TLS, authentication, retries of calls that were sent, watch, balancing.
+//! that fails over from endpoint to endpoint and carries the generated stubs ([`stubs`]). On top of its calls stand
+//! [`Watcher`], whose watches outlive connections, [`LeaseKeepAlive`], and [`concurrency`]: sessions, locks and
+//! elections as etcd's Go client has them. Runs on any tokio runtime, a current-thread one included. It never prints,
+//! never exits, knows nothing of flags or output formats. Not here yet: TLS, authentication, retries of calls that
+//! were sent, balancing.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod concurrency;
+
+mod api;
 mod body;
 mod channel;
 mod deadline;
 mod endpoint;
 mod error;
 mod heard;
-
-mod api;
+mod keep_alive;
+mod prefix;
+mod stream;
+mod watch;
 
 pub use api::{Client, Config};
 pub use channel::{Channel, Keepalive};
 pub use deadline::Deadline;
 pub use endpoint::Endpoint;
 pub use error::Error;
+pub use keep_alive::LeaseKeepAlive;
+pub use prefix::{prefix_end, prefix_range};
+pub use stream::{Answers, Duplex, REQUESTS_WAITING_MAX};
+pub use watch::{WatchKey, Watched, Watcher};
 
 /// The generated stubs, one module a service; each is generic over the channel.
 pub mod stubs {

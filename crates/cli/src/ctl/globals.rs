@@ -49,6 +49,8 @@ const KEEPALIVE_TIMEOUT_UNSET: Duration = Duration::from_secs(20);
 
 const PREFIX: &str = "ETCDCTL_";
 
+const OF_WATCH: [&str; 2] = ["watch-key", "watch-range-end"];
+
 /// Where a line of the log names a variable.
 const VARIABLE: &str = "environment-variable";
 
@@ -63,6 +65,8 @@ fn variable_of(flag: &str) -> String {
 /// When a flag is given on the command line and by its variable.
 pub(super) fn read_variables(call: &mut Invocation<'_>) -> Result<(), Failure> {
     let inherited: Vec<&Flag> = call.path.inherited(call.app).collect();
+    // No flags, but as good as: they are no unknown variables to the command that reads them.
+    let of_watch: &[&str] = if call.path.name() == super::watch::COMMAND.name { &OF_WATCH } else { &[] };
     let given: Vec<String> =
         inherited.iter().filter(|f| call.flags.changed(f.name)).map(|f| variable_of(f.name)).collect();
     for (name, value) in &call.world.variables {
@@ -75,6 +79,7 @@ pub(super) fn read_variables(call: &mut Invocation<'_>) -> Result<(), Failure> {
         let flag = inherited.iter().find(|f| variable_of(f.name) == *name).filter(|_| !value.is_empty());
         match flag {
             Some(flag) => _ = call.flags.set(flag.name, value),
+            None if of_watch.iter().any(|flag| variable_of(flag) == *name) => {}
             None if name.starts_with(PREFIX) => {
                 let whole = format!("{name}={value}");
                 let text = "unrecognized environment variable";
@@ -85,10 +90,12 @@ pub(super) fn read_variables(call: &mut Invocation<'_>) -> Result<(), Failure> {
         }
     }
     if call.flags.bool("debug") {
-        let mut names: Vec<&str> = inherited.iter().map(|f| f.name).collect();
-        names.sort_unstable();
-        for name in names {
-            writeln!(call.world.err, "{}={}", variable_of(name), call.flags.shown(name))?;
+        let mut lines: Vec<(&str, String)> =
+            inherited.iter().map(|f| (f.name, call.flags.shown(f.name))).collect();
+        lines.extend(of_watch.iter().map(|name| (*name, String::new())));
+        lines.sort_unstable();
+        for (name, value) in lines {
+            writeln!(call.world.err, "{}={value}", variable_of(name))?;
         }
     }
     Ok(())

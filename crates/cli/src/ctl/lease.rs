@@ -1,9 +1,8 @@
-//! `lease`: grant, revoke, timetolive and list.
+//! `lease`: grant, revoke, timetolive, list and keep-alive.
 
 use client::Deadline;
 use wire::etcdserverpb::LeaseGrantRequest;
 
-use super::planned::planned;
 use super::session::{Session, call_failed_as, deadline};
 use crate::app::{Failure, Invocation, exit};
 use crate::command::Command;
@@ -26,8 +25,13 @@ pub(super) const COMMAND: Command = Command::group_of(
         )
         .with_flags(&[Flag::new("keys", Kind::Bool, "also the keys that are attached")]),
         Command::new("list", "list", "Lists the leases", list),
-        planned("keep-alive", "keep-alive [options] <leaseID>", "Renews a lease again and again")
-            .with_flags(&[Flag::new("once", Kind::Bool, "renew once")]),
+        Command::new(
+            "keep-alive",
+            "keep-alive [options] <leaseID>",
+            "Renews a lease again and again",
+            keep_alive,
+        )
+        .with_flags(&[Flag::new("once", Kind::Bool, "renew once")]),
     ],
 );
 
@@ -54,7 +58,7 @@ fn revoke(call: &mut Invocation<'_>) -> Result<(), Failure> {
     session.printer.lease_revoke(call.world.out, id, &answer)
 }
 
-// The next two have no deadline, and the exit code of a failed connection, as in etcdctl.
+// The others have no deadline, and the exit code of a failed connection, as in etcdctl.
 
 fn time_to_live(call: &mut Invocation<'_>) -> Result<(), Failure> {
     only_argument(call, "lease timetolive command needs lease ID as argument")?;
@@ -75,6 +79,26 @@ fn list(call: &mut Invocation<'_>) -> Result<(), Failure> {
         .wait(client.leases(Deadline::NEVER))
         .map_err(|error| call_failed_as(exit::BAD_CONNECTION, &error, &error))?;
     session.printer.leases(call.world.out, &answer)
+}
+
+fn keep_alive(call: &mut Invocation<'_>) -> Result<(), Failure> {
+    let id = lease_id(only_argument(call, "lease keep-alive command needs lease ID as argument")?)?;
+    let session = Session::open(call)?;
+    let client = session.client()?;
+    if call.flags.bool("once") {
+        let renewed = session
+            .wait(client.keep_alive_once(id, Deadline::NEVER))
+            .map_err(|error| call_failed_as(exit::BAD_CONNECTION, &error, &error))?;
+        return session.printer.lease_keep_alive(call.world.out, &renewed);
+    }
+    session.wait(async {
+        let mut renewals = client.keep_alive(id);
+        while let Some(renewed) = renewals.next().await {
+            session.printer.lease_keep_alive(call.world.out, &renewed)?;
+            call.world.out.flush()?;
+        }
+        session.printer.lease_over(call.world.out, id)
+    })
 }
 
 fn only_argument<'a>(call: &'a Invocation<'_>, otherwise: &str) -> Result<&'a [u8], Failure> {

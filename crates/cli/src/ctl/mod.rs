@@ -1,18 +1,24 @@
 //! etcdctl: its commands, one file each, and what they share.
 
+mod child;
 mod compaction;
 mod del;
+mod elect;
 mod endpoint;
 mod get;
 mod globals;
 mod lease;
+mod lock;
 mod options;
 mod planned;
 mod put;
 mod range_end;
 mod session;
+mod signals;
 mod txn;
 mod version;
+mod watch;
+mod words;
 
 use crate::command::{App, Command};
 
@@ -47,14 +53,14 @@ static COMMANDS: &[Command] = &[
     planned::DEFRAG.under(CLUSTER),
     endpoint::COMMAND.under(CLUSTER),
     planned::MOVE_LEADER.under(CLUSTER),
-    planned::WATCH.under(KEYS),
+    watch::COMMAND.under(KEYS),
     version::COMMAND.under(UTILITY),
     lease::COMMAND.under(KEYS),
     planned::MEMBER.under(CLUSTER),
     planned::SNAPSHOT.under(CLUSTER),
     planned::MAKE_MIRROR.under(UTILITY),
-    planned::LOCK.under(CONCURRENCY),
-    planned::ELECT.under(CONCURRENCY),
+    lock::COMMAND.under(CONCURRENCY),
+    elect::COMMAND.under(CONCURRENCY),
     planned::AUTH.under(AUTH),
     planned::USER.under(AUTH),
     planned::ROLE.under(AUTH),

@@ -27,19 +27,6 @@ pub(super) const DEFRAG: Command = planned("defrag", "defrag", "Compacts the fil
 pub(super) const MOVE_LEADER: Command =
     planned("move-leader", "move-leader <transferee-member-id>", "Makes another member the leader");
 
-pub(super) const WATCH: Command = planned(
-    "watch",
-    "watch [options] [key or prefix] [range_end] [--] [exec-command arg1 arg2 ...]",
-    "Prints changes of keys as they happen",
-)
-.with_flags(&[
-    Flag::new("interactive", Kind::Bool, "read commands from standard input").short('i'),
-    Flag::new("prefix", Kind::Bool, "all keys that begin with the key"),
-    Flag::new("rev", Kind::Int, "revision to begin at"),
-    Flag::new("prev-kv", Kind::Bool, "also the pairs as they were before"),
-    Flag::new("progress-notify", Kind::Bool, "ask for progress reports"),
-]);
-
 pub(super) const MEMBER: Command = Command::group_of(
     "member",
     "member <subcommand>",
@@ -90,17 +77,6 @@ pub(super) const MAKE_MIRROR: Command = planned(
     Flag::new("dest-user", Kind::Text, "user at the destination"),
     Flag::new("dest-password", Kind::Text, "password at the destination, if --user has none"),
 ]);
-
-pub(super) const LOCK: Command = planned(
-    "lock",
-    "lock <lockname> [exec-command arg1 arg2 ...]",
-    "Takes a lock",
-)
-.with_flags(&[Flag::new("ttl", Kind::Int, "time to live of the session, seconds").default("10")]);
-
-pub(super) const ELECT: Command =
-    planned("elect", "elect <election-name> [proposal]", "Takes part in an election, or watches one")
-        .with_flags(&[Flag::new("listen", Kind::Bool, "watch the election").short('l')]);
 
 pub(super) const AUTH: Command = Command::group_of(
     "auth",

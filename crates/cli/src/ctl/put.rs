@@ -40,7 +40,7 @@ static FLAGS: &[Flag] = &[
 ];
 
 fn run(call: &mut Invocation<'_>) -> Result<(), Failure> {
-    let request = request(&call.flags, &call.args, call.world.input)?;
+    let request = request(&call.flags, &call.args, &mut call.world.input)?;
     let session = Session::open(call)?;
     let (client, deadline) = (session.client()?, deadline(call));
     let answer = session.wait(client.put(request, deadline)).map_err(call_failed)?;

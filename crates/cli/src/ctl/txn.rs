@@ -12,6 +12,7 @@ use wire::etcdserverpb::request_op::Request;
 use wire::etcdserverpb::{Compare, RequestOp, TxnRequest};
 
 use super::session::{Session, call_failed};
+use super::words::{split_word, words};
 use super::{del, get, put};
 use crate::app::{Failure, Invocation, exit};
 use crate::command::{self, App, Called, Command};
@@ -48,7 +49,7 @@ fn run(call: &mut Invocation<'_>) -> Result<(), Failure> {
     let prompt = call.flags.bool("interactive");
     let world = &mut call.world;
     let request = read(
-        &mut BufReader::new(&mut *world.input),
+        &mut BufReader::new(&mut world.input),
         |block| {
             if prompt {
                 writeln!(world.out, "{block}:")?;
@@ -173,11 +174,6 @@ fn compare_parts(text: &[u8]) -> Parts<'_> {
     parts
 }
 
-/// What stands before the first space, and the rest.
-fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
-    text.split_at(text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len()))
-}
-
 /// What a line of a block of requests may call; names may be shortened, as on the command line.
 static REQUESTS: App = App {
     name: "",
@@ -217,52 +213,6 @@ fn request(line: &[u8], input: &mut dyn Read, err: &mut dyn Write) -> Result<Req
         _ => return Err(invalid_as("request")),
     };
     Ok(RequestOp { request: Some(request) })
-}
-
-/// Cuts a line into words: bare ones up to a space, 'as they are', and "with Go's escapes". A quote that opens and is
-/// never closed is passed over, as in etcdctl.
-fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, Failure> {
-    let mut words = Vec::new();
-    let mut rest = line.trim_ascii_start();
-    while let Some(first) = rest.first() {
-        let inside = &rest[1..];
-        rest = match first {
-            b'\'' => match inside.iter().position(|byte| *byte == b'\'') {
-                Some(end) => {
-                    words.push(inside[..end].to_vec());
-                    &inside[end + 1..]
-                }
-                None => inside,
-            },
-            b'"' if is_closed(inside) => {
-                let (word, after) =
-                    gotext::unquote_prefix(rest).ok_or_else(|| invalid("invalid syntax".to_owned()))?;
-                words.push(word);
-                after
-            }
-            b'"' => inside,
-            _ => {
-                let (word, after) = split_word(rest);
-                words.push(word.to_vec());
-                after
-            }
-        };
-        rest = rest.trim_ascii_start();
-    }
-    Ok(words)
-}
-
-/// Whether a double quote without a backslash before it is still to come.
-fn is_closed(inside: &[u8]) -> bool {
-    let mut bytes = inside.iter();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => return true,
-            b'\\' => _ = bytes.next(),
-            _ => {}
-        }
-    }
-    false
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ use std::io::{Result, Write};
 
 use wire::etcdserverpb::response_op::Response;
 use wire::etcdserverpb::{
-    DeleteRangeResponse, LeaseGrantResponse, LeaseLeasesResponse, LeaseRevokeResponse,
-    LeaseTimeToLiveResponse, PutResponse, RangeResponse, ResponseHeader, TxnResponse,
+    DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
+    LeaseRevokeResponse, LeaseTimeToLiveResponse, PutResponse, RangeResponse, ResponseHeader, TxnResponse,
+    WatchResponse,
 };
 use wire::mvccpb::KeyValue;
 
@@ -47,6 +48,21 @@ pub(super) fn txn(out: Out<'_>, answer: &TxnResponse, hex: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+pub(super) fn watch(out: Out<'_>, answer: &WatchResponse, hex: bool) -> Result<()> {
+    header(out, answer.header.as_ref(), hex)?;
+    for event in &answer.events {
+        writeln!(out, "\"Type\" : {}", event.r#type().as_str_name())?;
+        event.prev_kv.iter().try_for_each(|kv| pair(out, "Prev", kv, hex))?;
+        pair(out, "", event.kv.as_ref().unwrap_or(&KeyValue::default()), hex)?;
+    }
+    Ok(())
+}
+
+pub(super) fn lease_keep_alive(out: Out<'_>, answer: &LeaseKeepAliveResponse, hex: bool) -> Result<()> {
+    header(out, answer.header.as_ref(), hex)?;
+    writeln!(out, "\"ID\" : {}\n\"TTL\" : {}", lease_id(answer.id, hex), answer.ttl)
 }
 
 pub(super) fn lease_grant(out: Out<'_>, answer: &LeaseGrantResponse, hex: bool) -> Result<()> {

@@ -4,11 +4,11 @@ use std::io::{Result, Write};
 
 use wire::etcdserverpb::response_op::Response;
 use wire::etcdserverpb::{
-    DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseLeasesResponse, LeaseRevokeResponse,
-    LeaseTimeToLiveResponse, PutResponse, RangeResponse, ResponseHeader, ResponseOp, StatusResponse,
-    TxnResponse,
+    DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
+    LeaseRevokeResponse, LeaseTimeToLiveResponse, PutResponse, RangeResponse, ResponseHeader, ResponseOp,
+    StatusResponse, TxnResponse, WatchResponse,
 };
-use wire::mvccpb::KeyValue;
+use wire::mvccpb::{Event, KeyValue};
 
 use super::json_text::{Object, array, base64, object, string};
 use super::{EndpointHash, EndpointHealth, EndpointStatus};
@@ -33,6 +33,32 @@ pub(super) fn txn(out: Out<'_>, answer: &TxnResponse) -> Result<()> {
 
 // Where the Go client has its own types in place of the messages, the header's fields stand among the others, and empty
 // fields are written.
+
+pub(super) fn watch(out: Out<'_>, answer: &WatchResponse) -> Result<()> {
+    let truth = |value: bool| if value { "true" } else { "false" };
+    line(out, |text| {
+        object(text, |o| {
+            o.object("Header", Some(&answer.header.unwrap_or_default()), header_fields);
+            match answer.events.as_slice() {
+                [] => o.name("Events").push_str("null"),
+                events => {
+                    array(o.name("Events"), events, |text, event| object(text, |o| event_fields(o, event)))
+                }
+            }
+            o.number_always("CompactRevision", answer.compact_revision);
+            o.name("Canceled").push_str(truth(answer.canceled));
+            o.name("Created").push_str(truth(answer.created));
+            string(o.name("CancelReason"), &answer.cancel_reason);
+        });
+    })
+}
+
+pub(super) fn lease_keep_alive(out: Out<'_>, answer: &LeaseKeepAliveResponse) -> Result<()> {
+    embedding(out, answer.header.as_ref(), |o| {
+        o.number_always("ID", answer.id);
+        o.number_always("TTL", answer.ttl);
+    })
+}
 
 pub(super) fn lease_grant(out: Out<'_>, answer: &LeaseGrantResponse) -> Result<()> {
     embedding(out, answer.header.as_ref(), |o| {
@@ -131,6 +157,12 @@ fn pair_fields(o: &mut Object<'_>, kv: &KeyValue) {
     o.number("version", kv.version);
     o.bytes("value", &kv.value);
     o.number("lease", kv.lease);
+}
+
+fn event_fields(o: &mut Object<'_>, event: &Event) {
+    o.number("type", event.r#type);
+    o.object("kv", event.kv.as_ref(), pair_fields);
+    o.object("prev_kv", event.prev_kv.as_ref(), pair_fields);
 }
 
 fn range_fields(o: &mut Object<'_>, answer: &RangeResponse) {

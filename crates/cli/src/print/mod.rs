@@ -13,8 +13,9 @@ mod table;
 use std::io::Write;
 
 use wire::etcdserverpb::{
-    DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseLeasesResponse, LeaseRevokeResponse,
-    LeaseTimeToLiveResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse,
+    DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
+    LeaseRevokeResponse, LeaseTimeToLiveResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse,
+    WatchResponse,
 };
 
 use crate::app::{Failure, exit};
@@ -154,6 +155,18 @@ impl Printer {
         Ok(printed?)
     }
 
+    /// An answer to `watch`: events, a progress, or the end.
+    pub fn watch(&self, out: Out<'_>, answer: &WatchResponse) -> Result<(), Failure> {
+        let printed = match self.format {
+            Format::Simple => simple::watch(out, answer, self),
+            Format::Fields => fields::watch(out, answer, self.hex),
+            Format::Json => json::watch(out, answer),
+            Format::Protobuf => protobuf::watch(out, answer),
+            Format::Table => return Err(self.format.unsupported()),
+        };
+        Ok(printed?)
+    }
+
     /// The answer to `lease grant`.
     pub fn lease_grant(&self, out: Out<'_>, answer: &LeaseGrantResponse) -> Result<(), Failure> {
         let printed = match self.format {
@@ -209,6 +222,26 @@ impl Printer {
             Format::Table => return Err(self.format.unsupported()),
         };
         Ok(printed?)
+    }
+
+    /// An answer to `lease keep-alive`.
+    pub fn lease_keep_alive(&self, out: Out<'_>, answer: &LeaseKeepAliveResponse) -> Result<(), Failure> {
+        let printed = match self.format {
+            Format::Simple => simple::lease_keep_alive(out, answer),
+            Format::Fields => fields::lease_keep_alive(out, answer, self.hex),
+            Format::Json => json::lease_keep_alive(out, answer),
+            Format::Protobuf => protobuf::header(out, answer.header),
+            Format::Table => return Err(self.format.unsupported()),
+        };
+        Ok(printed?)
+    }
+
+    /// The end of `lease keep-alive`, which simple alone tells.
+    pub fn lease_over(&self, out: Out<'_>, id: i64) -> Result<(), Failure> {
+        match self.format {
+            Format::Simple => Ok(simple::lease_over(out, id)?),
+            _ => Ok(()),
+        }
     }
 
     /// `endpoint health`; in simple, what is not healthy goes to `err`.

@@ -4,8 +4,8 @@ use std::io::{Result, Write};
 
 use wire::etcdserverpb::response_op::Response;
 use wire::etcdserverpb::{
-    DeleteRangeResponse, LeaseGrantResponse, LeaseLeasesResponse, LeaseTimeToLiveResponse, PutResponse,
-    RangeResponse, TxnResponse,
+    DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
+    LeaseTimeToLiveResponse, PutResponse, RangeResponse, TxnResponse, WatchResponse,
 };
 use wire::mvccpb::KeyValue;
 
@@ -43,6 +43,23 @@ pub(super) fn txn(out: Out<'_>, answer: &TxnResponse, how: &Printer) -> Result<(
         }
     }
     Ok(())
+}
+
+pub(super) fn watch(out: Out<'_>, answer: &WatchResponse, how: &Printer) -> Result<()> {
+    for event in &answer.events {
+        writeln!(out, "{}", event.r#type().as_str_name())?;
+        event.prev_kv.iter().try_for_each(|kv| pair(out, kv, how))?;
+        pair(out, event.kv.as_ref().unwrap_or(&KeyValue::default()), how)?;
+    }
+    Ok(())
+}
+
+pub(super) fn lease_keep_alive(out: Out<'_>, answer: &LeaseKeepAliveResponse) -> Result<()> {
+    writeln!(out, "lease {} keepalived with TTL({})", hex16(answer.id), answer.ttl)
+}
+
+pub(super) fn lease_over(out: Out<'_>, id: i64) -> Result<()> {
+    writeln!(out, "lease {} expired or revoked.", hex16(id))
 }
 
 pub(super) fn lease_grant(out: Out<'_>, answer: &LeaseGrantResponse) -> Result<()> {
