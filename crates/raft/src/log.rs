@@ -8,17 +8,22 @@
 //! ```
 //!
 //! `applied` may run ahead of `durable`: a quorum without this member's disk commits too.
+//!
+//! A snapshot from the leader stands for everything up to `before`, while disk and state machine are still on their way
+//! there: until both have said so, the log [is restoring](Log::is_restoring), and the first line does not hold.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::{Entry, EntryKind, Index, Position, Term};
+use crate::{Entry, EntryKind, Index, Limits, Position, Term};
 
 #[derive(Debug)]
 pub(crate) struct Log {
     /// The entry just before the first of `entries`.
     before: Position,
+    /// The last snapshot from a leader in this run.
+    snapshot: Index,
     entries: VecDeque<Entry>,
     persisting: Index,
     durable: Index,
@@ -37,10 +42,16 @@ impl Log {
     /// A log of which everything is durable. The shell's input was checked before.
     pub(crate) fn new(before: Position, entries: Vec<Entry>, committed: Index, applied: Index) -> Self {
         let last = entries.last().map_or(before.0, |entry| entry.index);
+        // A leader proposes a change of membership only when it has applied the one before, so this one is committed,
+        // whatever was written of that. It must be applied before the member stands for election: two changes apart,
+        // majorities need not meet (design rule 16).
+        let mut changes = entries.iter().rev().filter(|entry| entry.kind.is_conf_change());
+        let committed = changes.nth(1).map_or(committed, |entry| committed.max(entry.index));
         let total_bytes = entries.iter().map(Entry::size).sum();
         let waiting_bytes = entries.iter().filter(|entry| entry.index > applied).map(Entry::size).sum();
         Self {
             before,
+            snapshot: Index::ZERO,
             entries: entries.into(),
             persisting: last,
             durable: last,
@@ -78,9 +89,35 @@ impl Log {
         self.applied
     }
 
-    /// Everything up to here is both durable and applied.
+    /// Everything up to here is both durable and applied, or will never come here any more.
     pub(crate) fn floor(&self) -> Index {
-        self.durable.min(self.applied)
+        self.durable.min(self.applied).max(self.before.0)
+    }
+
+    /// Whether disk or state machine have not yet taken over the leader's snapshot.
+    pub(crate) fn is_restoring(&self) -> bool {
+        self.durable.min(self.applied) < self.before.0
+    }
+
+    /// Whether the state machine has not.
+    pub(crate) fn awaits_state(&self) -> bool {
+        self.applied < self.before.0
+    }
+
+    /// Goes on from a snapshot of committed entries, which is handed to disk and state machine now.
+    pub(crate) fn restore(&mut self, (index, term): Position) {
+        assert!(index > self.committed, "snapshot {index} though {} is committed", self.committed);
+        self.before = (index, term);
+        self.snapshot = index;
+        self.entries.clear();
+        // Beyond what was committed, the disk has entries that may be none of this log.
+        self.durable = self.durable.min(self.committed);
+        self.persisting = index;
+        self.committed = index;
+        self.applying = index;
+        self.waiting_bytes = 0;
+        self.applying_bytes = 0;
+        self.total_bytes = 0;
     }
 
     /// How many entries are not yet both durable and applied.
@@ -233,7 +270,7 @@ impl Log {
     /// what is still being applied.
     pub(crate) fn take_applicable(&mut self, bytes_max: usize) -> Vec<Entry> {
         let blocked = self.applying > self.applied && self.applying_bytes >= bytes_max;
-        if self.applying == self.committed || blocked {
+        if self.applying == self.committed || blocked || self.awaits_state() {
             return Vec::new();
         }
         let room = bytes_max.saturating_sub(self.applying_bytes);
@@ -255,6 +292,11 @@ impl Log {
         if index <= self.applied {
             return;
         }
+        if self.awaits_state() {
+            // Of the log before the snapshot, or the snapshot itself: none of it is counted.
+            self.applied = index;
+            return;
+        }
         let newly = self.slot(self.applied.next())..=self.slot(index);
         self.applying_bytes -= self.entries.range(newly).map(Entry::size).sum::<usize>();
         let floor = self.floor();
@@ -272,22 +314,26 @@ impl Log {
 
     /// Whether a change of membership is committed and not yet applied.
     pub(crate) fn has_unapplied_conf_change(&self) -> bool {
-        if self.applied == self.committed {
+        if self.applied == self.committed || self.awaits_state() {
             return false;
         }
         let unapplied = self.slot(self.applied.next())..=self.slot(self.committed);
-        self.entries.range(unapplied).any(|entry| entry.kind != EntryKind::Normal)
+        self.entries.range(unapplied).any(|entry| entry.kind.is_conf_change())
     }
 
     /// Gives back what is durable, applied, and needed by nobody: all up to `needed`, and beyond that whatever exceeds
-    /// the bounds on what is kept.
-    pub(crate) fn release(&mut self, needed: Index, kept_entries_max: usize, kept_bytes_max: usize) {
+    /// the bounds on what is kept. What is after `pinned` has a bound of its own: a follower will need it when it has the
+    /// snapshot of there.
+    pub(crate) fn release(&mut self, needed: Index, pinned: Option<Index>, limits: &Limits) {
         let floor = self.floor();
         while self.before.0 < floor {
             let kept_entries = (floor.0 - self.before.0.0) as usize;
             let kept_bytes = self.total_bytes - self.waiting_bytes;
-            let unneeded = self.before.0 < needed;
-            if !unneeded && kept_entries <= kept_entries_max && kept_bytes <= kept_bytes_max {
+            let is_needed = self.before.0 >= needed;
+            let is_pinned = pinned.is_some_and(|pinned| self.before.0 >= pinned)
+                && kept_bytes <= limits.snapshot_kept_bytes_max;
+            let fits = kept_entries <= limits.kept_entries_max && kept_bytes <= limits.kept_bytes_max;
+            if is_needed && (fits || is_pinned) {
                 break;
             }
             let entry = self.entries.pop_front().expect("the floor is within the log");
@@ -299,7 +345,8 @@ impl Log {
     /// Every invariant of the log.
     pub(crate) fn check(&self) {
         let last = self.last_index();
-        assert!(self.before.0 <= self.floor(), "released {} above floor {}", self.before.0, self.floor());
+        let (released, restored) = (self.before.0, self.snapshot);
+        assert!(!self.is_restoring() || released == restored, "{released} released, {restored} restored");
         assert!(self.durable <= self.persisting, "durable {} written {}", self.durable, self.persisting);
         assert!(self.persisting <= last, "written {} last {last}", self.persisting);
         assert!(self.applied <= self.applying, "applied {} applying {}", self.applied, self.applying);
@@ -316,6 +363,7 @@ impl Log {
         };
         assert_eq!(self.total_bytes, sum(&|_| true), "size of all entries");
         assert_eq!(self.waiting_bytes, sum(&|entry| entry.index > self.floor()), "size of waiting entries");
+        assert!(!self.awaits_state() || self.applying == self.before.0, "applying beside a snapshot");
         let applying = |entry: &Entry| entry.index > self.applied && entry.index <= self.applying;
         assert_eq!(self.applying_bytes, sum(&applying), "size of entries being applied");
     }

@@ -46,7 +46,7 @@ impl Chance {
     }
 
     fn body(&mut self) -> Body {
-        match self.below(9) {
+        match self.below(14) {
             0 => Body::Propose { entries: vec![(EntryKind::Normal, Bytes::new()); self.below(3) as usize] },
             1 => {
                 let prev = self.position();
@@ -56,13 +56,25 @@ impl Chance {
                 let reject = (self.below(2) == 0).then(|| self.position());
                 Body::AppendResponse { index: Index(self.number()), reject }
             }
-            3 => Body::Vote { last: self.position() },
+            3 => Body::Vote { last: self.position(), transfer: self.below(2) == 0 },
             4 => Body::VoteResponse { reject: self.below(2) == 0 },
             5 => Body::Heartbeat { commit: Index(self.number()), context: Some(self.number()) },
             6 => Body::HeartbeatResponse { context: Some(self.number()) },
             7 => Body::ReadIndex { context: self.number() },
-            _ => Body::ReadIndexResponse { index: Index(self.number()), context: self.number() },
+            8 => Body::ReadIndexResponse { index: Index(self.number()), context: self.number() },
+            9 => Body::PreVote { last: self.position() },
+            10 => Body::PreVoteResponse { reject: self.below(2) == 0 },
+            11 => Body::Snapshot { snapshot: self.snapshot() },
+            12 => Body::TransferLeader,
+            _ => Body::TimeoutNow,
         }
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        let (index, term) = self.position();
+        let voters = (1..=self.below(4)).map(NodeId).collect();
+        let learners = (0..self.below(2)).map(|_| NodeId(self.number())).collect();
+        Snapshot { index, term, conf: ConfState { voters, learners }, data: Bytes::new() }
     }
 
     fn message(&mut self, to: NodeId) -> Message {
@@ -81,6 +93,8 @@ fn no_message_panics() {
             id: NodeId(1),
             election_timeout_ms: 1000,
             heartbeat_interval_ms: 100,
+            pre_vote: seed % 2 == 0,
+            check_quorum: true,
             seed,
             limits: Limits::tiny(),
         };
@@ -95,6 +109,10 @@ fn no_message_panics() {
                     now = now.plus_ms(chance.below(3000));
                     Event::Tick
                 }
+                2 => Event::TransferLeader { to: NodeId(chance.number()) },
+                3 => Event::Unreachable { id: NodeId(chance.number()) },
+                4 => Event::SnapshotReported { to: NodeId(chance.number()), ok: chance.below(2) == 0 },
+                5 => Event::ReadIndex { context: chance.number() },
                 _ => Event::Receive(chance.message(NodeId(1))),
             };
             raft.step(now, event, &mut effects);
@@ -103,6 +121,11 @@ fn no_message_panics() {
             for effect in std::mem::take(&mut effects) {
                 let answer = match effect {
                     Effect::Persist { seq, term, last, .. } => Event::Persisted { seq, term, last },
+                    Effect::Restore { seq, term, snapshot, .. } => {
+                        let Snapshot { index, term: its_term, .. } = snapshot;
+                        raft.step(now, Event::Persisted { seq, term, last: (index, its_term) }, &mut effects);
+                        Event::Applied { index }
+                    }
                     Effect::Apply { entries } => Event::Applied { index: entries.last().unwrap().index },
                     _ => continue,
                 };
@@ -117,7 +140,7 @@ fn no_message_panics() {
 /// A member does not follow two leaders of one term, nor a stranger's answers.
 #[test]
 fn impossible_messages_are_counted_and_change_nothing() {
-    let mut cluster = Cluster::new(3, 1, Limits::default());
+    let mut cluster = Cluster::new(3, 1, &Cluster::settings(Limits::default()));
     cluster.ids().into_iter().for_each(|id| cluster.start(id, Index::ZERO));
     cluster.step(NodeId(1), Event::Campaign);
     cluster.settle();
@@ -166,6 +189,8 @@ fn start(restored: Restored) -> Result<Raft, Error> {
         id: NodeId(1),
         election_timeout_ms: 1000,
         heartbeat_interval_ms: 100,
+        pre_vote: true,
+        check_quorum: true,
         seed: 1,
         limits: Limits::default(),
     };

@@ -140,7 +140,7 @@ fn run(seed: u64) -> Seen {
     let voters = [1, 3, 5][(seed % 3) as usize];
     let limits = limits(&mut chance);
     let calm = [1, 4, 16][chance.below(3) as usize];
-    let mut cluster = Cluster::new(voters, seed, limits);
+    let mut cluster = Cluster::new(voters, seed, &Cluster::settings(limits));
     cluster.ids().into_iter().for_each(|id| cluster.start(id, Index::ZERO));
     // With one seed asked for, the whole run is told.
     cluster.trace = setting("QUORATE_SEED").map(|_| String::new());
