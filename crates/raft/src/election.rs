@@ -50,7 +50,8 @@ impl Raft {
 
     fn hears_quorum(&self) -> bool {
         let active = self.peers.iter().filter(|peer| peer.active && self.conf.is_voter(peer.id)).count();
-        active + 1 >= quorum::majority(self.conf.voters.len())
+        let own = usize::from(self.conf.is_voter(self.id));
+        active + own >= quorum::majority(self.conf.voters.len())
     }
 
     /// Stands for election, unless that makes no sense or is forbidden.

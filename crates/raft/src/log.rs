@@ -25,6 +25,8 @@ pub(crate) struct Log {
     /// The last snapshot from a leader in this run.
     snapshot: Index,
     entries: VecDeque<Entry>,
+    /// Which of them are changes of membership.
+    changes: VecDeque<Index>,
     persisting: Index,
     durable: Index,
     committed: Index,
@@ -45,14 +47,16 @@ impl Log {
         // A leader proposes a change of membership only when it has applied the one before, so this one is committed,
         // whatever was written of that. It must be applied before the member stands for election: two changes apart,
         // majorities need not meet (design rule 16).
-        let mut changes = entries.iter().rev().filter(|entry| entry.kind.is_conf_change());
-        let committed = changes.nth(1).map_or(committed, |entry| committed.max(entry.index));
+        let changes: VecDeque<Index> =
+            entries.iter().filter(|entry| entry.kind.is_conf_change()).map(|entry| entry.index).collect();
+        let committed = changes.iter().rev().nth(1).map_or(committed, |index| committed.max(*index));
         let total_bytes = entries.iter().map(Entry::size).sum();
         let waiting_bytes = entries.iter().filter(|entry| entry.index > applied).map(Entry::size).sum();
         Self {
             before,
             snapshot: Index::ZERO,
             entries: entries.into(),
+            changes,
             persisting: last,
             durable: last,
             committed,
@@ -110,6 +114,7 @@ impl Log {
         self.before = (index, term);
         self.snapshot = index;
         self.entries.clear();
+        self.changes.clear();
         // Beyond what was committed, the disk has entries that may be none of this log.
         self.durable = self.durable.min(self.committed);
         self.persisting = index;
@@ -153,6 +158,9 @@ impl Log {
         assert_eq!(entry.index, self.last_index().next(), "a gap in the log");
         self.waiting_bytes += entry.size();
         self.total_bytes += entry.size();
+        if entry.kind.is_conf_change() {
+            self.changes.push_back(entry.index);
+        }
         self.entries.push_back(entry);
     }
 
@@ -190,6 +198,9 @@ impl Log {
             self.total_bytes -= entry.size();
             // Above `floor()`, since that is at most `committed`.
             self.waiting_bytes -= entry.size();
+        }
+        while self.changes.back().is_some_and(|index| *index >= from) {
+            self.changes.pop_back();
         }
         self.persisting = self.persisting.min(from.prev());
         self.durable = self.durable.min(from.prev());
@@ -314,11 +325,12 @@ impl Log {
 
     /// Whether a change of membership is committed and not yet applied.
     pub(crate) fn has_unapplied_conf_change(&self) -> bool {
-        if self.applied == self.committed || self.awaits_state() {
-            return false;
-        }
-        let unapplied = self.slot(self.applied.next())..=self.slot(self.committed);
-        self.entries.range(unapplied).any(|entry| entry.kind.is_conf_change())
+        self.has_conf_change(self.applied, self.committed)
+    }
+
+    /// Whether there is a change of membership after `after`, up to `through`.
+    pub(crate) fn has_conf_change(&self, after: Index, through: Index) -> bool {
+        self.changes.iter().rev().any(|index| *index > after && *index <= through)
     }
 
     /// Gives back what is durable, applied, and needed by nobody: all up to `needed`, and beyond that whatever exceeds
@@ -340,6 +352,9 @@ impl Log {
             self.total_bytes -= entry.size();
             self.before = (entry.index, entry.term);
         }
+        while self.changes.front().is_some_and(|index| *index <= self.before.0) {
+            self.changes.pop_front();
+        }
     }
 
     /// Every invariant of the log.
@@ -358,6 +373,8 @@ impl Log {
             assert!(entry.term >= term, "term {} after term {term} at {}", entry.term, entry.index);
             (index, term) = (entry.index, entry.term);
         }
+        let changes = self.entries.iter().filter(|entry| entry.kind.is_conf_change()).map(|entry| entry.index);
+        assert!(changes.eq(self.changes.iter().copied()), "changes of membership: {:?}", self.changes);
         let sum = |keep: &dyn Fn(&Entry) -> bool| {
             self.entries.iter().filter(|entry| keep(entry)).map(Entry::size).sum::<usize>()
         };

@@ -15,13 +15,20 @@ impl Raft {
         self.set_conf(conf);
         let is_voter = self.conf.is_voter(self.id);
         if self.role == Role::Leader && !is_voter {
-            self.become_follower(self.term, None);
+            self.leave();
         } else if self.role == Role::Leader {
             self.quorum_changed();
         } else if is_voter && !was_voter {
             // Its timer ran while it did not matter.
             self.rearm_election();
         }
+    }
+
+    /// A leader that has no vote any more hands leadership over. Did it only step down, nobody else might know that the
+    /// change is committed, and they would need its vote, which it does not give to a shorter log.
+    fn leave(&mut self) {
+        self.quorum_changed();
+        self.hand_over();
     }
 
     /// Entries and reads that waited for who is not counted any more may be done; who is new hears of the log.

@@ -412,7 +412,7 @@ impl Raft {
             let seq = self.next_seq();
             self.written = state;
             effects.push(Effect::Restore { seq, term: self.term, hard_state: state, snapshot });
-        } else if voted || self.log.has_unwritten() {
+        } else if voted || self.log.has_unwritten() || self.commits_change(state.commit) {
             effects.push(Effect::Persist {
                 seq: self.next_seq(),
                 term: self.term,
@@ -427,6 +427,12 @@ impl Raft {
         if !entries.is_empty() {
             effects.push(Effect::Apply { entries });
         }
+    }
+
+    /// Whether a change of membership is known to be committed since the last write. A member that forgot this in a crash
+    /// would count the votes of the old members: the last one of two could wait for ever for the one that is gone.
+    fn commits_change(&self, commit: Index) -> bool {
+        self.log.has_conf_change(self.written.commit, commit)
     }
 
     fn next_seq(&mut self) -> PersistSeq {
@@ -486,7 +492,7 @@ impl Raft {
             Role::Leader => {
                 assert_eq!(self.leader, Some(self.id), "a leader follows itself");
                 assert_eq!(self.vote, Some(self.id), "a leader has voted for itself");
-                assert!(self.conf.is_voter(self.id), "a leader has a vote");
+                assert!(self.conf.is_voter(self.id) || self.transfer.is_some(), "who is removed hands over");
                 assert!(!self.log.is_restoring(), "a leader has its own log");
                 self.peers.iter().for_each(|peer| peer.check(self.log.last_index()));
             }

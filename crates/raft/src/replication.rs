@@ -182,6 +182,8 @@ impl Raft {
         if peer.matched < last || peer.state == FollowerState::Probe {
             self.send_append(place, true);
         }
+        // The first request may be lost, or have come while it had a change of membership still to apply.
+        self.hand_over_if_level(place);
         if let Some(context) = context {
             self.read_confirmed(place, context);
         }

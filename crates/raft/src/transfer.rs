@@ -1,4 +1,5 @@
-//! Handing leadership over (Raft thesis, 3.10): on request, and when the leader's own disk answers nothing any more.
+//! Handing leadership over (Raft thesis, 3.10): on request, when the leader's own disk answers nothing any more, and when
+//! the leader has lost its vote.
 
 use std::cmp::Reverse;
 
@@ -67,21 +68,25 @@ impl Raft {
     /// member cannot even give back memory (design rule 4). Heartbeats never wait for the disk, so nobody else would
     /// notice.
     pub(crate) fn tick_transfer(&mut self) {
-        let is_silent = self.disk_is_silent();
+        let must_go = self.disk_is_silent() || !self.conf.is_voter(self.id);
         match self.transfer {
             Some(transfer) if self.now < transfer.until => {}
-            Some(_) => {
-                self.transfer = None;
-                // Nobody could take over what this member has; perhaps somebody can do without.
-                if is_silent {
-                    self.become_follower(self.term, None);
-                }
-            }
-            None if is_silent => match self.most_caught_up() {
-                Some(id) => self.begin_transfer(id),
-                None => self.become_follower(self.term, None),
-            },
+            // Nobody could take over what this member has; perhaps somebody can do without.
+            Some(_) if must_go => self.become_follower(self.term, None),
+            Some(_) => self.transfer = None,
+            None if must_go => self.hand_over(),
             None => {}
+        }
+    }
+
+    /// Hands leadership to the voter with the longest log, unless it is being handed over; or to nobody in particular.
+    pub(crate) fn hand_over(&mut self) {
+        if self.transfer.is_some() {
+            return;
+        }
+        match self.most_caught_up() {
+            Some(id) => self.begin_transfer(id),
+            None => self.become_follower(self.term, None),
         }
     }
 

@@ -9,7 +9,7 @@
 //! `settle` (disks, state machines and network run dry, time stands still), `advance MS [heartbeats=shown]` (the same,
 //! with time), `sleep MS` (time passes and nobody notices: leaders are not heard any more),
 //! `tick ID` (time passes to the member's deadline), `campaign ID`, `propose ID WORD[_LENGTH]...`, `conf ID VOTERS...`,
-//! `change ID add|learner|remove ID`, `transfer ID ID` (the first is asked to let the second lead), `forget-leader ID`,
+//! `change ID add|learner|remove|strip ID`, `transfer ID ID` (the first is asked to let the second lead), `forget-leader ID`,
 //! `unreachable ID ID` (the first could not reach the second), `clock ID PERCENT` (how fast it runs),
 //! `snapshots ID stop|go`, `make-snapshot ID`, `report-snapshot ID` (while stopped, one at a time),
 //! `read ID CONTEXT...`, `disk ID stop|go`, `state-machine ID stop|go`, `write ID [COUNT]` (the disk finishes what it has, or COUNT of it),
@@ -81,8 +81,7 @@ impl Runner {
     }
 
     fn join(&mut self, id: u64) {
-        self.cluster.add(id, 1, &self.settings, Disk::default(), ConfState::default());
-        self.cluster.start(node(id), Index::ZERO);
+        self.cluster.join(id, 1, &self.settings);
     }
 
     fn member(&mut self, id: NodeId) -> &mut Member {

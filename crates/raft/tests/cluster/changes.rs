@@ -4,7 +4,7 @@ use raft::*;
 
 /// What the membership is after this entry; `None` if the entry changes nothing, or asks for what makes no sense, which
 /// is a no-op on all members. `conf 1 2 / 3` sets voters and learners; `add`, `learner` and `remove` are the steps
-/// that etcd makes, and adding a learner as a voter promotes it.
+/// that etcd makes, and adding a learner as a voter promotes it. `remove` leaves at least two voters, `strip` one.
 pub fn after(entry: &Entry, now: &ConfState) -> Option<ConfState> {
     if entry.kind == EntryKind::Normal {
         return None;
@@ -26,7 +26,8 @@ pub fn after(entry: &Entry, now: &ConfState) -> Option<ConfState> {
     match verb {
         "add" if !had_vote => next.voters.push(id),
         "learner" if !had_vote => next.learners.push(id),
-        "remove" => {}
+        "remove" if next.voters.len() > 1 || !had_vote => {}
+        "strip" => {}
         _ => return None,
     }
     next.voters.sort_unstable();
@@ -40,5 +41,5 @@ pub fn after_all(entries: &[Entry], first: &ConfState) -> ConfState {
 }
 
 pub fn is_change(payload: &str) -> bool {
-    ["conf ", "add ", "learner ", "remove "].iter().any(|verb| payload.starts_with(verb))
+    ["conf ", "add ", "learner ", "remove ", "strip "].iter().any(|verb| payload.starts_with(verb))
 }

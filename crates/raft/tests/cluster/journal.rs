@@ -22,6 +22,11 @@ impl Journal {
         if index == self.start.0 { Some(self.start.1) } else { self.get(index).map(|entry| entry.term) }
     }
 
+    /// Whether this entry is here, or in the snapshot, which stands for what is committed.
+    pub fn has(&self, (index, term): Position) -> bool {
+        index < self.start.0 || self.term(index) == Some(term)
+    }
+
     pub fn last(&self) -> Index {
         self.start.0.plus(self.entries.len())
     }

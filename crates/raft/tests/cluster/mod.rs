@@ -58,8 +58,10 @@ pub struct Member {
     pub snapshots_run: bool,
     /// How fast its clock runs, in hundredths.
     pub clock: u64,
-    /// The membership that a new member begins with.
+    /// The membership before the first entry, which no entry has made.
     first_conf: ConfState,
+    /// Whether it came later, and has to learn of that.
+    joined: bool,
     runs: u64,
 }
 
@@ -93,9 +95,10 @@ pub fn node(id: u64) -> NodeId {
 impl Member {
     pub fn restored(&self, offset: Index) -> Restored {
         let log = &self.disk.log;
+        let knows = !self.joined || !self.state.is_empty();
         Restored {
             hard_state: self.disk.state,
-            conf: self.conf.clone(),
+            conf: if knows { self.conf.clone() } else { ConfState::default() },
             offset: (offset, log.term(offset).expect("the offset is in the log")),
             entries: log.after(offset),
             applied: Index(self.state.len() as u64),
@@ -178,9 +181,18 @@ impl Cluster {
             snapshots_run: true,
             clock: 100,
             first_conf,
+            joined: false,
             runs: 0,
         };
         self.members.insert(NodeId(id), member);
+    }
+
+    /// Adds a member that knows nothing, and starts it.
+    pub fn join(&mut self, id: u64, seed: u64, settings: &Config) {
+        let first_conf = self.members.first_key_value().expect("there are others").1.first_conf.clone();
+        self.add(id, seed, settings, Disk::default(), first_conf);
+        self.members.get_mut(&NodeId(id)).expect("just added").joined = true;
+        self.start(NodeId(id), Index::ZERO);
     }
 
     /// Prints what happened so far, for a test that fails.
@@ -269,6 +281,7 @@ impl Cluster {
         let now = member.local(self.now);
         let Some(raft) = member.raft.as_mut() else { return };
         let mut effects = Vec::new();
+        let commit = raft.status().commit;
         raft.step(now, event, &mut effects);
         raft.check();
         for effect in effects {
@@ -277,6 +290,12 @@ impl Cluster {
         }
         let status = self.raft(id).status();
         self.safety.committed_to(status.commit);
+        if status.role == Role::Leader && status.commit > commit {
+            let Member { raft, view, .. } = &self.members[&id];
+            let last = (status.commit, view.term(status.commit).expect("a leader commits what it has"));
+            let voters = &raft.as_ref().expect("it runs").conf().voters;
+            self.safety.leader_commits(last, voters, |id| Some(&self.members.get(&id)?.disk.log));
+        }
         // What a shell may count on: not only are there as many entries on the disk, they are these.
         let covered = status.durable.min(status.commit);
         let Member { disk, view, .. } = &self.members[&id];
@@ -308,12 +327,8 @@ impl Cluster {
             Effect::Send { message, after: Some(seq) } => member.held.push((seq, message)),
             Effect::Send { message, after: None } => self.depart(message),
             Effect::Apply { entries } => {
-                member.applying.extend(entries.iter().cloned().map(Work::Entry));
-                let voters = member.raft.as_ref().expect("it runs").conf().voters.clone();
-                for entry in entries {
-                    let disk = |id| self.members.get(&id).map(|member| &member.disk.log);
-                    self.safety.committed(&entry, &voters, disk);
-                }
+                entries.iter().for_each(|entry| self.safety.committed(entry));
+                member.applying.extend(entries.into_iter().map(Work::Entry));
             }
             Effect::SnapshotWanted { to } => member.wanted.push_back(to),
             Effect::ReadReady { context, index } => self.safety.read_ready(context, index),

@@ -50,28 +50,26 @@ impl Safety {
         }
     }
 
-    /// State machine safety, and durability: when an entry is first known to be committed, the disks of a majority of
-    /// the `voters` that its leader knows have it.
-    pub fn committed<'a>(
-        &mut self,
-        entry: &Entry,
-        voters: &[NodeId],
-        disk: impl Fn(NodeId) -> Option<&'a Journal>,
-    ) {
+    /// State machine safety: what is handed out to apply is the same everywhere.
+    pub fn committed(&mut self, entry: &Entry) {
         if let Some(known) = self.committed.get(&entry.index) {
             assert_eq!(known, entry, "two entries applied at one index");
             return;
         }
-        let has = |id: &&NodeId| disk(**id).is_some_and(|disk| disk.get(entry.index) == Some(entry));
-        let (with, all) = (voters.iter().filter(has).count(), voters.len());
-        // Nobody votes before the first entries of a new cluster are applied; those came committed.
-        assert!(
-            all == 0 || 2 * with > all,
-            "entry {} is committed, but on {with} of {all} disks",
-            entry.index
-        );
         self.changes += usize::from(entry.kind.is_conf_change());
         self.committed.insert(entry.index, entry.clone());
+    }
+
+    /// Durability: when a leader says that an entry is committed, a majority of those who vote in its eyes has it on disk.
+    pub fn leader_commits<'a>(
+        &self,
+        last: Position,
+        voters: &[NodeId],
+        disk: impl Fn(NodeId) -> Option<&'a Journal>,
+    ) {
+        let has = |id: &&NodeId| disk(**id).is_some_and(|disk| disk.has(last));
+        let (with, all) = (voters.iter().filter(has).count(), voters.len());
+        assert!(2 * with > all, "entry {} is committed, but on {with} of {all} disks", last.0);
     }
 
     /// A snapshot stands for what is committed, and nothing else.
