@@ -373,7 +373,8 @@ impl Log {
             assert!(entry.term >= term, "term {} after term {term} at {}", entry.term, entry.index);
             (index, term) = (entry.index, entry.term);
         }
-        let changes = self.entries.iter().filter(|entry| entry.kind.is_conf_change()).map(|entry| entry.index);
+        let changes =
+            self.entries.iter().filter(|entry| entry.kind.is_conf_change()).map(|entry| entry.index);
         assert!(changes.eq(self.changes.iter().copied()), "changes of membership: {:?}", self.changes);
         let sum = |keep: &dyn Fn(&Entry) -> bool| {
             self.entries.iter().filter(|entry| keep(entry)).map(Entry::size).sum::<usize>()

@@ -50,6 +50,8 @@ struct Run {
     seed: u64,
     /// Harm is done in one of so many cases in which it could be.
     calm: u64,
+    /// Changes of membership are proposed in so many of a hundred steps.
+    churn: u64,
     /// Whose disks hang.
     hung: BTreeSet<NodeId>,
     /// Makes payloads and contexts that were never used before.
@@ -63,7 +65,7 @@ struct Run {
 impl Run {
     fn new(seed: u64) -> Self {
         let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        let limits = if chance.below(2) == 0 { Limits::tiny() } else { Limits::default() };
+        let limits = if chance.below(3) > 0 { Limits::tiny() } else { Limits::default() };
         let settings = Config {
             pre_vote: chance.below(2) == 0,
             check_quorum: chance.below(8) > 0,
@@ -79,7 +81,19 @@ impl Run {
         cluster.trace = setting("QUORATE_SEED").map(|_| String::new());
         let calm = [2, 8, 32][chance.below(3) as usize];
         let shrinks = chance.below(6) == 0;
-        Self { cluster, chance, settings, seed, calm, hung: BTreeSet::new(), counter: 0, transfers: 0, shrinks }
+        let churn = [1, 2, 2, 12][chance.below(4) as usize];
+        Self {
+            churn,
+            cluster,
+            chance,
+            settings,
+            seed,
+            calm,
+            hung: BTreeSet::new(),
+            counter: 0,
+            transfers: 0,
+            shrinks,
+        }
     }
 
     fn faulty(&mut self) -> bool {
@@ -91,7 +105,11 @@ impl Run {
         self.counter += 1;
         let ids = self.cluster.ids();
         let id = self.chance.pick(&ids).unwrap();
-        match self.chance.below(100) {
+        if self.chance.below(100) < self.churn {
+            let leader = self.cluster.leader().filter(|_| self.chance.below(4) > 0);
+            self.change(leader.unwrap_or(id));
+        }
+        match self.chance.below(98) {
             0..42 => self.network(),
             42..73 => self.work(),
             73..79 => {
@@ -100,12 +118,8 @@ impl Run {
             }
             79..86 => self.propose(id),
             86..91 if self.cluster.is_up(id) => self.cluster.read(id, self.counter),
-            91..93 => {
-                let leader = self.cluster.leader().filter(|_| self.chance.below(4) > 0);
-                self.change(leader.unwrap_or(id));
-            }
-            93 => self.ask(id),
-            94..100 => self.harm(id),
+            91 => self.ask(id),
+            92..98 => self.harm(id),
             _ => {}
         }
     }
@@ -122,10 +136,22 @@ impl Run {
         let reporters = ids(&|member| !member.reports.is_empty());
         let count = 1 + self.chance.below(3);
         match self.chance.below(31) {
-            0..13 => drop(self.chance.pick(&disks).map(|id| (0..count).all(|_| self.cluster.finish_write(id)))),
-            13..26 => drop(self.chance.pick(&machines).map(|id| (0..count).all(|_| self.cluster.finish_apply(id)))),
-            26..29 => drop(self.chance.pick(&makers).map(|id| self.cluster.make_snapshot(id))),
-            _ => drop(self.chance.pick(&reporters).map(|id| self.cluster.report_snapshot(id))),
+            0..13 => {
+                let Some(id) = self.chance.pick(&disks) else { return };
+                (0..count).take_while(|_| self.cluster.finish_write(id)).for_each(drop);
+            }
+            13..26 => {
+                let Some(id) = self.chance.pick(&machines) else { return };
+                (0..count).take_while(|_| self.cluster.finish_apply(id)).for_each(drop);
+            }
+            26..29 => {
+                let Some(id) = self.chance.pick(&makers) else { return };
+                self.cluster.make_snapshot(id);
+            }
+            _ => {
+                let Some(id) = self.chance.pick(&reporters) else { return };
+                self.cluster.report_snapshot(id);
+            }
         }
     }
 
@@ -215,7 +241,8 @@ impl Run {
                 let sides: Vec<(NodeId, u64)> =
                     self.cluster.ids().into_iter().map(|id| (id, self.chance.below(2))).collect();
                 for (one, side) in &sides {
-                    let cut = sides.iter().filter(|(_, other)| other != side).map(|(other, _)| (*one, *other));
+                    let cut =
+                        sides.iter().filter(|(_, other)| other != side).map(|(other, _)| (*one, *other));
                     self.cluster.cuts.extend(cut);
                 }
             }
@@ -345,7 +372,7 @@ fn safe_under_faults_and_live_after_them() {
             assert!(seen > least * count, "too few {what} in {count} seeds: {all:?}");
         };
         enough("elections", all.terms, 5);
-        enough("commits", all.entries, 60);
+        enough("commits", all.entries, 40);
         enough("reads", all.reads, 20);
         enough("changes of membership", all.changes, 2);
         enough("snapshots", all.snapshots, 1);

@@ -343,7 +343,8 @@ impl Cluster {
     }
 
     fn depart(&mut self, message: Message) {
-        self.safety.left(&message);
+        let disk = &self.members[&message.from].disk;
+        self.safety.left(&message, &disk.state, &disk.log);
         self.network.push(message);
     }
 
@@ -379,7 +380,9 @@ impl Cluster {
             Some(Work::Entry(entry)) => {
                 let index = entry.index;
                 assert_eq!(index.0 as usize, member.state.len() + 1, "applied out of order, or twice");
-                let conf = changes::after(&entry, &member.conf);
+                // The first entry stands for those with which a log begins, and which bring the first members.
+                let first = (member.joined && member.state.is_empty()).then(|| member.conf.clone());
+                let conf = changes::after(&entry, &member.conf).or(first);
                 member.state.push(entry);
                 if let Some(conf) = conf {
                     member.conf = conf.clone();
@@ -392,6 +395,11 @@ impl Cluster {
                 member.conf = snapshot.conf;
                 self.step(id, Event::Applied { index: snapshot.index });
             }
+        }
+        let Member { raft, conf, .. } = &self.members[&id];
+        let raft = raft.as_ref().expect("it runs");
+        if !raft.status().restoring {
+            assert_eq!(raft.conf(), conf, "{id}: the members that consensus and the state machine know");
         }
         true
     }

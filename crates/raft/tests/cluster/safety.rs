@@ -83,11 +83,25 @@ impl Safety {
         self.commit = self.commit.max(commit);
     }
 
-    /// One vote a term, crash or not.
-    pub fn left(&mut self, message: &Message) {
-        if let Body::VoteResponse { reject: false } = message.body {
-            let candidate = *self.votes.entry((message.from, message.term)).or_insert(message.to);
-            assert_eq!(candidate, message.to, "{} votes twice in term {}", message.from, message.term);
+    /// What a message promises is on its sender's disk when it leaves (design rule 1). And one vote a term, crash or not.
+    pub fn left(&mut self, message: &Message, state: &HardState, log: &Journal) {
+        let Message { from, to, term, .. } = *message;
+        match message.body {
+            Body::AppendResponse { index, reject: None } => {
+                assert!(log.last() >= index, "{from} accepts {index}, but its disk ends at {}", log.last());
+            }
+            Body::Vote { .. } => {
+                assert!(state.term >= term, "{from} asks for votes in a term that it may forget")
+            }
+            Body::VoteResponse { reject: false } => {
+                assert!(
+                    state.term > term || state.term == term && state.vote == Some(to),
+                    "{from} may forget its vote"
+                );
+                let candidate = *self.votes.entry((from, term)).or_insert(to);
+                assert_eq!(candidate, to, "{from} votes twice in term {term}");
+            }
+            _ => {}
         }
     }
 
