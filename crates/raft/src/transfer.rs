@@ -68,13 +68,13 @@ impl Raft {
     /// member cannot even give back memory (design rule 4). Heartbeats never wait for the disk, so nobody else would
     /// notice.
     pub(crate) fn tick_transfer(&mut self) {
-        let must_go = self.disk_is_silent() || !self.conf.is_voter(self.id);
+        let hangs = self.disk_hangs();
         match self.transfer {
             Some(transfer) if self.now < transfer.until => {}
             // Nobody could take over what this member has; perhaps somebody can do without.
-            Some(_) if must_go => self.become_follower(self.term, None),
+            Some(_) if hangs || !self.conf.is_voter(self.id) => self.become_follower(self.term, None),
             Some(_) => self.transfer = None,
-            None if must_go => self.hand_over(),
+            None if hangs => self.hand_over(),
             None => {}
         }
     }
@@ -85,25 +85,31 @@ impl Raft {
             return;
         }
         match self.most_caught_up() {
-            Some(id) => self.begin_transfer(id),
+            Some((id, _)) => self.begin_transfer(id),
             None => self.become_follower(self.term, None),
         }
     }
 
-    /// Whether the disk has answered nothing for an election timeout, though asked, and others could lead.
-    fn disk_is_silent(&self) -> bool {
-        let has_others = self.conf.voters.iter().any(|id| *id != self.id);
+    /// Whether the disk has answered nothing for an election timeout, though asked, and others could lead. Where the
+    /// disks of the others are no faster, nothing would be won.
+    fn disk_hangs(&self) -> bool {
         let waits = self.durable_seq < self.last_seq;
-        waits && has_others && self.now >= self.disk_heard_at.plus_ms(self.election_timeout_ms)
+        if !waits || self.now < self.disk_heard_at.plus_ms(self.election_timeout_ms) {
+            return false;
+        }
+        let (durable, last) = (self.log.durable(), self.log.last_index());
+        let has_others = self.conf.voters.iter().any(|id| *id != self.id);
+        let is_slower = self.most_caught_up().is_none_or(|(_, matched)| matched > durable || durable == last);
+        has_others && is_slower
     }
 
-    /// The voter with the longest log among those that are there.
-    fn most_caught_up(&self) -> Option<NodeId> {
+    /// The voter with the longest log among those that are there, and how far that is on its disk.
+    fn most_caught_up(&self) -> Option<(NodeId, Index)> {
         let is_there = |heard_at: Time| self.now < heard_at.plus_ms(self.election_timeout_ms);
         let candidates =
             self.peers.iter().filter(|peer| self.conf.is_voter(peer.id) && is_there(peer.heard_at));
         let best: Option<(Index, Reverse<NodeId>)> =
             candidates.map(|peer| (peer.matched, Reverse(peer.id))).max();
-        best.map(|(_, Reverse(id))| id)
+        best.map(|(matched, Reverse(id))| (id, matched))
     }
 }
