@@ -143,9 +143,9 @@ impl Progress {
         self.snapshot.filter(|_| self.state == FollowerState::Snapshot).and_then(|snapshot| snapshot.at)
     }
 
-    /// From where on the follower will need the log once it has the snapshot that it gets; if it is there at all.
-    pub(crate) fn kept_from(&self) -> Option<Index> {
-        let snapshot = self.snapshot.filter(|_| self.active)?;
+    /// From where on the follower will need the log once it has the snapshot that it gets, if it was heard after `since`.
+    pub(crate) fn kept_from(&self, since: Time) -> Option<Index> {
+        let snapshot = self.snapshot.filter(|_| self.heard_at > since)?;
         Some(snapshot.at.unwrap_or(snapshot.keep_from))
     }
 

@@ -73,8 +73,9 @@ impl Raft {
         }
     }
 
-    /// From where on the log is kept for followers that get a snapshot.
+    /// From where on the log is kept for followers that get a snapshot and are there.
     pub(crate) fn kept_for_snapshots(&self) -> Option<Index> {
-        self.peers.iter().filter_map(|peer| peer.kept_from()).min()
+        let since = self.now.minus_ms(2 * self.election_timeout_ms);
+        self.peers.iter().filter_map(|peer| peer.kept_from(since)).min()
     }
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use cluster::{Cluster, Member};
 use raft::*;
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 500;
 const STEPS: u64 = 3_000;
 
 /// Members never come back with another disk, so an id is used once.
