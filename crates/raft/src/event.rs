@@ -44,7 +44,8 @@ pub enum Event {
         index: Index,
     },
     /// The state machine has applied a change of membership, and this is what holds now. For a change that it
-    /// refused, there is nothing to report. Comes before the `Applied` that covers the change.
+    /// refused, there is nothing to report. Comes before the `Applied` that covers the change. Between an
+    /// [`Effect::Restore`] and the `Applied` that answers it, it is of a time before the snapshot, and ignored.
     ConfApplied {
         /// All members.
         conf: ConfState,

@@ -275,7 +275,7 @@ impl Raft {
         HardState { term: self.term, vote: self.vote, commit: self.log.committed() }
     }
 
-    /// The members as of the last applied change.
+    /// The members as of the last applied change, or of the snapshot that is being taken over.
     #[must_use]
     pub fn conf(&self) -> &ConfState {
         &self.conf
