@@ -44,6 +44,95 @@ fn a_transaction_of_etcdctl_takes_the_branch_that_holds() {
     }
 }
 
+/// The exit code of a command that fails, and what it prints to standard error.
+fn ctl_fails(member: &Member, args: &[&str]) -> (Option<i32>, String) {
+    let output = member.etcdctl(args);
+    assert_eq!(text(&output.stdout), "", "etcdctl {args:?}");
+    (output.status.code(), text(&output.stderr))
+}
+
+#[test]
+fn history_can_be_read_until_it_is_compacted() {
+    let mut member = Member::start(&[]);
+    for value in ["1", "2", "3"] {
+        ctl(&member, &["put", "k", value]);
+    }
+    assert_eq!(ctl(&member, &["put", "k", "4", "--prev-kv"]), "OK\nk\n3\n");
+    assert_eq!(ctl(&member, &["get", "k", "--rev", "2"]), "k\n1\n");
+    let hash = ctl(&member, &["endpoint", "hashkv"]);
+    assert!(hash.ends_with(", 5\n"), "{hash}");
+
+    assert_eq!(ctl(&member, &["compaction", "3"]), "compacted revision 3\n");
+    let compacted = (Some(1), "Error: etcdserver: mvcc: required revision has been compacted\n".to_owned());
+    for args in
+        [&["get", "k", "--rev", "2"][..], &["get", "k", "--rev", "2", "--stream"], &["compaction", "3"]]
+    {
+        assert_eq!(ctl_fails(&member, args), compacted, "{args:?}");
+    }
+    let future = (Some(1), "Error: etcdserver: mvcc: required revision is a future revision\n".to_owned());
+    assert_eq!(ctl_fails(&member, &["compact", "6"]), future);
+    assert_eq!(ctl(&member, &["get", "k", "--rev", "3"]), "k\n2\n");
+    assert_eq!(ctl(&member, &["compaction", "4", "--physical"]), "compacted revision 4\n");
+
+    let one = ctl(&member, &["endpoint", "hashkv", "--rev", "5"]);
+    assert_ne!(one, hash, "what is compacted is no part of the hash");
+    assert_eq!(ctl(&member, &["endpoint", "hashkv", "--rev", "5", "--cluster"]), one);
+    member.restart();
+    assert_eq!(ctl_fails(&member, &["get", "k", "--rev", "3"]), compacted);
+    assert_eq!(ctl(&member, &["endpoint", "hashkv", "--rev", "5"]), one);
+}
+
+#[test]
+fn keys_stay_with_their_lease_until_it_is_revoked() {
+    let mut member = Member::start(&[]);
+    let granted = ctl(&member, &["lease", "grant", "1000"]);
+    let id = granted.split(' ').nth(1).expect("an id").to_owned();
+    assert_eq!(granted, format!("lease {id} granted with TTL(1000s)\n"));
+    for key in ["a", "b"] {
+        ctl(&member, &["put", key, "1", "--lease", &id]);
+    }
+    // A put without the lease detaches, unless it says otherwise.
+    ctl(&member, &["put", "a", "2", "--ignore-lease"]);
+    ctl(&member, &["put", "b", "2"]);
+    let input = format!("\nput c 1 --lease={id}\n\n\n");
+    assert_eq!(text(&member.etcdctl_reading(&input, &["txn"]).stdout), "SUCCESS\n\nOK\n");
+
+    member.restart();
+    assert_eq!(ctl(&member, &["lease", "list"]), format!("found 1 leases\n{id}\n"));
+    let left = ctl(&member, &["lease", "timetolive", &id, "--keys", "-w", "fields"]);
+    let mut keys: Vec<&str> = left.lines().filter_map(|line| line.strip_prefix("\"Key\" : ")).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["\"a\"", "\"c\""]);
+    assert!(left.contains("\"GrantedTTL\" : 1000\n"), "{left}");
+
+    assert_eq!(ctl(&member, &["lease", "revoke", &id]), format!("lease {id} revoked\n"));
+    assert_eq!(ctl(&member, &["get", "", "--prefix"]), "b\n2\n");
+    assert_eq!(ctl(&member, &["lease", "timetolive", &id]), format!("lease {id} already expired\n"));
+    assert_eq!(ctl(&member, &["lease", "list"]), "found 0 leases\n");
+    let gone = "Error: failed to revoke lease (etcdserver: requested lease not found)\n".to_owned();
+    assert_eq!(ctl_fails(&member, &["lease", "revoke", &id]), (Some(1), gone));
+    let refused = (Some(1), "Error: etcdserver: requested lease not found\n".to_owned());
+    assert_eq!(ctl_fails(&member, &["put", "a", "1", "--lease", &id]), refused);
+}
+
+#[test]
+fn a_stream_reads_what_a_range_reads() {
+    let member = Member::start(&[]);
+    // Several chunks of the stream.
+    let value = "v".repeat(1 << 20);
+    for key in ["big/1", "big/2", "big/3", "big/4", "big/5"] {
+        assert!(member.etcdctl_reading(&value, &["put", key]).status.success(), "{key}");
+    }
+    for options in [&[][..], &["--limit", "3"], &["--keys-only"], &["--rev", "3"], &["--consistency", "s"]] {
+        for format in ["simple", "json"] {
+            let args = [&["get", "big/", "--prefix", "-w", format][..], options].concat();
+            let whole = member.etcdctl(&args).stdout;
+            let streamed = member.etcdctl(&[&args[..], &["--stream"]].concat()).stdout;
+            assert!(!whole.is_empty() && whole == streamed, "{args:?}");
+        }
+    }
+}
+
 #[test]
 fn without_a_server_the_refused_connection_is_named() {
     // Nobody has served on its ports yet.
@@ -97,9 +186,12 @@ fn an_endpoint_that_cannot_be_read_stops_no_other() {
 #[test]
 fn what_is_not_there_yet_is_refused_by_name() {
     let member = Member::start(&[]);
-    for args in
-        [&["watch", "k"][..], &["lease", "grant", "10"], &["member", "add", "x"], &["snapshot", "save", "f"]]
-    {
+    for args in [
+        &["watch", "k"][..],
+        &["lease", "keep-alive", "10"],
+        &["member", "add", "x"],
+        &["snapshot", "save", "f"],
+    ] {
         let output = member.etcdctl(args);
         assert_eq!(output.status.code(), Some(1), "{args:?}");
         assert!(text(&output.stderr).contains("not yet supported"), "{args:?}: {}", text(&output.stderr));

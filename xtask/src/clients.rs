@@ -104,6 +104,16 @@ fn etcdctl(server: &Server) -> Result<()> {
     check(&["del", "/", "--prefix"], "", "2\n")?;
     check(&["get", "/", "--prefix", "--count-only", "-w", "simple"], "", "")
         .or_else(|_| check(&["get", "/", "--prefix"], "", ""))?;
+    check(&["compaction", "3", "--physical"], "", "compacted revision 3\n")?;
+    let granted = ctl(&["lease", "grant", "1000"], "")?;
+    let lease = granted.split(' ').nth(1).unwrap_or_default();
+    check(&["put", "leased", "1", "--lease", lease], "", "OK\n")?;
+    if !ctl(&["lease", "timetolive", lease, "--keys"], "")?.ends_with("attached keys([leased])\n") {
+        bail!("etcdctl does not find the key of its lease");
+    }
+    check(&["lease", "list"], "", &format!("found 1 leases\n{lease}\n"))?;
+    check(&["lease", "revoke", lease], "", &format!("lease {lease} revoked\n"))?;
+    check(&["get", "leased"], "", "")?;
     for args in [&["endpoint", "status", "-w", "json"][..], &["endpoint", "hashkv"], &["member", "list"]] {
         if ctl(args, "")?.trim().is_empty() {
             bail!("etcdctl {args:?} printed nothing");

@@ -20,6 +20,7 @@ pub fn quote(bytes: &[u8]) -> String {
 fn quote_char(out: &mut String, c: char) {
     match c {
         '"' | '\\' => out.extend(['\\', c]),
+        ' '..='~' => out.push(c),
         '\x07' => out.push_str("\\a"),
         '\x08' => out.push_str("\\b"),
         '\x0c' => out.push_str("\\f"),
@@ -204,6 +205,37 @@ pub fn size(bytes: u64) -> String {
     if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
 }
 
+/// Reads a whole number as Go's `strconv.ParseInt` does: digits of this radix after a sign or none, nothing else.
+///
+/// # Errors
+/// Go's text.
+pub fn parse_int(text: &[u8], radix: u32) -> Result<i64, String> {
+    let error = |reason: &str| Err(format!("strconv.ParseInt: parsing {}: {reason}", quote(text)));
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] | digits => (false, digits),
+    };
+    if digits.is_empty() {
+        return error("invalid syntax");
+    }
+    let mut value = 0_u64;
+    for digit in digits {
+        // What comes first is told: a byte that is no digit, or the digit that is too much for 64 bits.
+        let Some(digit) = char::from(*digit).to_digit(radix) else { return error("invalid syntax") };
+        let next = value.checked_mul(radix.into()).and_then(|v| v.checked_add(digit.into()));
+        let Some(next) = next else { return error("value out of range") };
+        value = next;
+    }
+    let signed = if negative { 0_i64.checked_sub_unsigned(value) } else { value.try_into().ok() };
+    signed.map_or_else(|| error("value out of range"), Ok)
+}
+
+/// `%016x` of a number with a sign, which counts as a place.
+pub fn hex16(value: i64) -> String {
+    let (sign, width) = if value < 0 { ("-", 15) } else { ("", 16) };
+    format!("{sign}{:0width$x}", value.unsigned_abs())
+}
+
 /// The error of `strconv`'s functions.
 pub fn number_error(function: &str, text: &str, error: &std::num::ParseIntError) -> String {
     use std::num::IntErrorKind::{NegOverflow, PosOverflow};
@@ -262,6 +294,53 @@ mod tests {
         assert_eq!(parse_duration("x").unwrap_err(), "time: invalid duration \"x\"");
         assert_eq!(parse_duration("5").unwrap_err(), "time: missing unit in duration \"5\"");
         assert_eq!(parse_duration("5y").unwrap_err(), "time: unknown unit \"y\" in duration \"5y\"");
+    }
+
+    #[test]
+    fn whole_numbers() {
+        for (text, radix, value) in [
+            ("0", 10, 0),
+            ("+7", 10, 7),
+            ("-007", 10, -7),
+            ("9223372036854775807", 10, i64::MAX),
+            ("-9223372036854775808", 10, i64::MIN),
+            ("4ee7a229ebE29152", 16, 0x4ee7a229ebe29152),
+            ("-8000000000000000", 16, i64::MIN),
+        ] {
+            assert_eq!(parse_int(text.as_bytes(), radix), Ok(value), "{text}");
+        }
+        let (syntax, range) = ("invalid syntax", "value out of range");
+        for (text, radix, reason) in [
+            (&b""[..], 10, syntax),
+            (b"-", 10, syntax),
+            (b"+-5", 10, syntax),
+            (b"0x10", 16, syntax),
+            (b"1_0", 10, syntax),
+            (b" 1", 10, syntax),
+            (b"f", 10, syntax),
+            (b"\xff", 16, syntax),
+            (b"9223372036854775808", 10, range),
+            (b"9223372036854775808x", 10, syntax),
+            (b"99999999999999999999x", 10, range),
+            (b"ffffffffffffffff", 16, range),
+            (b"-8000000000000001", 16, range),
+        ] {
+            let expected = format!("strconv.ParseInt: parsing {}: {reason}", quote(text));
+            assert_eq!(parse_int(text, radix), Err(expected));
+        }
+    }
+
+    #[test]
+    fn ids_in_hex() {
+        for (value, text) in [
+            (0, "0000000000000000"),
+            (0x1234, "0000000000001234"),
+            (i64::MAX, "7fffffffffffffff"),
+            (-5, "-000000000000005"),
+            (i64::MIN, "-8000000000000000"),
+        ] {
+            assert_eq!(hex16(value), text);
+        }
     }
 
     #[test]

@@ -36,6 +36,9 @@ fn versions() {
     assert_eq!(run(&utl::APP, &["version"], &[]).out, "etcdutl version: 3.7.1\nAPI version: 3.7\n");
 }
 
+const BAD_LEASE: &str =
+    "bad lease ID arg (strconv.ParseInt: parsing \"xyz\": invalid syntax), expecting ID in Hex";
+
 #[test]
 fn wrong_arguments_end_as_in_etcdctl() {
     let bad_range = "too many arguments, only accept one argument when `--prefix` or `--from-key` is set";
@@ -78,6 +81,23 @@ fn wrong_arguments_end_as_in_etcdctl() {
         ),
         (&["txn", "a"], 128, "txn command does not accept argument"),
         (&["txn"], 3, "EOF"),
+        (&["compaction"], 128, "compaction command needs 1 argument"),
+        (&["compaction", "1", "2"], 128, "compaction command needs 1 argument"),
+        (&["compact", "x"], 1, "strconv.ParseInt: parsing \"x\": invalid syntax"),
+        (&["compaction", "7", "-w", "xml"], 4, "unsupported output format"),
+        (&["lease", "grant"], 128, "lease grant command needs TTL argument"),
+        (
+            &["lease", "grant", "9223372036854775808"],
+            128,
+            "bad TTL (strconv.ParseInt: parsing \"9223372036854775808\": value out of range)",
+        ),
+        (&["lease", "revoke", "1", "2"], 128, "lease revoke command needs 1 argument"),
+        (&["lease", "revoke", "xyz", "-w", "xml"], 128, BAD_LEASE),
+        (&["lease", "timetolive"], 128, "lease timetolive command needs lease ID as argument"),
+        (&["lease", "timetolive", "xyz"], 128, BAD_LEASE),
+        // Here the settings are read first.
+        (&["lease", "timetolive", "xyz", "-w", "xml"], 4, "unsupported output format"),
+        (&["lease", "list", "-w", "xml"], 4, "unsupported output format"),
     ] {
         let ended = run(&ctl::APP, line, &[]);
         assert_eq!((ended.code(), ended.message()), (code, &*format!("Error: {text}\n")), "{line:?}");
@@ -89,7 +109,7 @@ fn wrong_arguments_end_as_in_etcdctl() {
 fn what_is_not_there_yet_is_refused_by_name() {
     for (app, line, what) in [
         (&ctl::APP, &["watch", "a"][..], "etcdctl watch"),
-        (&ctl::APP, &["lease", "grant", "10"], "etcdctl lease grant"),
+        (&ctl::APP, &["lease", "keep-alive", "10"], "etcdctl lease keep-alive"),
         (&ctl::APP, &["get", "a", "--user", "root:x"], "--user"),
         (&ctl::APP, &["get", "a", "--insecure-transport=false"], "--insecure-transport=false"),
         (&ctl::APP, &["get", "a", "-d", "example.org"], "--discovery-srv"),

@@ -51,8 +51,9 @@ impl Config {
 /// A client of one cluster. Connects with the first call; clones share the connection.
 ///
 /// Every call fails with [`Error::DeadlineExceeded`] when its deadline passes while the server works, with
-/// [`Error::Unreachable`] when it passes without a connection, and with [`Error::Status`] when the server refuses it or the connection breaks. Dropping
-/// a call cancels it; whether a write that was canceled or broken off has happened is then unknown.
+/// [`Error::Unreachable`] when it passes without a connection, and with [`Error::Status`] when the server refuses it or
+/// the connection breaks. Dropping a call cancels it; whether a write that was canceled or broken off has happened is then
+/// unknown.
 #[derive(Clone)]
 pub struct Client {
     channel: Channel,

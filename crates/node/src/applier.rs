@@ -1,17 +1,19 @@
 //! The apply thread's part: committed entries go into the store, their changes into one frame a batch.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use disk::revlog::{self, Frame, FrameBuilder};
 use prost::Message;
 use raft::{ConfState, Entry, EntryKind, NodeId};
+use store::watch::{self, Event, Tail};
 use store::{Answer, Compaction, ConfChangeOutcome, Store};
 use wire::Status;
 use wire::raftpb::{ConfChange, ConfChangeType};
 
 use crate::consensus::Applied;
 use crate::ids::RequestIds;
-use crate::records::{FrameState, LogSink};
+use crate::records::{FrameState, LogSink, parse};
 use crate::{Error, RequestId};
 
 /// What one batch gave. To be handed on in this order: the frame to the revision writer, the report to
@@ -32,6 +34,8 @@ pub struct Applier {
     store: Store,
     builder: FrameBuilder,
     reader: revlog::Reader,
+    /// The newest changes, for watches.
+    tail: Arc<Tail>,
     conf: ConfState,
     applied: revlog::Applied,
     ids: RequestIds,
@@ -45,13 +49,13 @@ impl Applier {
     pub(crate) fn new(
         store: Store,
         builder: FrameBuilder,
-        reader: revlog::Reader,
+        (reader, tail): (revlog::Reader, Arc<Tail>),
         state: (ConfState, revlog::Applied),
         (ids, own_lane): (RequestIds, usize),
         found_index: u64,
     ) -> Self {
         let (conf, applied) = state;
-        Applier { store, builder, reader, conf, applied, ids, own_lane, wal_durable: 0, found_index }
+        Applier { store, builder, reader, tail, conf, applied, ids, own_lane, wal_durable: 0, found_index }
     }
 
     /// Hears up to where the write-ahead log has all committed entries
@@ -108,6 +112,7 @@ impl Applier {
             }
         }
         let frame = self.finish(starts_segment)?;
+        self.tell(&frame);
         self.store.publish();
         report.index = self.applied.index;
         report.revision = self.store.revision();
@@ -170,6 +175,22 @@ impl Applier {
         }
         report.conf = Some(self.conf.clone());
         Ok(())
+    }
+
+    /// Puts the frame's changes where watches find them. Whoever sees their revision published finds them there.
+    fn tell(&self, frame: &Frame) {
+        if !self.tail.is_wanted() {
+            return self.tail.skip(self.store.revision());
+        }
+        let events = frame.records().filter_map(|(header, record)| {
+            let (kind, revision) = parse(header)?;
+            Some(Event { kind, revision, record })
+        });
+        let events: Vec<Event> = events.collect();
+        if let (Some(first), Some(last)) = (events.first(), events.last()) {
+            let (first, last) = (first.revision.main, last.revision.main);
+            self.tail.push(watch::Batch { first, last, events });
+        }
     }
 
     fn finish(&mut self, starts_segment: bool) -> Result<Frame, Error> {

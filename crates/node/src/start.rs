@@ -10,6 +10,7 @@ use disk::wal::{self, Wal};
 use disk::{DirLock, Fs};
 use prost::Message;
 use raft::{ConfState, Entry, EntryKind, HardState, Index, NodeId, Raft, Restored, Term, Time};
+use store::watch::Tail;
 use store::{Compactor, Location, Reader, Store};
 use wire::etcdserverpb::Metadata;
 use wire::raftpb::{ConfChange, ConfChangeType};
@@ -74,6 +75,8 @@ pub struct Limits {
     pub revlog: revlog::Limits,
     /// Bytes of finished frames that may wait to be written; beyond it apply pauses.
     pub unwritten_bytes_max: u64,
+    /// Bytes of the newest changes that are kept for watches, while there are any.
+    pub watch_tail_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -83,6 +86,7 @@ impl Default for Limits {
             wal: wal::Limits::default(),
             revlog: revlog::Limits::default(),
             unwritten_bytes_max: 64 << 20,
+            watch_tail_bytes_max: 64 << 20,
         }
     }
 }
@@ -95,6 +99,7 @@ impl Limits {
             wal: wal::Limits::tiny(),
             revlog: revlog::Limits::tiny(),
             unwritten_bytes_max: 4096,
+            watch_tail_bytes_max: 4096,
         }
     }
 }
@@ -128,6 +133,8 @@ pub struct Member {
     pub compactor: Compactor,
     /// What network threads read through.
     pub reader: Reader,
+    /// The newest changes, for watches.
+    pub tail: Arc<Tail>,
     /// Bytes of the revision log, for Status.
     pub log_reader: revlog::Reader,
     /// What was found.
@@ -210,8 +217,15 @@ pub fn open(
     };
     let consensus = Consensus::new(raft, ids.lane(lanes), attributes, past);
     let durable_index = consensus.durable_index();
-    let mut applier =
-        Applier::new(store, builder, log_reader.clone(), (conf, applied), (ids, lanes), found.last_index);
+    let tail = Arc::new(Tail::new(reader.revision(), settings.limits.watch_tail_bytes_max));
+    let mut applier = Applier::new(
+        store,
+        builder,
+        (log_reader.clone(), tail.clone()),
+        (conf, applied),
+        (ids, lanes),
+        found.last_index,
+    );
     applier.wal_durable(durable_index);
     Ok(Member {
         identity,
@@ -222,6 +236,7 @@ pub fn open(
         revision_writer: RevisionWriter::new(writer, durable_index),
         compactor,
         reader,
+        tail,
         log_reader,
         found,
         lock,

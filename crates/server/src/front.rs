@@ -29,6 +29,8 @@ impl From<&Config> for GrpcConfig {
             ping_interval_min: min_time,
             keepalive_interval: interval,
             keepalive_timeout: timeout,
+            election_timeout: Duration::from_millis(config.election_timeout_ms),
+            watch_progress_interval: config.watch_progress_interval,
         }
     }
 }

@@ -7,12 +7,14 @@
 //! Linearizable reads share rounds: all that arrive while a round is in flight go into the next one. A round
 //! is retried with a new context, since contexts are never reused (rule 19).
 
+mod watch;
+
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -20,11 +22,14 @@ use bytes::Bytes;
 use node::{Completions, LaneIds, RequestId, Submission};
 use rustc_hash::FxHashMap;
 use store::Answer;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch as watch_channel};
 use tokio::time::{Instant, Sleep};
 use wire::{ApiError, Status};
 
 use crate::grpc::MemberView;
+use watch::Watches;
+
+pub use watch::{WatchParts, WatchStream};
 
 /// How long a confirmation of leadership may take before it is asked for again.
 const READ_RETRY: Duration = Duration::from_millis(500);
@@ -38,21 +43,37 @@ pub trait MemberPort {
     fn submit(&self, batch: Vec<Submission>) -> Result<(), Vec<Submission>>;
 }
 
-/// How the apply thread learns whether a lane waits for an index to be applied, without a message to every
-/// lane for every batch.
+/// How the apply thread learns whether a lane waits for an index to be applied, or for events, without a message to
+/// every lane for every batch.
 #[derive(Debug)]
-pub struct AppliedGate(AtomicU64);
+pub struct AppliedGate {
+    index: AtomicU64,
+    watches: AtomicBool,
+}
 
 impl Default for AppliedGate {
     fn default() -> Self {
-        AppliedGate(AtomicU64::new(u64::MAX))
+        AppliedGate { index: AtomicU64::new(u64::MAX), watches: AtomicBool::new(false) }
     }
 }
 
 impl AppliedGate {
+    /// The lane wants to hear of the next change. It looks at the revision once more after this.
+    fn watch(&self) {
+        self.watches.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Whether the lane wants to hear of a change; it is told once, until it wants it again. To be asked after the change
+    /// was published.
+    pub fn take_watch(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.watches.swap(false, Ordering::SeqCst)
+    }
+
     /// Whether the lane wants to hear that everything through `applied` is applied.
     pub fn wants(&self, applied: u64) -> bool {
-        self.0.load(Ordering::SeqCst) <= applied
+        self.index.load(Ordering::SeqCst) <= applied
     }
 
     /// As [`AppliedGate::wants`], for the one who tells it: it is told once, until it waits again. A lane whose thread
@@ -61,7 +82,7 @@ impl AppliedGate {
     pub fn take(&self, applied: u64) -> bool {
         self.wants(applied)
             && self
-                .0
+                .index
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |index| {
                     (index <= applied).then_some(u64::MAX)
                 })
@@ -69,7 +90,7 @@ impl AppliedGate {
     }
 
     fn wait_for(&self, index: u64) {
-        self.0.store(index, Ordering::SeqCst);
+        self.index.store(index, Ordering::SeqCst);
     }
 }
 
@@ -191,6 +212,8 @@ pub struct LaneParts {
     pub ids: LaneIds,
     /// Shared with the apply thread.
     pub gate: Arc<AppliedGate>,
+    /// For watches.
+    pub watches: WatchParts,
     /// Longest wait for the member: 5 s + 2 election timeouts in etcd.
     pub request_timeout: Duration,
 }
@@ -207,6 +230,9 @@ struct Inner {
     driver_woken: Cell<bool>,
     stopped: Cell<bool>,
     mailboxes: RefCell<Vec<std::rc::Weak<Mailbox>>>,
+    /// Whether the thread is about to end.
+    draining: watch_channel::Sender<bool>,
+    watches: Watches,
     cold: mpsc::Sender<ColdCall>,
 }
 
@@ -272,6 +298,7 @@ impl Lane {
     pub fn new(parts: LaneParts, completions: mpsc::Receiver<Completions>) -> (Lane, LaneDriver) {
         let (cold, cold_calls) = mpsc::channel(COLD_CALLS_MAX);
         let ids = parts.ids.clone();
+        let watches = Watches::new(&parts.member, &parts.watches);
         let lane = Lane(Rc::new(Inner {
             parts,
             ids: RefCell::new(ids),
@@ -283,6 +310,8 @@ impl Lane {
             driver_woken: Cell::new(false),
             stopped: Cell::new(false),
             mailboxes: RefCell::default(),
+            draining: watch_channel::Sender::new(false),
+            watches,
             cold,
         }));
         let driver = LaneDriver { lane: lane.clone(), completions, cold_calls, timer: None };
@@ -313,10 +342,17 @@ impl Lane {
 
     /// Tells every connection of the thread to finish the calls that it has and to close.
     pub fn drain(&self) {
+        self.0.draining.send_if_modified(|draining| !std::mem::replace(draining, true));
         for mailbox in self.0.mailboxes.borrow().iter().filter_map(std::rc::Weak::upgrade) {
             mailbox.draining.set(true);
             mailbox.wake();
         }
+    }
+
+    /// Ends when the thread is about to end: for calls that have no end of their own.
+    pub fn drained(&self) -> impl Future<Output = ()> + use<> {
+        let mut draining = self.0.draining.subscribe();
+        async move { drop(draining.wait_for(|draining| *draining).await) }
     }
 
     /// Calls that wait for the member.
@@ -626,6 +662,10 @@ impl Future for LaneDriver {
         let mut now = Instant::now();
         while let Poll::Ready(Some(call)) = this.cold_calls.poll_recv(cx) {
             this.lane.answer_cold(call, now);
+        }
+        if this.lane.pump_watches() {
+            // The others of this thread have their turn first.
+            cx.waker().wake_by_ref();
         }
         loop {
             this.lane.expire(now);

@@ -18,6 +18,7 @@ pub mod request;
 mod store;
 mod stream;
 mod tables;
+pub mod watch;
 
 pub use answer::Answer;
 pub use apply::{Fatal, fuzz_apply};

@@ -16,7 +16,7 @@ use crate::mvcc::{
     Bytes, Chunk, Cursor, End, Hasher, Index, KeyValue, KvHash, NOT_COMPACTED, ReadFailure, ReadMode, Span,
     Version, View, Write, chunk, count, lock_read, lock_write, range, run_read, run_write,
 };
-use crate::record::{Location, RecordKind, RecordSink, RecordSource, Revision};
+use crate::record::{Location, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision};
 use crate::request::{Range, Txn};
 use crate::stream::Piece;
 use crate::tables::{Changed, Tables};
@@ -578,6 +578,29 @@ impl Reader {
             leases: &self.shared.leases,
             dropped,
         }
+    }
+
+    /// Appends the stored pair that a key had at a revision; false if it had none, or if that is compacted.
+    pub(crate) fn pair_at(
+        &self,
+        key: &[u8],
+        revision: i64,
+        mode: ReadMode,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, ReadFailure> {
+        let view = self.view(mode, self.compacted(), Some(&self.shared.dropped));
+        if revision < view.compacted {
+            return Ok(false);
+        }
+        let Ok(Some(row)) = view.point(key, revision) else { return Ok(false) };
+        view.bytes.append(row.location, row.length, out)?;
+        Ok(true)
+    }
+
+    /// Visits every record whose main revision is `from` or above, in revision order, until the visitor breaks; records
+    /// that no reader may see yet too.
+    pub(crate) fn scan(&self, from: i64, visitor: &mut RecordVisitor<'_>) -> Result<(), ReadError> {
+        self.shared.source.scan(from, visitor)
     }
 
     /// Hashes all revisions up to `revision` (0: the newest) by etcd's algorithm, and returns the newest revision for the

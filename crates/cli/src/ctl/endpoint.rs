@@ -6,7 +6,7 @@ use client::{Client, Config, Deadline, Error};
 use wire::ApiError;
 use wire::etcdserverpb::{AlarmType, RangeRequest};
 
-use super::session::{Session, cause_line, deadline};
+use super::session::{Session, call_failed_as, cause_line, deadline};
 use crate::app::{Failure, Invocation, exit};
 use crate::command::Command;
 use crate::flag::{Flag, Kind};
@@ -144,8 +144,7 @@ fn endpoint_configs(call: &Invocation<'_>, session: &Session) -> Result<Vec<Aske
         let client = session.client()?;
         let members = session.wait(client.members(deadline(call))).map_err(|error: Error| {
             let text = format!("failed to fetch endpoints from etcd cluster member list: {error}");
-            let failure = Failure::new(exit::ERROR, text);
-            Failure { message: cause_line(&error) + &failure.message, ..failure }
+            call_failed_as(exit::ERROR, text, &error)
         })?;
         members.members.into_iter().flat_map(|member| member.client_ur_ls).collect()
     } else {

@@ -1,9 +1,11 @@
 //! etcdctl: its commands, one file each, and what they share.
 
+mod compaction;
 mod del;
 mod endpoint;
 mod get;
 mod globals;
+mod lease;
 mod options;
 mod planned;
 mod put;
@@ -40,14 +42,14 @@ static COMMANDS: &[Command] = &[
     put::COMMAND.under(KEYS),
     del::COMMAND.under(KEYS),
     txn::COMMAND.under(KEYS),
-    planned::COMPACTION.under(KEYS),
+    compaction::COMMAND.under(KEYS),
     planned::ALARM.under(CLUSTER),
     planned::DEFRAG.under(CLUSTER),
     endpoint::COMMAND.under(CLUSTER),
     planned::MOVE_LEADER.under(CLUSTER),
     planned::WATCH.under(KEYS),
     version::COMMAND.under(UTILITY),
-    planned::LEASE.under(KEYS),
+    lease::COMMAND.under(KEYS),
     planned::MEMBER.under(CLUSTER),
     planned::SNAPSHOT.under(CLUSTER),
     planned::MAKE_MIRROR.under(UTILITY),

@@ -13,10 +13,6 @@ pub(crate) const fn planned(name: &'static str, usage: &'static str, short: &'st
     Command::new(name, usage, short, run)
 }
 
-pub(super) const COMPACTION: Command =
-    planned("compaction", "compaction [options] <revision>", "Drops the history before a revision")
-        .with_flags(&[Flag::new("physical", Kind::Bool, "wait until the history is gone from the files")]);
-
 pub(super) const ALARM: Command = Command::group_of(
     "alarm",
     "alarm <subcommand>",
@@ -43,22 +39,6 @@ pub(super) const WATCH: Command = planned(
     Flag::new("prev-kv", Kind::Bool, "also the pairs as they were before"),
     Flag::new("progress-notify", Kind::Bool, "ask for progress reports"),
 ]);
-
-pub(super) const LEASE: Command = Command::group_of(
-    "lease",
-    "lease <subcommand>",
-    "Lease related commands",
-    "Lease related commands",
-    &[
-        planned("grant", "grant <ttl>", "Makes a lease"),
-        planned("revoke", "revoke <leaseID>", "Ends a lease"),
-        planned("timetolive", "timetolive <leaseID> [options]", "Prints what is left of a lease")
-            .with_flags(&[Flag::new("keys", Kind::Bool, "also the keys that are attached")]),
-        planned("list", "list", "Lists the leases"),
-        planned("keep-alive", "keep-alive [options] <leaseID>", "Renews a lease again and again")
-            .with_flags(&[Flag::new("once", Kind::Bool, "renew once")]),
-    ],
-);
 
 pub(super) const MEMBER: Command = Command::group_of(
     "member",

@@ -70,8 +70,7 @@ pub(super) fn request(flags: &Flags, args: &[Vec<u8>], input: &mut dyn Read) -> 
             value.into()
         }
     };
-    let lease = i64::from_str_radix(flags.text("lease"), 16).map_err(|error| {
-        let reason = gotext::number_error("ParseInt", flags.text("lease"), &error);
+    let lease = gotext::parse_int(flags.text("lease").as_bytes(), 16).map_err(|reason| {
         Failure::new(exit::BAD_ARGS, format!("bad lease ID ({reason}), expecting ID in Hex"))
     })?;
     Ok(PutRequest {

@@ -1,5 +1,7 @@
 //! What a command needs to ask a server: settings read, a client, a printer, and a runtime of one thread.
 
+use std::fmt::Display;
+
 use client::{Client, Config, Deadline};
 use tokio::runtime::Runtime;
 
@@ -47,8 +49,13 @@ pub(super) fn deadline(call: &Invocation<'_>) -> Deadline {
 
 /// The failure of a call.
 pub(super) fn call_failed(error: client::Error) -> Failure {
-    let failure = Failure::new(exit::ERROR, &error);
-    Failure { message: cause_line(&error) + &failure.message, ..failure }
+    call_failed_as(exit::ERROR, &error, &error)
+}
+
+/// The same with an exit code and a text of the command's own.
+pub(super) fn call_failed_as(code: u8, text: impl Display, error: &client::Error) -> Failure {
+    let failure = Failure::new(code, text);
+    Failure { message: cause_line(error) + &failure.message, ..failure }
 }
 
 /// The line that names why there was no connection, as etcd's client logs it to standard error; else nothing.

@@ -3,11 +3,14 @@
 use std::io::{Result, Write};
 
 use wire::etcdserverpb::response_op::Response;
-use wire::etcdserverpb::{DeleteRangeResponse, PutResponse, RangeResponse, ResponseHeader, TxnResponse};
+use wire::etcdserverpb::{
+    DeleteRangeResponse, LeaseGrantResponse, LeaseLeasesResponse, LeaseRevokeResponse,
+    LeaseTimeToLiveResponse, PutResponse, RangeResponse, ResponseHeader, TxnResponse,
+};
 use wire::mvccpb::KeyValue;
 
 use super::{EndpointHash, EndpointHealth, EndpointStatus};
-use crate::gotext::quote;
+use crate::gotext::{hex16, quote};
 
 type Out<'a> = &'a mut dyn Write;
 
@@ -44,6 +47,27 @@ pub(super) fn txn(out: Out<'_>, answer: &TxnResponse, hex: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+pub(super) fn lease_grant(out: Out<'_>, answer: &LeaseGrantResponse, hex: bool) -> Result<()> {
+    header(out, answer.header.as_ref(), hex)?;
+    writeln!(out, "\"ID\" : {}\n\"TTL\" : {}", lease_id(answer.id, hex), answer.ttl)
+}
+
+pub(super) fn lease_revoke(out: Out<'_>, answer: &LeaseRevokeResponse, hex: bool) -> Result<()> {
+    header(out, answer.header.as_ref(), hex)
+}
+
+pub(super) fn lease_time_to_live(out: Out<'_>, answer: &LeaseTimeToLiveResponse, hex: bool) -> Result<()> {
+    header(out, answer.header.as_ref(), hex)?;
+    writeln!(out, "\"ID\" : {}\n\"TTL\" : {}", lease_id(answer.id, hex), answer.ttl)?;
+    writeln!(out, "\"GrantedTTL\" : {}", answer.granted_ttl)?;
+    answer.keys.iter().try_for_each(|key| writeln!(out, "\"Key\" : {}", quote(key)))
+}
+
+pub(super) fn leases(out: Out<'_>, answer: &LeaseLeasesResponse, hex: bool) -> Result<()> {
+    header(out, answer.header.as_ref(), hex)?;
+    answer.leases.iter().try_for_each(|lease| writeln!(out, "\"ID\" : {}", lease_id(lease.id, hex)))
 }
 
 pub(super) fn endpoint_health(out: Out<'_>, list: &[EndpointHealth]) -> Result<()> {
@@ -105,9 +129,9 @@ fn pair(out: Out<'_>, prefix: &str, kv: &KeyValue, hex: bool) -> Result<()> {
     writeln!(out, "\"{prefix}ModRevision\" : {}", kv.mod_revision)?;
     writeln!(out, "\"{prefix}Version\" : {}", kv.version)?;
     writeln!(out, "\"{prefix}Value\" : {}", quote(&kv.value))?;
-    if hex {
-        writeln!(out, "\"{prefix}Lease\" : {:016x}", kv.lease)
-    } else {
-        writeln!(out, "\"{prefix}Lease\" : {}", kv.lease)
-    }
+    writeln!(out, "\"{prefix}Lease\" : {}", lease_id(kv.lease, hex))
+}
+
+fn lease_id(id: i64, hex: bool) -> String {
+    if hex { hex16(id) } else { id.to_string() }
 }

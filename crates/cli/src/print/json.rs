@@ -4,12 +4,13 @@ use std::io::{Result, Write};
 
 use wire::etcdserverpb::response_op::Response;
 use wire::etcdserverpb::{
-    DeleteRangeResponse, HashKvResponse, PutResponse, RangeResponse, ResponseHeader, ResponseOp,
-    StatusResponse, TxnResponse,
+    DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseLeasesResponse, LeaseRevokeResponse,
+    LeaseTimeToLiveResponse, PutResponse, RangeResponse, ResponseHeader, ResponseOp, StatusResponse,
+    TxnResponse,
 };
 use wire::mvccpb::KeyValue;
 
-use super::json_text::{Object, array, object, string};
+use super::json_text::{Object, array, base64, object, string};
 use super::{EndpointHash, EndpointHealth, EndpointStatus};
 
 type Out<'a> = &'a mut dyn Write;
@@ -28,6 +29,41 @@ pub(super) fn delete_range(out: Out<'_>, answer: &DeleteRangeResponse) -> Result
 
 pub(super) fn txn(out: Out<'_>, answer: &TxnResponse) -> Result<()> {
     line(out, |text| object(text, |o| txn_fields(o, answer)))
+}
+
+// Where the Go client has its own types in place of the messages, the header's fields stand among the others, and empty
+// fields are written.
+
+pub(super) fn lease_grant(out: Out<'_>, answer: &LeaseGrantResponse) -> Result<()> {
+    embedding(out, answer.header.as_ref(), |o| {
+        o.number_always("ID", answer.id);
+        o.number_always("TTL", answer.ttl);
+        string(o.name("Error"), &answer.error);
+    })
+}
+
+pub(super) fn lease_revoke(out: Out<'_>, answer: &LeaseRevokeResponse) -> Result<()> {
+    line(out, |text| object(text, |o| o.object("header", answer.header.as_ref(), header_fields)))
+}
+
+pub(super) fn lease_time_to_live(out: Out<'_>, answer: &LeaseTimeToLiveResponse) -> Result<()> {
+    embedding(out, answer.header.as_ref(), |o| {
+        o.number_always("id", answer.id);
+        o.number_always("ttl", answer.ttl);
+        o.number_always("granted-ttl", answer.granted_ttl);
+        match answer.keys.as_slice() {
+            [] => o.name("keys").push_str("null"),
+            keys => array(o.name("keys"), keys, |text, key| base64(text, key)),
+        }
+    })
+}
+
+pub(super) fn leases(out: Out<'_>, answer: &LeaseLeasesResponse) -> Result<()> {
+    embedding(out, answer.header.as_ref(), |o| {
+        array(o.name("leases"), &answer.leases, |text, lease| {
+            object(text, |o| o.number_always("id", lease.id));
+        });
+    })
 }
 
 pub(super) fn endpoint_health(out: Out<'_>, list: &[EndpointHealth]) -> Result<()> {
@@ -58,6 +94,19 @@ fn endpoints<T>(out: Out<'_>, list: &[T], mut fill: impl FnMut(&mut Object<'_>, 
     line(out, |text| match list {
         [] => text.push_str("null"),
         _ => array(text, list, |text, item| object(text, |o| fill(o, item))),
+    })
+}
+
+fn embedding(
+    out: Out<'_>,
+    header: Option<&ResponseHeader>,
+    fill: impl FnOnce(&mut Object<'_>),
+) -> Result<()> {
+    line(out, |text| {
+        object(text, |o| {
+            header.into_iter().for_each(|header| header_fields(o, header));
+            fill(o);
+        });
     })
 }
 

@@ -55,6 +55,13 @@ pub(super) fn string(out: &mut String, text: &str) {
     out.push('"');
 }
 
+/// Writes bytes, in base64.
+pub(super) fn base64(out: &mut String, value: &[u8]) {
+    out.push('"');
+    STANDARD.encode_string(value, out);
+    out.push('"');
+}
+
 impl Object<'_> {
     /// The name of a field; its value is to follow.
     pub fn name(&mut self, name: &str) -> &mut String {
@@ -75,6 +82,11 @@ impl Object<'_> {
         }
     }
 
+    /// A number, zero or not.
+    pub fn number_always(&mut self, name: &str, value: i64) {
+        let _ = write!(self.name(name), "{value}");
+    }
+
     /// `true`, or nothing.
     pub fn flag(&mut self, name: &str, value: bool) {
         if value {
@@ -92,10 +104,7 @@ impl Object<'_> {
     /// Bytes, unless there are none.
     pub fn bytes(&mut self, name: &str, value: &[u8]) {
         if !value.is_empty() {
-            let out = self.name(name);
-            out.push('"');
-            STANDARD.encode_string(value, out);
-            out.push('"');
+            base64(self.name(name), value);
         }
     }
 

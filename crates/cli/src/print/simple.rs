@@ -3,10 +3,14 @@
 use std::io::{Result, Write};
 
 use wire::etcdserverpb::response_op::Response;
-use wire::etcdserverpb::{DeleteRangeResponse, PutResponse, RangeResponse, TxnResponse};
+use wire::etcdserverpb::{
+    DeleteRangeResponse, LeaseGrantResponse, LeaseLeasesResponse, LeaseTimeToLiveResponse, PutResponse,
+    RangeResponse, TxnResponse,
+};
 use wire::mvccpb::KeyValue;
 
 use super::{EndpointHealth, Printer};
+use crate::gotext::hex16;
 
 type Out<'a> = &'a mut dyn Write;
 
@@ -39,6 +43,34 @@ pub(super) fn txn(out: Out<'_>, answer: &TxnResponse, how: &Printer) -> Result<(
         }
     }
     Ok(())
+}
+
+pub(super) fn lease_grant(out: Out<'_>, answer: &LeaseGrantResponse) -> Result<()> {
+    writeln!(out, "lease {} granted with TTL({}s)", hex16(answer.id), answer.ttl)
+}
+
+pub(super) fn lease_revoke(out: Out<'_>, id: i64) -> Result<()> {
+    writeln!(out, "lease {} revoked", hex16(id))
+}
+
+/// `keys`: whether they were asked for.
+pub(super) fn lease_time_to_live(out: Out<'_>, answer: &LeaseTimeToLiveResponse, keys: bool) -> Result<()> {
+    let LeaseTimeToLiveResponse { id, ttl, granted_ttl, .. } = answer;
+    if (*granted_ttl, *ttl) == (0, -1) {
+        return writeln!(out, "lease {} already expired", hex16(*id));
+    }
+    write!(out, "lease {} granted with TTL({granted_ttl}s), remaining({ttl}s)", hex16(*id))?;
+    if keys {
+        write!(out, ", attached keys([")?;
+        out.write_all(&answer.keys.join(&b' '))?;
+        write!(out, "])")?;
+    }
+    writeln!(out)
+}
+
+pub(super) fn leases(out: Out<'_>, answer: &LeaseLeasesResponse) -> Result<()> {
+    writeln!(out, "found {} leases", answer.leases.len())?;
+    answer.leases.iter().try_for_each(|lease| writeln!(out, "{}", hex16(lease.id)))
 }
 
 pub(super) fn endpoint_health(out: Out<'_>, err: Out<'_>, list: &[EndpointHealth]) -> Result<()> {

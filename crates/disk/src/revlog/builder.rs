@@ -1,7 +1,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::format::{FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, SEGMENT_HEADER_LEN, push_record};
+use bytes::Bytes;
+
+use super::format::{FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Records, SEGMENT_HEADER_LEN, push_record};
 use super::format::{RECORD_HEADER_LEN, RecordHeader};
 use super::tail::{FrameBuf, OpenFrame, Shared};
 use super::{Applied, Error, Limits, Location};
@@ -77,6 +79,32 @@ impl Frame {
     /// Never: a frame has at least its header.
     pub fn is_empty(&self) -> bool {
         false
+    }
+
+    /// The frame's records in order, to be kept for as long as one likes: they share the frame's memory, or a copy of it
+    /// where its buffer is much larger than they are.
+    pub fn records(&self) -> impl Iterator<Item = (RecordHeader, Bytes)> {
+        let end = FRAME_HEADER_LEN + self.buf.records_len;
+        let records = &self.buf.bytes[FRAME_HEADER_LEN..end];
+        let shared = if self.buf.bytes.capacity() <= 2 * end {
+            Bytes::from_owner(FrameBytes(self.buf.clone())).slice(FRAME_HEADER_LEN..end)
+        } else {
+            Bytes::copy_from_slice(records)
+        };
+        // What was just built is whole.
+        Records::new(records).map_while(Result::ok).map(move |record| {
+            let payload = record.payload_at..record.payload_at + record.payload.len();
+            (record.header, shared.slice(payload))
+        })
+    }
+}
+
+/// Keeps a frame as long as any of its records is kept.
+struct FrameBytes(Arc<FrameBuf>);
+
+impl AsRef<[u8]> for FrameBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.bytes
     }
 }
 

@@ -38,6 +38,9 @@ const REQUEST_BYTES_RECOMMENDED: u64 = 10 * 1024 * 1024;
 /// etcd's defaults for what is set to 0.
 const COMPACTION_BATCH_LIMIT: usize = 1000;
 const COMPACTION_SLEEP_INTERVAL: Duration = Duration::from_millis(10);
+const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// No watch is told of progress more often.
+const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// gRPC's Go server pings no client more often.
 const PING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
@@ -78,6 +81,8 @@ pub struct Config {
     pub compaction_batch_limit: usize,
     /// Its pause between two steps.
     pub compaction_sleep_interval: Duration,
+    /// How often watches that ask for it are told how far they are; at least 100 ms.
+    pub watch_progress_interval: Duration,
     /// Whether listeners share their ports with other processes (SO_REUSEPORT).
     pub reuse_port: bool,
     /// What is written to the log.
@@ -247,6 +252,10 @@ impl TryFrom<&RawConfig> for Config {
             compaction_sleep_interval: match raw.nanos("compaction-sleep-interval") {
                 0 => COMPACTION_SLEEP_INTERVAL,
                 given => Duration::from_nanos(u64::try_from(given).unwrap_or(0)),
+            },
+            watch_progress_interval: match raw.nanos("watch-progress-notify-interval") {
+                ..=0 => WATCH_PROGRESS_INTERVAL,
+                given => Duration::from_nanos(given.unsigned_abs()).max(WATCH_PROGRESS_INTERVAL_MIN),
             },
             reuse_port: raw.bool("socket-reuse-port"),
             name,

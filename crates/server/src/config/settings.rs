@@ -239,7 +239,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(Features, "compact-hash-check-time", Duration, "1m0s", Later, "period of the compaction hash check (needs gate CompactHashCheck); must be > 0"),
     setting(Features, "compaction-batch-limit", Int, "0", Works, "versions dropped per compaction batch; 0 means 1000"),
     setting(Features, "compaction-sleep-interval", Duration, "0s", Works, "pause between compaction batches; 0 means 10ms"),
-    setting(Features, "watch-progress-notify-interval", Duration, "0s", Later, "period of watch progress notices; lower bound 100ms"),
+    setting(Features, "watch-progress-notify-interval", Duration, "0s", Works, "period of watch progress notices; lower bound 100ms"),
     setting(Features, "downgrade-check-time", Duration, "5s", Later, "how often the leader looks whether a downgrade is done; 0 is off"),
     setting(Features, "warning-apply-duration", Duration, "100ms", Later, "warn in the log about slower applies and reads"),
     setting(Features, "bootstrap-defrag-threshold-megabytes", Uint, "0", Later, "defragment at start if at least this much would be freed; 0 is off"),

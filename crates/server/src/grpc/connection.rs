@@ -23,11 +23,11 @@ use super::calls::{Call, Calls, State};
 use super::head::{GRPC_ENCODING, Head};
 use super::io::{GatherIo, IoControl, PingPolicy, Turn, gather};
 use super::kv::{self, Read, Step};
-use super::method::{Cold, ForLearner, Hot, Route, route};
+use super::method::{Cold, ForLearner, Hot, Route, Streaming, route};
 use super::service::Deadline;
 use super::stream::{self, Arrival, Assembly, send_message, send_service_response, send_status};
-use super::task::{self, TaskCall};
-use super::{Front, Shared};
+use super::task::{self, StreamCall, TaskCall};
+use super::{Front, Shared, watch};
 use crate::lane::{Mailbox, Outcome, Slot};
 
 /// A client has this long to send its preface, as with gRPC's Go server.
@@ -51,6 +51,11 @@ const ENDED_EARLY_MAX: usize = 1 << 12;
 const ENDED_EARLY_KEPT: Duration = Duration::from_secs(10);
 /// Faults of streams in the life of a connection, after which it is cut. Honest clients make a few, and live long.
 const FAULTS_MAX: usize = 1 << 16;
+/// Pieces of messages, of a few bytes each, that may wait for a stream's task; with more the connection is cut. The
+/// codec's own limit is so low that a client which opens a thousand watches at once would reach it.
+const SMALL_FRAMES_MAX: usize = 1 << 16;
+/// What the codec takes one such piece for.
+const SMALL_FRAME_COST: usize = 256;
 /// Bytes of answers that the client has not taken; above, reads wait.
 const HELD_BYTES_MAX: usize = 16 << 20;
 /// Bytes of messages that have not come whole; above, calls are refused.
@@ -74,6 +79,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(io: S, front: Fr
         .max_concurrent_reset_streams(ENDED_EARLY_MAX)
         .reset_stream_duration(ENDED_EARLY_KEPT)
         .max_local_error_reset_streams(Some(FAULTS_MAX))
+        .data_frame_budget(SMALL_FRAMES_MAX * SMALL_FRAME_COST)
         .handshake(codec_io);
     let mut handshake = std::pin::pin!(handshake);
     // The codec's flushes do nothing: its settings leave here, also while the client's are not there yet.
@@ -235,6 +241,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                     kv::intercept(&head, self.front.lane.member(), false)?;
                     Err(Status::not_yet(what))
                 }
+                Route::Stream(call) => {
+                    kv::intercept(&head, self.front.lane.member(), false)?;
+                    Ok(Route::Stream(call))
+                }
                 route => Ok(route),
             });
         let route = match routed {
@@ -243,9 +253,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         };
         let deadline = head.timeout.and_then(|timeout| self.now().checked_add(timeout));
         let (parts, body) = request.into_parts();
+        if let Route::Stream(streaming) = route {
+            let call = StreamCall { respond, body, head, deadline, held: self.held.clone() };
+            return self.stream(streaming, call);
+        }
         let parts = matches!(route, Route::Cold(..)).then(|| Box::new(parts));
         let state = State::Receiving(route, Assembly::default(), parts);
         self.fresh.push(self.calls.open(Call::new(respond, body, head, deadline, state)));
+    }
+
+    fn stream(&mut self, streaming: Streaming, call: StreamCall) {
+        let front = Rc::clone(&self.front);
+        match streaming {
+            Streaming::Watch => self.tasks.spawn_local(watch::run(call, front)),
+        };
     }
 
     /// Takes what has come of messages: of calls that have just been opened, and of those that frames came for. True
@@ -334,7 +355,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 }
                 Err(status) => self.fail(index, &status),
             },
-            (Route::Cold(..), None) => {
+            (Route::Cold(..), None) | (Route::Stream(_), _) => {
                 self.fail(index, &Status::new(wire::Code::Internal, "headers are gone"))
             }
             (Route::NotYet(what) | Route::NotYetStream(what), _) => {

@@ -64,6 +64,9 @@ const HASHES_MAX: usize = 2;
 /// Reads that wait for a disk, or take long, at the same time.
 const READS_MAX: usize = 16;
 
+/// Reads of history for watches that are behind, at the same time.
+const HISTORY_READS_MAX: usize = 4;
+
 /// So many pieces of long work of one kind at a time, each on a thread made for it. Once begun one goes on when its
 /// client is gone; the others wait, until their clients give up.
 #[derive(Clone, Debug)]
@@ -78,6 +81,11 @@ impl Turns {
     /// For reads, each of which holds its answer.
     pub fn for_reads() -> Self {
         Turns(Arc::new(Semaphore::new(READS_MAX)))
+    }
+
+    /// For watches that are behind.
+    pub fn for_history() -> Self {
+        Turns(Arc::new(Semaphore::new(HISTORY_READS_MAX)))
     }
 
     /// Runs `work` when its turn comes; `None` where the process is about to end.
@@ -110,6 +118,8 @@ pub struct MemberView {
     pub hashes: Turns,
     /// Turns for reads off the network threads.
     pub reads: Turns,
+    /// Turns for reads of history, for watches.
+    pub history: Turns,
 }
 
 impl MemberView {

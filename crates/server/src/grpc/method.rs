@@ -37,6 +37,13 @@ pub enum Task {
     RangeStream,
 }
 
+/// A call whose client may send messages without an end; a task of its own answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streaming {
+    /// `Watch.Watch`
+    Watch,
+}
+
 /// Who answers a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -44,6 +51,8 @@ pub enum Route {
     Hot(Hot),
     /// A task beside the loop, once the one request message is there; never on a learner.
     Task(Task),
+    /// A task beside the loop, from the call's headers on; never on a learner.
+    Stream(Streaming),
     /// A generated stub, once the one request message is there.
     Cold(Cold, ForLearner),
     /// Nobody yet; the client is told so once its message is there.
@@ -77,7 +86,7 @@ const CALLS: &[(&str, &[(&str, Route)])] = &[
             ("Txn", Route::Hot(Hot::Txn)),
         ],
     ),
-    ("etcdserverpb.Watch", &[("Watch", Route::NotYetStream("Watch.Watch"))]),
+    ("etcdserverpb.Watch", &[("Watch", Route::Stream(Streaming::Watch))]),
     (
         "etcdserverpb.Lease",
         &[

@@ -14,6 +14,7 @@ pub mod connection;
 pub mod frames;
 pub mod head;
 pub mod health;
+pub mod incoming;
 pub mod io;
 pub mod kv;
 pub mod lease;
@@ -23,6 +24,7 @@ pub mod method;
 pub mod service;
 pub mod stream;
 pub mod task;
+pub mod watch;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -45,6 +47,10 @@ pub struct GrpcConfig {
     pub keepalive_interval: Duration,
     /// `--grpc-keepalive-timeout`: a pinged client must show itself within this.
     pub keepalive_timeout: Duration,
+    /// `--election-timeout`.
+    pub election_timeout: Duration,
+    /// `--watch-progress-notify-interval`.
+    pub watch_progress_interval: Duration,
 }
 
 impl Default for GrpcConfig {
@@ -54,6 +60,8 @@ impl Default for GrpcConfig {
             ping_interval_min: Duration::from_secs(5),
             keepalive_interval: Duration::from_secs(2 * 60 * 60),
             keepalive_timeout: Duration::from_secs(20),
+            election_timeout: Duration::from_secs(1),
+            watch_progress_interval: Duration::from_secs(10 * 60),
         }
     }
 }

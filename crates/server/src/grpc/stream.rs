@@ -97,7 +97,7 @@ impl Assembly {
 
 /// The length of a message with its prefix, once the prefix is there. The one place where the size of a
 /// received message is judged.
-fn frame_bytes(bytes: &[u8], bytes_max: u32, gzip: bool) -> Result<Option<usize>, Status> {
+pub(super) fn frame_bytes(bytes: &[u8], bytes_max: u32, gzip: bool) -> Result<Option<usize>, Status> {
     let Some(&[flag, l0, l1, l2, l3]) = bytes.first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
     let length = u32::from_be_bytes([l0, l1, l2, l3]);
     if length > bytes_max {

@@ -15,6 +15,7 @@ use wire::{ApiError, Status};
 
 use super::Shared;
 use super::answer::{self, Held, Payload};
+use super::head::Head;
 use super::kv::{read_status, undecodable};
 use super::method::Task;
 use super::stream::Outgoing;
@@ -25,6 +26,20 @@ pub struct TaskCall {
     pub respond: SendResponse<Payload>,
     /// The client's side of the stream; kept until the call ends, lest the stream be reset.
     pub body: RecvStream,
+    /// When the client gives up.
+    pub deadline: Option<Instant>,
+    /// Counts the bytes of answers.
+    pub held: Held,
+}
+
+/// One call whose headers have come.
+pub struct StreamCall {
+    /// Where the answers go.
+    pub respond: SendResponse<Payload>,
+    /// Where the messages come from.
+    pub body: RecvStream,
+    /// What its headers said.
+    pub head: Head,
     /// When the client gives up.
     pub deadline: Option<Instant>,
     /// Counts the bytes of answers.

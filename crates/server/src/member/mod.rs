@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 use disk::{Fs, RealFs};
 use node::{Entropy, InitialMember, Settings};
 use raft::Time;
+use store::watch::HubLimits;
 
 use crate::config::{Config, Url};
 use crate::front::{Front, LaneSeed};
 use crate::grpc::member::Turns;
 use crate::grpc::{GrpcConfig, MemberView, SharedStatus};
-use crate::lane::{AppliedGate, LaneParts};
+use crate::lane::{AppliedGate, LaneParts, WatchParts};
 use crate::listen::Service;
 use crate::log;
 use crate::process::Events;
@@ -93,6 +94,7 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         compaction_finished: finished,
         hashes: Turns::for_hashes(),
         reads: Turns::for_reads(),
+        history: Turns::for_history(),
     });
     let gates: Vec<Arc<AppliedGate>> = (0..lanes).map(|_| Arc::default()).collect();
     let (completions, receivers): (Vec<_>, Vec<_>) =
@@ -112,10 +114,15 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
     };
     let threads = Threads::start(parts, channels, events)?;
     let request_timeout = config.request_timeout();
+    let tail = opened.tail;
+    let fragment_bytes = config.limits.message_bytes_max() as usize;
+    let watch_limits = HubLimits { fragment_bytes, ..HubLimits::DEFAULT };
     let seeds = receivers.into_iter().zip(gates).enumerate().map(|(lane, (completions, gate))| {
         let (member, port, ids) = (view.clone(), threads.port(), ids.lane(lane));
+        let watches = WatchParts { tail: tail.clone(), limits: watch_limits };
         let seed: LaneSeed = Box::new(move || {
-            (LaneParts { member, port: Box::new(port), ids, gate, request_timeout }, completions)
+            let port = Box::new(port);
+            (LaneParts { member, port, ids, gate, watches, request_timeout }, completions)
         });
         seed
     });

@@ -488,8 +488,10 @@ impl ApplyThread {
             }
         }
         for (lane, mut batch) in batches.into_iter().enumerate() {
-            // Any message says how far apply is, so the gate is taken in any case.
-            if !self.channels.gates[lane].take(applied) && batch.answers.is_empty() {
+            // Any message says how far apply is and that there may be events, so the gate is taken in any case.
+            let gate = &self.channels.gates[lane];
+            let is_awaited = [gate.take(applied), gate.take_watch()].contains(&true);
+            if !is_awaited && batch.answers.is_empty() {
                 continue;
             }
             batch.applied_index = applied;

@@ -1,6 +1,7 @@
 //! A member without consensus or disk: the real store on records in memory, behind the front end's interfaces.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each user takes its part")]
 
+pub mod bed;
 pub mod fuzz;
 
 use std::ops::ControlFlow;
@@ -10,13 +11,17 @@ use std::time::Duration;
 
 use node::{Completions, RequestId, RequestIds, Submission};
 use server::grpc::{MemberView, SharedStatus};
-use server::lane::{AppliedGate, Lane, LaneDriver, LaneParts, MemberPort};
+use server::lane::{AppliedGate, Lane, LaneDriver, LaneParts, MemberPort, WatchParts};
+use store::watch::{self, Event, HubLimits, Tail};
 use store::{
     Location, ReadError, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision, Settings, Store,
     admission,
 };
 use tokio::sync::mpsc;
 use wire::raftpb;
+
+/// Newest events that are kept.
+const TAIL_BYTES: usize = 1 << 20;
 
 /// etcd's: 5 s and two election timeouts.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
@@ -101,6 +106,8 @@ impl RecordSink for Sink<'_> {
 
 struct State {
     store: Store,
+    /// Records that are published.
+    published: usize,
     mood: Mood,
     held: Vec<Submission>,
     batches: Vec<usize>,
@@ -114,6 +121,7 @@ pub struct FakeMember {
     records: Arc<Records>,
     pub status: Arc<SharedStatus>,
     pub gate: Arc<AppliedGate>,
+    tail: Arc<Tail>,
     completions: Arc<Mutex<Option<mpsc::Sender<Completions>>>>,
 }
 
@@ -147,13 +155,23 @@ impl FakeMember {
             compaction_finished: tokio::sync::watch::channel(-1).1,
             hashes: server::grpc::member::Turns::for_hashes(),
             reads: server::grpc::member::Turns::for_reads(),
+            history: server::grpc::member::Turns::for_history(),
         };
-        let state = State { store, mood: Mood::default(), held: Vec::new(), batches: Vec::new(), rounds: 0 };
+        let tail = Arc::new(Tail::new(view.reader.revision(), TAIL_BYTES));
+        let state = State {
+            store,
+            published: 0,
+            mood: Mood::default(),
+            held: Vec::new(),
+            batches: Vec::new(),
+            rounds: 0,
+        };
         let member = FakeMember {
             state: Arc::new(Mutex::new(state)),
             records,
             status,
             gate: Arc::default(),
+            tail: tail.clone(),
             completions: Arc::new(Mutex::new(Some(completions))),
         };
         let parts = LaneParts {
@@ -161,6 +179,7 @@ impl FakeMember {
             port: Box::new(member.clone()),
             ids: RequestIds::new(0x5eed_0000, 1).lane(0),
             gate: member.gate.clone(),
+            watches: WatchParts { tail, limits: HubLimits::DEFAULT },
             request_timeout: REQUEST_TIMEOUT,
         };
         let (lane, driver) = Lane::new(parts, receiver);
@@ -216,6 +235,32 @@ impl FakeMember {
         let mut state = self.state();
         let data = admission::encode_put(1, &prost::Message::encode_to_vec(&put));
         state.store.apply(&data, false, &mut Sink(&self.records)).unwrap();
+        self.publish(&mut state);
+        drop(state);
+        if self.gate.take_watch() {
+            self.send(Completions::default());
+        }
+    }
+
+    /// As the apply thread does it.
+    fn publish(&self, state: &mut State) {
+        let records = self.records.records.read().unwrap();
+        let events: Vec<Event> = records[state.published..]
+            .iter()
+            .map(|(kind, revision, record)| Event {
+                kind: *kind,
+                revision: *revision,
+                record: record.clone().into(),
+            })
+            .collect();
+        state.published = records.len();
+        if let (Some(first), Some(last)) = (events.first(), events.last()) {
+            let (first, last) = (first.revision.main, last.revision.main);
+            match self.tail.is_wanted() {
+                true => self.tail.push(watch::Batch { first, last, events }),
+                false => self.tail.skip(last),
+            }
+        }
         state.store.publish();
     }
 
@@ -259,8 +304,10 @@ impl FakeMember {
                 }
             }
         }
-        state.store.publish();
+        self.publish(&mut state);
         drop(state);
+        // The completions tell that there is news too.
+        let _ = self.gate.take_watch();
         self.status.set_applied(self.status.committed());
         completions.applied_index = self.status.applied();
         self.send(completions);

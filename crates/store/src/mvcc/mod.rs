@@ -111,7 +111,7 @@ impl View<'_> {
     /// The version of one key that is there at a revision.
     ///
     /// Errors: [`ApiError::Compacted`] if the view pins nothing, and what it reads is being dropped.
-    fn point(&self, key: &[u8], at: i64) -> Result<Option<Version>, ApiError> {
+    pub(crate) fn point(&self, key: &[u8], at: i64) -> Result<Option<Version>, ApiError> {
         let index = self.index();
         let row = index.get(key, at);
         // Under the index's lock: what is dropped is announced before it goes.

@@ -5,7 +5,7 @@ pub mod fuzz;
 pub mod model;
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use prost::Message as _;
@@ -25,6 +25,8 @@ pub struct Log {
     pub is_cold: AtomicBool,
     /// Every read fails.
     pub is_broken: AtomicBool,
+    /// Scans find nothing below this revision.
+    pub scans_from: AtomicI64,
 }
 
 const STRIDE: u64 = 1000;
@@ -57,7 +59,7 @@ impl RecordSource for Log {
             return Err(ReadError("broken".into()));
         }
         for (kind, revision, bytes) in self.records.read().unwrap().iter() {
-            if revision.main < from {
+            if revision.main < from.max(self.scans_from.load(Ordering::Relaxed)) {
                 continue;
             }
             if let ControlFlow::Break(()) = visitor(*kind, *revision, bytes) {

@@ -1,0 +1,176 @@
+//! `Watch.Watch`: one task a stream, between the client's requests and the lane's hub.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep_until};
+use wire::ApiError;
+use wire::Status;
+use wire::etcdserverpb::WatchRequest;
+use wire::etcdserverpb::watch_request::RequestUnion;
+
+use super::Shared;
+use super::incoming::Incoming;
+use super::member::MemberView;
+use super::stream::Outgoing;
+use super::task::StreamCall;
+use crate::lane::WatchStream;
+
+/// Looks at a member without a leader, one election timeout apart, after which streams that ask for one end (etcd:
+/// interceptor.go).
+const NO_LEADER_LOOKS: u32 = 3;
+
+/// Serves a stream to its end.
+pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
+    let limit = front.config.limits.message_bytes_max();
+    let mut requests = Requests {
+        incoming: Incoming::new(call.body, limit, call.head.gzip),
+        watches: front.lane.watch(),
+        progress: Progress::new(front.config.watch_progress_interval),
+        is_open: true,
+        refused: None,
+    };
+    let mut out = Outgoing::new(call.respond, call.deadline, call.held);
+    let end = {
+        let needs_leader = call.head.leader_required;
+        let member = front.lane.member().clone();
+        let drained = front.lane.drained();
+        let election_timeout = front.config.election_timeout;
+        async move {
+            tokio::select! {
+                () = drained => ApiError::Stopped,
+                () = leader_lost(&member, election_timeout), if needs_leader => ApiError::NoLeader,
+            }
+        }
+    };
+    tokio::pin!(end);
+    loop {
+        let turn = tokio::select! {
+            biased;
+            turn = out.wait(requests.serve()) => turn,
+            error = &mut end => return out.finish(Err(error.into())),
+        };
+        match turn {
+            // The client is gone, or was told that its time is over.
+            None => return,
+            Some(Ok(bytes)) => tokio::select! {
+                sent = requests.serve_while(out.send(Bytes::from(bytes))) => if sent.is_none() { return },
+                // In the middle of a message the stream can only be reset.
+                _ = &mut end => return,
+            },
+            Some(Err(status)) => return out.finish(Err(status)),
+        }
+    }
+}
+
+/// What a client asks for, and what there is to tell it.
+struct Requests {
+    incoming: Incoming,
+    watches: WatchStream,
+    progress: Progress,
+    /// False once the client has said all that it wants. It still listens.
+    is_open: bool,
+    /// What the stream ends with once it can.
+    refused: Option<Status>,
+}
+
+impl Requests {
+    /// Answers requests until there is something to send, or an end.
+    async fn serve(&mut self) -> Result<Vec<u8>, Status> {
+        loop {
+            if let Some(status) = self.refused.take() {
+                return Err(status);
+            }
+            let is_heard = self.is_heard();
+            tokio::select! {
+                biased;
+                request = self.incoming.next(), if is_heard => self.answer(request),
+                bytes = poll_fn(|cx| self.watches.poll_take(cx)) => return Ok(bytes),
+                () = self.progress.due() => self.watches.notify_progress(),
+            }
+        }
+    }
+
+    /// Answers requests while `sent` goes on: a client that does not read what it is told may still cancel.
+    async fn serve_while<T>(&mut self, sent: impl Future<Output = T>) -> T {
+        tokio::pin!(sent);
+        loop {
+            let is_heard = self.is_heard();
+            tokio::select! {
+                biased;
+                sent = &mut sent => return sent,
+                request = self.incoming.next(), if is_heard => self.answer(request),
+            }
+        }
+    }
+
+    /// Whether to listen: a client is held back by what it does not read of its own answers.
+    fn is_heard(&self) -> bool {
+        self.is_open && !self.watches.is_full()
+    }
+
+    fn answer(&mut self, request: Option<Result<WatchRequest, Status>>) {
+        match request {
+            None => self.is_open = false,
+            Some(Err(status)) => {
+                self.is_open = false;
+                self.refused = Some(status);
+            }
+            Some(Ok(request)) => match request.request_union {
+                Some(RequestUnion::CreateRequest(create)) => self.watches.create(&create),
+                Some(RequestUnion::CancelRequest(cancel)) => self.watches.cancel(cancel.watch_id),
+                Some(RequestUnion::ProgressRequest(_)) => self.watches.progress(),
+                // As in etcd what one does not know ends no stream.
+                None => {}
+            },
+        }
+        self.progress.is_wanted(self.watches.wants_progress());
+    }
+}
+
+/// Ends when the member has had no leader for so long.
+async fn leader_lost(member: &MemberView, election_timeout: Duration) {
+    let mut missing = 0;
+    while missing < NO_LEADER_LOOKS {
+        tokio::time::sleep(election_timeout).await;
+        missing = if member.status.leader() == 0 { missing + 1 } else { 0 };
+    }
+}
+
+/// When watches are told of progress; never while none asks for it.
+struct Progress {
+    interval: Duration,
+    next: Option<Instant>,
+}
+
+impl Progress {
+    fn new(interval: Duration) -> Self {
+        Progress { interval, next: None }
+    }
+
+    fn is_wanted(&mut self, is_wanted: bool) {
+        if !is_wanted {
+            self.next = None;
+        } else if self.next.is_none() {
+            self.next = Some(Instant::now() + self.interval + jitter(self.interval));
+        }
+    }
+
+    async fn due(&mut self) {
+        match self.next {
+            None => std::future::pending().await,
+            Some(at) => {
+                sleep_until(at).await;
+                self.next = Some(at + self.interval);
+            }
+        }
+    }
+}
+
+/// Up to a tenth, so that streams opened together are not told together.
+fn jitter(interval: Duration) -> Duration {
+    let random = getrandom::u32().unwrap_or(0);
+    (interval / 10).mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
