@@ -7,6 +7,7 @@ mod clients;
 mod conform;
 mod gen_proto;
 mod interop;
+mod raft_scenarios;
 mod server;
 mod soak;
 mod tidy;
@@ -24,6 +25,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   interop --etcd PATH [--seed N]      our write-ahead log under a real etcd 3.7, and the other way round
   boltfile --bbolt PATH --etcdutl PATH
                                       our database files before the real bbolt and etcdutl
+  raft-scenarios --testdata DIR       the scenario scripts of etcd's raft through our consensus
   conform --suite DIR PACKAGE...      run packages of the contract suite against our release binaries
                                       (-run REGEX limits the tests; without it, the list of what passes is used)
   soak [NAME...] [--minutes N] [--seeds N]
@@ -49,6 +51,7 @@ fn run(args: &[String]) -> Result<()> {
         ["clients", rest @ ..] => clients::run(rest),
         ["interop", rest @ ..] => interop::run(rest),
         ["boltfile", rest @ ..] => boltfile::run(rest),
+        ["raft-scenarios", rest @ ..] => raft_scenarios::run(rest),
         ["conform", rest @ ..] => conform::run(rest),
         ["soak", rest @ ..] => soak::run(rest),
         _ => bail!("{USAGE}"),

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 const USAGE: &str = "usage: cargo xtask soak [NAME...] [--minutes N] [--seeds N]
 
   sim         the simulator, 100,000 seeds in as many processes as there are processors
-  raft        consensus under faults, 20,000 seeds
+  raft        consensus under faults, 50,000 seeds of 3,000 steps
   revlog      power cuts and kills of the revision log, 2,000 seeds
   wal         power cuts of the write-ahead log at every operation
   flips       a member's directory, every bit of every byte flipped
@@ -92,8 +92,8 @@ fn job(name: &str, options: &Options) -> Result<Vec<Done>> {
         "sim" => sim(seeds(100_000)),
         "raft" => {
             let mut command = test("quorate-raft", &["--test", "random"], &["--nocapture"]);
-            command.env("QUORATE_SEEDS", seeds(20_000).to_string());
-            one(format!("{} seeds", seeds(20_000)), command)
+            command.env("QUORATE_SEEDS", seeds(50_000).to_string());
+            one(format!("{} seeds", seeds(50_000)), command)
         }
         "revlog" => {
             let mut command = test("quorate-disk", &["--test", "revlog"], &["crash::"]);

@@ -283,6 +283,10 @@ impl Consensus {
                 Effect::ReadRefused { context, reason } => {
                     out.reads.push((RequestId(context), Err(read_refusal(reason).into())));
                 }
+                // A member without others sends no snapshots, gets none, and nobody hands anything on to it.
+                Effect::SnapshotWanted { .. } | Effect::Restore { .. } | Effect::ForwardRefused { .. } => {
+                    unreachable!("members that are alone hear nobody");
+                }
                 Effect::ProposalRefused { token, reason } => self.refused(RequestId(token), reason, out),
                 Effect::Leadership { term, leader, role } => {
                     // What was proposed under another leader may never be committed; it is proposed anew.
@@ -376,9 +380,9 @@ impl Consensus {
 fn refusal(reason: Refusal) -> Status {
     match reason {
         // etcd lets such a proposal wait for a leader until its own timeout; it is not in any log (rule 15).
-        Refusal::NoLeader => ApiError::NoLeader.into(),
+        Refusal::NoLeader | Refusal::NotLeader => ApiError::NoLeader.into(),
         Refusal::TooMany => ApiError::TooManyRequests.into(),
-        Refusal::ConfChangePending => ApiError::ProposalDropped.into(),
+        Refusal::ConfChangePending | Refusal::LeaderTransfer => ApiError::ProposalDropped.into(),
     }
 }
 

@@ -192,6 +192,8 @@ pub fn open(
         id: NodeId(identity.member_id),
         election_timeout_ms: settings.election_timeout_ms,
         heartbeat_interval_ms: settings.heartbeat_interval_ms,
+        pre_vote: true,
+        check_quorum: true,
         seed: entropy.raft,
         limits: settings.limits.raft,
     };

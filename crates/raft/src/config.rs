@@ -16,12 +16,19 @@ pub struct Limits {
     pub applying_bytes_max: usize,
     /// Bytes of entries in one append. An entry that is larger goes alone.
     pub append_bytes_max: usize,
-    /// Appends with entries under way to one follower. Beyond it, the follower gets no more until it answers.
+    /// Appends with entries under way to one follower. Beyond it, the follower gets no more until it answers. etcd's is
+    /// 512.
     pub inflight_messages_max: usize,
+    /// Bytes of entries under way to one follower: one more append leaves as long as less is under way.
+    pub inflight_bytes_max: usize,
     /// Bytes of entries kept, though durable and applied, for slow followers. Beyond it a follower needs a snapshot.
     pub kept_bytes_max: usize,
     /// The same bound as a number of entries; etcd's is 5,000.
     pub kept_entries_max: usize,
+    /// Bytes of entries kept while a follower that is heard gets a snapshot: those after the snapshot, which it will need
+    /// next. Takes the place of the two bounds above as long as that lasts, so that a follower catches up although much is
+    /// written meanwhile; beyond it, it needs another snapshot.
+    pub snapshot_kept_bytes_max: usize,
     /// Reads that wait for their index. On a leader further ones are refused; on a follower the oldest one is.
     pub reads_max: usize,
 }
@@ -34,8 +41,10 @@ impl Default for Limits {
             applying_bytes_max: 64 << 20,
             append_bytes_max: 512 << 10,
             inflight_messages_max: 512,
+            inflight_bytes_max: 32 << 20,
             kept_bytes_max: 64 << 20,
             kept_entries_max: 5_000,
+            snapshot_kept_bytes_max: 256 << 20,
             reads_max: 4_096,
         }
     }
@@ -51,8 +60,10 @@ impl Limits {
             applying_bytes_max: 3 * 80,
             append_bytes_max: 2 * 80,
             inflight_messages_max: 2,
+            inflight_bytes_max: 3 * 80,
             kept_bytes_max: 5 * 80,
             kept_entries_max: 4,
+            snapshot_kept_bytes_max: 8 * 80,
             reads_max: 3,
         }
     }
@@ -68,6 +79,12 @@ pub struct Config {
     pub election_timeout_ms: u64,
     /// How often a leader reports to its followers; not zero and less than the election timeout.
     pub heartbeat_interval_ms: u64,
+    /// Whether a member first asks if it could win before it enters a new term, so that one which was cut off does not
+    /// disturb the others when it comes back (thesis, 9.6). etcd's `--pre-vote`, on by default there.
+    pub pre_vote: bool,
+    /// Whether a leader steps down that hears no quorum for an election timeout, and no vote is given while a leader is
+    /// heard. Always on in etcd's server.
+    pub check_quorum: bool,
     /// All randomness comes from here. Members must not share it, or their timers may run in step.
     pub seed: u64,
     /// How much may pile up.
@@ -141,8 +158,9 @@ impl Config {
         if self.heartbeat_interval_ms == 0 || self.heartbeat_interval_ms >= self.election_timeout_ms {
             return fail("the election timeout must be longer than the heartbeat interval, and neither zero");
         }
-        if self.limits.inflight_messages_max == 0 || self.limits.reads_max == 0 {
-            return fail("neither the messages in flight nor the reads may be limited to none");
+        let Limits { inflight_messages_max, inflight_bytes_max, reads_max, .. } = self.limits;
+        if inflight_messages_max == 0 || inflight_bytes_max == 0 || reads_max == 0 {
+            return fail("neither what is in flight nor the reads may be limited to none");
         }
         Ok(())
     }

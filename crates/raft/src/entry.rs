@@ -44,6 +44,28 @@ impl Entry {
     }
 }
 
+impl EntryKind {
+    /// Whether it is a change of membership.
+    #[must_use]
+    pub fn is_conf_change(self) -> bool {
+        self != Self::Normal
+    }
+}
+
+/// What stands for the log up to an entry: `raftpb.Snapshot`, with its metadata. The store's contents at that entry are
+/// not in it; the shell moves and keeps them (design rule 17).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The last entry in it.
+    pub index: Index,
+    /// That entry's term.
+    pub term: Term,
+    /// The members as of that entry.
+    pub conf: ConfState,
+    /// Opaque to consensus; etcd's is the membership as JSON of its v2 store.
+    pub data: Bytes,
+}
+
 /// What must be durable of consensus itself, beside the log: etcd's `raftpb.HardState`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HardState {
@@ -75,6 +97,12 @@ impl ConfState {
             && !nobody(&self.voters)
             && !nobody(&self.learners)
             && self.learners.iter().all(|id| !self.is_voter(*id))
+    }
+
+    /// Whether `id` takes part, with or without a vote.
+    #[must_use]
+    pub fn contains(&self, id: NodeId) -> bool {
+        self.is_voter(id) || self.learners.binary_search(&id).is_ok()
     }
 
     /// Whether `id` votes.

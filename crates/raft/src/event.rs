@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::{ConfState, Entry, EntryKind, HardState, Index, Message, NodeId, PersistSeq, Position, Term};
+use crate::{
+    ConfState, Entry, EntryKind, HardState, Index, Message, NodeId, PersistSeq, Position, Snapshot, Term,
+};
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -24,8 +26,8 @@ pub enum Event {
         /// Never used before, by any member, in any run (design rule 19).
         context: u64,
     },
-    /// What one [`Effect::Persist`] asked for, and all before it, is durable. The fields are those of the effect. One
-    /// answer may stand for several effects: it names the last of them.
+    /// What one [`Effect::Persist`] or [`Effect::Restore`] asked for, and all before it, is durable. The fields are those
+    /// of the effect. One answer may stand for several effects: it names the last of them.
     Persisted {
         /// The effect's number.
         seq: PersistSeq,
@@ -35,20 +37,54 @@ pub enum Event {
         /// The last entry of the log when it was issued.
         last: Position,
     },
-    /// The state machine has applied everything up to `index`: memory may be given back.
+    /// The state machine has applied everything up to `index`: memory may be given back. After an [`Effect::Restore`],
+    /// that it has gone over to the snapshot.
     Applied {
-        /// At most the last entry of the last [`Effect::Apply`].
+        /// At most the last entry of the last [`Effect::Apply`], or the entry of the last [`Effect::Restore`].
         index: Index,
     },
     /// The state machine has applied a change of membership, and this is what holds now. For a change that it
-    /// refused, there is nothing to report. Comes before the `Applied` that covers the change.
+    /// refused, there is nothing to report. Comes before the `Applied` that covers the change. Between an
+    /// [`Effect::Restore`] and the `Applied` that answers it, it is of a time before the snapshot, and ignored.
     ConfApplied {
         /// All members.
         conf: ConfState,
     },
-    /// Stand for election now: for tests, and for leadership transfer later. Ignored by a leader, by who may not
-    /// vote, and by who has a committed change of membership still to apply (design rule 16).
+    /// Stand for election now. Ignored by a leader, by who may not vote, by who has a committed change of membership
+    /// still to apply (design rule 16), and until a snapshot is taken over.
     Campaign,
+    /// Let `to` lead: etcd's `MsgTransferLeader`. The leader refuses proposals until `to` leads or an election timeout has
+    /// passed, sends it what it lacks, and then asks it to stand. A follower hands the request on to the leader.
+    /// Whoever is no voter is not made leader; to name the leader itself ends a transfer that is under way.
+    TransferLeader {
+        /// Who is to lead.
+        to: NodeId,
+    },
+    /// A message to this member could not be sent: etcd's `MsgUnreachable`. What is under way to it counts as lost.
+    Unreachable {
+        /// Whom the message was for.
+        id: NodeId,
+    },
+    /// The answer to [`Effect::SnapshotWanted`]: this can be sent, and is pinned until [`Event::SnapshotReported`]. If no
+    /// [`Body::Snapshot`](crate::Body::Snapshot) to `to` is among the effects of this very step, it is not wanted any
+    /// more.
+    SnapshotReady {
+        /// Who is to get it.
+        to: NodeId,
+        /// Of an index that is applied here, with the members as of it.
+        snapshot: Snapshot,
+    },
+    /// How the sending of a snapshot ended, or of the attempt to make one: etcd's `MsgSnapStatus`. Each
+    /// [`Effect::SnapshotWanted`] is answered so in the end, or the follower gets nothing any more.
+    SnapshotReported {
+        /// Who was to get it.
+        to: NodeId,
+        /// Whether the follower has received all of it. If not, it is tried again after the next heartbeat.
+        ok: bool,
+    },
+    /// Follow nobody until the leader is heard again: etcd's `MsgForgetLeader`, for a shell that knows better than the
+    /// timers that the leader is gone. Ignored by a leader.
+    ForgetLeader,
 }
 
 /// One request for the log.
@@ -69,8 +105,8 @@ pub enum Effect {
     /// be written together and synced once. An entry replaces the one of the same index and all after it. May overlap
     /// any `Apply`, and any `Send` that does not wait for it.
     ///
-    /// A commit index alone causes no write: it goes along with the next entries, term or vote, and on an idle log not
-    /// at all. Who needs it on disk (to give back log segments, design rule 3) writes
+    /// A commit index alone causes no write, unless it commits a change of membership: it goes along with the next
+    /// entries, term or vote, and on an idle log not at all. Who needs it on disk (to give back log segments, design rule 3) writes
     /// [`Raft::hard_state`](crate::Raft::hard_state) behind the last `Persist`, unasked and unanswered.
     Persist {
         /// Names the effect in the answer and in [`Effect::Send`]; one more than the last.
@@ -84,6 +120,22 @@ pub enum Effect {
         /// Without gaps.
         entries: Vec<Entry>,
     },
+    /// A leader has sent a snapshot, which stands for the whole log up to its entry: what was written or handed out of
+    /// the log before is void, and the log goes on behind it. Takes its place in the order of [`Effect::Persist`], and is
+    /// answered like it; `last` is the snapshot's own position. On disk are, in this order, the store's contents,
+    /// `hard_state` and the snapshot (design rule 17). Then the state machine goes over to it, answered with
+    /// [`Event::Applied`]; before that answer nothing more is handed out to apply. What was handed out before may still be
+    /// applied and reported, or left out.
+    Restore {
+        /// Names the effect, as in [`Effect::Persist`].
+        seq: PersistSeq,
+        /// For the answer: the term in which this is issued.
+        term: Term,
+        /// The state, whose commit index is the snapshot's index.
+        hard_state: HardState,
+        /// What the log and the state machine go on from.
+        snapshot: Snapshot,
+    },
     /// Deliver at most once.
     Send {
         /// To whom, and what.
@@ -92,11 +144,27 @@ pub enum Effect {
         /// leader's appends and heartbeats this is always true.
         after: Option<PersistSeq>,
     },
-    /// Committed: apply in order. Each entry comes exactly once a run. Need not be on this member's disk: a quorum has
+    /// Committed: apply in order. Each entry comes at most once a run. Need not be on this member's disk: a quorum has
     /// it (so design rule 2 waits for the WAL before it writes the revision log).
     Apply {
-        /// Without gaps, also between two effects.
+        /// Without gaps, also between two effects, except that a [`Effect::Restore`] may stand for some.
         entries: Vec<Entry>,
+    },
+    /// This follower lacks entries that are not kept any more. Make a snapshot of what is applied by now, and answer with
+    /// [`Event::SnapshotReady`], or with [`Event::SnapshotReported`] if that cannot be.
+    SnapshotWanted {
+        /// Who is to get it.
+        to: NodeId,
+    },
+    /// Requests that another member handed on were not put into the log: to be counted and logged. Nobody else hears of
+    /// it, as in etcd.
+    ForwardRefused {
+        /// Who handed them on.
+        from: NodeId,
+        /// How many.
+        count: usize,
+        /// Why the first of them was refused.
+        reason: Refusal,
     },
     /// A read may be served as soon as everything up to `index` is applied here.
     ReadReady {
@@ -135,6 +203,8 @@ pub enum Effect {
 pub enum Role {
     /// Follows a leader, or waits for one.
     Follower,
+    /// Asks whether it could win an election, in the old term still.
+    PreCandidate,
     /// Stands for election.
     Candidate,
     /// Leads.
@@ -146,6 +216,10 @@ pub enum Role {
 pub enum Refusal {
     /// Nobody is known to lead.
     NoLeader,
+    /// This member does not lead, so it takes nothing that others hand on; only in [`Effect::ForwardRefused`].
+    NotLeader,
+    /// Leadership is being handed over. etcd's `ErrProposalDropped`.
+    LeaderTransfer,
     /// As much as [`Limits`](crate::Limits) allows is waiting for the disk, the quorum or the state machine.
     TooMany,
     /// Another change of membership is under way, or this leader has not yet committed in its term. The change's

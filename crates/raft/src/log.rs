@@ -8,18 +8,25 @@
 //! ```
 //!
 //! `applied` may run ahead of `durable`: a quorum without this member's disk commits too.
+//!
+//! A snapshot from the leader stands for everything up to `before`, while disk and state machine are still on their way
+//! there: until both have said so, the log [is restoring](Log::is_restoring), and the first line does not hold.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::{Entry, EntryKind, Index, Position, Term};
+use crate::{Entry, EntryKind, Index, Limits, Position, Term};
 
 #[derive(Debug)]
 pub(crate) struct Log {
     /// The entry just before the first of `entries`.
     before: Position,
+    /// The last snapshot from a leader in this run.
+    snapshot: Index,
     entries: VecDeque<Entry>,
+    /// Which of them are changes of membership.
+    changes: VecDeque<Index>,
     persisting: Index,
     durable: Index,
     committed: Index,
@@ -37,11 +44,19 @@ impl Log {
     /// A log of which everything is durable. The shell's input was checked before.
     pub(crate) fn new(before: Position, entries: Vec<Entry>, committed: Index, applied: Index) -> Self {
         let last = entries.last().map_or(before.0, |entry| entry.index);
+        // A leader proposes a change of membership only when it has applied the one before, so this one is committed,
+        // whatever was written of that. It must be applied before the member stands for election: two changes apart,
+        // majorities need not meet (design rule 16).
+        let changes: VecDeque<Index> =
+            entries.iter().filter(|entry| entry.kind.is_conf_change()).map(|entry| entry.index).collect();
+        let committed = changes.iter().rev().nth(1).map_or(committed, |index| committed.max(*index));
         let total_bytes = entries.iter().map(Entry::size).sum();
         let waiting_bytes = entries.iter().filter(|entry| entry.index > applied).map(Entry::size).sum();
         Self {
             before,
+            snapshot: Index::ZERO,
             entries: entries.into(),
+            changes,
             persisting: last,
             durable: last,
             committed,
@@ -78,9 +93,36 @@ impl Log {
         self.applied
     }
 
-    /// Everything up to here is both durable and applied.
+    /// Everything up to here is both durable and applied, or will never come here any more.
     pub(crate) fn floor(&self) -> Index {
-        self.durable.min(self.applied)
+        self.durable.min(self.applied).max(self.before.0)
+    }
+
+    /// Whether disk or state machine have not yet taken over the leader's snapshot.
+    pub(crate) fn is_restoring(&self) -> bool {
+        self.durable.min(self.applied) < self.before.0
+    }
+
+    /// Whether the state machine has not.
+    pub(crate) fn awaits_state(&self) -> bool {
+        self.applied < self.before.0
+    }
+
+    /// Goes on from a snapshot of committed entries, which is handed to disk and state machine now.
+    pub(crate) fn restore(&mut self, (index, term): Position) {
+        assert!(index > self.committed, "snapshot {index} though {} is committed", self.committed);
+        self.before = (index, term);
+        self.snapshot = index;
+        self.entries.clear();
+        self.changes.clear();
+        // Beyond what was committed, the disk has entries that may be none of this log.
+        self.durable = self.durable.min(self.committed);
+        self.persisting = index;
+        self.committed = index;
+        self.applying = index;
+        self.waiting_bytes = 0;
+        self.applying_bytes = 0;
+        self.total_bytes = 0;
     }
 
     /// How many entries are not yet both durable and applied.
@@ -116,6 +158,9 @@ impl Log {
         assert_eq!(entry.index, self.last_index().next(), "a gap in the log");
         self.waiting_bytes += entry.size();
         self.total_bytes += entry.size();
+        if entry.kind.is_conf_change() {
+            self.changes.push_back(entry.index);
+        }
         self.entries.push_back(entry);
     }
 
@@ -153,6 +198,9 @@ impl Log {
             self.total_bytes -= entry.size();
             // Above `floor()`, since that is at most `committed`.
             self.waiting_bytes -= entry.size();
+        }
+        while self.changes.back().is_some_and(|index| *index >= from) {
+            self.changes.pop_back();
         }
         self.persisting = self.persisting.min(from.prev());
         self.durable = self.durable.min(from.prev());
@@ -233,7 +281,7 @@ impl Log {
     /// what is still being applied.
     pub(crate) fn take_applicable(&mut self, bytes_max: usize) -> Vec<Entry> {
         let blocked = self.applying > self.applied && self.applying_bytes >= bytes_max;
-        if self.applying == self.committed || blocked {
+        if self.applying == self.committed || blocked || self.awaits_state() {
             return Vec::new();
         }
         let room = bytes_max.saturating_sub(self.applying_bytes);
@@ -255,6 +303,11 @@ impl Log {
         if index <= self.applied {
             return;
         }
+        if self.awaits_state() {
+            // Of the log before the snapshot, or the snapshot itself: none of it is counted.
+            self.applied = index;
+            return;
+        }
         let newly = self.slot(self.applied.next())..=self.slot(index);
         self.applying_bytes -= self.entries.range(newly).map(Entry::size).sum::<usize>();
         let floor = self.floor();
@@ -272,34 +325,43 @@ impl Log {
 
     /// Whether a change of membership is committed and not yet applied.
     pub(crate) fn has_unapplied_conf_change(&self) -> bool {
-        if self.applied == self.committed {
-            return false;
-        }
-        let unapplied = self.slot(self.applied.next())..=self.slot(self.committed);
-        self.entries.range(unapplied).any(|entry| entry.kind != EntryKind::Normal)
+        self.has_conf_change(self.applied, self.committed)
+    }
+
+    /// Whether there is a change of membership after `after`, up to `through`.
+    pub(crate) fn has_conf_change(&self, after: Index, through: Index) -> bool {
+        self.changes.iter().rev().any(|index| *index > after && *index <= through)
     }
 
     /// Gives back what is durable, applied, and needed by nobody: all up to `needed`, and beyond that whatever exceeds
-    /// the bounds on what is kept.
-    pub(crate) fn release(&mut self, needed: Index, kept_entries_max: usize, kept_bytes_max: usize) {
+    /// the bounds on what is kept. What is after `pinned` has a bound of its own: a follower will need it when it has the
+    /// snapshot of there.
+    pub(crate) fn release(&mut self, needed: Index, pinned: Option<Index>, limits: &Limits) {
         let floor = self.floor();
         while self.before.0 < floor {
             let kept_entries = (floor.0 - self.before.0.0) as usize;
             let kept_bytes = self.total_bytes - self.waiting_bytes;
-            let unneeded = self.before.0 < needed;
-            if !unneeded && kept_entries <= kept_entries_max && kept_bytes <= kept_bytes_max {
+            let is_needed = self.before.0 >= needed;
+            let is_pinned = pinned.is_some_and(|pinned| self.before.0 >= pinned)
+                && kept_bytes <= limits.snapshot_kept_bytes_max;
+            let fits = kept_entries <= limits.kept_entries_max && kept_bytes <= limits.kept_bytes_max;
+            if is_needed && (fits || is_pinned) {
                 break;
             }
             let entry = self.entries.pop_front().expect("the floor is within the log");
             self.total_bytes -= entry.size();
             self.before = (entry.index, entry.term);
         }
+        while self.changes.front().is_some_and(|index| *index <= self.before.0) {
+            self.changes.pop_front();
+        }
     }
 
     /// Every invariant of the log.
     pub(crate) fn check(&self) {
         let last = self.last_index();
-        assert!(self.before.0 <= self.floor(), "released {} above floor {}", self.before.0, self.floor());
+        let (released, restored) = (self.before.0, self.snapshot);
+        assert!(!self.is_restoring() || released == restored, "{released} released, {restored} restored");
         assert!(self.durable <= self.persisting, "durable {} written {}", self.durable, self.persisting);
         assert!(self.persisting <= last, "written {} last {last}", self.persisting);
         assert!(self.applied <= self.applying, "applied {} applying {}", self.applied, self.applying);
@@ -311,11 +373,15 @@ impl Log {
             assert!(entry.term >= term, "term {} after term {term} at {}", entry.term, entry.index);
             (index, term) = (entry.index, entry.term);
         }
+        let changes =
+            self.entries.iter().filter(|entry| entry.kind.is_conf_change()).map(|entry| entry.index);
+        assert!(changes.eq(self.changes.iter().copied()), "changes of membership: {:?}", self.changes);
         let sum = |keep: &dyn Fn(&Entry) -> bool| {
             self.entries.iter().filter(|entry| keep(entry)).map(Entry::size).sum::<usize>()
         };
         assert_eq!(self.total_bytes, sum(&|_| true), "size of all entries");
         assert_eq!(self.waiting_bytes, sum(&|entry| entry.index > self.floor()), "size of waiting entries");
+        assert!(!self.awaits_state() || self.applying == self.before.0, "applying beside a snapshot");
         let applying = |entry: &Entry| entry.index > self.applied && entry.index <= self.applying;
         assert_eq!(self.applying_bytes, sum(&applying), "size of entries being applied");
     }

@@ -1,19 +1,20 @@
-//! What members say to each other: etcd's messages, with etcd's fields and meaning, as far as this crate handles them.
-//! Pre-vote, leadership transfer and snapshots come with the cluster. What arrives is checked here before anything
-//! else looks at it: a peer may be old, slow or broken, and must not be able to stop this member.
+//! What members say to each other: etcd's messages, with etcd's fields and meaning. `raw_message.rs` has them field by
+//! field. What arrives is checked here before anything else looks at it: a peer may be old, slow or broken, and must not
+//! be able to stop this member.
 
 use bytes::Bytes;
 
-use crate::{Entry, EntryKind, Index, NodeId, Position, Term};
+use crate::{Entry, EntryKind, Index, NodeId, Position, Snapshot, Term};
 
 /// One message, delivered at most once, in any order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Who sent it.
+    /// Who sent it; in [`Body::TransferLeader`], who is to lead.
     pub from: NodeId,
     /// Who is to get it.
     pub to: NodeId,
     /// The sender's term; zero in what is forwarded to the leader ([`Body::Propose`], [`Body::ReadIndex`]), as in etcd.
+    /// In [`Body::PreVote`] and in an answer that grants one, the term to come.
     pub term: Term,
     /// What is said.
     pub body: Body,
@@ -49,11 +50,30 @@ pub enum Body {
     Vote {
         /// The candidate's last entry (`index`, `logTerm`).
         last: Position,
+        /// Whether the leader itself has asked the candidate to stand (`context` is `CampaignTransfer`): then even those
+        /// vote who hear that leader.
+        transfer: bool,
     },
     /// `MsgVoteResp`: the answer, durable if granted.
     VoteResponse {
         /// Whether the vote is refused.
         reject: bool,
+    },
+    /// `MsgPreVote`: asks whether a vote in the term to come would be granted. Promises nothing, and changes nothing.
+    PreVote {
+        /// The sender's last entry (`index`, `logTerm`).
+        last: Position,
+    },
+    /// `MsgPreVoteResp`: the answer. Its term is that of the question if granted, else the sender's own.
+    PreVoteResponse {
+        /// Whether the vote would be refused.
+        reject: bool,
+    },
+    /// `MsgSnap`: instead of entries that the leader gave back. The store's contents travel behind the message, and are
+    /// on the receiver's disk before it reads this.
+    Snapshot {
+        /// What the store stands for, and what consensus goes on from.
+        snapshot: Snapshot,
     },
     /// `MsgHeartbeat`: the leader is there.
     Heartbeat {
@@ -80,6 +100,10 @@ pub enum Body {
         /// The request's own.
         context: u64,
     },
+    /// `MsgTransferLeader`: a follower asks the leader to let `from`, which need not be the one who asks, lead.
+    TransferLeader,
+    /// `MsgTimeoutNow`: the leader asks the receiver, which has all that it has, to stand for election at once.
+    TimeoutNow,
 }
 
 impl Body {
@@ -87,7 +111,11 @@ impl Body {
     pub(crate) fn is_response(&self) -> bool {
         matches!(
             self,
-            Self::AppendResponse { .. } | Self::VoteResponse { .. } | Self::HeartbeatResponse { .. }
+            Self::AppendResponse { .. }
+                | Self::VoteResponse { .. }
+                | Self::PreVoteResponse { .. }
+                | Self::HeartbeatResponse { .. }
+                | Self::ReadIndexResponse { .. }
         )
     }
 
@@ -98,7 +126,14 @@ impl Body {
 
     /// Whether only the leader of the message's term sends it.
     pub(crate) fn is_leaders(&self) -> bool {
-        matches!(self, Self::Append { .. } | Self::Heartbeat { .. } | Self::ReadIndexResponse { .. })
+        matches!(
+            self,
+            Self::Append { .. }
+                | Self::Heartbeat { .. }
+                | Self::Snapshot { .. }
+                | Self::ReadIndexResponse { .. }
+                | Self::TimeoutNow
+        )
     }
 }
 
@@ -118,11 +153,22 @@ impl Message {
             Body::AppendResponse { index, reject } => {
                 !index.is_absurd() && reject.is_none_or(|(hint, term)| !hint.is_absurd() && !term.is_absurd())
             }
-            Body::Vote { last } => !last.0.is_absurd() && last.1 < self.term,
+            Body::Vote { last, .. } | Body::PreVote { last } => !last.0.is_absurd() && last.1 < self.term,
+            Body::Snapshot { snapshot } => {
+                let Snapshot { index, term, conf, .. } = snapshot;
+                let placed =
+                    *index > Index::ZERO && !index.is_absurd() && *term > Term(0) && *term <= self.term;
+                placed && conf.is_valid() && !conf.voters.is_empty()
+            }
             Body::Heartbeat { commit, .. } => !commit.is_absurd(),
             Body::ReadIndexResponse { index, .. } => !index.is_absurd(),
             Body::Propose { entries } => !entries.is_empty(),
-            Body::VoteResponse { .. } | Body::HeartbeatResponse { .. } | Body::ReadIndex { .. } => true,
+            Body::VoteResponse { .. }
+            | Body::PreVoteResponse { .. }
+            | Body::HeartbeatResponse { .. }
+            | Body::ReadIndex { .. }
+            | Body::TransferLeader
+            | Body::TimeoutNow => true,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{Index, NodeId};
+use crate::{Index, Limits, NodeId, Time};
 
 /// How the leader talks to a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,9 +13,9 @@ pub enum FollowerState {
     Probe,
     /// The follower keeps up: appends go out without waiting for answers, within the window.
     Replicate,
-    /// The follower needs entries that were given back. It gets heartbeats only, until it reports a log that ours
-    /// continues. (Snapshots come with the cluster: this is where they begin.)
-    NeedsSnapshot,
+    /// The follower needs entries that were given back, and a snapshot is made or under way. It gets heartbeats only,
+    /// until it reports a log that ours continues, or the shell reports how the sending ended.
+    Snapshot,
 }
 
 #[derive(Debug)]
@@ -28,76 +28,180 @@ pub(crate) struct Progress {
     pub(crate) state: FollowerState,
     /// Heard from since the last check of the quorum.
     pub(crate) active: bool,
+    /// When it was last heard.
+    pub(crate) heard_at: Time,
     /// The latest round of reads that the follower has confirmed.
     pub(crate) read_acked: u64,
     /// Sending stops until an answer.
     paused: bool,
     /// The highest commit index that is on its way.
     sent_commit: Index,
-    /// The last index of each append with entries that is on its way, ascending.
-    inflight: VecDeque<Index>,
-    inflight_max: usize,
+    inflight: Window,
+    /// The snapshot that it gets, or has got and not yet confirmed.
+    snapshot: Option<Sending>,
+}
+
+/// Appends with entries that are on their way.
+#[derive(Debug)]
+struct Window {
+    /// The last index of each, ascending, and the size of its entries.
+    appends: VecDeque<(Index, usize)>,
+    /// Their sum.
+    bytes: usize,
+    messages_max: usize,
+    bytes_max: usize,
+}
+
+/// A snapshot for one follower.
+#[derive(Clone, Copy, Debug)]
+struct Sending {
+    /// Its index, once it is made.
+    at: Option<Index>,
+    /// No snapshot that is being made is older than this.
+    keep_from: Index,
+}
+
+impl Window {
+    fn push(&mut self, last: Index, bytes: usize) {
+        self.appends.push_back((last, bytes));
+        self.bytes += bytes;
+    }
+
+    fn free_to(&mut self, index: Index) {
+        while self.appends.front().is_some_and(|(last, _)| *last <= index) {
+            let (_, bytes) = self.appends.pop_front().expect("there is a first one");
+            self.bytes -= bytes;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.appends.clear();
+        self.bytes = 0;
+    }
+
+    fn is_full(&self) -> bool {
+        self.appends.len() >= self.messages_max || self.bytes >= self.bytes_max
+    }
 }
 
 impl Progress {
     /// A follower of whom nothing is known, tried first behind the `last` entry.
-    pub(crate) fn new(id: NodeId, last: Index, inflight_max: usize) -> Self {
+    pub(crate) fn new(id: NodeId, last: Index, now: Time, limits: &Limits) -> Self {
+        let Limits { inflight_messages_max: messages_max, inflight_bytes_max: bytes_max, .. } = *limits;
         Self {
             id,
             matched: Index::ZERO,
             next: last.next(),
             state: FollowerState::Probe,
             active: false,
+            heard_at: now,
             read_acked: 0,
             paused: false,
             sent_commit: Index::ZERO,
-            inflight: VecDeque::new(),
-            inflight_max,
+            inflight: Window { appends: VecDeque::new(), bytes: 0, messages_max, bytes_max },
+            snapshot: None,
         }
     }
 
     /// A new leader knows nothing: not even what an earlier term acknowledged.
-    pub(crate) fn reset(&mut self, last: Index) {
-        *self = Self::new(self.id, last, self.inflight_max);
+    pub(crate) fn reset(&mut self, last: Index, now: Time) {
+        self.matched = Index::ZERO;
+        self.next = last.next();
+        self.active = false;
+        self.heard_at = now;
+        self.read_acked = 0;
+        self.sent_commit = Index::ZERO;
+        self.snapshot = None;
+        self.state = FollowerState::Probe;
+        self.paused = false;
+        self.inflight.clear();
     }
 
     fn enter(&mut self, state: FollowerState) {
         self.state = state;
         self.paused = false;
         self.inflight.clear();
-        if state != FollowerState::NeedsSnapshot {
-            self.next = self.matched.next();
-        }
+        self.next = self.matched.next();
         self.sent_commit = self.sent_commit.min(self.next.prev());
     }
 
     pub(crate) fn is_paused(&self) -> bool {
-        self.paused || self.state == FollowerState::NeedsSnapshot
+        self.paused || self.state == FollowerState::Snapshot
     }
 
     pub(crate) fn is_window_full(&self) -> bool {
-        self.state == FollowerState::Replicate && self.inflight.len() >= self.inflight_max
+        self.state == FollowerState::Replicate && self.inflight.is_full()
     }
 
-    /// The next append's predecessor is gone.
-    pub(crate) fn lost_touch(&mut self) {
-        self.enter(FollowerState::NeedsSnapshot);
+    /// Appends with entries under way, and the size of these.
+    pub(crate) fn in_flight(&self) -> (usize, usize) {
+        (self.inflight.appends.len(), self.inflight.bytes)
     }
 
-    /// An append with `entries` entries from `next` on, and this commit index, is on its way.
-    pub(crate) fn sent(&mut self, entries: usize, commit: Index) {
+    /// The index of the snapshot under way, once that is known.
+    pub(crate) fn snapshot_index(&self) -> Option<Index> {
+        self.snapshot.filter(|_| self.state == FollowerState::Snapshot).and_then(|snapshot| snapshot.at)
+    }
+
+    /// From where on the follower will need the log once it has the snapshot that it gets, if it was heard after `since`.
+    pub(crate) fn kept_from(&self, since: Time) -> Option<Index> {
+        let snapshot = self.snapshot.filter(|_| self.heard_at > since)?;
+        Some(snapshot.at.unwrap_or(snapshot.keep_from))
+    }
+
+    /// The next append's predecessor is gone: a snapshot is to be made, of `applied` or later.
+    pub(crate) fn needs_snapshot(&mut self, applied: Index) {
+        self.enter(FollowerState::Snapshot);
+        self.snapshot = Some(Sending { at: None, keep_from: applied });
+    }
+
+    /// Whether a snapshot is being made for it.
+    pub(crate) fn awaits_snapshot(&self) -> bool {
+        self.state == FollowerState::Snapshot && self.snapshot_index().is_none()
+    }
+
+    /// A snapshot of this index is on its way.
+    pub(crate) fn sent_snapshot(&mut self, index: Index) {
+        assert!(self.awaits_snapshot(), "{}: a snapshot that nobody asked for", self.id);
+        self.snapshot = Some(Sending { at: Some(index), keep_from: index });
+        self.next = index.next().max(self.matched.next());
+        self.sent_commit = index;
+    }
+
+    /// The sending ended. The follower says itself when it has taken the snapshot over; should that get lost, or the
+    /// sending have failed, the next heartbeat's answer starts the next attempt.
+    pub(crate) fn snapshot_reported(&mut self, ok: bool) {
+        if self.state != FollowerState::Snapshot {
+            return;
+        }
+        let arrived = self.snapshot_index().filter(|_| ok);
+        self.enter(FollowerState::Probe);
+        match arrived {
+            Some(index) => self.next = self.next.max(index.next()),
+            None => self.snapshot = None,
+        }
+        self.paused = true;
+    }
+
+    /// What is on its way is probably lost.
+    pub(crate) fn unreachable(&mut self) {
+        if self.state == FollowerState::Replicate {
+            self.enter(FollowerState::Probe);
+        }
+    }
+
+    /// An append with `entries` entries from `next` on, of so many bytes, and this commit index, is on its way.
+    pub(crate) fn sent(&mut self, entries: usize, bytes: usize, commit: Index) {
         match self.state {
             FollowerState::Probe => self.paused |= entries > 0,
             FollowerState::Replicate => {
                 if entries > 0 {
                     self.next = self.next.plus(entries);
-                    self.inflight.push_back(self.next.prev());
+                    self.inflight.push(self.next.prev(), bytes);
                 }
                 self.paused = self.is_window_full();
             }
-            FollowerState::NeedsSnapshot => {
-                unreachable!("nothing is sent to a follower that needs a snapshot")
-            }
+            FollowerState::Snapshot => unreachable!("nothing is sent to a follower that gets a snapshot"),
         }
         self.sent_commit = commit;
     }
@@ -111,9 +215,15 @@ impl Progress {
         commit > self.sent_commit && self.sent_commit < self.next.prev()
     }
 
-    /// The follower is alive: a probe that got lost may be repeated.
-    pub(crate) fn heard_heartbeat(&mut self) {
+    /// The follower answered something.
+    pub(crate) fn heard(&mut self, now: Time) {
         self.active = true;
+        self.heard_at = now;
+    }
+
+    /// The follower is alive: a probe that got lost may be repeated.
+    pub(crate) fn heard_heartbeat(&mut self, now: Time) {
+        self.heard(now);
         self.paused = false;
     }
 
@@ -129,19 +239,20 @@ impl Progress {
         match self.state {
             FollowerState::Probe if index == self.matched => {
                 self.enter(FollowerState::Replicate);
+                self.snapshot = None;
                 true
             }
-            FollowerState::NeedsSnapshot if advanced && self.matched.next() >= first => {
+            // Whatever index a snapshot was of: what counts is that our log continues the follower's.
+            FollowerState::Snapshot if advanced && self.matched.next() >= first => {
                 self.enter(FollowerState::Replicate);
+                self.snapshot = None;
                 true
             }
             FollowerState::Replicate => {
-                while self.inflight.front().is_some_and(|last| *last <= index) {
-                    self.inflight.pop_front();
-                }
+                self.inflight.free_to(index);
                 advanced
             }
-            FollowerState::Probe | FollowerState::NeedsSnapshot => advanced,
+            FollowerState::Probe | FollowerState::Snapshot => advanced,
         }
     }
 
@@ -165,7 +276,7 @@ impl Progress {
                 self.paused = false;
                 true
             }
-            FollowerState::NeedsSnapshot => false,
+            FollowerState::Snapshot => false,
         }
     }
 
@@ -173,9 +284,19 @@ impl Progress {
     pub(crate) fn check(&self, last: Index) {
         assert!(self.matched < self.next, "{}: matched {} next {}", self.id, self.matched, self.next);
         assert!(self.next <= last.next(), "{}: next {} beyond the log's end {last}", self.id, self.next);
-        assert!(self.inflight.len() <= self.inflight_max, "{}: {:?}", self.id, self.inflight);
-        assert!(self.inflight.is_empty() || self.state == FollowerState::Replicate, "{self:?}");
-        assert!(self.inflight.iter().is_sorted(), "{}: {:?}", self.id, self.inflight);
-        assert!(self.inflight.back().is_none_or(|sent| *sent < self.next), "{self:?}");
+        let Window { appends, bytes, messages_max, .. } = &self.inflight;
+        assert!(appends.len() <= *messages_max, "{}: {appends:?}", self.id);
+        assert_eq!(*bytes, appends.iter().map(|(_, bytes)| bytes).sum::<usize>(), "{}: {appends:?}", self.id);
+        assert!(appends.is_empty() || self.state == FollowerState::Replicate, "{self:?}");
+        assert!(appends.iter().is_sorted_by_key(|(last, _)| last), "{}: {appends:?}", self.id);
+        assert!(appends.back().is_none_or(|(sent, _)| *sent < self.next), "{self:?}");
+        match self.state {
+            FollowerState::Probe => {}
+            FollowerState::Replicate => assert!(self.snapshot.is_none(), "{self:?}"),
+            FollowerState::Snapshot => {
+                let snapshot = self.snapshot.expect("a snapshot is made or under way");
+                assert!(snapshot.at.is_none_or(|at| self.next >= at.next()), "{self:?}");
+            }
+        }
     }
 }

@@ -1,15 +1,18 @@
 //! One member's consensus: its state, the one entry into it, and what every step ends with. Elections are in
-//! `election.rs`, the log's way to the followers in `replication.rs`, reads in `read_index.rs`.
+//! `election.rs`, the log's way to the followers in `replication.rs`, snapshots in `snapshot.rs`, who takes part in
+//! `membership.rs`, handing leadership over in `transfer.rs`, reads in `read_index.rs`.
 
 use std::collections::BTreeMap;
 
+use crate::election::Campaign;
 use crate::log::Log;
 use crate::progress::{FollowerState, Progress};
 use crate::random::Random;
 use crate::read::Reads;
+use crate::transfer::Transfer;
 use crate::{
     Body, ConfState, Config, Effect, Error, Event, HardState, Index, Limits, Message, NodeId, PersistSeq,
-    Position, ReadRefusal, Restored, Role, Term, Time,
+    Position, ReadRefusal, Restored, Role, Snapshot, Term, Time,
 };
 
 /// One member's consensus. See the crate's documentation for the contract.
@@ -19,6 +22,8 @@ pub struct Raft {
     pub(crate) limits: Limits,
     pub(crate) election_timeout_ms: u64,
     pub(crate) heartbeat_interval_ms: u64,
+    pub(crate) pre_vote: bool,
+    pub(crate) check_quorum: bool,
     pub(crate) random: Random,
     pub(crate) now: Time,
 
@@ -31,9 +36,9 @@ pub struct Raft {
     /// All members but this one, ascending by id. Meaningful on a leader only.
     pub(crate) peers: Vec<Progress>,
 
-    /// A candidate's answers, its own among them once that is durable.
+    /// A candidate's answers, or those to its question before, its own among them once that is durable.
     pub(crate) votes: BTreeMap<NodeId, bool>,
-    /// What must be durable before a candidate's own vote counts.
+    /// What must be durable before the candidate's own answer counts, and before the others are asked.
     pub(crate) own_vote: Option<PersistSeq>,
     /// When a follower or candidate stands for election.
     pub(crate) election_at: Time,
@@ -45,18 +50,29 @@ pub struct Raft {
     pub(crate) quorum_check_at: Time,
     /// A change of membership may be in the log up to here.
     pub(crate) pending_conf: Index,
+    /// On a leader, to whom leadership is being handed.
+    pub(crate) transfer: Option<Transfer>,
     pub(crate) reads: Reads,
+    /// What voters have reached, to be sorted; kept for its memory.
+    pub(crate) reached: Vec<u64>,
+    /// Taken from the leader in this step.
+    pub(crate) restored: Option<Snapshot>,
 
-    /// The number of the last `Persist`.
+    /// The number of the last `Persist` or `Restore`.
     pub(crate) last_seq: PersistSeq,
-    /// Everything up to this `Persist` is durable.
-    durable_seq: PersistSeq,
+    /// Everything up to this one is durable.
+    pub(crate) durable_seq: PersistSeq,
+    /// When the disk last answered, or was first asked after a rest.
+    pub(crate) disk_heard_at: Time,
+    /// The last acknowledgement that waits for the disk: to whom, in which term, of what, and until when.
+    held_ack: (NodeId, Term, Index, PersistSeq),
     /// What the last `Persist` with a state said.
     written: HardState,
     /// What the last `Leadership` said.
     announced: (Term, Option<NodeId>, Role),
     started: bool,
     rejected_messages: u64,
+    pub(crate) refused_forwards: u64,
 
     /// The effects of this step: those that wait for nothing,
     pub(crate) out: Vec<Effect>,
@@ -93,8 +109,15 @@ pub struct Status {
     pub waiting_bytes: usize,
     /// Reads that wait for their index; bounded by [`Limits::reads_max`].
     pub reads: usize,
+    /// To whom this leader is handing leadership over.
+    pub transferee: Option<NodeId>,
+    /// Whether a snapshot of the leader is being taken over: disk or state machine have not reported it yet.
+    pub restoring: bool,
     /// Messages dropped since the start because no correct member could have sent them.
     pub rejected_messages: u64,
+    /// Requests that others handed on and that were not put into the log, since the start
+    /// ([`Effect::ForwardRefused`]).
+    pub refused_forwards: u64,
 }
 
 /// How one follower stands, as its leader sees it.
@@ -110,6 +133,16 @@ pub struct Follower {
     pub state: FollowerState,
     /// Whether it was heard since the last check of the quorum.
     pub active: bool,
+    /// Whether it has no vote.
+    pub learner: bool,
+    /// Whether it gets no entries until it answers something, or a snapshot's sending ends.
+    pub paused: bool,
+    /// Appends with entries on their way to it; bounded by [`Limits::inflight_messages_max`].
+    pub inflight_messages: usize,
+    /// The size of those entries; below [`Limits::inflight_bytes_max`] before the last append.
+    pub inflight_bytes: usize,
+    /// The index of the snapshot on its way to it.
+    pub snapshot: Option<Index>,
 }
 
 impl Raft {
@@ -131,6 +164,8 @@ impl Raft {
             limits: config.limits,
             election_timeout_ms: config.election_timeout_ms,
             heartbeat_interval_ms: config.heartbeat_interval_ms,
+            pre_vote: config.pre_vote,
+            check_quorum: config.check_quorum,
             random: Random::new(config.seed),
             now,
             term,
@@ -147,13 +182,19 @@ impl Raft {
             heartbeat_at: Time::NEVER,
             quorum_check_at: Time::NEVER,
             pending_conf: Index::ZERO,
+            transfer: None,
             reads: Reads::default(),
+            reached: Vec::new(),
+            restored: None,
             last_seq: PersistSeq(0),
             durable_seq: PersistSeq(0),
+            disk_heard_at: now,
+            held_ack: (NodeId(0), Term(0), Index::ZERO, PersistSeq(0)),
             written: hard_state,
             announced: (term, None, Role::Follower),
             started: false,
             rejected_messages: 0,
+            refused_forwards: 0,
             out: Vec::new(),
             out_durable: Vec::new(),
         };
@@ -165,8 +206,8 @@ impl Raft {
     /// Takes in one event at time `now`, and appends to `effects` what is to be done about it.
     ///
     /// # Panics
-    /// On a local contract that is broken: more reported applied or durable than was handed out, or an invalid
-    /// `ConfApplied`. Never because of a message.
+    /// On a local contract that is broken: more reported applied or durable than was handed out, an invalid
+    /// `ConfApplied`, or a snapshot of what is not applied. Never because of a message.
     pub fn step(&mut self, now: Time, event: Event, effects: &mut Vec<Effect>) {
         self.now = self.now.max(now);
         self.started = true;
@@ -178,10 +219,15 @@ impl Raft {
             Event::Persisted { seq, term, last } => self.persisted(seq, term, last),
             Event::Applied { index } => self.log.applied_to(index),
             Event::ConfApplied { conf } => self.conf_applied(conf),
-            Event::Campaign => self.campaign(),
+            Event::Campaign => self.stand(Campaign::Timeout),
+            Event::TransferLeader { to } => self.transfer_leader(to),
+            Event::Unreachable { id } => self.unreachable(id),
+            Event::SnapshotReady { to, snapshot } => self.snapshot_ready(to, snapshot),
+            Event::SnapshotReported { to, ok } => self.snapshot_reported(to, ok),
+            Event::ForgetLeader => self.forget_leader(),
         }
         if self.role == Role::Follower && self.is_sole_voter() {
-            self.campaign();
+            self.stand(Campaign::Timeout);
         }
         self.release();
         self.finish(effects);
@@ -194,8 +240,8 @@ impl Raft {
             _ if !self.started => self.now,
             Role::Leader if self.peers.is_empty() => Time::NEVER,
             Role::Leader => self.heartbeat_at.min(self.quorum_check_at),
-            Role::Follower | Role::Candidate if self.conf.is_voter(self.id) => self.election_at,
-            Role::Follower | Role::Candidate => Time::NEVER,
+            _ if self.conf.is_voter(self.id) => self.election_at,
+            _ => Time::NEVER,
         }
     }
 
@@ -216,7 +262,10 @@ impl Raft {
             waiting_entries: self.log.waiting_entries(),
             waiting_bytes: self.log.waiting_bytes(),
             reads: self.reads.len(),
+            transferee: self.transfer.map(|transfer| transfer.to),
+            restoring: self.log.is_restoring(),
             rejected_messages: self.rejected_messages,
+            refused_forwards: self.refused_forwards,
         }
     }
 
@@ -226,7 +275,7 @@ impl Raft {
         HardState { term: self.term, vote: self.vote, commit: self.log.committed() }
     }
 
-    /// The members as of the last applied change.
+    /// The members as of the last applied change, or of the snapshot that is being taken over.
     #[must_use]
     pub fn conf(&self) -> &ConfState {
         &self.conf
@@ -235,25 +284,33 @@ impl Raft {
     /// On a leader, how each of its followers stands; on others nothing.
     pub fn followers(&self) -> impl Iterator<Item = Follower> + '_ {
         let peers = if self.role == Role::Leader { &self.peers[..] } else { &[] };
-        peers.iter().map(|peer| Follower {
-            id: peer.id,
-            matched: peer.matched,
-            next: peer.next,
-            state: peer.state,
-            active: peer.active,
+        peers.iter().map(|peer| {
+            let (inflight_messages, inflight_bytes) = peer.in_flight();
+            Follower {
+                id: peer.id,
+                matched: peer.matched,
+                next: peer.next,
+                state: peer.state,
+                active: peer.active,
+                learner: !self.conf.is_voter(peer.id),
+                paused: peer.is_paused(),
+                inflight_messages,
+                inflight_bytes,
+                snapshot: peer.snapshot_index(),
+            }
         })
     }
 
     fn tick(&mut self) {
         match self.role {
             Role::Leader => self.tick_leader(),
-            Role::Follower | Role::Candidate => self.tick_election(),
+            _ => self.tick_election(),
         }
     }
 
     fn receive(&mut self, message: Message) {
-        let known = |id| self.peers.binary_search_by_key(&id, |peer| peer.id).is_ok();
-        if !message.is_sane(self.id) || message.body.is_response() && !known(message.from) {
+        let is_strange = message.body.is_response() && self.find_peer(message.from).is_none();
+        if !message.is_sane(self.id) || is_strange {
             self.reject();
             return;
         }
@@ -262,22 +319,22 @@ impl Raft {
             return;
         }
         match body {
-            Body::Propose { entries } => self.propose_for(entries),
+            Body::Propose { entries } => self.propose_for(from, entries),
             Body::ReadIndex { context } => self.read_index_for(from, context),
-            Body::Vote { last } => self.answer_vote(from, last),
-            Body::VoteResponse { reject } => self.count_vote(from, !reject),
+            Body::Vote { last, .. } => self.answer_vote(from, last),
+            Body::VoteResponse { reject } if self.role == Role::Candidate => self.count_vote(from, !reject),
+            Body::VoteResponse { .. } => {}
+            Body::PreVote { last } => self.answer_pre_vote(from, term, last),
+            Body::PreVoteResponse { reject } => self.pre_vote_answered(from, term, reject),
             Body::AppendResponse { index, reject } => self.append_answered(from, index, reject),
             Body::HeartbeatResponse { context } => self.heartbeat_answered(from, context),
-            Body::Append { .. } | Body::Heartbeat { .. } | Body::ReadIndexResponse { .. } => {
-                if self.follow(from) {
-                    match body {
-                        Body::Append { prev, entries, commit } => self.append(from, prev, entries, commit),
-                        Body::Heartbeat { commit, context } => self.heartbeat(from, commit, context),
-                        Body::ReadIndexResponse { index, context } => self.read_answered(context, index),
-                        _ => unreachable!("only a leader's messages come here"),
-                    }
-                }
-            }
+            Body::TransferLeader => self.begin_transfer(from),
+            _ if !self.follow(from) => {}
+            Body::Append { prev, entries, commit } => self.append(from, prev, entries, commit),
+            Body::Heartbeat { commit, context } => self.heartbeat(from, commit, context),
+            Body::Snapshot { snapshot } => self.take_snapshot(from, snapshot),
+            Body::ReadIndexResponse { index, context } => self.read_answered(context, index),
+            Body::TimeoutNow => self.timeout_now(),
         }
     }
 
@@ -289,11 +346,12 @@ impl Raft {
     fn persisted(&mut self, seq: PersistSeq, term: Term, last: Position) {
         assert!(seq <= self.last_seq, "persist {seq} was never issued, only {}", self.last_seq);
         self.durable_seq = self.durable_seq.max(seq);
+        self.disk_heard_at = self.now;
         if term != self.term {
             return;
         }
         let news = self.log.persisted(last);
-        if self.role == Role::Candidate && self.own_vote.is_some_and(|vote| vote <= seq) {
+        if self.own_vote.is_some_and(|vote| vote <= seq) {
             self.own_vote = None;
             self.count_vote(self.id, true);
         } else if self.role == Role::Leader && news {
@@ -301,50 +359,23 @@ impl Raft {
         }
     }
 
-    fn conf_applied(&mut self, conf: ConfState) {
-        assert!(conf.is_valid(), "invalid membership applied: {conf:?}");
-        self.set_conf(conf);
-        if self.role == Role::Leader && !self.conf.is_voter(self.id) {
-            self.become_follower(self.term, None);
-        } else if self.role == Role::Leader && !self.commit_by_quorum() {
-            self.broadcast_append(false);
-        }
-    }
-
-    /// Members that stay keep what is known of them; new ones count as just heard, to get a chance to answer.
-    fn set_conf(&mut self, conf: ConfState) {
-        let mut ids: Vec<NodeId> = conf.voters.iter().chain(&conf.learners).copied().collect();
-        ids.sort_unstable();
-        let mut old = std::mem::take(&mut self.peers);
-        for id in ids.into_iter().filter(|id| *id != self.id) {
-            let peer = match old.iter().position(|peer| peer.id == id) {
-                Some(place) => old.swap_remove(place),
-                None => {
-                    let window = self.limits.inflight_messages_max;
-                    let mut peer = Progress::new(id, self.log.last_index(), window);
-                    peer.active = true;
-                    peer
-                }
-            };
-            self.peers.push(peer);
-        }
-        self.conf = conf;
-    }
-
-    pub(crate) fn is_sole_voter(&self) -> bool {
-        self.conf.voters.len() == 1 && self.conf.voters[0] == self.id
-    }
-
     /// Queues a message that may leave at once.
     pub(crate) fn send(&mut self, to: NodeId, body: Body) {
         let term = if body.is_forwarded() { Term(0) } else { self.term };
-        let message = Message { from: self.id, to, term, body };
+        self.send_message(Message { from: self.id, to, term, body });
+    }
+
+    pub(crate) fn send_message(&mut self, message: Message) {
         self.out.push(Effect::Send { message, after: None });
     }
 
     /// Queues a message that promises something: it leaves after all that this step, and earlier ones, wrote.
     pub(crate) fn send_durable(&mut self, to: NodeId, body: Body) {
-        self.out_durable.push(Message { from: self.id, to, term: self.term, body });
+        self.send_durable_in(self.term, to, body);
+    }
+
+    pub(crate) fn send_durable_in(&mut self, term: Term, to: NodeId, body: Body) {
+        self.out_durable.push(Message { from: self.id, to, term, body });
     }
 
     /// Everybody who waits for a read gets a definite answer when its leader goes.
@@ -362,7 +393,8 @@ impl Raft {
             _ if self.peers.is_empty() => Index(u64::MAX),
             _ => Index::ZERO,
         };
-        self.log.release(needed, self.limits.kept_entries_max, self.limits.kept_bytes_max);
+        let pinned = if self.role == Role::Leader { self.kept_for_snapshots() } else { None };
+        self.log.release(needed, pinned, &self.limits);
     }
 
     /// Turns what a step has changed into effects, in the order in which [`Effect`] promises them.
@@ -376,10 +408,13 @@ impl Raft {
         effects.append(&mut self.out);
         let state = self.hard_state();
         let voted = (state.term, state.vote) != (self.written.term, self.written.vote);
-        if voted || self.log.has_unwritten() {
-            self.last_seq = PersistSeq(self.last_seq.0 + 1);
+        if let Some(snapshot) = self.restored.take() {
+            let seq = self.next_seq();
+            self.written = state;
+            effects.push(Effect::Restore { seq, term: self.term, hard_state: state, snapshot });
+        } else if voted || self.log.has_unwritten() || self.commits_change(state.commit) {
             effects.push(Effect::Persist {
-                seq: self.last_seq,
+                seq: self.next_seq(),
                 term: self.term,
                 last: self.log.last(),
                 hard_state: (state != self.written).then_some(state),
@@ -387,11 +422,42 @@ impl Raft {
             });
             self.written = state;
         }
-        let after = (self.durable_seq < self.last_seq).then_some(self.last_seq);
-        effects.extend(self.out_durable.drain(..).map(|message| Effect::Send { message, after }));
+        self.release_messages(effects);
         let entries = self.log.take_applicable(self.limits.applying_bytes_max);
         if !entries.is_empty() {
             effects.push(Effect::Apply { entries });
+        }
+    }
+
+    /// Whether a change of membership is known to be committed since the last write. A member that forgot this in a crash
+    /// would count the votes of the old members: the last one of two could wait for ever for the one that is gone.
+    fn commits_change(&self, commit: Index) -> bool {
+        self.log.has_conf_change(self.written.commit, commit)
+    }
+
+    fn next_seq(&mut self) -> PersistSeq {
+        if self.durable_seq == self.last_seq {
+            self.disk_heard_at = self.now;
+        }
+        self.last_seq = PersistSeq(self.last_seq.0 + 1);
+        self.last_seq
+    }
+
+    /// Lets go what waited for this step's write to have a number.
+    fn release_messages(&mut self, effects: &mut Vec<Effect>) {
+        let waits = self.durable_seq < self.last_seq;
+        let after = waits.then_some(self.last_seq);
+        for message in self.out_durable.drain(..) {
+            if let (Body::AppendResponse { index, reject: None }, true) = (&message.body, waits) {
+                // While the disk hangs, each heartbeat of the leader makes it ask anew. One answer is enough, and what
+                // waits stays bounded.
+                let (to, term, held, until) = self.held_ack;
+                if (to, term, held) == (message.to, message.term, *index) && until > self.durable_seq {
+                    continue;
+                }
+                self.held_ack = (message.to, message.term, *index, self.last_seq);
+            }
+            effects.push(Effect::Send { message, after });
         }
     }
 
@@ -414,20 +480,27 @@ impl Raft {
         assert!(self.out.is_empty() && self.out_durable.is_empty(), "effects were not handed out");
         assert!(self.conf.is_valid(), "{:?}", self.conf);
         assert!(self.peers.is_sorted_by(|a, b| a.id < b.id), "followers out of order");
-        assert_eq!(
-            self.own_vote.is_some(),
-            self.role == Role::Candidate && !self.votes.contains_key(&self.id)
-        );
+        let stands = matches!(self.role, Role::Candidate | Role::PreCandidate);
+        assert_eq!(self.own_vote.is_some(), stands && !self.votes.contains_key(&self.id));
+        assert!(self.votes.is_empty() || stands, "votes without an election: {:?}", self.votes);
+        assert!(self.restored.is_none(), "a snapshot was not handed out");
+        if let Some(Transfer { to, .. }) = self.transfer {
+            assert_eq!(self.role, Role::Leader, "leadership is handed over by who has none");
+            assert!(to != self.id && self.conf.is_voter(to), "leadership is handed to {to}");
+        }
         match self.role {
             Role::Leader => {
                 assert_eq!(self.leader, Some(self.id), "a leader follows itself");
                 assert_eq!(self.vote, Some(self.id), "a leader has voted for itself");
+                assert!(self.conf.is_voter(self.id) || self.transfer.is_some(), "who is removed hands over");
+                assert!(!self.log.is_restoring(), "a leader has its own log");
                 self.peers.iter().for_each(|peer| peer.check(self.log.last_index()));
             }
             Role::Candidate => {
                 assert_eq!(self.leader, None, "a candidate knows no leader");
                 assert_eq!(self.vote, Some(self.id), "a candidate votes for itself");
             }
+            Role::PreCandidate => assert_eq!(self.leader, None, "who would stand knows no leader"),
             Role::Follower => assert_ne!(self.leader, Some(self.id), "a follower does not lead"),
         }
     }

@@ -2,7 +2,7 @@
 //! has confirmed that no later leader could have committed more. Never by a lease: clocks prove nothing.
 
 use crate::read::Read;
-use crate::{Body, Effect, Index, NodeId, Raft, ReadRefusal, Role, quorum};
+use crate::{Body, Effect, Index, NodeId, Raft, ReadRefusal, Role};
 
 impl Raft {
     /// A read of this member's own clients.
@@ -15,12 +15,26 @@ impl Raft {
                 }
             }
             (_, Some(leader)) => {
-                if let Some(oldest) = self.reads.forward(context, self.limits.reads_max) {
+                if let Some(oldest) = self.reads.wait(context, self.limits.reads_max) {
                     self.out.push(Effect::ReadRefused { context: oldest, reason: ReadRefusal::TooMany });
                 }
-                self.send(leader, Body::ReadIndex { context });
+                self.ask_leader(leader);
             }
             (_, None) => self.out.push(refuse(ReadRefusal::NoLeader)),
+        }
+    }
+
+    /// Asks the leader in the name of all reads that wait, unless a question is under way.
+    fn ask_leader(&mut self, leader: NodeId) {
+        if let Some(context) = self.reads.ask(self.now) {
+            self.send(leader, Body::ReadIndex { context });
+        }
+    }
+
+    /// Question or answer may be lost. The leader was just heard, so another question has a chance.
+    pub(crate) fn ask_again(&mut self, leader: NodeId) {
+        if let Some(context) = self.reads.ask_again(self.now, self.election_timeout_ms / 2) {
+            self.send(leader, Body::ReadIndex { context });
         }
     }
 
@@ -82,14 +96,21 @@ impl Raft {
         }
         let peer = &mut self.peers[place];
         peer.read_acked = peer.read_acked.max(number);
-        let of_voter = |id: &NodeId| {
-            let peer = self.peers.iter().find(|peer| peer.id == *id);
-            peer.map_or(self.reads.sent(), |peer| peer.read_acked)
-        };
-        let mut acked: Vec<u64> = self.conf.voters.iter().map(of_voter).collect();
-        let Some(confirmed) = quorum::agreed(&mut acked) else { return };
-        for read in self.reads.confirm(confirmed) {
+        self.answer_confirmed_reads();
+    }
+
+    /// Answers what a quorum has confirmed.
+    pub(crate) fn answer_confirmed_reads(&mut self) {
+        let Some(confirmed) = self.agreed(self.reads.sent(), |peer| peer.read_acked) else { return };
+        while let Some(read) = self.reads.take_confirmed(confirmed) {
             self.answer_read(read);
+        }
+        // Who became the sole voter has nobody to ask.
+        if self.is_sole_voter() {
+            self.reads.heartbeat_context();
+            while let Some(read) = self.reads.take_confirmed(self.reads.sent()) {
+                self.answer_read(read);
+            }
         }
         self.begin_round();
     }
@@ -106,8 +127,14 @@ impl Raft {
     /// The leader answered. An answer to what was not asked in this run, or asked before the leader changed, is
     /// nobody's.
     pub(crate) fn read_answered(&mut self, context: u64, index: Index) {
-        if self.reads.answered(context) {
+        if !self.reads.answered(context) {
+            return;
+        }
+        while let Some(context) = self.reads.take_answered() {
             self.out.push(Effect::ReadReady { context, index });
+        }
+        if let Some(leader) = self.leader {
+            self.ask_leader(leader);
         }
     }
 }

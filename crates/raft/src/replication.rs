@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::progress::FollowerState;
+use crate::progress::{FollowerState, Progress};
 use crate::{Body, Effect, Entry, EntryKind, Index, NodeId, Position, Proposal, Raft, Refusal, Role, quorum};
 
 impl Raft {
@@ -17,13 +17,7 @@ impl Raft {
                 }
                 self.broadcast_append(false);
             }
-            (_, Some(leader)) => {
-                let entries: Vec<_> =
-                    proposals.into_iter().map(|proposal| (proposal.kind, proposal.data)).collect();
-                if !entries.is_empty() {
-                    self.send(leader, Body::Propose { entries });
-                }
-            }
+            (_, Some(leader)) => self.forward(leader, proposals),
             (_, None) => {
                 let refuse =
                     |Proposal { token, .. }| Effect::ProposalRefused { token, reason: Refusal::NoLeader };
@@ -32,22 +26,54 @@ impl Raft {
         }
     }
 
-    /// Proposals that a follower hands on. Whoever is not the leader (any more) forgets them, lest two members that
-    /// take each other for the leader play ball.
-    pub(crate) fn propose_for(&mut self, entries: Vec<(EntryKind, Bytes)>) {
-        if self.role == Role::Leader {
-            for (kind, data) in entries {
-                let _ = self.push_proposal(kind, data); // Whoever asked is told by nobody, as in etcd.
+    /// Hands proposals on to the leader, in messages of about the size of an append.
+    fn forward(&mut self, leader: NodeId, proposals: Vec<Proposal>) {
+        let mut entries = Vec::with_capacity(proposals.len());
+        let mut bytes = 0;
+        for Proposal { kind, data, .. } in proposals {
+            let size = Entry::size_of(&data);
+            if !entries.is_empty() && bytes + size > self.limits.append_bytes_max {
+                self.send(leader, Body::Propose { entries: std::mem::take(&mut entries) });
+                bytes = 0;
             }
+            bytes += size;
+            entries.push((kind, data));
+        }
+        if !entries.is_empty() {
+            self.send(leader, Body::Propose { entries });
+        }
+    }
+
+    /// Proposals that a follower hands on. Whoever is not the leader (any more) refuses them, lest two members that
+    /// take each other for the leader play ball. Whoever asked is told by nobody, as in etcd; what is refused is
+    /// counted.
+    pub(crate) fn propose_for(&mut self, from: NodeId, entries: Vec<(EntryKind, Bytes)>) {
+        let (mut count, mut first) = (0, None);
+        let leads = self.role == Role::Leader;
+        for (kind, data) in entries {
+            let pushed = if leads { self.push_proposal(kind, data) } else { Err(Refusal::NotLeader) };
+            if let Err(reason) = pushed {
+                count += 1;
+                first = first.or(Some(reason));
+            }
+        }
+        if let Some(reason) = first {
+            self.refused_forwards += count as u64;
+            self.out.push(Effect::ForwardRefused { from, count, reason });
+        }
+        if leads {
             self.broadcast_append(false);
         }
     }
 
     fn push_proposal(&mut self, kind: EntryKind, data: Bytes) -> Result<(), Refusal> {
+        if self.transfer.is_some() {
+            return Err(Refusal::LeaderTransfer);
+        }
         if !self.has_room(1, Entry::size_of(&data)) {
             return Err(Refusal::TooMany);
         }
-        if kind != EntryKind::Normal {
+        if kind.is_conf_change() {
             if self.pending_conf > self.log.applied() || !self.has_committed_in_term() {
                 self.log.push(self.term, EntryKind::Normal, Bytes::new());
                 return Err(Refusal::ConfChangePending);
@@ -79,17 +105,14 @@ impl Raft {
 
     /// Sends one follower its next entries, within the bounds on what is under way; without entries only if `news`.
     /// Whether anything was sent.
-    fn send_append(&mut self, place: usize, news: bool) -> bool {
+    pub(crate) fn send_append(&mut self, place: usize, news: bool) -> bool {
         let peer = &mut self.peers[place];
         if peer.is_paused() {
             return false;
         }
         let prev = peer.next.prev();
         let Some(prev_term) = self.log.term(prev) else {
-            // Who does not answer at all needs no snapshot yet.
-            if peer.active {
-                peer.lost_touch();
-            }
+            self.want_snapshot(place);
             return false;
         };
         // To a follower with a full window goes an append without entries, after a heartbeat: should the whole window
@@ -100,7 +123,7 @@ impl Raft {
             return false;
         }
         let commit = self.log.committed();
-        peer.sent(entries.len(), commit);
+        peer.sent(entries.len(), entries.iter().map(Entry::size).sum(), commit);
         let to = peer.id;
         self.send(to, Body::Append { prev: (prev, prev_term), entries, commit });
         true
@@ -118,10 +141,6 @@ impl Raft {
         }
     }
 
-    fn peer(&self, id: NodeId) -> usize {
-        self.peers.binary_search_by_key(&id, |peer| peer.id).expect("responses of strangers are dropped")
-    }
-
     /// A follower took an append, or could not.
     pub(crate) fn append_answered(&mut self, from: NodeId, index: Index, reject: Option<Position>) {
         if self.role != Role::Leader {
@@ -130,7 +149,7 @@ impl Raft {
         let place = self.peer(from);
         let first = self.log.first_index();
         let peer = &mut self.peers[place];
-        peer.active = true;
+        peer.heard(self.now);
         if let Some((hint, hint_term)) = reject {
             let hint = if hint_term.0 > 0 { self.log.possible_match(hint, hint_term).0 } else { hint };
             if peer.rejected(index, hint) {
@@ -148,6 +167,7 @@ impl Raft {
                 self.send_append(place, true);
             }
             while self.send_append(place, false) {}
+            self.hand_over_if_level(place);
         }
     }
 
@@ -158,27 +178,31 @@ impl Raft {
         let place = self.peer(from);
         let last = self.log.last_index();
         let peer = &mut self.peers[place];
-        peer.heard_heartbeat();
+        peer.heard_heartbeat(self.now);
         if peer.matched < last || peer.state == FollowerState::Probe {
             self.send_append(place, true);
         }
+        // The first request may be lost, or have come while it had a change of membership still to apply.
+        self.hand_over_if_level(place);
         if let Some(context) = context {
             self.read_confirmed(place, context);
         }
     }
 
+    /// What a majority of the voters has reached, of whom this leader has reached `own`.
+    pub(crate) fn agreed(&mut self, own: u64, reached: impl Fn(&Progress) -> u64) -> Option<u64> {
+        self.reached.clear();
+        for id in &self.conf.voters {
+            let other = || reached(&self.peers[self.peer(*id)]);
+            self.reached.push(if *id == self.id { own } else { other() });
+        }
+        quorum::agreed(&mut self.reached)
+    }
+
     /// Commits what a quorum of disks has, if it is of this term: an entry of an older one may still be replaced,
     /// however many have it (thesis, figure 3.7; the paper's figure 8). Whether anything was.
     pub(crate) fn commit_by_quorum(&mut self) -> bool {
-        let durable = self.log.durable();
-        let index = if self.is_sole_voter() {
-            Some(durable)
-        } else {
-            let of_voter =
-                |id: &NodeId| if *id == self.id { durable } else { self.peers[self.peer(*id)].matched };
-            let mut durable: Vec<Index> = self.conf.voters.iter().map(of_voter).collect();
-            quorum::agreed(&mut durable)
-        };
+        let index = self.agreed(self.log.durable().0, |peer| peer.matched.0).map(Index);
         let Some(index) = index.filter(|index| *index > self.log.committed()) else { return false };
         if self.log.term(index) != Some(self.term) {
             return false;
@@ -231,5 +255,6 @@ impl Raft {
             self.log.commit_to(commit);
         }
         self.send(from, Body::HeartbeatResponse { context });
+        self.ask_again(from);
     }
 }

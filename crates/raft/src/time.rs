@@ -20,4 +20,10 @@ impl Time {
     pub fn plus_ms(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms.saturating_mul(1000)))
     }
+
+    /// `ms` milliseconds before this; not before the origin.
+    #[must_use]
+    pub fn minus_ms(self, ms: u64) -> Self {
+        Self(self.0.saturating_sub(ms.saturating_mul(1000)))
+    }
 }

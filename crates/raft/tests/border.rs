@@ -6,6 +6,11 @@ use bytes::Bytes;
 use cluster::Cluster;
 use raft::*;
 
+fn snapshot(index: u64, term: u64, voters: &[u64]) -> Body {
+    let conf = ConfState { voters: voters.iter().copied().map(NodeId).collect(), learners: vec![] };
+    Body::Snapshot { snapshot: Snapshot { index: Index(index), term: Term(term), conf, data: Bytes::new() } }
+}
+
 fn entry(index: u64, term: u64) -> Entry {
     Entry { term: Term(term), index: Index(index), kind: EntryKind::Normal, data: Bytes::new() }
 }
@@ -46,7 +51,7 @@ impl Chance {
     }
 
     fn body(&mut self) -> Body {
-        match self.below(9) {
+        match self.below(14) {
             0 => Body::Propose { entries: vec![(EntryKind::Normal, Bytes::new()); self.below(3) as usize] },
             1 => {
                 let prev = self.position();
@@ -56,13 +61,25 @@ impl Chance {
                 let reject = (self.below(2) == 0).then(|| self.position());
                 Body::AppendResponse { index: Index(self.number()), reject }
             }
-            3 => Body::Vote { last: self.position() },
+            3 => Body::Vote { last: self.position(), transfer: self.below(2) == 0 },
             4 => Body::VoteResponse { reject: self.below(2) == 0 },
             5 => Body::Heartbeat { commit: Index(self.number()), context: Some(self.number()) },
             6 => Body::HeartbeatResponse { context: Some(self.number()) },
             7 => Body::ReadIndex { context: self.number() },
-            _ => Body::ReadIndexResponse { index: Index(self.number()), context: self.number() },
+            8 => Body::ReadIndexResponse { index: Index(self.number()), context: self.number() },
+            9 => Body::PreVote { last: self.position() },
+            10 => Body::PreVoteResponse { reject: self.below(2) == 0 },
+            11 => Body::Snapshot { snapshot: self.snapshot() },
+            12 => Body::TransferLeader,
+            _ => Body::TimeoutNow,
         }
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        let (index, term) = self.position();
+        let voters = (1..=self.below(4)).map(NodeId).collect();
+        let learners = (0..self.below(2)).map(|_| NodeId(self.number())).collect();
+        Snapshot { index, term, conf: ConfState { voters, learners }, data: Bytes::new() }
     }
 
     fn message(&mut self, to: NodeId) -> Message {
@@ -81,6 +98,8 @@ fn no_message_panics() {
             id: NodeId(1),
             election_timeout_ms: 1000,
             heartbeat_interval_ms: 100,
+            pre_vote: seed % 2 == 0,
+            check_quorum: true,
             seed,
             limits: Limits::tiny(),
         };
@@ -95,6 +114,10 @@ fn no_message_panics() {
                     now = now.plus_ms(chance.below(3000));
                     Event::Tick
                 }
+                2 => Event::TransferLeader { to: NodeId(chance.number()) },
+                3 => Event::Unreachable { id: NodeId(chance.number()) },
+                4 => Event::SnapshotReported { to: NodeId(chance.number()), ok: chance.below(2) == 0 },
+                5 => Event::ReadIndex { context: chance.number() },
                 _ => Event::Receive(chance.message(NodeId(1))),
             };
             raft.step(now, event, &mut effects);
@@ -103,6 +126,11 @@ fn no_message_panics() {
             for effect in std::mem::take(&mut effects) {
                 let answer = match effect {
                     Effect::Persist { seq, term, last, .. } => Event::Persisted { seq, term, last },
+                    Effect::Restore { seq, term, snapshot, .. } => {
+                        let Snapshot { index, term: its_term, .. } = snapshot;
+                        raft.step(now, Event::Persisted { seq, term, last: (index, its_term) }, &mut effects);
+                        Event::Applied { index }
+                    }
                     Effect::Apply { entries } => Event::Applied { index: entries.last().unwrap().index },
                     _ => continue,
                 };
@@ -117,7 +145,7 @@ fn no_message_panics() {
 /// A member does not follow two leaders of one term, nor a stranger's answers.
 #[test]
 fn impossible_messages_are_counted_and_change_nothing() {
-    let mut cluster = Cluster::new(3, 1, Limits::default());
+    let mut cluster = Cluster::new(3, 1, &Cluster::settings(Limits::default()));
     cluster.ids().into_iter().for_each(|id| cluster.start(id, Index::ZERO));
     cluster.step(NodeId(1), Event::Campaign);
     cluster.settle();
@@ -141,6 +169,14 @@ fn impossible_messages_are_counted_and_change_nothing() {
         ("an answer beyond the log", one, two, 1, Body::AppendResponse { index: Index(2), reject: None }),
         ("a round never begun", one, two, 1, Body::HeartbeatResponse { context: Some(1) }),
         ("no proposals", one, two, 0, Body::Propose { entries: vec![] }),
+        ("a stranger's answer before a vote", one, nine, 5, Body::PreVoteResponse { reject: false }),
+        ("a stranger's read index", two, nine, 1, Body::ReadIndexResponse { index: Index(1), context: 1 }),
+        ("a second leader's wish", two, NodeId(3), 1, Body::TimeoutNow),
+        ("a snapshot of nothing", two, one, 1, snapshot(0, 1, &[1, 2, 3])),
+        ("a snapshot of a term to come", two, one, 1, snapshot(5, 2, &[1, 2, 3])),
+        ("a snapshot without voters", two, one, 1, snapshot(5, 1, &[])),
+        ("a snapshot with repeated voters", two, one, 1, snapshot(5, 1, &[1, 2, 2])),
+        ("an absurd snapshot", two, one, 1, snapshot(1 << 63, 1, &[1, 2, 3])),
     ];
     for (what, to, from, term, body) in cases {
         let target = if what.starts_with("another") { one } else { to };
@@ -166,6 +202,8 @@ fn start(restored: Restored) -> Result<Raft, Error> {
         id: NodeId(1),
         election_timeout_ms: 1000,
         heartbeat_interval_ms: 100,
+        pre_vote: true,
+        check_quorum: true,
         seed: 1,
         limits: Limits::default(),
     };
@@ -250,4 +288,40 @@ fn append_commits_no_further_than_it_reaches() {
         .map(|entry| entry.index.0)
         .collect();
     assert_eq!(applied, [1, 2, 3]);
+}
+
+/// A snapshot of entries that are here brings nothing but the news that they are committed; one that does not name this
+/// member is not for it. Both are answered with what is committed, so that the leader knows.
+#[test]
+fn snapshots_that_bring_nothing_are_not_taken_over() {
+    let conf = ConfState { voters: (1..=3).map(NodeId).collect(), learners: vec![] };
+    let hard_state = HardState { term: Term(1), vote: None, commit: Index(1) };
+    let entries = (1..=4).map(|index| entry(index, 1)).collect();
+    let mut raft = start(Restored { hard_state, conf, entries, ..Restored::default() }).unwrap();
+    let mut answer = |body| {
+        let message = Message { from: NodeId(2), to: NodeId(1), term: Term(1), body };
+        let mut effects = Vec::new();
+        raft.step(Time::from_ms(1), Event::Receive(message), &mut effects);
+        raft.check();
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Restore { .. })), "taken over");
+        let sent = effects.into_iter().find_map(|effect| match effect {
+            Effect::Send { message, .. } => Some(message.body),
+            _ => None,
+        });
+        (sent, raft.status().commit, raft.status().last)
+    };
+    let has = |index| Some(Body::AppendResponse { index: Index(index), reject: None });
+    let last = (Index(4), Term(1));
+    assert_eq!(answer(snapshot(9, 1, &[2, 3])), (has(1), Index(1), last), "of others");
+    assert_eq!(answer(snapshot(3, 1, &[1, 2, 3])), (has(3), Index(3), last), "of entries that are here");
+    assert_eq!(answer(snapshot(2, 1, &[1, 2, 3])), (has(3), Index(3), last), "of what is committed");
+}
+
+#[test]
+#[should_panic(expected = "but only 0 is applied")]
+fn snapshot_of_what_is_not_applied_is_a_broken_shell() {
+    let mut raft = start(Restored::default()).unwrap();
+    let conf = ConfState { voters: vec![NodeId(1)], learners: vec![] };
+    let snapshot = Snapshot { index: Index(1), term: Term(1), conf, data: Bytes::new() };
+    raft.step(Time::from_ms(0), Event::SnapshotReady { to: NodeId(2), snapshot }, &mut Vec::new());
 }

@@ -8,26 +8,25 @@ fn position((index, term): Position) -> String {
     format!("{index}@{term}")
 }
 
+fn payload(data: &[u8]) -> String {
+    let text = String::from_utf8_lossy(data).into_owned();
+    match text.len() {
+        0 => "-".into(),
+        21.. => format!("({}..({} bytes))", &text[..5], text.len()),
+        _ if text.contains(' ') => format!("({text})"),
+        _ => text,
+    }
+}
+
 fn list(entries: &[Entry]) -> String {
-    let one = |entry: &Entry| {
-        let data = String::from_utf8_lossy(&entry.data).into_owned();
-        let data = if data.len() > 20 { format!("{}..({} bytes)", &data[..5], data.len()) } else { data };
-        let data = if data.is_empty() {
-            "-".into()
-        } else if data.contains(' ') {
-            format!("({data})")
-        } else {
-            data
-        };
-        format!("{}={data}", position((entry.index, entry.term)))
-    };
+    let one = |entry: &Entry| format!("{}={}", position((entry.index, entry.term)), payload(&entry.data));
     entries.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 fn body(body: &Body) -> String {
     match body {
         Body::Propose { entries } => {
-            let all: Vec<_> = entries.iter().map(|(_, data)| String::from_utf8_lossy(data)).collect();
+            let all: Vec<_> = entries.iter().map(|(_, data)| payload(data)).collect();
             format!("Propose {}", all.join(" "))
         }
         Body::Append { prev, entries, commit } if entries.is_empty() => {
@@ -40,13 +39,32 @@ fn body(body: &Body) -> String {
         Body::AppendResponse { index, reject: Some(hint) } => {
             format!("AppendResponse not {index}, try {}", position(*hint))
         }
-        Body::Vote { last } => format!("Vote last {}", position(*last)),
+        Body::Vote { last, transfer } => {
+            let why = if *transfer { ", at the leader's wish" } else { "" };
+            format!("Vote last {}{why}", position(*last))
+        }
+        Body::PreVote { last } => format!("PreVote last {}", position(*last)),
+        Body::PreVoteResponse { reject } => format!("PreVoteResponse {}", if *reject { "no" } else { "yes" }),
+        Body::Snapshot { snapshot } => format!("Snapshot {}", self::snapshot(snapshot)),
         Body::VoteResponse { reject } => format!("VoteResponse {}", if *reject { "no" } else { "yes" }),
         Body::Heartbeat { commit, context } => format!("Heartbeat commit {commit}{}", round(*context)),
         Body::HeartbeatResponse { context } => format!("HeartbeatResponse{}", round(*context)),
         Body::ReadIndex { context } => format!("ReadIndex {context}"),
         Body::ReadIndexResponse { index, context } => format!("ReadIndexResponse {context} at {index}"),
+        Body::TransferLeader => "TransferLeader".to_owned(),
+        Body::TimeoutNow => "TimeoutNow".to_owned(),
     }
+}
+
+fn snapshot(Snapshot { index, term, conf, .. }: &Snapshot) -> String {
+    format!("{}, members {}", position((*index, *term)), members(conf))
+}
+
+fn members(conf: &ConfState) -> String {
+    let list = |ids: &[NodeId]| ids.iter().map(NodeId::to_string).collect::<Vec<_>>().join(" ");
+    let learners =
+        if conf.learners.is_empty() { String::new() } else { format!(" / {}", list(&conf.learners)) };
+    format!("{}{learners}", list(&conf.voters))
 }
 
 fn round(context: Option<u64>) -> String {
@@ -70,6 +88,15 @@ impl Cluster {
                 let entries = if entries.is_empty() { String::new() } else { format!(" {}", list(entries)) };
                 format!("write #{seq}:{entries}{state}")
             }
+            Effect::Restore { seq, hard_state, snapshot, .. } => {
+                let HardState { term, vote, .. } = hard_state;
+                let vote = vote.map_or("-".into(), |vote| vote.to_string());
+                format!("write #{seq}: snapshot {}, term {term} vote {vote}", self::snapshot(snapshot))
+            }
+            Effect::SnapshotWanted { to } => format!("a snapshot for {to} is wanted"),
+            Effect::ForwardRefused { from, count, reason } => {
+                format!("{count} proposals of {from} refused: {reason:?}")
+            }
             Effect::Send { message, after: Some(seq) } => {
                 format!("after #{seq} to {}: {}", message.to, body(&message.body))
             }
@@ -81,6 +108,7 @@ impl Cluster {
             Effect::Leadership { term, leader, role } => match (role, leader) {
                 (Role::Leader, _) => format!("leads in term {term}"),
                 (Role::Candidate, _) => format!("stands for election in term {term}"),
+                (Role::PreCandidate, _) => format!("would stand for election, in term {term}"),
                 (Role::Follower, Some(leader)) => format!("follows {leader} in term {term}"),
                 (Role::Follower, None) => format!("follows nobody in term {term}"),
             },
@@ -92,7 +120,7 @@ impl Cluster {
         let Some(raft) = &self.members[&id].raft else { return format!("{id}       down") };
         let status = raft.status();
         format!(
-            "{id}       {:?} term {} last {} commit {} applied {} durable {} in memory {}.. rejected {}",
+            "{id}       {:?} term {} last {} commit {} applied {} durable {} in memory {}.. rejected {}{}",
             status.role,
             status.term,
             position(status.last),
@@ -101,20 +129,41 @@ impl Cluster {
             status.durable,
             status.first,
             status.rejected_messages,
+            if raft.conf().is_voter(id) { "" } else { ", no voter" },
         )
+    }
+
+    pub fn show_members(&self, id: NodeId) -> String {
+        let conf = self.members[&id].raft.as_ref().map_or("down".to_owned(), |raft| members(raft.conf()));
+        format!("{id}       knows {conf}")
     }
 
     pub fn show_disk(&self, id: NodeId) -> String {
         let disk = &self.members[&id].disk;
         let vote = disk.state.vote.map_or("-".into(), |vote| vote.to_string());
         let HardState { term, commit, .. } = disk.state;
-        format!("{id}       disk: term {term} vote {vote} commit {commit}, {}", list(&disk.entries))
+        let start = if disk.log.start.0 == Index::ZERO {
+            String::new()
+        } else {
+            format!("snapshot {}, ", position(disk.log.start))
+        };
+        format!(
+            "{id}       disk: term {term} vote {vote} commit {commit}, {start}{}",
+            list(&disk.log.entries)
+        )
     }
 
     pub fn show_followers(&self, id: NodeId) -> String {
         let line = |follower: Follower| {
-            let Follower { id, matched, next, state, .. } = follower;
-            format!("{id}       {state:?} has {matched} next {next}")
+            let Follower { id, matched, next, state, learner, inflight_messages, snapshot, .. } = follower;
+            let mut line = format!("{id}       {state:?} has {matched} next {next}");
+            if inflight_messages > 0 {
+                line.push_str(&format!(", {inflight_messages} on the way"));
+            }
+            if let Some(index) = snapshot {
+                line.push_str(&format!(", snapshot {index} on the way"));
+            }
+            line + if learner { ", learner" } else { "" }
         };
         self.raft(id).followers().map(line).collect::<Vec<_>>().join("\n")
     }

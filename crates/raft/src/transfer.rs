@@ -1,0 +1,115 @@
+//! Handing leadership over (Raft thesis, 3.10): on request, when the leader's own disk answers nothing any more, and when
+//! the leader has lost its vote.
+
+use std::cmp::Reverse;
+
+use crate::election::Campaign;
+use crate::{Body, Index, Message, NodeId, Raft, Role, Time};
+
+/// A hand-over that is under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transfer {
+    pub(crate) to: NodeId,
+    /// If it is not over by then, it is given up.
+    pub(crate) until: Time,
+}
+
+impl Raft {
+    /// This member's shell wants `to` to lead.
+    pub(crate) fn transfer_leader(&mut self, to: NodeId) {
+        match (self.role, self.leader) {
+            (Role::Leader, _) => self.begin_transfer(to),
+            (_, Some(leader)) => {
+                // As in etcd, the sender is named nowhere.
+                let message = Message { from: to, to: leader, term: self.term, body: Body::TransferLeader };
+                self.send_message(message);
+            }
+            (_, None) => {}
+        }
+    }
+
+    /// Starts to hand leadership to `to`. To whom it is handed already, or to who cannot have it, nothing is done; a
+    /// hand-over to another ends, so that naming the leader itself is a way to end one.
+    pub(crate) fn begin_transfer(&mut self, to: NodeId) {
+        let is_own = to == self.id;
+        let goes_on = self.transfer.is_some_and(|transfer| transfer.to == to);
+        if self.role != Role::Leader || !self.conf.is_voter(to) || goes_on {
+            return;
+        }
+        self.transfer = None;
+        if is_own {
+            return;
+        }
+        self.transfer = Some(Transfer { to, until: self.now.plus_ms(self.election_timeout_ms) });
+        let place = self.peer(to);
+        if !self.hand_over_if_level(place) {
+            self.send_append(place, true);
+        }
+    }
+
+    /// Asks who is to lead to stand, if it has everything. Whether it was asked.
+    pub(crate) fn hand_over_if_level(&mut self, place: usize) -> bool {
+        let peer = &self.peers[place];
+        let (id, matched) = (peer.id, peer.matched);
+        let is_due =
+            self.transfer.is_some_and(|transfer| transfer.to == id) && matched == self.log.last_index();
+        if is_due {
+            self.send(id, Body::TimeoutNow);
+        }
+        is_due
+    }
+
+    /// The leader asks this member to stand.
+    pub(crate) fn timeout_now(&mut self) {
+        self.stand(Campaign::Transfer);
+    }
+
+    /// Gives up a hand-over that takes too long, and begins one if the own disk hangs: others could go on, and this
+    /// member cannot even give back memory (design rule 4). Heartbeats never wait for the disk, so nobody else would
+    /// notice.
+    pub(crate) fn tick_transfer(&mut self) {
+        let hangs = self.disk_hangs();
+        match self.transfer {
+            Some(transfer) if self.now < transfer.until => {}
+            // Nobody could take over what this member has; perhaps somebody can do without.
+            Some(_) if hangs || !self.conf.is_voter(self.id) => self.become_follower(self.term, None),
+            Some(_) => self.transfer = None,
+            None if hangs => self.hand_over(),
+            None => {}
+        }
+    }
+
+    /// Hands leadership to the voter with the longest log, unless it is being handed over; or to nobody in particular.
+    pub(crate) fn hand_over(&mut self) {
+        if self.transfer.is_some() {
+            return;
+        }
+        match self.most_caught_up() {
+            Some((id, _)) => self.begin_transfer(id),
+            None => self.become_follower(self.term, None),
+        }
+    }
+
+    /// Whether the disk has answered nothing for an election timeout, though asked, and others could lead. Where the
+    /// disks of the others are no faster, nothing would be won.
+    fn disk_hangs(&self) -> bool {
+        let waits = self.durable_seq < self.last_seq;
+        if !waits || self.now < self.disk_heard_at.plus_ms(self.election_timeout_ms) {
+            return false;
+        }
+        let (durable, last) = (self.log.durable(), self.log.last_index());
+        let has_others = self.conf.voters.iter().any(|id| *id != self.id);
+        let is_slower = self.most_caught_up().is_none_or(|(_, matched)| matched > durable || durable == last);
+        has_others && is_slower
+    }
+
+    /// The voter with the longest log among those that are there, and how far that is on its disk.
+    fn most_caught_up(&self) -> Option<(NodeId, Index)> {
+        let is_there = |heard_at: Time| self.now < heard_at.plus_ms(self.election_timeout_ms);
+        let candidates =
+            self.peers.iter().filter(|peer| self.conf.is_voter(peer.id) && is_there(peer.heard_at));
+        let best: Option<(Index, Reverse<NodeId>)> =
+            candidates.map(|peer| (peer.matched, Reverse(peer.id))).max();
+        best.map(|(matched, Reverse(id))| (id, matched))
+    }
+}
