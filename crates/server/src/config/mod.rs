@@ -38,6 +38,7 @@ const REQUEST_BYTES_RECOMMENDED: u64 = 10 * 1024 * 1024;
 /// etcd's defaults for what is set to 0.
 const COMPACTION_BATCH_LIMIT: usize = 1000;
 const COMPACTION_SLEEP_INTERVAL: Duration = Duration::from_millis(10);
+const SNAPSHOT_COUNT: u64 = 10_000;
 /// gRPC's Go server pings no client more often.
 const PING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
@@ -78,6 +79,12 @@ pub struct Config {
     pub compaction_batch_limit: usize,
     /// Its pause between two steps.
     pub compaction_sleep_interval: Duration,
+    /// A snapshot is taken when more entries than this were applied since the last one.
+    pub snapshot_count: u64,
+    /// Segments of the write-ahead log that stay; 0 for all.
+    pub wals_max: usize,
+    /// `.snap` files that stay; 0 for all.
+    pub snapshots_max: usize,
     /// Whether listeners share their ports with other processes (SO_REUSEPORT).
     pub reuse_port: bool,
     /// What is written to the log.
@@ -248,6 +255,12 @@ impl TryFrom<&RawConfig> for Config {
                 0 => COMPACTION_SLEEP_INTERVAL,
                 given => Duration::from_nanos(u64::try_from(given).unwrap_or(0)),
             },
+            snapshot_count: match raw.uint("snapshot-count") {
+                0 => SNAPSHOT_COUNT,
+                given => given,
+            },
+            wals_max: usize::try_from(raw.uint("max-wals")).unwrap_or(usize::MAX),
+            snapshots_max: usize::try_from(raw.uint("max-snapshots")).unwrap_or(usize::MAX),
             reuse_port: raw.bool("socket-reuse-port"),
             name,
             listen_client_urls,
