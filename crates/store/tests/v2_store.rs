@@ -3,7 +3,7 @@
 //! The files in `golden` are what etcd 3.7.1's own packages `membership` and `v2store` make of the same members, filed in
 //! ascending order of id.
 
-use store::{Membership, V2StoreError};
+use store::{Membership, V2StoreError, fuzz_v2_store};
 
 /// Two members, one a learner that has not started, names and URLs with everything that Go escapes; two removed ones.
 const MEMBERS: &[u8] = include_bytes!("golden/v2-store-members.json");
@@ -88,4 +88,32 @@ fn what_etcd_would_not_write_is_refused() {
             Membership::from_v2_store(text.replacen(from, to, 1).as_bytes()).unwrap_err();
         assert!(error.to_string().contains(expected), "{from}: {error}");
     }
+}
+
+/// The fuzz target, fed with seeded inputs: etcd's bytes, with some of them changed.
+#[test]
+fn seeded_inputs() {
+    // Without the empty places of the history, in which nothing can be found.
+    let text = String::from_utf8_lossy(MEMBERS).replace("null,", "");
+    assert!(fuzz_v2_store(MEMBERS) && fuzz_v2_store(EMPTY) && fuzz_v2_store(text.as_bytes()));
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut below = |bound: usize| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        (state >> 33) as usize % bound
+    };
+    let mut read = 0;
+    for _ in 0..20_000 {
+        let mut input = text.clone().into_bytes();
+        for _ in 0..=below(3) {
+            let at = below(input.len() / 2);
+            match below(4) {
+                0 => input[at] = b"{}[]\"\\,:0af"[below(11)],
+                1 => input[at] = below(256) as u8,
+                2 => drop(input.remove(at)),
+                _ => input.insert(at, b"{}[]\"\\,:0af"[below(11)]),
+            }
+        }
+        read += usize::from(fuzz_v2_store(&input));
+    }
+    assert!(read > 1_000, "only {read} inputs were stores");
 }

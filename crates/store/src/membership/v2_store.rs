@@ -104,6 +104,21 @@ impl Membership {
     }
 }
 
+/// Reads `json` as a v2 store; what is read is written, read and written again, and must be the same. Answers whether it
+/// is one. For tests and fuzzers.
+///
+/// # Panics
+/// If it is not the same: that is the failure that a fuzzer looks for.
+#[doc(hidden)]
+pub fn fuzz_v2_store(json: &[u8]) -> bool {
+    let Ok(membership) = Membership::from_v2_store(json) else { return false };
+    let written = membership.to_v2_store();
+    let again = Membership::from_v2_store(&written).expect("what was written is read");
+    again.check();
+    assert_eq!(again.to_v2_store(), written, "written and read again");
+    true
+}
+
 fn parse_id(key: String) -> Result<u64, V2StoreError> {
     let id = u64::from_str_radix(&key, 16).ok().filter(|id| format!("{id:x}") == key);
     id.ok_or(V2StoreError::Id(key))
