@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use disk::boltfile::{Planner, Writer};
 use disk::revlog::{self, Applied, RecordHeader};
-use disk::wal::{Entry, EntryKind, HardState, Wal};
+use disk::snap::Snapshot;
+use disk::wal::{ConfState, Entry, EntryKind, HardState, Wal};
 use disk::{Fs, MemFs};
 use prost::Message;
 use wire::etcdserverpb::{self as pb, request_op::Request};
@@ -17,9 +18,11 @@ fn main() {
         let field = [4, 4, 5, 6, 6][at] << 3 | 2;
         [&[field, request.len() as u8][..], request, &[0xa2, 0x06, 2, 8, 7]].concat()
     });
-    let targets: [(&str, Vec<Vec<u8>>); 11] = [
+    let targets: [(&str, Vec<Vec<u8>>); 13] = [
         ("wal", wal()),
         ("wal_records", wal_records()),
+        ("snap", snap()),
+        ("v2_store", v2_store()),
         ("revlog", revlog()),
         ("boltfile", vec![boltfile()]),
         ("boltfile_pairs", vec![boltfile_pairs()]),
@@ -72,6 +75,26 @@ fn wal_records() -> Vec<Vec<u8>> {
         [&head[..], &entry(1, 1), &state(1, 1), &[0, 4, 1, 1, b'm'], &state(1, 1), &entry(2, 1)].concat(),
         [&head[..], &state(3, 9), &[5, 4, 8, 9, 16, 3], &entry(10, 3)].concat(),
     ]
+}
+
+/// A whole file, and the message in one.
+fn snap() -> Vec<Vec<u8>> {
+    let conf_state = ConfState { voters: vec![7, u64::MAX], learners: vec![9], ..ConfState::default() };
+    let file = Snapshot { index: 300, term: 2, conf_state, data: b"data".to_vec() }.encode();
+    let message = file.iter().position(|byte| *byte == 0x0a).expect("data");
+    vec![[&[0][..], &file].concat(), [&[1][..], &file[message..]].concat()]
+}
+
+fn v2_store() -> Vec<Vec<u8>> {
+    let member = r#"{"Children":{"raftAttributes":{"Value":"{\"peerURLs\":[\"http://a:1\"],\"isLearner\":true}"},
+        "attributes":{"Value":"{\"name\":\"<a>\",\"clientURLs\":[\"http://a:2\"]}"}}}"#;
+    let cluster = format!(
+        r#"{{"members":{{"Children":{{"ff":{member}}}}},"removed_members":{{"Children":{{"11":{{}}}}}},
+        "version":{{"Value":"3.7.0"}}}}"#
+    );
+    let small = format!(r#"{{"Root":{{"Children":{{"0":{{"Children":{cluster}}}}}}}}}"#);
+    let whole = store::Membership::from_v2_store(small.as_bytes()).expect("a store").to_v2_store();
+    vec![small.into_bytes(), whole]
 }
 
 struct Nothing;

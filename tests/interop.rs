@@ -1,8 +1,10 @@
 //! Our write-ahead log under a real etcd, and a real etcd's under ours: each replays the other's to the same pairs
 //! at every revision, the same hashes, and goes on writing where the other ended.
 //!
-//! Needs an etcd 3.7: `cargo xtask interop --etcd PATH` runs it. `QUORATE_SEED` gives the workload of an earlier run,
-//! `QUORATE_OPS` its length.
+//! And our snapshot file under an etcd 3.6, the last one that starts from such a file.
+//!
+//! Needs an etcd 3.7, and for the last part a 3.6: `cargo xtask interop --etcd PATH [--etcd-3.6 PATH]` runs it.
+//! `QUORATE_SEED` gives the workload of an earlier run, `QUORATE_OPS` its length.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -247,4 +249,42 @@ fn a_log_of_several_segments_is_taken_over() {
         let found = run(state(&member));
         found.assert_is(&expected, "several segments");
     }
+}
+
+/// etcd 3.6 reads the file before it misses its own database, which only a real etcd has.
+#[test]
+#[ignore = "needs a real etcd 3.6: cargo xtask interop --etcd PATH --etcd-3.6 PATH"]
+fn etcd_3_6_takes_our_snapshot_file_and_the_log_behind_it() {
+    let Some(theirs) = std::env::var_os("QUORATE_ETCD_3_6") else {
+        return println!("no --etcd-3.6: our snapshot file is not tried");
+    };
+    let mut member = Member::new(&["--snapshot-count", "5", "--max-wals", "1"]);
+    member.restart();
+    run(async {
+        let client = member.client();
+        for n in 0..2 * LARGE_VALUES {
+            let (key, value) = (Bytes::from_static(b"k"), vec![n as u8; LARGE_VALUE_BYTES].into());
+            client.put(PutRequest { key, value, ..Default::default() }, patience()).await.expect("a put");
+        }
+    });
+    // Closing waits for the work on files.
+    member.terminate();
+    let folder = member.data_dir().join("member");
+    let first = folder.join("wal/0000000000000000-0000000000000000.wal");
+    assert!(!first.exists(), "the log was not given back");
+    let snapshots = std::fs::read_dir(folder.join("snap")).expect("a folder");
+    let newest =
+        snapshots.map(|entry| entry.expect("an entry").file_name().into_string().expect("text")).max();
+    let newest = newest.expect("a snapshot file");
+    let index = newest.trim_end_matches(".snap").split_once('-').expect("term and index").1;
+    let index = u64::from_str_radix(index, 16).expect("an index");
+
+    let mut etcd = Member::of(Path::new(&theirs), &[]);
+    let mut command = etcd.command();
+    let output = command.arg("--data-dir").arg(member.data_dir()).output().expect("etcd runs");
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    let taken = format!("\"msg\":\"recovered v2 store from snapshot\",\"snapshot-index\":{index},");
+    assert!(log.contains(&taken) && log.contains("snapshot file doesn't exist"), "{log}");
+    println!("etcd 3.6 takes {newest}");
+    etcd.kill();
 }

@@ -22,7 +22,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   gen [--check]                       compile crates/wire/proto; with --check, fail if the result differs
   tidy                                check the dependency rule and the documents
   clients [--install]                 black-box checks with Debian's etcdctl and a Go program, where they are
-  interop --etcd PATH [--seed N]      our write-ahead log under a real etcd 3.7, and the other way round
+  interop --etcd PATH [--seed N]      our write-ahead log and snapshot file under a real etcd, and the other way round
   boltfile --bbolt PATH --etcdutl PATH
                                       our database files before the real bbolt and etcdutl
   raft-scenarios --testdata DIR       the scenario scripts of etcd's raft through our consensus

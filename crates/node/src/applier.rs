@@ -14,10 +14,11 @@ use wire::raftpb::{ConfChange, ConfChangeType};
 use crate::consensus::Applied;
 use crate::ids::RequestIds;
 use crate::records::{FrameState, LogSink, parse};
-use crate::{Error, RequestId};
+use crate::snapshot::SnapshotSchedule;
+use crate::{Error, RequestId, SnapshotOrder};
 
-/// What one batch gave. To be handed on in this order: the frame to the revision writer, the report to
-/// consensus, the answers to their callers (rule 9: the revision is current already).
+/// What one batch gave. To be handed on in this order: the frame to the revision writer and the snapshot after it, the
+/// report to consensus, the answers to their callers (rule 9: the revision is current already).
 pub struct Batch {
     /// The batch's changes, for the revision log.
     pub frame: Frame,
@@ -27,6 +28,8 @@ pub struct Batch {
     pub answers: Vec<(RequestId, Result<Answer, Status>)>,
     /// For the compactor, in order.
     pub compactions: Vec<Compaction>,
+    /// The snapshot that is due at the batch's end, for the revision writer.
+    pub snapshot: Option<SnapshotOrder>,
 }
 
 /// Applies entries. Owns the store.
@@ -43,6 +46,7 @@ pub struct Applier {
     wal_durable: u64,
     /// Entries up to here were in the log when this run began.
     found_index: u64,
+    snapshots: SnapshotSchedule,
 }
 
 impl Applier {
@@ -53,9 +57,42 @@ impl Applier {
         state: (ConfState, revlog::Applied),
         (ids, own_lane): (RequestIds, usize),
         found_index: u64,
+        snapshots: SnapshotSchedule,
     ) -> Self {
         let (conf, applied) = state;
-        Applier { store, builder, reader, tail, conf, applied, ids, own_lane, wal_durable: 0, found_index }
+        Applier {
+            store,
+            builder,
+            reader,
+            tail,
+            conf,
+            applied,
+            ids,
+            own_lane,
+            wal_durable: 0,
+            found_index,
+            snapshots,
+        }
+    }
+
+    /// Hears that a snapshot is in the log; the next one, if that is due already.
+    pub fn snapshot_taken(&mut self, index: u64) -> Option<SnapshotOrder> {
+        self.snapshots.taken(index);
+        self.snapshot()
+    }
+
+    /// The snapshot that is due now. To be asked between batches only: it is of the end of one.
+    fn snapshot(&mut self) -> Option<SnapshotOrder> {
+        let revlog::Applied { index, term } = self.applied;
+        let (previous_index, is_forced) = (self.snapshots.last_index, self.snapshots.is_forced);
+        self.snapshots.begin(index).then(|| SnapshotOrder {
+            index,
+            previous_index,
+            is_forced,
+            term,
+            conf: self.conf.clone(),
+            membership: self.store.reader().membership(),
+        })
     }
 
     /// Hears up to where the write-ahead log has all committed entries
@@ -117,7 +154,8 @@ impl Applier {
         report.index = self.applied.index;
         report.revision = self.store.revision();
         report.has_cluster_version = self.store.membership().cluster_version().is_some();
-        Ok(Some(Batch { frame, report, answers, compactions }))
+        let snapshot = self.snapshot();
+        Ok(Some(Batch { frame, report, answers, compactions, snapshot }))
     }
 
     fn request(

@@ -2,9 +2,11 @@
 //! grows with an entry's effect (rule 1).
 
 use bytes::Bytes;
+use disk::wal::SnapshotRecord;
 use prost::Message as _;
 use raft::{
-    ConfState, Effect, Entry, EntryKind, Event, NodeId, Proposal, Raft, ReadRefusal, Refusal, Role, Time,
+    ConfState, Effect, Entry, EntryKind, Event, NodeId, PersistSeq, Proposal, Raft, ReadRefusal, Refusal,
+    Role, Time,
 };
 use wire::etcdserverpb::{CompactionRequest, InternalRaftRequest, RequestHeader};
 use wire::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
@@ -28,6 +30,8 @@ pub enum Input {
     Applied(Applied),
     /// Whether write-ahead log and revision log could allocate ahead (rule 7).
     Room(bool),
+    /// The file of a snapshot is durable: the log is to name it.
+    SnapshotSaved(SnapshotRecord),
 }
 
 /// What the applier reports of a batch.
@@ -137,6 +141,8 @@ pub struct Consensus {
     compacting: Option<(RequestId, i64, Time)>,
     leadership: Leadership,
     has_room: bool,
+    /// The last request to the log writer that raft asked for.
+    persisting: PersistSeq,
     effects: Vec<Effect>,
 }
 
@@ -164,6 +170,7 @@ impl Consensus {
             compacting: None,
             leadership: Leadership::default(),
             has_room: true,
+            persisting: PersistSeq(0),
             effects: Vec::new(),
         }
     }
@@ -208,6 +215,7 @@ impl Consensus {
             }
             Input::Applied(applied) => self.applied(now, applied, out),
             Input::Room(has_room) => self.has_room = has_room,
+            Input::SnapshotSaved(record) => self.persist_snapshot(record, out),
         }
         self.collect(out);
         self.propose_own(now, out);
@@ -270,12 +278,29 @@ impl Consensus {
         }
     }
 
+    /// A snapshot record counts only at or below the commit index that the log has (rule 3), and raft does not write that
+    /// for its own sake: so it goes along. What is durable with this request is what raft's last one made durable.
+    fn persist_snapshot(&mut self, record: SnapshotRecord, out: &mut Outputs) {
+        let hard_state = self.raft.hard_state();
+        assert!(record.index <= hard_state.commit.0, "a snapshot of what is not committed");
+        out.persist.push(PersistRequest {
+            seq: self.persisting,
+            term: hard_state.term,
+            last: self.raft.status().last,
+            hard_state: Some(hard_state),
+            entries: Vec::new(),
+            snapshot: Some(record),
+        });
+    }
+
     fn collect(&mut self, out: &mut Outputs) {
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             match effect {
                 Effect::Persist { seq, term, last, hard_state, entries } => {
-                    out.persist.push(PersistRequest { seq, term, last, hard_state, entries });
+                    self.persisting = seq;
+                    let snapshot = None;
+                    out.persist.push(PersistRequest { seq, term, last, hard_state, entries, snapshot });
                 }
                 Effect::Send { message, after } => out.send.push((message, after)),
                 Effect::Apply { entries } => out.apply.extend(entries),

@@ -24,6 +24,9 @@ pub enum Error {
     /// The revision log failed or is damaged.
     #[error(transparent)]
     Revlog(#[from] disk::revlog::Error),
+    /// Snapshot files failed.
+    #[error(transparent)]
+    Snap(#[from] disk::snap::Error),
     /// Consensus refuses what was found.
     #[error(transparent)]
     Raft(#[from] raft::Error),

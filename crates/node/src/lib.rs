@@ -13,6 +13,8 @@
 //!                                  ├─ Applied ─► Consensus
 //!                                  └─ answers ─► who asked
 //! ```
+//!
+//! Beside it, now and then, a snapshot goes round: [`SnapshotOrder`].
 #![forbid(unsafe_code)]
 
 mod applier;
@@ -25,6 +27,7 @@ mod ids;
 mod log_writer;
 mod records;
 mod revision_writer;
+mod snapshot;
 mod start;
 
 pub use applier::{Applier, Batch};
@@ -34,6 +37,7 @@ pub use error::Error;
 pub use exchange::{Completions, RequestId, Submission};
 pub use identity::{Identity, InitialMember, cluster_id, member_id};
 pub use ids::{LaneIds, RequestIds};
-pub use log_writer::{LogWriter, PersistRequest, Persisted};
+pub use log_writer::{LogWriter, PersistRequest, Persisted, Written};
 pub use revision_writer::RevisionWriter;
+pub use snapshot::{SnapshotOrder, SnapshotWriter};
 pub use start::{Entropy, Found, Limits, Member, Settings, open};

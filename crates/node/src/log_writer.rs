@@ -21,6 +21,8 @@ pub struct PersistRequest {
     pub hard_state: Option<HardState>,
     /// Entries without gaps.
     pub entries: Vec<Entry>,
+    /// The record of a snapshot whose file is durable, to write behind the state.
+    pub snapshot: Option<wal::SnapshotRecord>,
 }
 
 /// Says that a request, and all before it, is durable.
@@ -34,40 +36,71 @@ pub struct Persisted {
     pub last: Position,
 }
 
+/// What one group came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The last request that is done; `None` if none is.
+    pub persisted: Option<Persisted>,
+    /// The snapshot that the log names now: the next may be taken, and what it covers given back.
+    pub snapshot_index: Option<u64>,
+}
+
 /// Writes groups to the write-ahead log.
 pub struct LogWriter {
     wal: wal::Wal,
+    /// How many segments stay; 0 for all.
+    keep: usize,
+    /// The snapshot up to which segments may be released, and up to which they were.
+    snapshot_index: u64,
+    released_index: u64,
     has_room: bool,
     /// Bytes of the frame that waits for the next segment; 0 if none does.
     waiting_frame_bytes: u64,
 }
 
 impl LogWriter {
-    /// Takes over an open log.
-    pub fn new(wal: wal::Wal) -> Self {
-        LogWriter { wal, has_room: true, waiting_frame_bytes: 0 }
+    /// Takes over an open log, of which at least `keep` segments stay (`--max-wals`), or all if that is 0. Entries up to
+    /// `snapshot_index` are needed no more.
+    pub(crate) fn new(wal: wal::Wal, keep: usize, snapshot_index: u64) -> Self {
+        LogWriter { wal, keep, snapshot_index, released_index: 0, has_room: true, waiting_frame_bytes: 0 }
     }
 
     /// Writes and syncs requests as one group, as many as surely fit into what is allocated, and takes them out of
     /// `group`: of the last one perhaps only the first entries. What stays has to wait for the next segment. To write
-    /// it all the same would allocate in the group's midst, where a full disk ends the member (rule 7). The answer is
-    /// the last request that is done; `None` if none is.
+    /// it all the same would allocate in the group's midst, where a full disk ends the member (rule 7).
     ///
     /// # Errors
     /// The failed write or sync. Nothing may be acknowledged any more, and the member must stop (rule 7).
-    pub fn write(&mut self, group: &mut Vec<PersistRequest>) -> Result<Option<Persisted>, Error> {
+    pub fn write(&mut self, group: &mut Vec<PersistRequest>) -> Result<Written, Error> {
         let (whole, entries) = self.fitting(group);
-        let mut done = None;
-        for PersistRequest { seq, term, last, hard_state: state, entries } in group.drain(..whole) {
-            self.wal.append(entries.iter().map(entry), state.map(hard_state))?;
-            done = Some(Persisted { seq, term, last });
+        let mut done = Written::default();
+        for request in group.drain(..whole) {
+            let PersistRequest { seq, term, last, hard_state: state, entries, snapshot } = request;
+            let state = state.map(hard_state).filter(|state| *state != self.wal.hard_state());
+            self.wal.append(entries.iter().map(entry), state)?;
+            if let Some(record) = snapshot {
+                self.wal.append_snapshot(&record, None)?;
+                done.snapshot_index = Some(record.index);
+            }
+            done.persisted = Some(Persisted { seq, term, last });
         }
         if let Some(first) = group.first_mut().filter(|_| entries > 0) {
             let part: Vec<Entry> = first.entries.drain(..entries).collect();
             self.wal.append(part.iter().map(entry), None)?;
         }
         self.wal.sync()?;
+        self.snapshot_index = done.snapshot_index.unwrap_or(self.snapshot_index);
         Ok(done)
+    }
+
+    /// The giving back of segments, if that is due: to be run where it delays no group, on any thread, before the next
+    /// one.
+    pub fn release(&mut self) -> Option<wal::Release> {
+        if self.released_index == self.snapshot_index {
+            return None;
+        }
+        self.released_index = self.snapshot_index;
+        self.wal.release(self.snapshot_index, self.keep)
     }
 
     /// How many requests fit whole, and how many entries of the one behind them.
@@ -77,7 +110,11 @@ impl LogWriter {
         // The usual case, without a look at each entry.
         let entry_bytes = |entry: &Entry| (entry.data.len() + FRAME_OVERHEAD_BYTES) as u64;
         let entries = group.iter().flat_map(|request| &request.entries);
-        if entries.map(entry_bytes).sum::<u64>() + (group.len() * FRAME_OVERHEAD_BYTES) as u64 <= here {
+        let snapshot_bytes =
+            |request: &PersistRequest| request.snapshot.as_ref().map(|record| record.frame_bytes());
+        let overhead = (group.len() * FRAME_OVERHEAD_BYTES) as u64
+            + group.iter().filter_map(snapshot_bytes).sum::<u64>();
+        if entries.map(entry_bytes).sum::<u64>() + overhead <= here {
             return (group.len(), 0);
         }
         let mut next = self.wal.next_room_bytes();
@@ -95,7 +132,8 @@ impl LogWriter {
         for (whole, request) in group.iter().enumerate() {
             let entries = request.entries.iter().take_while(|entry| fits(entry_bytes(entry))).count();
             let is_whole = entries == request.entries.len()
-                && (request.hard_state.is_none() || fits(FRAME_OVERHEAD_BYTES as u64));
+                && (request.hard_state.is_none() || fits(FRAME_OVERHEAD_BYTES as u64))
+                && snapshot_bytes(request).is_none_or(&mut fits);
             if !is_whole {
                 return (whole, entries);
             }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use disk::revlog::{Durable, Frame, Writer};
 
-use crate::Error;
+use crate::{Error, SnapshotOrder};
 
 /// Holds frames back until they may be written, then writes and syncs them.
 pub struct RevisionWriter {
@@ -15,17 +15,43 @@ pub struct RevisionWriter {
     unsynced: bool,
     /// The disk had no room for the frame that is next.
     is_full: bool,
+    /// The snapshot that waits for what it covers to be durable.
+    snapshot: Option<SnapshotOrder>,
 }
 
 impl RevisionWriter {
     /// Takes over an open log; for `wal_durable` see [`RevisionWriter::wal_durable`].
     pub fn new(writer: Writer, wal_durable: u64) -> Self {
-        RevisionWriter { writer, waiting: VecDeque::new(), wal_durable, unsynced: false, is_full: false }
+        RevisionWriter {
+            writer,
+            waiting: VecDeque::new(),
+            wal_durable,
+            unsynced: false,
+            is_full: false,
+            snapshot: None,
+        }
     }
 
     /// Queues a frame. Frames come in the order in which they were finished.
     pub fn offer(&mut self, frame: Frame) {
         self.waiting.push_back(frame);
+    }
+
+    /// Holds a snapshot back until the log is durable up to its index (rule 3), which its frames, offered before, make it.
+    pub fn order(&mut self, snapshot: SnapshotOrder) {
+        self.snapshot = Some(snapshot);
+    }
+
+    /// Whether a snapshot waits for the next [`RevisionWriter::sync`].
+    pub fn snapshot_wants_sync(&self) -> bool {
+        let written = self.writer.written().applied.index;
+        self.unsynced && self.snapshot.as_ref().is_some_and(|snapshot| snapshot.index <= written)
+    }
+
+    /// The snapshot whose entries are durable here: its file may be written.
+    pub fn take_snapshot(&mut self) -> Option<SnapshotOrder> {
+        let durable = self.writer.durable().applied.index;
+        self.snapshot.take_if(|snapshot| snapshot.index <= durable)
     }
 
     /// The write-ahead log has all committed entries up to `index`: [`Consensus::durable_index`](crate::Consensus).

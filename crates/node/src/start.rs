@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use disk::revlog::{self, RecordHeader, Replay, ReplayError};
 use disk::wal::{self, Wal};
-use disk::{DirLock, Fs};
+use disk::{DirLock, Fs, snap};
 use prost::Message;
 use raft::{ConfState, Entry, EntryKind, HardState, Index, NodeId, Raft, Restored, Term, Time};
 use store::watch::Tail;
@@ -20,7 +20,8 @@ use crate::consensus::{Consensus, OwnAttributes, Past};
 use crate::identity::{Identity, InitialMember, cluster_id, member_id};
 use crate::ids::RequestIds;
 use crate::records::{FrameState, LogSource, parse};
-use crate::{Applier, Error, LogWriter, RevisionWriter};
+use crate::snapshot::SnapshotSchedule;
+use crate::{Applier, Error, LogWriter, RevisionWriter, SnapshotWriter};
 
 /// What a member is configured with.
 #[derive(Clone, Debug)]
@@ -47,6 +48,13 @@ pub struct Settings {
     pub auto_compaction: AutoCompaction,
     /// Versions dropped in one step of a compaction's background work (`--compaction-batch-limit`).
     pub compaction_batch_limit: usize,
+    /// A snapshot is taken, and the log given back, when more entries than this were applied since the last one
+    /// (`--snapshot-count`).
+    pub snapshot_count: u64,
+    /// Segments of the write-ahead log that stay (`--max-wals`), 0 for all.
+    pub wals_max: usize,
+    /// `.snap` files that stay (`--max-snapshots`), 0 for all.
+    pub snapshots_max: usize,
     /// How much may pile up.
     pub limits: Limits,
 }
@@ -129,6 +137,8 @@ pub struct Member {
     pub applier: Applier,
     /// The revision log thread's part.
     pub revision_writer: RevisionWriter,
+    /// The part that writes `.snap` files, for a thread of long work.
+    pub snapshot_writer: SnapshotWriter,
     /// Does the background work of compactions; has what the last run left of it.
     pub compactor: Compactor,
     /// What network threads read through.
@@ -154,6 +164,12 @@ pub struct Found {
     pub applied_index: u64,
     /// Torn ends that were cut: file and offset. What they held was never acknowledged.
     pub torn: Vec<(PathBuf, u64)>,
+    /// The newest snapshot that the write-ahead log names, 0 if it names none.
+    pub snapshot_index: u64,
+    /// `.snap` files that did not verify, and what they are called now. Nothing depends on them.
+    pub broken: Vec<(snap::Broken, PathBuf)>,
+    /// The `.snap` file that the log names, if it is not there, or broken: another is made as soon as can be.
+    pub missing: Option<PathBuf>,
 }
 
 /// Opens or begins a member whose network threads make requests on `lanes` lanes. `progress` hears how many bytes
@@ -179,6 +195,8 @@ pub fn open(
     let Recovered { identity, wal, opened, replay, hard_state, entries } = recovered;
     let Replayed { mut store, conf, source } = replay;
     let applied = opened.applied();
+    // While the revision log is made anew from the other one, all of that is needed.
+    let releasable = if applied.index >= found.snapshot_index { found.snapshot_index } else { 0 };
     let (builder, writer, log_reader) = opened.into_parts()?;
     source.fill(log_reader.clone());
     let mut compactor = store.compactor(settings.compaction_batch_limit);
@@ -218,6 +236,12 @@ pub fn open(
     let consensus = Consensus::new(raft, ids.lane(lanes), attributes, past);
     let durable_index = consensus.durable_index();
     let tail = Arc::new(Tail::new(reader.revision(), settings.limits.watch_tail_bytes_max));
+    let snapshots = SnapshotSchedule {
+        count: settings.snapshot_count,
+        last_index: found.snapshot_index,
+        is_forced: found.missing.is_some(),
+        is_under_way: false,
+    };
     let mut applier = Applier::new(
         store,
         builder,
@@ -225,15 +249,17 @@ pub fn open(
         (conf, applied),
         (ids, lanes),
         found.last_index,
+        snapshots,
     );
     applier.wal_durable(durable_index);
     Ok(Member {
         identity,
         ids,
         consensus,
-        log_writer: LogWriter::new(wal),
+        log_writer: LogWriter::new(wal, settings.wals_max, releasable),
         applier,
         revision_writer: RevisionWriter::new(writer, durable_index),
+        snapshot_writer: SnapshotWriter::new(folders.snap(fs), settings.snapshots_max),
         compactor,
         reader,
         tail,
@@ -261,6 +287,11 @@ impl Folders {
             rev: member.join("rev"),
             member,
         }
+    }
+
+    /// The `.snap` files.
+    fn snap(&self, fs: &Arc<dyn Fs>) -> snap::Folder {
+        snap::Folder::new(fs.clone(), &self.snap)
     }
 
     /// Makes the folders that are missing, and takes the member's lock.
@@ -311,10 +342,14 @@ fn begin(
     entropy: Entropy,
 ) -> Result<(Recovered, Found), Error> {
     let (opened, replay) = open_revlog(fs, settings, folders, entropy, &mut |_, _| {})?;
+    let wal = folders.wal.display();
     if !opened.is_empty() {
         let rev = folders.rev.display();
-        let wal = folders.wal.display();
         return Err(Error::Contradiction(format!("{rev} holds revisions, but {wal} holds no log")));
+    }
+    if !folders.snap(fs).list()?.is_empty() {
+        let snap = folders.snap.display();
+        return Err(Error::Contradiction(format!("{snap} holds snapshots, but {wal} holds no log")));
     }
     let identity = configured_identity(settings)?;
     let metadata = Metadata { node_id: Some(identity.member_id), cluster_id: Some(identity.cluster_id) };
@@ -403,7 +438,10 @@ fn recover(
     let log = Wal::open(fs.clone(), &folders.wal, settings.limits.wal)?;
     let identity = recorded_identity(log.metadata())?;
     let (opened, replay) = open_revlog(fs, settings, folders, entropy, progress)?;
-    check_together(&log, &opened)?;
+    check_together(&log, &opened, may_make_anew(&**fs, folders, &log, &opened)?)?;
+    let snap = folders.snap(fs);
+    let broken = snap.check()?;
+    let missing = missing_snapshot(&snap, log.newest_snapshot(), &broken)?;
 
     let applied = opened.applied();
     let mut entries = Vec::new();
@@ -422,8 +460,13 @@ fn recover(
     let state = log.hard_state().unwrap_or_default();
     let vote = (state.vote != 0).then_some(NodeId(state.vote));
     let mut hard_state = HardState { term: Term(state.term), vote, commit: Index(state.commit) };
-    let mut found =
-        Found { is_new: false, last_index: log.last().index, applied_index: applied.index, torn: Vec::new() };
+    let mut found = Found {
+        last_index: log.last().index,
+        applied_index: applied.index,
+        snapshot_index: log.newest_snapshot().index,
+        missing,
+        ..Found::default()
+    };
     found.torn.extend(log.torn().map(|torn| (torn.file, torn.offset)));
     found.torn.extend(opened.torn().map(|torn| (torn.file.clone(), torn.offset)));
 
@@ -437,6 +480,11 @@ fn recover(
 
     // All checks hold: from here on the disk may change.
     let mut wal = log.into_writer()?;
+    snap.tidy()?;
+    for broken in broken {
+        let aside = snap.set_aside(&broken)?;
+        found.broken.push((broken, aside));
+    }
     if is_unborn {
         (wal, hard_state, entries) = write_first_entries(wal, settings)?;
         found.last_index = entries.len() as u64;
@@ -450,11 +498,54 @@ fn recorded_identity(metadata: &[u8]) -> Result<Identity, Error> {
     Ok(Identity { cluster_id: metadata.cluster_id(), member_id: metadata.node_id() })
 }
 
+/// The file of the snapshot that the log names, if nothing can be read from it.
+fn missing_snapshot(
+    snap: &snap::Folder,
+    named: &wal::SnapshotRecord,
+    broken: &[snap::Broken],
+) -> Result<Option<PathBuf>, Error> {
+    let name = snap::Name { term: named.term, index: named.index };
+    let path = snap.path(name);
+    let is_whole = snap.list()?.contains(&name) && !broken.iter().any(|broken| broken.file == path);
+    Ok((named.index > 0 && !is_whole).then_some(path))
+}
+
+/// Whether a revision log that does not reach the newest snapshot is about to be made anew from the write-ahead log:
+/// whether an operator has taken it away, and that log still has every entry that there ever was.
+///
+/// It is so if it is empty, or if its first frame was made when the write-ahead log had the snapshot already: then it was
+/// empty, and this is not the first start since. What a log's entries do not say, since the member began with a restored
+/// snapshot (then its first record covers nothing but the configuration changes that etcd makes up for it) or since Go's
+/// etcd has it in its own file, they cannot bring back.
+fn may_make_anew(
+    fs: &dyn Fs,
+    folders: &Folders,
+    log: &wal::Opened,
+    opened: &revlog::Opened,
+) -> Result<bool, Error> {
+    let snapshot = log.newest_snapshot().index;
+    let Some(first) = log.snapshots().iter().find(|record| record.index > 0) else { return Ok(false) };
+    let is_begun_anew = opened.is_empty() || opened.first_wal_durable() >= snapshot;
+    let has_all = log.first_index() == Some(1) && log.snapshots().iter().any(|record| record.index == 0);
+    if opened.applied().index >= snapshot || !is_begun_anew || !has_all {
+        return Ok(false);
+    }
+    for entry in log.entries(0).take(usize::try_from(first.index).unwrap_or(usize::MAX)) {
+        let entry = entry?;
+        let is_made_up = entry.term == 1 && entry.kind == wal::EntryKind::ConfChange;
+        if !is_made_up {
+            let db = folders.snap.join("db");
+            return Ok(!fs.exists(&db).map_err(io("look for database", &db))?);
+        }
+    }
+    Ok(false)
+}
+
 /// Rule 5: what must hold between the two logs after either was cut.
-fn check_together(log: &wal::Opened, opened: &revlog::Opened) -> Result<(), Error> {
+fn check_together(log: &wal::Opened, opened: &revlog::Opened, makes_anew: bool) -> Result<(), Error> {
     let applied = opened.applied();
     let last = log.last();
-    let snapshot = log.newest_snapshot().index;
+    let wal::SnapshotRecord { index: snapshot, term: snapshot_term, .. } = *log.newest_snapshot();
     let first = log.first_index().unwrap_or(snapshot + 1);
     let state = log.hard_state().unwrap_or_default();
     let (fault, (file, offset)) = if last.index < applied.index {
@@ -464,9 +555,22 @@ fn check_together(log: &wal::Opened, opened: &revlog::Opened) -> Result<(), Erro
         // What looks torn there had been acknowledged.
         let durable = opened.wal_durable();
         (format!("entry {durable} was in the write-ahead log, which ends at {}", last.index), log.end())
-    } else if applied.index < snapshot {
-        let applied = applied.index;
-        (format!("the newest snapshot record is at {snapshot}, and only {applied} is applied"), opened.end())
+    } else if applied.index < snapshot && !makes_anew {
+        if !opened.is_empty() {
+            // Its frames up to there were durable before the record was written (rule 3).
+            return Ok(opened.require_applied(snapshot)?);
+        }
+        let fault = format!(
+            "the revision log holds nothing, the newest snapshot record is at {snapshot}, and the entries from {first} \
+             on do not make it anew"
+        );
+        (fault, opened.end())
+    } else if applied.index == snapshot && applied.term != snapshot_term {
+        let applied = applied.term;
+        (
+            format!("the snapshot at {snapshot} is of term {snapshot_term}, and {applied} is applied"),
+            log.end(),
+        )
     } else if applied.index + 1 < first {
         let applied = applied.index;
         (format!("the first entry kept is {first}, and only {applied} is applied"), opened.end())

@@ -106,8 +106,9 @@ pub enum Effect {
     /// any `Apply`, and any `Send` that does not wait for it.
     ///
     /// A commit index alone causes no write, unless it commits a change of membership: it goes along with the next
-    /// entries, term or vote, and on an idle log not at all. Who needs it on disk (to give back log segments, design rule 3) writes
-    /// [`Raft::hard_state`](crate::Raft::hard_state) behind the last `Persist`, unasked and unanswered.
+    /// entries, term or vote, and on an idle log not at all. Who needs it on disk (to give back log segments, design
+    /// rule 3) writes [`Raft::hard_state`](crate::Raft::hard_state) behind the last `Persist`, unasked. It needs no
+    /// answer; one that repeats the number of that `Persist` says nothing new.
     Persist {
         /// Names the effect in the answer and in [`Effect::Send`]; one more than the last.
         seq: PersistSeq,

@@ -85,7 +85,7 @@ fn settings_that_make_no_sense_end_with_1() {
             r#""error":"unknown log format: xml, supported values json, console""#,
         ),
         (&["--log-level", "loud"], &[], "loud"),
-        (&["--snapshot-count", "7"], &[], "--snapshot-count is not yet supported"),
+        (&["--max-learners", "7"], &[], "--max-learners is not yet supported"),
         (&["--config-file", "x"], &[], "--config-file is not yet supported"),
         (&[], &[("ETCD_CONFIG_FILE", "x")], "--config-file is not yet supported"),
         (&["gateway"], &[], "etcd gateway is not yet supported"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use disk::{Fs, wal};
 use node::{
     AutoCompaction, Completions, Entropy, Error, InitialMember, Input, Limits, Member, Outputs,
-    PersistRequest, RequestId, Settings, Submission,
+    PersistRequest, RequestId, Settings, SnapshotOrder, Submission,
 };
 use raft::{Entry, Time};
 use store::Answer;
@@ -31,6 +31,20 @@ pub struct Running {
     prepared: Option<Result<wal::Prepared, wal::Error>>,
     /// What consensus was last told.
     has_room: bool,
+    /// For the thread of file work.
+    files: VecDeque<FileWork>,
+}
+
+/// What the thread of file work has to do.
+enum FileWork {
+    /// The revision log has what the snapshot covers: its file is to be written.
+    Save(SnapshotOrder),
+    /// The write-ahead log names the snapshot: the next one may be taken, and what is too many goes.
+    Named(u64),
+    /// Files of snapshots older than this go.
+    Purge(u64),
+    /// Segments go.
+    Release(wal::Release),
 }
 
 /// What one step of one part told the outside.
@@ -40,6 +54,10 @@ pub struct Told {
     pub completions: Completions,
     /// Entries that the applier was handed, in order.
     pub applied: Vec<Entry>,
+    /// Snapshots that the log names, in order.
+    pub snapshots: Vec<u64>,
+    /// Files that were given back: segments of the log and `.snap` files.
+    pub removed: Vec<PathBuf>,
 }
 
 /// The settings of the one member of a cluster of one.
@@ -57,6 +75,9 @@ pub fn settings() -> Settings {
         heartbeat_interval_ms: 100,
         auto_compaction: AutoCompaction::Off,
         compaction_batch_limit: 3,
+        snapshot_count: 10_000,
+        wals_max: 5,
+        snapshots_max: 5,
         limits: Limits::tiny(),
     }
 }
@@ -77,7 +98,9 @@ impl Running {
     pub fn open(fs: &Arc<dyn Fs>, settings: &Settings, entropy: Entropy, now: Time) -> Result<Self, Error> {
         let parts = node::open(fs, settings, entropy, 1, now, &mut |_, _| {})?;
         let inputs = VecDeque::from([Input::Tick]);
-        Ok(Running {
+        // The last run may have ended before it gave back what it could.
+        let files = VecDeque::from([FileWork::Purge(parts.found.snapshot_index)]);
+        let mut running = Running {
             parts,
             inputs,
             persist: Vec::new(),
@@ -85,7 +108,10 @@ impl Running {
             is_ready: false,
             prepared: None,
             has_room: true,
-        })
+            files,
+        };
+        running.files.extend(running.parts.log_writer.release().map(FileWork::Release));
+        Ok(running)
     }
 
     /// Hands requests to consensus.
@@ -110,6 +136,7 @@ impl Running {
             self.apply(told)?;
             self.write_revisions()?;
             self.sync_revisions()?;
+            self.work_on_files(told)?;
             self.compact();
         }
         panic!("the member does not come to rest");
@@ -141,9 +168,10 @@ impl Running {
     pub fn write_log(&mut self, group: usize) -> Result<(), Error> {
         let rest = self.persist.split_off(group.min(self.persist.len()));
         let mut group = std::mem::replace(&mut self.persist, rest);
-        if let Some(persisted) = self.parts.log_writer.write(&mut group)? {
-            self.inputs.push_back(Input::Persisted(persisted));
-        }
+        let written = self.parts.log_writer.write(&mut group)?;
+        self.inputs.extend(written.persisted.map(Input::Persisted));
+        self.files.extend(written.snapshot_index.map(FileWork::Named));
+        self.files.extend(self.parts.log_writer.release().map(FileWork::Release));
         if group.is_empty() {
             return Ok(());
         }
@@ -187,6 +215,9 @@ impl Running {
         let taken = arrived.len() - self.entries.len();
         told.applied.extend(arrived.into_iter().take(taken));
         self.parts.revision_writer.offer(batch.frame);
+        if let Some(snapshot) = batch.snapshot {
+            self.parts.revision_writer.order(snapshot);
+        }
         told.completions.applied_index = batch.report.index;
         self.inputs.push_back(Input::Applied(batch.report));
         told.completions.answers.extend(batch.answers);
@@ -200,6 +231,7 @@ impl Running {
     /// The revision log's thread writes what it may.
     pub fn write_revisions(&mut self) -> Result<(), Error> {
         self.parts.revision_writer.write()?;
+        self.files.extend(self.parts.revision_writer.take_snapshot().map(FileWork::Save));
         self.report_room();
         Ok(())
     }
@@ -207,7 +239,34 @@ impl Running {
     /// The revision log's thread syncs.
     pub fn sync_revisions(&mut self) -> Result<(), Error> {
         self.parts.revision_writer.sync()?;
+        self.files.extend(self.parts.revision_writer.take_snapshot().map(FileWork::Save));
         self.report_room();
+        Ok(())
+    }
+
+    /// The thread of file work does what is next. What a full disk has no room for is tried again later.
+    ///
+    /// # Errors
+    /// A failed disk operation; the member must stop.
+    pub fn work_on_files(&mut self, told: &mut Told) -> Result<(), Error> {
+        let writer = &self.parts.snapshot_writer;
+        match self.files.pop_front() {
+            Some(FileWork::Save(snapshot)) => match writer.write(&snapshot)? {
+                Some(record) => self.inputs.push_back(Input::SnapshotSaved(record)),
+                None => self.files.push_back(FileWork::Save(snapshot)),
+            },
+            Some(FileWork::Named(index)) => {
+                told.snapshots.push(index);
+                told.removed.extend(writer.purge(index)?);
+                if let Some(snapshot) = self.parts.applier.snapshot_taken(index) {
+                    self.parts.revision_writer.order(snapshot);
+                    self.files.extend(self.parts.revision_writer.take_snapshot().map(FileWork::Save));
+                }
+            }
+            Some(FileWork::Purge(index)) => told.removed.extend(writer.purge(index)?),
+            Some(FileWork::Release(release)) => told.removed.extend(release.run()?),
+            None => {}
+        }
         Ok(())
     }
 
@@ -233,6 +292,7 @@ impl Running {
         self.inputs.is_empty()
             && self.persist.is_empty()
             && self.entries.is_empty()
+            && self.files.is_empty()
             && self.parts.compactor.is_idle()
             && !self.parts.revision_writer.can_write()
             && !self.parts.revision_writer.needs_sync()

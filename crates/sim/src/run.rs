@@ -39,6 +39,12 @@ pub struct Report {
     pub crashes: u64,
     /// Requests refused because the disk was full.
     pub no_space: u64,
+    /// Snapshots that the log came to name.
+    pub snapshots: u64,
+    /// Files given back: segments of the log and `.snap` files.
+    pub removed: u64,
+    /// Starts that made the revision log anew from a log with snapshots.
+    pub made_anew: u64,
     /// A sum over the trace: equal for equal runs.
     pub digest: u64,
 }
@@ -89,6 +95,12 @@ impl World {
             let raft = &mut settings.limits.raft;
             (raft.uncommitted_entries_max, raft.uncommitted_bytes_max) = (6, 2000);
             raft.applying_bytes_max = 300;
+        }
+        // The smaller half of the runs gives nothing back, or hardly anything, as a member with the defaults would.
+        if random.below(3) > 0 {
+            settings.snapshot_count = 1 + random.below(20);
+            settings.wals_max = random.below(4) as usize;
+            settings.snapshots_max = random.below(4) as usize;
         }
         World {
             random,
@@ -150,6 +162,9 @@ impl World {
             Ok(running) => {
                 let found = running.parts.found.clone();
                 self.trace(format_args!("start {found:?}"));
+                // Rule 3: a crash leaves no log that names a file which is not there whole.
+                assert_eq!((&found.broken[..], &found.missing), (&[][..], &None));
+                self.report.made_anew += u64::from(found.applied_index < found.snapshot_index);
                 let same =
                     self.checker.restarted(&running.parts.reader, found.applied_index, found.last_index);
                 assert!(same || self.is_faulty(), "a read failed on a healthy disk");
@@ -200,17 +215,42 @@ impl World {
         }
     }
 
-    /// What an operator may do with a damaged one: it is made anew from the write-ahead log.
+    /// What an operator may do with a damaged one: it is made anew from the write-ahead log, as long as that has not
+    /// been given back; after that the start is refused, and the operator takes it back.
     fn lose_revision_log(&mut self) {
-        let is_rev = |path: &PathBuf| path.starts_with("/data/member/rev");
-        let files: Vec<PathBuf> = self.memory.files().into_iter().filter(is_rev).collect();
+        let files = self.contents(|path| path.starts_with("/data/member/rev"));
         self.trace(format_args!("without the revision log's {} files", files.len()));
-        for file in &files {
+        for (file, _) in &files {
             self.memory.remove(file).expect("a file");
         }
-        if !files.is_empty() {
-            self.memory.sync_dir(Path::new("/data/member/rev")).expect("a folder");
+        if files.is_empty() {
+            return;
         }
+        self.memory.sync_dir(Path::new("/data/member/rev")).expect("a folder");
+        let segments = self.contents(|path| path.extension().is_some_and(|end| end == "wal"));
+        if segments.first().is_none_or(|(first, _)| first.ends_with("0000000000000000-0000000000000000.wal"))
+        {
+            return;
+        }
+        // The first start may forget what the cache has and the disk has not.
+        let mut left = Vec::new();
+        for _ in 0..2 {
+            let error = Running::start(&self.fs, &self.settings, &mut self.random, self.now).err();
+            let error = error.expect("made anew from a log without its beginning").to_string();
+            assert!(error.contains("/data/member/rev"), "{error}");
+            self.trace(format_args!("refused: {error}"));
+            self.memory.kill();
+            left.push(self.contents(|_| true));
+        }
+        assert!(left[0] == left[1], "a refusal changed something");
+        for (file, bytes) in &files {
+            self.memory.put(file, bytes).expect("a file");
+        }
+    }
+
+    fn contents(&self, which: impl Fn(&Path) -> bool) -> Vec<(PathBuf, Vec<u8>)> {
+        let files = self.memory.files().into_iter().filter(|path| which(path));
+        files.map(|path| (path.clone(), self.memory.read(&path).expect("a file"))).collect()
     }
 
     /// The disk stops in the middle of what comes next.
@@ -287,7 +327,7 @@ impl World {
     }
 
     fn run_part(&mut self) {
-        let part = self.random.below(7);
+        let part = self.random.below(8);
         let group = 1 + self.random.below(4) as usize;
         let sync = self.random.one_in(4);
         let Some((running, _)) = &mut self.member else { return };
@@ -310,6 +350,7 @@ impl World {
                 running.compact();
                 Ok(())
             }
+            7 => running.work_on_files(&mut told),
             _ => Ok(()),
         };
         self.hear(part, told);
@@ -339,6 +380,11 @@ impl World {
                 (Some(_), Err(_)) => drop(self.reads.remove(&context.0)),
                 (None, _) => panic!("a read index for {:x}, which nobody asked", context.0),
             }
+        }
+        self.report.removed += told.removed.len() as u64;
+        for index in told.snapshots {
+            self.report.snapshots += 1;
+            self.trace(format_args!("snapshot {index}"));
         }
         self.serve_reads();
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use disk::{Fs, MemFs};
-use node::{Entropy, Error, Submission};
+use node::{Entropy, Error, Settings, Submission};
 use prost::Message;
 use raft::Time;
 use sim::member::{Running, Told, proposal, settings};
@@ -21,7 +21,9 @@ const MASKS: [u8; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 255];
 
 fn open(memory: &MemFs) -> Result<Running, Error> {
     let fs: Arc<dyn Fs> = Arc::new(memory.clone());
-    Running::open(&fs, &settings(), Entropy { ids: 1 << 40, log: 5, raft: 5 }, NOW)
+    // So that there is a snapshot file, and the log has lost its beginning.
+    let settings = Settings { snapshot_count: 20, wals_max: 2, snapshots_max: 1, ..settings() };
+    Running::open(&fs, &settings, Entropy { ids: 1 << 40, log: 5, raft: 5 }, NOW)
 }
 
 fn request(id: u64, n: u64) -> Submission {
@@ -67,6 +69,9 @@ fn directory() -> MemFs {
         drop(member);
         memory.kill();
     }
+    let names: Vec<String> = memory.files().iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    assert!(names.iter().any(|name| name.ends_with(".snap")), "{names:?}");
+    assert!(!names.iter().any(|name| name.ends_with("0000000000000000-0000000000000000.wal")), "{names:?}");
     memory
 }
 
@@ -78,6 +83,10 @@ fn flip(memory: &MemFs, path: &Path, offset: u64, mask: u8, expected: &State) ->
     let at = format!("{} byte {offset} mask {mask:#x}", path.display());
     match open(&flipped) {
         Ok(member) => {
+            // Nothing depends on such a file, but its damage is named.
+            let broken = member.parts.found.broken.iter().map(|(broken, _)| &*broken.file);
+            let is_snapshot = path.extension().is_some_and(|end| end == "snap");
+            assert_eq!(broken.collect::<Vec<_>>(), if is_snapshot { vec![path] } else { vec![] }, "{at}");
             assert_eq!(state(member), *expected, "a silent difference: {at}");
             false
         }

@@ -1,6 +1,9 @@
 //! The numbered rules of ARCHITECTURE.md that one member can break, a test each. What only a cluster or another
 //! part can break is held by the tests that ARCHITECTURE.md names.
 
+#[path = "rules/snapshots.rs"]
+mod snapshots;
+
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;

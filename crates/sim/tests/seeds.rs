@@ -15,6 +15,7 @@ fn one_member_keeps_its_promises() {
     let first = number("QUORATE_SEED_FIRST").unwrap_or(1);
     let count = number("QUORATE_SEEDS").unwrap_or(300);
     let (mut answers, mut crashes, mut no_space) = (0, 0, 0);
+    let (mut snapshots, mut removed, mut made_anew) = (0, 0, 0);
     for seed in first..first + count {
         let outcome = std::panic::catch_unwind(|| run(seed, Options::default()));
         let Ok(report) = outcome else {
@@ -25,13 +26,20 @@ fn one_member_keeps_its_promises() {
         answers += report.answers;
         crashes += report.crashes;
         no_space += report.no_space;
+        snapshots += report.snapshots;
+        removed += report.removed;
+        made_anew += report.made_anew;
     }
     println!(
-        "{count} seeds: {answers} answers checked, {crashes} crashes, {no_space} refused for want of space"
+        "{count} seeds: {answers} answers checked, {crashes} crashes, {no_space} refused for want of space, {snapshots} \
+         snapshots, {removed} files given back, {made_anew} revision logs made anew"
     );
     assert!(answers > 50 * count, "the runs are too tame: {answers} answers");
     assert!(crashes > count, "the runs are too tame: {crashes} crashes");
     assert!(count < 100 || no_space > 0, "no run filled the disk");
+    assert!(snapshots > 2 * count, "the runs are too tame: {snapshots} snapshots");
+    assert!(count < 100 || removed > 3 * count, "the runs are too tame: {removed} files given back");
+    assert!(count < 100 || made_anew > 0, "no revision log was made anew");
 }
 
 #[test]

@@ -8,6 +8,10 @@ use wire::{ApiError, etcdserverpb as pb};
 
 use crate::apply::Fatal;
 
+mod v2_store;
+
+pub use v2_store::{V2StoreError, fuzz_v2_store};
+
 /// One member of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Member {

@@ -50,6 +50,7 @@ pub struct Opened {
     marks: Marks,
     last_revision: (i64, i64),
     first_applied: Applied,
+    first_wal_durable: u64,
     last: Durable,
     wal_durable: u64,
     log_durable: u64,
@@ -94,6 +95,7 @@ pub fn open(
         log_id: new_log_id,
         segments: Vec::new(),
         first_applied: Applied::default(),
+        first_wal_durable: 0,
         last: Durable::NOTHING,
         wal_durable: 0,
         log_durable: 0,
@@ -136,6 +138,11 @@ impl Opened {
     /// Number of the last frame.
     pub fn last_frame(&self) -> u64 {
         self.last.frame
+    }
+
+    /// The index up to which the first frame says the write-ahead log had synced; 0 if there is none.
+    pub fn first_wal_durable(&self) -> u64 {
+        self.first_wal_durable
     }
 
     /// The highest index that a frame says the write-ahead log had synced.
@@ -368,6 +375,7 @@ impl Opened {
 
         if self.last.frame == 0 {
             self.first_applied = applied;
+            self.first_wal_durable = header.wal_durable;
         }
         self.last = Durable { frame: header.number, applied };
         self.wal_durable = self.wal_durable.max(header.wal_durable);

@@ -5,7 +5,7 @@ use super::window::varint;
 use super::{ConfState, EntryKind, EntryRef, HardState, SnapshotRecord};
 
 /// Why a message is refused.
-pub(super) type Refusal = &'static str;
+pub(crate) type Refusal = &'static str;
 
 /// `raftpb.Entry`.
 pub(super) fn entry(data: &[u8]) -> Result<EntryRef<'_>, Refusal> {
@@ -59,11 +59,11 @@ pub(super) fn snapshot(data: &[u8]) -> Result<SnapshotRecord, Refusal> {
 }
 
 /// The rest of the log counts on an index after each that it has.
-fn followed(index: u64) -> Result<(), Refusal> {
+pub(crate) fn followed(index: u64) -> Result<(), Refusal> {
     if index == u64::MAX { Err("an index that none can follow") } else { Ok(()) }
 }
 
-fn conf_state(data: &[u8]) -> Result<ConfState, Refusal> {
+pub(crate) fn conf_state(data: &[u8]) -> Result<ConfState, Refusal> {
     let mut fields = Fields::new(data);
     let conf_state = ConfState {
         voters: fields.numbers(1)?,
@@ -81,14 +81,14 @@ fn conf_state(data: &[u8]) -> Result<ConfState, Refusal> {
 }
 
 /// A message's fields, taken in ascending order.
-struct Fields<'a>(&'a [u8]);
+pub(crate) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn new(data: &'a [u8]) -> Self {
+    pub(crate) fn new(data: &'a [u8]) -> Self {
         Fields(data)
     }
 
-    fn number(&mut self, field: u8) -> Result<Option<u64>, Refusal> {
+    pub(crate) fn number(&mut self, field: u8) -> Result<Option<u64>, Refusal> {
         match self.0.split_first() {
             Some((&tag, rest)) if tag == field << 3 => {
                 let (value, used) = varint(rest).ok_or("a number that does not end")?;
@@ -107,7 +107,7 @@ impl<'a> Fields<'a> {
         Ok(all)
     }
 
-    fn bytes(&mut self, field: u8) -> Result<Option<&'a [u8]>, Refusal> {
+    pub(crate) fn bytes(&mut self, field: u8) -> Result<Option<&'a [u8]>, Refusal> {
         match self.0.split_first() {
             Some((&tag, rest)) if tag == field << 3 | 2 => {
                 let (len, used) = varint(rest).ok_or("a length that does not end")?;
@@ -121,7 +121,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn end(&self) -> Result<(), Refusal> {
+    pub(crate) fn end(&self) -> Result<(), Refusal> {
         if self.0.is_empty() { Ok(()) } else { Err("an unknown field, or one out of order") }
     }
 }

@@ -66,7 +66,7 @@ pub(super) fn snapshot(snapshot: &SnapshotRecord) -> Vec<u8> {
 }
 
 /// As etcd writes it: the flag always, lists one field an element.
-fn conf_state_bytes(conf_state: &ConfState) -> Vec<u8> {
+pub(crate) fn conf_state_bytes(conf_state: &ConfState) -> Vec<u8> {
     let mut bytes = Vec::new();
     let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } = conf_state;
     for (tag, ids) in [(0x08, voters), (0x10, learners), (0x18, voters_outgoing), (0x20, learners_next)] {
@@ -78,7 +78,7 @@ fn conf_state_bytes(conf_state: &ConfState) -> Vec<u8> {
     bytes
 }
 
-fn push_field(bytes: &mut Vec<u8>, tag: u8, value: u64) {
+pub(crate) fn push_field(bytes: &mut Vec<u8>, tag: u8, value: u64) {
     bytes.push(tag);
     push_varint(bytes, value);
 }
@@ -127,7 +127,7 @@ pub(super) fn varint_len(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-fn push_varint(buf: &mut Vec<u8>, value: u64) {
+pub(crate) fn push_varint(buf: &mut Vec<u8>, value: u64) {
     let mut bytes = [0; 10];
     let len = write_varint(&mut bytes, value);
     buf.extend_from_slice(&bytes[..len]);

@@ -12,9 +12,13 @@
 //! one buffer and [`Wal::sync`] makes them durable with one write and one fdatasync. One group is outstanding
 //! at a time, and nothing follows it before its fdatasync: what rule 5 of ARCHITECTURE.md ("torn or rotten")
 //! stands on. `reader.rs` keeps that rule, `tail.rs` says what makes a row of records a log.
+//!
+//! A log is given back from its beginning ([`Wal::release`]): a snapshot record that is durable says that the entries up
+//! to its index are needed no more. A log whose first segments are gone begins with the sum, the metadata and the hard
+//! state that the oldest one opens with.
 
-mod decode;
-mod encode;
+pub(crate) mod decode;
+pub(crate) mod encode;
 mod error;
 mod frame;
 pub mod fuzz;
@@ -29,7 +33,7 @@ use bytes::Bytes;
 
 pub use error::Error;
 pub use opened::{Entries, Opened, Torn};
-pub use segment::{Preparation, Prepared};
+pub use segment::{Preparation, Prepared, Release};
 pub use writer::Wal;
 
 /// What the write-ahead log's calls answer.
@@ -132,6 +136,13 @@ pub struct SnapshotRecord {
     pub term: u64,
     /// The membership there; absent at index 0 and in what etcd before 3.5 wrote.
     pub conf_state: Option<ConfState>,
+}
+
+impl SnapshotRecord {
+    /// What the record's frame takes in a segment, bytes.
+    pub fn frame_bytes(&self) -> u64 {
+        encode::frame_bytes_max(encode::snapshot(self).len())
+    }
 }
 
 /// Who votes (`raftpb.ConfState`).

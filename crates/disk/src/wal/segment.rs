@@ -109,6 +109,32 @@ pub struct Prepared {
     pub(super) bytes: u64,
 }
 
+/// The giving back of segments that nothing needs any more, to be run where it delays nobody: on any thread, once, and
+/// before the next one. It holds their locks.
+pub struct Release {
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) dir: PathBuf,
+    pub(super) segments: Vec<(PathBuf, Arc<dyn File>)>,
+}
+
+impl Release {
+    /// Removes the segments, the oldest first, and answers their paths. Each removal is durable before the next: a power
+    /// cut that undid an earlier one alone would leave a gap, which looks like damage.
+    ///
+    /// # Errors
+    /// The failed operation; the member must stop (rule 7). What is left is a whole log.
+    pub fn run(self) -> Result<Vec<PathBuf>> {
+        let mut removed = Vec::with_capacity(self.segments.len());
+        for (path, file) in self.segments {
+            self.fs.remove(&path).context("remove wal segment", &path)?;
+            self.fs.sync_dir(&self.dir).context("sync wal folder", &self.dir)?;
+            drop(file);
+            removed.push(path);
+        }
+        Ok(removed)
+    }
+}
+
 /// Reserves a segment's space, durably, and locks it.
 pub(super) fn allocate(file: &dyn File, path: &Path, bytes: u64) -> Result<()> {
     lock(file, path)?;

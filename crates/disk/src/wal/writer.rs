@@ -1,5 +1,6 @@
 //! Appending: records gather in one buffer, one write and one fdatasync make them durable.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use super::encode::{
 use super::error::Context;
 use super::frame::RecordKind;
 use super::opened::Opened;
-use super::segment::{self, Preparation, Prepared, SegmentName, UNFINISHED};
+use super::segment::{self, Preparation, Prepared, Release, SegmentName, UNFINISHED};
 use super::{EntryRef, Error, HardState, Limits, Position, Result, SnapshotRecord};
 use crate::{Access, File, Fs};
 
@@ -28,7 +29,6 @@ pub struct Wal {
     /// The segment that is written to.
     file: Arc<dyn File>,
     path: PathBuf,
-    seq: u64,
     /// Length that the segment is allocated to, bytes.
     segment_bytes: u64,
     /// Where `buf` goes in the segment.
@@ -41,8 +41,10 @@ pub struct Wal {
     last: Position,
     durable: Position,
     prepared: Option<Prepared>,
-    /// Older segments, for their locks.
-    older: Vec<Arc<dyn File>>,
+    /// The name of the segment that is written to.
+    name: SegmentName,
+    /// Older segments, the oldest first; open for their locks.
+    older: VecDeque<(SegmentName, Arc<dyn File>)>,
     failed: Option<String>,
 }
 
@@ -96,7 +98,6 @@ impl Wal {
             limits,
             metadata: metadata.to_vec(),
             file,
-            seq: 0,
             segment_bytes,
             offset,
             buf,
@@ -105,7 +106,8 @@ impl Wal {
             last: Position::default(),
             durable: Position::default(),
             prepared: None,
-            older: Vec::new(),
+            name,
+            older: VecDeque::new(),
             failed: None,
         })
     }
@@ -166,13 +168,13 @@ impl Wal {
             limits,
             file: newest.file,
             path: newest.path,
-            seq: newest.name.seq,
+            name: newest.name,
             segment_bytes,
             offset,
             buf: Vec::new(),
             sum,
             prepared: None,
-            older: segments.into_iter().map(|segment| segment.file).collect(),
+            older: segments.into_iter().map(|segment| (segment.name, segment.file)).collect(),
             failed: None,
         })
     }
@@ -304,6 +306,22 @@ impl Wal {
         Ok(())
     }
 
+    /// The work of giving back the segments that a member needs no more which has all up to `index` elsewhere, and whose
+    /// snapshot record there is durable (rule 3); none if there is nothing to give. At least `keep` segments stay
+    /// (`--max-wals`), the one that is written to among them; 0 keeps all.
+    ///
+    /// The segment with the entry at `index` stays, as in etcd, and so does all behind it. A segment's name says where
+    /// it was to begin; what it replaced of older ones was not committed then, so no later entry that counts is in them.
+    pub fn release(&mut self, index: u64, keep: usize) -> Option<Release> {
+        let names = self.older.iter().map(|(name, _)| name.index).chain([self.name.index]);
+        let unneeded = names.take_while(|first| *first < index).count().saturating_sub(1);
+        let beyond = (self.older.len() + 1).saturating_sub(keep);
+        let count = unneeded.min(if keep == 0 { 0 } else { beyond });
+        let released = self.older.drain(..count);
+        let segments: Vec<_> = released.map(|(name, file)| (self.dir.join(name.to_string()), file)).collect();
+        (!segments.is_empty()).then(|| Release { fs: self.fs.clone(), dir: self.dir.clone(), segments })
+    }
+
     fn append_entry(&mut self, entry: &EntryRef<'_>) -> Result<()> {
         let EntryRef { term, index, .. } = *entry;
         assert!(term > 0 && index > 0, "entry {index} of term {term}");
@@ -368,7 +386,7 @@ impl Wal {
         assert!(header_bytes + frame_bytes <= bytes, "{header_bytes} and {frame_bytes} bytes in {bytes}");
         file.write_all_at(&header, 0).context("write wal segment", &unfinished)?;
         file.sync_data().context("sync wal segment", &unfinished)?;
-        let name = SegmentName { seq: self.seq + 1, index: self.last.index + 1 };
+        let name = SegmentName { seq: self.name.seq + 1, index: self.last.index + 1 };
         let path = self.dir.join(name.to_string());
         self.fs.rename(&unfinished, &path).context("rename wal segment", &path)?;
         self.fs.sync_dir(&self.dir).context("sync wal folder", &self.dir)?;
@@ -376,10 +394,10 @@ impl Wal {
         header.clear();
         self.buf = header;
         self.sum = sum;
-        self.seq = name.seq;
         self.segment_bytes = bytes;
         self.offset = header_bytes;
-        self.older.push(std::mem::replace(&mut self.file, file));
+        let full = std::mem::replace(&mut self.file, file);
+        self.older.push_back((std::mem::replace(&mut self.name, name), full));
         self.path = path;
         Ok(())
     }

@@ -9,6 +9,7 @@ mod golden;
 mod operations;
 mod real;
 mod records;
+mod release;
 mod replay;
 
 use std::path::Path;

@@ -41,6 +41,7 @@ const COMPACTION_SLEEP_INTERVAL: Duration = Duration::from_millis(10);
 const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// No watch is told of progress more often.
 const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+const SNAPSHOT_COUNT: u64 = 10_000;
 /// gRPC's Go server pings no client more often.
 const PING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
@@ -83,6 +84,12 @@ pub struct Config {
     pub compaction_sleep_interval: Duration,
     /// How often watches that ask for it are told how far they are; at least 100 ms.
     pub watch_progress_interval: Duration,
+    /// A snapshot is taken when more entries than this were applied since the last one.
+    pub snapshot_count: u64,
+    /// Segments of the write-ahead log that stay; 0 for all.
+    pub wals_max: usize,
+    /// `.snap` files that stay; 0 for all.
+    pub snapshots_max: usize,
     /// Whether listeners share their ports with other processes (SO_REUSEPORT).
     pub reuse_port: bool,
     /// What is written to the log.
@@ -257,6 +264,12 @@ impl TryFrom<&RawConfig> for Config {
                 ..=0 => WATCH_PROGRESS_INTERVAL,
                 given => Duration::from_nanos(given.unsigned_abs()).max(WATCH_PROGRESS_INTERVAL_MIN),
             },
+            snapshot_count: match raw.uint("snapshot-count") {
+                0 => SNAPSHOT_COUNT,
+                given => given,
+            },
+            wals_max: usize::try_from(raw.uint("max-wals")).unwrap_or(usize::MAX),
+            snapshots_max: usize::try_from(raw.uint("max-snapshots")).unwrap_or(usize::MAX),
             reuse_port: raw.bool("socket-reuse-port"),
             name,
             listen_client_urls,

@@ -129,10 +129,10 @@ const fn old(name: &'static str) -> Setting {
 pub const SETTINGS: &[Setting] = &[
     setting(Member, "data-dir", Text, "", Works, "root directory of member data"),
     setting(Member, "wal-dir", Text, "", Works, "separate directory for the write-ahead log"),
-    setting(Member, "max-snapshots", Uint, "5", Later, "snapshot files to keep, 0 keeps all"),
-    setting(Member, "max-wals", Uint, "5", Later, "WAL files to keep, 0 keeps all"),
+    setting(Member, "max-snapshots", Uint, "5", Works, "snapshot files to keep, 0 keeps all"),
+    setting(Member, "max-wals", Uint, "5", Works, "WAL files to keep, 0 keeps all"),
     setting(Member, "name", Text, "default", Works, "human name of this member; also the local key looked up in initial-cluster"),
-    setting(Member, "snapshot-count", Uint, "10000", Later, "applied entries between raft snapshots on disk; 0 means the default"),
+    setting(Member, "snapshot-count", Uint, "10000", Works, "applied entries between raft snapshots on disk; 0 means the default"),
     setting(Member, "heartbeat-interval", Uint, "100", Works, "time between heartbeats of the leader, in milliseconds"),
     setting(Member, "election-timeout", Uint, "1000", Works, "election timeout in milliseconds: at least 5 heartbeat intervals, at most 50000"),
     setting(Member, "initial-election-tick-advance", Bool, "true", Later, "fast-forward election ticks at boot; a one-member cluster does so anyway"),

@@ -110,7 +110,7 @@ fn nothing_is_silently_ignored() {
         let given = format!("--{}={other}", setting.name);
         assert!(Config::try_from(&raw(&[&given])).is_err(), "{given} is ignored");
     }
-    assert!(refusal(&["--snapshot-count=7"]).starts_with("--snapshot-count is not yet supported"));
+    assert!(refusal(&["--max-learners=7"]).starts_with("--max-learners is not yet supported"));
     assert!(refusal(&["--config-file=x"]).starts_with("--config-file is not yet supported"));
 }
 

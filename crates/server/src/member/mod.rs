@@ -1,11 +1,12 @@
 //! The member's threads: each owns one of `node`'s parts and a queue in front of it.
 //!
 //! `raft` (consensus; never waits for a disk or the store), `wal` (group commit), `apply` (the store), `revlog`
-//! (background writing and syncing), `compact` (what compactions leave to be done), and `prepare` (allocates log
-//! segments ahead). Network threads reach them
-//! through a lane each. Everything between threads is a batch.
+//! (background writing and syncing), `compact` (what compactions leave to be done), and `files` (allocates log segments
+//! ahead, writes snapshot files, gives back what is not needed). Network threads reach them through a lane each.
+//! Everything between threads is a batch.
 
 mod compact;
+mod files;
 mod mailbox;
 mod threads;
 
@@ -106,6 +107,10 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         log_writer: opened.log_writer,
         applier: opened.applier,
         revision_writer: opened.revision_writer,
+        snapshot_writer: opened.snapshot_writer,
+        snapshot_index: opened.found.snapshot_index,
+        snapshot_count: settings.snapshot_count,
+        member_id: opened.identity.member_id,
         log_reader: opened.log_reader,
         compactor: opened.compactor,
         compaction_finished,
@@ -168,6 +173,9 @@ fn settings(config: &Config) -> Settings {
         heartbeat_interval_ms: config.heartbeat_interval_ms,
         auto_compaction: config.auto_compaction,
         compaction_batch_limit: config.compaction_batch_limit,
+        snapshot_count: config.snapshot_count,
+        wals_max: config.wals_max,
+        snapshots_max: config.snapshots_max,
         limits: node::Limits::default(),
     }
 }
@@ -183,6 +191,18 @@ fn describe(opened: &node::Member) {
             "cut the torn end of a log; nothing of it was acknowledged",
             "file" => log::Text(file.display()),
             "offset" => *offset,
+        );
+    }
+    for (broken, aside) in &found.broken {
+        let (path, reason) = (log::Text(broken.file.display()), broken.reason);
+        let error = format!("damaged at offset {}: {reason}", broken.offset);
+        log::warn!("failed to read a snap file", "path" => path, "error" => error);
+        log::warn!("renamed to a broken snap file", "path" => path, "broken-path" => log::Text(aside.display()));
+    }
+    if let Some(path) = &found.missing {
+        log::warn!(
+            "the snap file that the write-ahead log names is missing; nothing depends on it, and a new one is made",
+            "path" => log::Text(path.display()),
         );
     }
     log::info!(

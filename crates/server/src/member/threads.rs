@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use disk::{revlog, wal};
 use node::{
     Applied, Applier, AutoCompactionEvent, Batch, Completions, Consensus, Input, LogWriter, Outputs,
-    PersistRequest, Persisted, RequestId, RequestIds, RevisionWriter, Submission,
+    PersistRequest, Persisted, RequestId, RequestIds, RevisionWriter, SnapshotOrder, SnapshotWriter,
+    Submission, Written,
 };
 use raft::Entry;
 use store::{Compaction, Compactor};
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Clock;
 use super::compact::CompactThread;
+use super::files::{FileMail, FileThread};
 use super::mailbox::{Receiver, Sender, holding_mailbox, mailbox};
 use crate::grpc::SharedStatus;
 use crate::lane::{AppliedGate, MemberPort};
@@ -29,29 +31,43 @@ const SUBMISSIONS_MAX: u64 = 20_000;
 /// What was written to the revision log is synced within this time. Nobody waits for it, and until then a power cut
 /// only makes the next start replay more of the write-ahead log; each sync competes with the log's own on one disk.
 const REVLOG_SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// A snapshot waits for such a sync, and gets one sooner, but not more often than this: at full speed it comes due ten
+/// times a second.
+const SNAPSHOT_SYNC_INTERVAL: Duration = Duration::from_millis(500);
 /// How soon a full disk is asked again whether there is room.
-const ROOM_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const ROOM_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How soon completions are offered again to a lane whose queue was full.
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// For the raft thread.
-enum RaftMail {
+pub(super) enum RaftMail {
     Submissions(Vec<Submission>),
     Persisted(Persisted),
     Applied(Applied),
     Room(Writer, bool),
+    SnapshotSaved(wal::SnapshotRecord),
 }
 
 /// Who says whether it has room.
 #[derive(Clone, Copy)]
-enum Writer {
+pub(super) enum Writer {
     Wal,
     Revlog,
 }
 
-enum WalMail {
+pub(super) enum WalMail {
     Persist(Vec<PersistRequest>),
     Prepared(Result<wal::Prepared, wal::Error>),
+}
+
+pub(super) enum ApplyMail {
+    Entries(Vec<Entry>),
+    SnapshotTaken(u64),
+}
+
+enum RevisionMail {
+    Frame(revlog::Frame),
+    Snapshot(SnapshotOrder),
 }
 
 /// The parts that the threads own.
@@ -60,6 +76,12 @@ pub(super) struct Parts {
     pub log_writer: LogWriter,
     pub applier: Applier,
     pub revision_writer: RevisionWriter,
+    pub snapshot_writer: SnapshotWriter,
+    /// The newest snapshot that the write-ahead log names.
+    pub snapshot_index: u64,
+    /// What the log says of a snapshot, beside its indexes.
+    pub snapshot_count: u64,
+    pub member_id: u64,
     pub log_reader: revlog::Reader,
     pub compactor: Compactor,
     pub compaction_finished: watch::Sender<i64>,
@@ -80,7 +102,7 @@ pub(super) struct Channels {
 /// The running threads, in the order in which they have to end.
 pub(super) struct Threads {
     raft: Sender<RaftMail>,
-    revisions: Sender<revlog::Frame>,
+    revisions: Sender<RevisionMail>,
     running: Vec<Running>,
 }
 
@@ -94,9 +116,9 @@ impl Threads {
     pub(super) fn start(parts: Parts, channels: Channels, events: &Events) -> anyhow::Result<Self> {
         let (raft, raft_mail) = mailbox(SUBMISSIONS_MAX);
         let (wal, wal_mail) = mailbox::<WalMail>(u64::MAX);
-        let (apply, apply_mail) = mailbox::<Vec<Entry>>(u64::MAX);
-        let (revisions, revision_mail) = holding_mailbox::<revlog::Frame>(parts.unwritten_bytes_max);
-        let (preparations, preparation_mail) = mailbox::<wal::Preparation>(u64::MAX);
+        let (apply, apply_mail) = mailbox::<ApplyMail>(u64::MAX);
+        let (revisions, revision_mail) = holding_mailbox::<RevisionMail>(parts.unwritten_bytes_max);
+        let (files, file_mail) = mailbox::<FileMail>(u64::MAX);
         let (compactions, compaction_mail) = mailbox::<Compaction>(u64::MAX);
         let durable = Arc::new(AtomicU64::new(parts.consensus.durable_index()));
 
@@ -115,7 +137,7 @@ impl Threads {
             writer: parts.log_writer,
             mail: wal_mail,
             raft: raft.clone(),
-            preparations: preparations.clone(),
+            files: files.clone(),
             preparing: false,
             retry_at: None,
             had_room: true,
@@ -139,12 +161,23 @@ impl Threads {
             writer: parts.revision_writer,
             mail: revision_mail,
             raft: raft.clone(),
+            files: files.clone(),
             durable,
+            member_id: parts.member_id,
+            snapshot_count: parts.snapshot_count,
             bytes: parts.log_reader.written_bytes(),
             status: channels.status.clone(),
             had_room: true,
         };
-        let prepare_wal = wal.clone();
+        let file_thread = FileThread {
+            snapshots: parts.snapshot_writer,
+            mail: file_mail,
+            raft: raft.clone(),
+            wal: wal.clone(),
+            apply: apply.clone(),
+            waiting: None,
+        };
+        files.send(FileMail::Purge(parts.snapshot_index));
         let mut threads = Threads { raft: raft.clone(), revisions: revisions.clone(), running: Vec::new() };
         let close_raft = raft.clone();
         threads.spawn("raft", events, move || close_raft.close(), move || raft_thread.run())?;
@@ -152,15 +185,7 @@ impl Threads {
         threads.spawn("apply", events, move || apply.close(), move || apply_thread.run())?;
         threads.spawn("revlog", events, move || revisions.close(), move || revision_thread.run())?;
         threads.spawn("compact", events, move || compactions.close(), move || compact_thread.run())?;
-        threads.spawn(
-            "prepare",
-            events,
-            move || preparations.close(),
-            move || {
-                prepare(&preparation_mail, &prepare_wal);
-                Ok(())
-            },
-        )?;
+        threads.spawn("files", events, move || files.close(), move || file_thread.run())?;
         Ok(threads)
     }
 
@@ -246,7 +271,7 @@ struct RaftThread {
     consensus: Consensus,
     mail: Receiver<RaftMail>,
     wal: Sender<WalMail>,
-    apply: Sender<Vec<Entry>>,
+    apply: Sender<ApplyMail>,
     /// [`Consensus::durable_index`], for the applier and the revision writer.
     durable: Arc<AtomicU64>,
     outbox: Outbox,
@@ -294,6 +319,7 @@ impl RaftThread {
                 }
                 RaftMail::Persisted(persisted) => Input::Persisted(persisted),
                 RaftMail::Applied(applied) => Input::Applied(applied),
+                RaftMail::SnapshotSaved(record) => Input::SnapshotSaved(record),
                 RaftMail::Room(writer, has_room) => {
                     self.room[writer as usize] = has_room;
                     let file = match writer {
@@ -337,7 +363,7 @@ impl RaftThread {
         // Before the entries: their frame goes by it.
         self.durable.store(self.consensus.durable_index(), Ordering::Release);
         if !out.apply.is_empty() {
-            self.apply.send(std::mem::take(&mut out.apply));
+            self.apply.send(ApplyMail::Entries(std::mem::take(&mut out.apply)));
         }
         // No peers yet: the cluster comes with (5 of 7).
         out.send.clear();
@@ -378,7 +404,7 @@ struct WalThread {
     writer: LogWriter,
     mail: Receiver<WalMail>,
     raft: Sender<RaftMail>,
-    preparations: Sender<wal::Preparation>,
+    files: Sender<FileMail>,
     preparing: bool,
     /// When the next segment may be asked for again, after the disk was full.
     retry_at: Option<Instant>,
@@ -390,6 +416,7 @@ impl WalThread {
         let mut mail = Vec::new();
         let mut group: Vec<PersistRequest> = Vec::new();
         self.prepare();
+        self.release();
         while self.mail.receive(&mut mail, self.retry_at) {
             self.prepare();
             for item in mail.drain(..) {
@@ -399,12 +426,23 @@ impl WalThread {
                 }
             }
             // What needs the segment that is being allocated, or that a full disk refuses, stays in the group.
-            if let Some(persisted) = self.writer.write(&mut group)? {
+            let Written { persisted, snapshot_index } = self.writer.write(&mut group)?;
+            if let Some(persisted) = persisted {
                 self.raft.send(RaftMail::Persisted(persisted));
+            }
+            if let Some(index) = snapshot_index {
+                self.files.send(FileMail::Named(index));
+                self.release();
             }
             self.prepare();
         }
         Ok(())
+    }
+
+    fn release(&mut self) {
+        if let Some(release) = self.writer.release() {
+            self.files.send(FileMail::Release(release));
+        }
     }
 
     fn prepare(&mut self) {
@@ -414,7 +452,7 @@ impl WalThread {
         {
             self.preparing = true;
             self.retry_at = None;
-            self.preparations.send(preparation);
+            self.files.send(FileMail::Prepare(preparation));
         }
     }
 
@@ -430,21 +468,11 @@ impl WalThread {
     }
 }
 
-/// Allocates log segments.
-fn prepare(mail: &Receiver<wal::Preparation>, wal: &Sender<WalMail>) {
-    let mut due = Vec::new();
-    while mail.receive(&mut due, None) {
-        for preparation in due.drain(..) {
-            wal.send(WalMail::Prepared(preparation.run()));
-        }
-    }
-}
-
 struct ApplyThread {
     applier: Applier,
-    mail: Receiver<Vec<Entry>>,
+    mail: Receiver<ApplyMail>,
     raft: Sender<RaftMail>,
-    revisions: Sender<revlog::Frame>,
+    revisions: Sender<RevisionMail>,
     compactions: Sender<Compaction>,
     durable: Arc<AtomicU64>,
     channels: Channels,
@@ -455,7 +483,15 @@ impl ApplyThread {
         let mut mail = Vec::new();
         let mut queue = VecDeque::new();
         while self.mail.receive(&mut mail, None) {
-            queue.extend(mail.drain(..).flatten());
+            for item in mail.drain(..) {
+                match item {
+                    ApplyMail::Entries(entries) => queue.extend(entries),
+                    ApplyMail::SnapshotTaken(index) => {
+                        let next = self.applier.snapshot_taken(index);
+                        next.into_iter().for_each(|next| self.revisions.send(RevisionMail::Snapshot(next)));
+                    }
+                }
+            }
             self.applier.wal_durable(self.durable.load(Ordering::Acquire));
             while let Some(batch) = self.applier.apply(&mut queue)? {
                 self.hand_out(batch);
@@ -465,7 +501,7 @@ impl ApplyThread {
     }
 
     fn hand_out(&mut self, batch: Batch) {
-        let Batch { frame, report, answers, compactions } = batch;
+        let Batch { frame, report, answers, compactions, snapshot } = batch;
         let applied = report.index;
         self.channels.status.set_applied(applied);
         let bytes = frame.len();
@@ -473,7 +509,8 @@ impl ApplyThread {
         self.answer(applied, answers);
         compactions.into_iter().for_each(|compaction| self.compactions.send(compaction));
         // Here apply waits if the revision log's file cannot keep up; the answers have left.
-        self.revisions.send_waiting(frame, bytes);
+        self.revisions.send_waiting(RevisionMail::Frame(frame), bytes);
+        snapshot.into_iter().for_each(|snapshot| self.revisions.send(RevisionMail::Snapshot(snapshot)));
     }
 
     fn answer(&mut self, applied: u64, answers: Vec<(RequestId, Result<store::Answer, wire::Status>)>) {
@@ -503,9 +540,12 @@ impl ApplyThread {
 
 struct RevisionThread {
     writer: RevisionWriter,
-    mail: Receiver<revlog::Frame>,
+    mail: Receiver<RevisionMail>,
     raft: Sender<RaftMail>,
+    files: Sender<FileMail>,
     durable: Arc<AtomicU64>,
+    member_id: u64,
+    snapshot_count: u64,
     /// Bytes of the revision log, what waits to be written included.
     bytes: u64,
     status: Arc<SharedStatus>,
@@ -514,12 +554,18 @@ struct RevisionThread {
 
 impl RevisionThread {
     fn run(mut self) -> Result<(), node::Error> {
-        let mut frames = Vec::new();
+        let mut mail = Vec::new();
         let mut sync_at: Option<Instant> = None;
-        while self.mail.receive(&mut frames, sync_at) {
-            for frame in frames.drain(..) {
-                self.bytes += frame.len();
-                self.writer.offer(frame);
+        let mut synced_at: Option<Instant> = None;
+        while self.mail.receive(&mut mail, sync_at) {
+            for item in mail.drain(..) {
+                match item {
+                    RevisionMail::Frame(frame) => {
+                        self.bytes += frame.len();
+                        self.writer.offer(frame);
+                    }
+                    RevisionMail::Snapshot(order) => self.order(order),
+                }
             }
             self.status.set_db_size_bytes(self.bytes);
             self.status.set_db_size_in_use_bytes(self.bytes);
@@ -527,12 +573,19 @@ impl RevisionThread {
             let now = Instant::now();
             if sync_at.is_some_and(|at| at <= now) {
                 self.writer.sync()?;
-                sync_at = None;
+                (sync_at, synced_at) = (None, Some(now));
             }
             self.mail.release(self.writer.write()?);
+            if let Some(snapshot) = self.writer.take_snapshot() {
+                self.files.send(FileMail::Save(snapshot));
+            }
             self.report_room();
             if sync_at.is_none() && (self.writer.needs_sync() || self.writer.has_waiting()) {
                 sync_at = Some(now + REVLOG_SYNC_INTERVAL);
+            }
+            if self.writer.snapshot_wants_sync() {
+                let soon = synced_at.map_or(now, |at| now.max(at + SNAPSHOT_SYNC_INTERVAL));
+                sync_at = Some(sync_at.map_or(soon, |at| at.min(soon)));
             }
             if sync_at.is_none() && !self.had_room {
                 sync_at = Some(now + ROOM_RETRY_INTERVAL);
@@ -540,6 +593,19 @@ impl RevisionThread {
         }
         self.writer.sync()?;
         Ok(())
+    }
+
+    /// The line is written here, so that neither apply nor a group commit waits for stderr.
+    fn order(&mut self, order: SnapshotOrder) {
+        log::info!(
+            "triggering snapshot",
+            "local-member-id" => format!("{:x}", self.member_id),
+            "local-member-applied-index" => order.index,
+            "local-member-snapshot-index" => order.previous_index,
+            "local-member-snapshot-count" => self.snapshot_count,
+            "snapshot-forced" => order.is_forced,
+        );
+        self.writer.order(order);
     }
 
     fn report_room(&mut self) {

@@ -1,0 +1,83 @@
+//! The thread for work on files that nothing may wait for: allocating segments of the log, snapshot files, and giving
+//! back what is not needed any more.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use disk::wal;
+use node::{SnapshotOrder, SnapshotWriter};
+
+use super::mailbox::{Receiver, Sender};
+use super::threads::{ApplyMail, ROOM_RETRY_INTERVAL, RaftMail, WalMail};
+use crate::log;
+
+/// What is to be done.
+pub(super) enum FileMail {
+    /// A segment is to be allocated.
+    Prepare(wal::Preparation),
+    /// What a snapshot covers is durable in the revision log: its file is to be written.
+    Save(SnapshotOrder),
+    /// The log names a snapshot: the next one may be taken, and older files go.
+    Named(u64),
+    /// Files older than this snapshot go.
+    Purge(u64),
+    /// Segments go.
+    Release(wal::Release),
+}
+
+/// Works on files.
+pub(super) struct FileThread {
+    pub snapshots: SnapshotWriter,
+    pub mail: Receiver<FileMail>,
+    pub raft: Sender<RaftMail>,
+    pub wal: Sender<WalMail>,
+    pub apply: Sender<ApplyMail>,
+    /// A snapshot that a full disk has no room for, and when it is tried again.
+    pub waiting: Option<(SnapshotOrder, Instant)>,
+}
+
+impl FileThread {
+    /// Works until the queue is closed and empty.
+    pub(super) fn run(mut self) -> Result<(), node::Error> {
+        let mut mail = Vec::new();
+        while self.mail.receive(&mut mail, self.waiting.as_ref().map(|(_, at)| *at)) {
+            for item in mail.drain(..) {
+                match item {
+                    FileMail::Prepare(preparation) => self.wal.send(WalMail::Prepared(preparation.run())),
+                    FileMail::Save(order) => {
+                        let index = order.index;
+                        self.save(order)?;
+                        if self.waiting.is_some() {
+                            log::warn!("disk is full: a snapshot waits until there is room", "snapshot-index" => index);
+                        }
+                    }
+                    FileMail::Named(index) => {
+                        log::info!("saved snapshot to disk", "snapshot-index" => index);
+                        self.apply.send(ApplyMail::SnapshotTaken(index));
+                        purged(&self.snapshots.purge(index)?);
+                    }
+                    FileMail::Purge(index) => purged(&self.snapshots.purge(index)?),
+                    FileMail::Release(release) => purged(&release.run()?),
+                }
+            }
+            if let Some((order, _)) = self.waiting.take_if(|(_, at)| *at <= Instant::now()) {
+                self.save(order)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, order: SnapshotOrder) -> Result<(), node::Error> {
+        match self.snapshots.write(&order)? {
+            Some(record) => self.raft.send(RaftMail::SnapshotSaved(record)),
+            None => self.waiting = Some((order, Instant::now() + ROOM_RETRY_INTERVAL)),
+        }
+        Ok(())
+    }
+}
+
+fn purged(paths: &[PathBuf]) {
+    for path in paths {
+        log::info!("purged", "path" => log::Text(path.display()));
+    }
+}
