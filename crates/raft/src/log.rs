@@ -279,6 +279,11 @@ impl Log {
         self.entries.range(unapplied).any(|entry| entry.kind != EntryKind::Normal)
     }
 
+    /// The entries that are not reported applied, committed or not.
+    pub(crate) fn unapplied(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.range(self.slot(self.applied.next())..)
+    }
+
     /// Gives back what is durable, applied, and needed by nobody: all up to `needed`, and beyond that whatever exceeds
     /// the bounds on what is kept.
     pub(crate) fn release(&mut self, needed: Index, kept_entries_max: usize, kept_bytes_max: usize) {
