@@ -12,6 +12,7 @@ use wire::{ApiError, Status};
 
 use crate::auto_compaction::AutoCompactor;
 use crate::ids::LaneIds;
+use crate::lease::keeper::{Keeper, Work};
 use crate::log_writer::{PersistRequest, Persisted};
 use crate::{RequestId, Submission};
 
@@ -43,6 +44,8 @@ pub struct Applied {
     pub has_cluster_version: bool,
     /// The store's revision at the end of the batch.
     pub revision: i64,
+    /// The term of the batch's last entry.
+    pub term: u64,
 }
 
 /// What is to be done. Filled by [`Consensus::step`], emptied by the shell.
@@ -135,6 +138,7 @@ pub struct Consensus {
     auto_compaction: AutoCompactor,
     /// The proposal of a compaction that is under way, its revision, and since when.
     compacting: Option<(RequestId, i64, Time)>,
+    leases: Keeper,
     leadership: Leadership,
     has_room: bool,
     effects: Vec<Effect>,
@@ -146,6 +150,7 @@ pub(crate) struct Past {
     pub has_cluster_version: bool,
     pub revision: i64,
     pub auto_compaction: AutoCompactor,
+    pub leases: Keeper,
 }
 
 impl Consensus {
@@ -162,6 +167,7 @@ impl Consensus {
             revision: past.revision,
             auto_compaction: past.auto_compaction,
             compacting: None,
+            leases: past.leases,
             leadership: Leadership::default(),
             has_room: true,
             effects: Vec::new(),
@@ -170,7 +176,7 @@ impl Consensus {
 
     /// When [`Input::Tick`] is due at the latest.
     pub fn deadline(&self) -> Time {
-        self.raft.deadline().min(self.auto_compaction.deadline())
+        self.raft.deadline().min(self.auto_compaction.deadline()).min(self.leases.deadline())
     }
 
     /// How consensus stands.
@@ -195,6 +201,7 @@ impl Consensus {
     /// If one does not hold.
     pub fn check(&self) {
         self.raft.check();
+        self.leases.check();
         assert!(!(self.published && self.publishing.is_some()), "published and publishing at once");
     }
 
@@ -209,9 +216,10 @@ impl Consensus {
             Input::Applied(applied) => self.applied(now, applied, out),
             Input::Room(has_room) => self.has_room = has_room,
         }
-        self.collect(out);
+        self.collect(now, out);
         self.propose_own(now, out);
         self.compact(now, out);
+        self.keep_leases(now, out);
     }
 
     fn raft(&mut self, now: Time, event: Event) {
@@ -251,6 +259,7 @@ impl Consensus {
         self.raft(now, Event::Applied { index: raft::Index(applied.index) });
         self.has_cluster_version = applied.has_cluster_version;
         self.revision = applied.revision;
+        self.leases.applied(&applied.own);
         for id in applied.own {
             if self.publishing == Some(id) {
                 self.publishing = None;
@@ -270,7 +279,7 @@ impl Consensus {
         }
     }
 
-    fn collect(&mut self, out: &mut Outputs) {
+    fn collect(&mut self, now: Time, out: &mut Outputs) {
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             match effect {
@@ -279,11 +288,19 @@ impl Consensus {
                 }
                 Effect::Send { message, after } => out.send.push((message, after)),
                 Effect::Apply { entries } => out.apply.extend(entries),
-                Effect::ReadReady { context, index } => out.reads.push((RequestId(context), Ok(index.0))),
-                Effect::ReadRefused { context, reason } => {
-                    out.reads.push((RequestId(context), Err(read_refusal(reason).into())));
+                Effect::ReadReady { context, index } => {
+                    if !self.leases.confirmed(RequestId(context), true) {
+                        out.reads.push((RequestId(context), Ok(index.0)));
+                    }
                 }
-                Effect::ProposalRefused { token, reason } => self.refused(RequestId(token), reason, out),
+                Effect::ReadRefused { context, reason } => {
+                    if !self.leases.confirmed(RequestId(context), false) {
+                        out.reads.push((RequestId(context), Err(read_refusal(reason).into())));
+                    }
+                }
+                Effect::ProposalRefused { token, reason } => {
+                    self.refused(now, RequestId(token), reason, out);
+                }
                 Effect::Leadership { term, leader, role } => {
                     // What was proposed under another leader may never be committed; it is proposed anew.
                     self.publishing = None;
@@ -297,19 +314,24 @@ impl Consensus {
                         is_leader: role == Role::Leader,
                     };
                     out.leadership = Some(self.leadership);
+                    let waited = self.leases.leadership(self.leadership);
+                    let moved = |id| (id, ApiError::NotPrimaryLessor.into());
+                    out.refused.extend(waited.into_iter().map(moved));
                 }
             }
         }
         self.effects = effects;
     }
 
-    fn refused(&mut self, id: RequestId, reason: Refusal, out: &mut Outputs) {
+    fn refused(&mut self, now: Time, id: RequestId, reason: Refusal, out: &mut Outputs) {
         if self.publishing == Some(id) {
             self.publishing = None;
         } else if self.deciding_version == Some(id) {
             self.deciding_version = None;
         } else if let Some((_, revision, _)) = self.compacting.take_if(|(compacting, ..)| *compacting == id) {
             out.auto_compaction.push(AutoCompactionEvent::Failed(revision));
+        } else if self.leases.refused(now, id) {
+            // It comes again by itself.
         } else {
             out.refused.push((id, refusal(reason)));
         }
@@ -349,7 +371,7 @@ impl Consensus {
         }
         if !entries.is_empty() {
             self.propose(now, &mut entries);
-            self.collect(out);
+            self.collect(now, out);
         }
     }
 
@@ -362,7 +384,20 @@ impl Consensus {
         self.compacting = Some((id, revision, now));
         out.auto_compaction.push(AutoCompactionEvent::Started(revision));
         self.propose(now, &mut vec![Proposal { token: id.0, kind: EntryKind::Normal, data }]);
-        self.collect(out);
+        self.collect(now, out);
+    }
+
+    /// Revokes leases that have ended.
+    fn keep_leases(&mut self, now: Time, out: &mut Outputs) {
+        while self.leases.is_due(now)
+            && let Some(work) = self.leases.next(now, &self.raft, &mut self.ids)
+        {
+            match work {
+                Work::Confirm(context) => self.raft(now, Event::ReadIndex { context: context.0 }),
+                Work::Propose(mut entries) => self.propose(now, &mut entries),
+            }
+            self.collect(now, out);
+        }
     }
 
     fn request(&mut self, request: InternalRaftRequest) -> (RequestId, Bytes) {

@@ -40,6 +40,8 @@ pub struct Told {
     pub completions: Completions,
     /// Entries that the applier was handed, in order.
     pub applied: Vec<Entry>,
+    /// Renewals whose lease is gone.
+    pub ended: Vec<RequestId>,
 }
 
 /// The settings of the one member of a cluster of one.
@@ -56,6 +58,7 @@ pub fn settings() -> Settings {
         election_timeout_ms: 1000,
         heartbeat_interval_ms: 100,
         auto_compaction: AutoCompaction::Off,
+        lease_checkpoints: false,
         compaction_batch_limit: 3,
         limits: Limits::tiny(),
     }
@@ -107,7 +110,7 @@ impl Running {
             }
             self.consensus(now, told);
             self.write_log(usize::MAX)?;
-            self.apply(told)?;
+            self.apply(now, told)?;
             self.write_revisions()?;
             self.sync_revisions()?;
             self.compact();
@@ -181,12 +184,14 @@ impl Running {
     }
 
     /// The apply thread applies one batch of what has arrived.
-    pub fn apply(&mut self, told: &mut Told) -> Result<(), Error> {
+    pub fn apply(&mut self, now: Time, told: &mut Told) -> Result<(), Error> {
         let arrived: Vec<Entry> = self.entries.iter().cloned().collect();
         let Some(batch) = self.parts.applier.apply(&mut self.entries)? else { return Ok(()) };
         let taken = arrived.len() - self.entries.len();
         told.applied.extend(arrived.into_iter().take(taken));
         self.parts.revision_writer.offer(batch.frame);
+        let gone = self.parts.lessor.lock().applied(now, batch.report.term, &batch.leases);
+        told.ended.extend(gone);
         told.completions.applied_index = batch.report.index;
         self.inputs.push_back(Input::Applied(batch.report));
         told.completions.answers.extend(batch.answers);

@@ -303,7 +303,7 @@ impl World {
                 running.begin_preparing();
                 Ok(())
             }
-            3 if !running.is_apply_paused() => running.apply(&mut told),
+            3 if !running.is_apply_paused() => running.apply(self.now, &mut told),
             4 => running.write_revisions(),
             5 if sync => running.sync_revisions(),
             6 => {
