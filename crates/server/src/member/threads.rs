@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use disk::{revlog, wal};
+use node::lease::SharedLessor;
 use node::{
     Applied, Applier, AutoCompactionEvent, Batch, Completions, Consensus, Input, LogWriter, Outputs,
     PersistRequest, Persisted, RequestId, RequestIds, RevisionWriter, Submission,
@@ -15,10 +16,11 @@ use raft::Entry;
 use store::{Compaction, Compactor};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
+use wire::ApiError;
 
-use super::Clock;
 use super::compact::CompactThread;
 use super::mailbox::{Receiver, Sender, holding_mailbox, mailbox};
+use crate::clock::Clock;
 use crate::grpc::SharedStatus;
 use crate::lane::{AppliedGate, MemberPort};
 use crate::log;
@@ -59,6 +61,7 @@ pub(super) struct Parts {
     pub consensus: Consensus,
     pub log_writer: LogWriter,
     pub applier: Applier,
+    pub lessor: SharedLessor,
     pub revision_writer: RevisionWriter,
     pub log_reader: revlog::Reader,
     pub compactor: Compactor,
@@ -122,6 +125,7 @@ impl Threads {
         };
         let apply_thread = ApplyThread {
             applier: parts.applier,
+            lessor: parts.lessor,
             mail: apply_mail,
             raft: raft.clone(),
             revisions: revisions.clone(),
@@ -442,6 +446,7 @@ fn prepare(mail: &Receiver<wal::Preparation>, wal: &Sender<WalMail>) {
 
 struct ApplyThread {
     applier: Applier,
+    lessor: SharedLessor,
     mail: Receiver<Vec<Entry>>,
     raft: Sender<RaftMail>,
     revisions: Sender<revlog::Frame>,
@@ -465,8 +470,11 @@ impl ApplyThread {
     }
 
     fn hand_out(&mut self, batch: Batch) {
-        let Batch { frame, report, answers, compactions } = batch;
+        let Batch { frame, report, mut answers, compactions, leases } = batch;
         let applied = report.index;
+        // Before anybody can know of it: who knows of a lease may renew it.
+        let gone = self.lessor.lock().applied(self.channels.clock.now(), report.term, &leases);
+        answers.extend(gone.into_iter().map(|id| (id, Err(ApiError::LeaseNotFound.into()))));
         self.channels.status.set_applied(applied);
         let bytes = frame.len();
         self.raft.send(RaftMail::Applied(report));
