@@ -284,3 +284,6 @@ impl Keeper {
 fn proposal(id: RequestId, data: Vec<u8>) -> Proposal {
     Proposal { token: id.0, kind: EntryKind::Normal, data: data.into() }
 }
+
+#[cfg(test)]
+mod tests;
