@@ -40,6 +40,8 @@ pub struct Told {
     pub completions: Completions,
     /// Entries that the applier was handed, in order.
     pub applied: Vec<Entry>,
+    /// Entries that consensus wants to be durable.
+    pub proposed: Vec<Entry>,
     /// Renewals whose lease is gone.
     pub ended: Vec<RequestId>,
 }
@@ -120,7 +122,8 @@ impl Running {
 
     /// The raft thread takes its next input.
     pub fn consensus(&mut self, now: Time, told: &mut Told) {
-        let Some(input) = self.inputs.pop_front() else { return };
+        let is_due = self.parts.consensus.deadline() <= now;
+        let Some(input) = self.inputs.pop_front().or(is_due.then_some(Input::Tick)) else { return };
         let mut out = Outputs::default();
         self.parts.consensus.step(now, input, &mut out);
         self.parts.consensus.check();
@@ -128,6 +131,7 @@ impl Running {
         let durable_index = self.parts.consensus.durable_index();
         self.parts.applier.wal_durable(durable_index);
         self.parts.revision_writer.wal_durable(durable_index);
+        told.proposed.extend(out.persist.iter().flat_map(|persist| &persist.entries).cloned());
         self.persist.extend(out.persist);
         self.entries.extend(out.apply);
         self.is_ready |= out.ready;

@@ -14,7 +14,7 @@ fn one_member_keeps_its_promises() {
     }
     let first = number("QUORATE_SEED_FIRST").unwrap_or(1);
     let count = number("QUORATE_SEEDS").unwrap_or(300);
-    let (mut answers, mut crashes, mut no_space) = (0, 0, 0);
+    let (mut answers, mut crashes, mut no_space, mut ended, mut renewals) = (0, 0, 0, 0, 0);
     for seed in first..first + count {
         let outcome = std::panic::catch_unwind(|| run(seed, Options::default()));
         let Ok(report) = outcome else {
@@ -25,12 +25,16 @@ fn one_member_keeps_its_promises() {
         answers += report.answers;
         crashes += report.crashes;
         no_space += report.no_space;
+        ended += report.leases_ended;
+        renewals += report.renewals;
     }
     println!(
-        "{count} seeds: {answers} answers checked, {crashes} crashes, {no_space} refused for want of space"
+        "{count} seeds: {answers} answers checked, {crashes} crashes, {no_space} refused for want of space, \
+         {ended} leases ended, {renewals} renewals"
     );
     assert!(answers > 50 * count, "the runs are too tame: {answers} answers");
     assert!(crashes > count, "the runs are too tame: {crashes} crashes");
+    assert!(count < 100 || (ended > count && renewals > count), "the leases are too tame");
     assert!(count < 100 || no_space > 0, "no run filled the disk");
 }
 
