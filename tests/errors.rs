@@ -208,7 +208,6 @@ fn message() -> tonic::Request<RangeRequest> {
 
 /// The calls that answer Unimplemented so far, and say which they are.
 const NOT_YET: &[(&str, &[&str])] = &[
-    ("etcdserverpb.Watch", &["Watch"]),
     ("etcdserverpb.Lease", &["LeaseKeepAlive"]),
     ("etcdserverpb.Cluster", &["MemberAdd", "MemberRemove", "MemberUpdate", "MemberPromote"]),
     ("etcdserverpb.Maintenance", &["Defragment", "Snapshot", "MoveLeader", "Downgrade"]),

@@ -7,7 +7,7 @@ use disk::revlog::{self, Frame, FrameBuilder};
 use prost::Message;
 use raft::{ConfState, Entry, EntryKind, NodeId};
 use store::watch::{self, Event, Tail};
-use store::{Answer, Compaction, ConfChangeOutcome, Store};
+use store::{Answer, Compaction, ConfChangeOutcome, LeaseChange, Store};
 use wire::Status;
 use wire::raftpb::{ConfChange, ConfChangeType};
 
@@ -17,8 +17,9 @@ use crate::records::{FrameState, LogSink, parse};
 use crate::snapshot::SnapshotSchedule;
 use crate::{Error, RequestId, SnapshotOrder};
 
-/// What one batch gave. To be handed on in this order: the frame to the revision writer and the snapshot after it, the
-/// report to consensus, the answers to their callers (rule 9: the revision is current already).
+/// What one batch gave. To be handed on in this order: changes of leases to the lessor, the frame to the revision
+/// writer and the snapshot after it, the report to consensus, the answers to their callers (rule 9: the revision is
+/// current already).
 pub struct Batch {
     /// The batch's changes, for the revision log.
     pub frame: Frame,
@@ -30,6 +31,16 @@ pub struct Batch {
     pub compactions: Vec<Compaction>,
     /// The snapshot that is due at the batch's end, for the revision writer.
     pub snapshot: Option<SnapshotOrder>,
+    /// For the lessor, in order.
+    pub leases: Vec<LeaseChange>,
+}
+
+/// What the requests of a batch gave.
+#[derive(Default)]
+struct Gave {
+    answers: Vec<(RequestId, Result<Answer, Status>)>,
+    compactions: Vec<Compaction>,
+    leases: Vec<LeaseChange>,
 }
 
 /// Applies entries. Owns the store.
@@ -131,13 +142,12 @@ impl Applier {
         }
         let starts_segment = self.builder.starts_segment();
         let mut report = Applied::default();
-        let mut answers = Vec::with_capacity(entries.len());
-        let mut compactions = Vec::new();
+        let mut gave = Gave { answers: Vec::with_capacity(entries.len()), ..Gave::default() };
         while let Some(entry) = entries.pop_front() {
             assert_eq!(entry.index.0, self.applied.index + 1, "entries are applied in order, each once");
             match entry.kind {
                 EntryKind::Normal if entry.data.is_empty() => {}
-                EntryKind::Normal => self.request(&entry, &mut report, &mut answers, &mut compactions)?,
+                EntryKind::Normal => self.request(&entry, &mut report, &mut gave)?,
                 EntryKind::ConfChange => self.conf_change(&entry, &mut report)?,
                 EntryKind::ConfChangeV2 => {
                     return Err(apply_error(&entry, "the joint form of membership changes is not supported"));
@@ -152,30 +162,27 @@ impl Applier {
         self.tell(&frame);
         self.store.publish();
         report.index = self.applied.index;
+        report.term = self.applied.term;
         report.revision = self.store.revision();
         report.has_cluster_version = self.store.membership().cluster_version().is_some();
         let snapshot = self.snapshot();
-        Ok(Some(Batch { frame, report, answers, compactions, snapshot }))
+        let Gave { answers, compactions, leases } = gave;
+        Ok(Some(Batch { frame, report, answers, compactions, snapshot, leases }))
     }
 
-    fn request(
-        &mut self,
-        entry: &Entry,
-        report: &mut Applied,
-        answers: &mut Vec<(RequestId, Result<Answer, Status>)>,
-        compactions: &mut Vec<Compaction>,
-    ) -> Result<(), Error> {
+    fn request(&mut self, entry: &Entry, report: &mut Applied, gave: &mut Gave) -> Result<(), Error> {
         let mut sink = LogSink { builder: &mut self.builder, reader: &self.reader };
         // An answer is built for whoever may wait here; the state does not depend on it (rule 8).
         let applied =
             self.store.apply(&entry.data, true, &mut sink).map_err(|fatal| apply_error(entry, fatal))?;
         // Hashes made at compactions end with the run, as in etcd: those of entries that it began with are not made.
         let wants_hash = entry.index.0 > self.found_index;
-        compactions.extend(applied.compaction.map(|compaction| Compaction { wants_hash, ..compaction }));
+        gave.leases.extend(applied.leases);
+        gave.compactions.extend(applied.compaction.map(|compaction| Compaction { wants_hash, ..compaction }));
         let id = RequestId(applied.id);
         match self.ids.origin(id) {
             Some(lane) if lane == self.own_lane => report.own.push(id),
-            Some(_) => answers.push((id, applied.result.map_err(Status::from))),
+            Some(_) => gave.answers.push((id, applied.result.map_err(Status::from))),
             None => {}
         }
         Ok(())

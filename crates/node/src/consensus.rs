@@ -14,6 +14,7 @@ use wire::{ApiError, Status};
 
 use crate::auto_compaction::AutoCompactor;
 use crate::ids::LaneIds;
+use crate::lease::keeper::{Keeper, Work};
 use crate::log_writer::{PersistRequest, Persisted};
 use crate::{RequestId, Submission};
 
@@ -47,6 +48,8 @@ pub struct Applied {
     pub has_cluster_version: bool,
     /// The store's revision at the end of the batch.
     pub revision: i64,
+    /// The term of the batch's last entry.
+    pub term: u64,
 }
 
 /// What is to be done. Filled by [`Consensus::step`], emptied by the shell.
@@ -139,6 +142,7 @@ pub struct Consensus {
     auto_compaction: AutoCompactor,
     /// The proposal of a compaction that is under way, its revision, and since when.
     compacting: Option<(RequestId, i64, Time)>,
+    leases: Keeper,
     leadership: Leadership,
     has_room: bool,
     /// The last request to the log writer that raft asked for.
@@ -152,6 +156,7 @@ pub(crate) struct Past {
     pub has_cluster_version: bool,
     pub revision: i64,
     pub auto_compaction: AutoCompactor,
+    pub leases: Keeper,
 }
 
 impl Consensus {
@@ -168,6 +173,7 @@ impl Consensus {
             revision: past.revision,
             auto_compaction: past.auto_compaction,
             compacting: None,
+            leases: past.leases,
             leadership: Leadership::default(),
             has_room: true,
             persisting: PersistSeq(0),
@@ -177,7 +183,7 @@ impl Consensus {
 
     /// When [`Input::Tick`] is due at the latest.
     pub fn deadline(&self) -> Time {
-        self.raft.deadline().min(self.auto_compaction.deadline())
+        self.raft.deadline().min(self.auto_compaction.deadline()).min(self.leases.deadline())
     }
 
     /// How consensus stands.
@@ -202,6 +208,7 @@ impl Consensus {
     /// If one does not hold.
     pub fn check(&self) {
         self.raft.check();
+        self.leases.check();
         assert!(!(self.published && self.publishing.is_some()), "published and publishing at once");
     }
 
@@ -217,9 +224,10 @@ impl Consensus {
             Input::Room(has_room) => self.has_room = has_room,
             Input::SnapshotSaved(record) => self.persist_snapshot(record, out),
         }
-        self.collect(out);
+        self.collect(now, out);
         self.propose_own(now, out);
         self.compact(now, out);
+        self.keep_leases(now, out);
     }
 
     fn raft(&mut self, now: Time, event: Event) {
@@ -259,6 +267,7 @@ impl Consensus {
         self.raft(now, Event::Applied { index: raft::Index(applied.index) });
         self.has_cluster_version = applied.has_cluster_version;
         self.revision = applied.revision;
+        self.leases.applied(&applied.own);
         for id in applied.own {
             if self.publishing == Some(id) {
                 self.publishing = None;
@@ -293,7 +302,7 @@ impl Consensus {
         });
     }
 
-    fn collect(&mut self, out: &mut Outputs) {
+    fn collect(&mut self, now: Time, out: &mut Outputs) {
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             match effect {
@@ -304,15 +313,23 @@ impl Consensus {
                 }
                 Effect::Send { message, after } => out.send.push((message, after)),
                 Effect::Apply { entries } => out.apply.extend(entries),
-                Effect::ReadReady { context, index } => out.reads.push((RequestId(context), Ok(index.0))),
+                Effect::ReadReady { context, index } => {
+                    if !self.leases.confirmed(RequestId(context), true) {
+                        out.reads.push((RequestId(context), Ok(index.0)));
+                    }
+                }
                 Effect::ReadRefused { context, reason } => {
-                    out.reads.push((RequestId(context), Err(read_refusal(reason).into())));
+                    if !self.leases.confirmed(RequestId(context), false) {
+                        out.reads.push((RequestId(context), Err(read_refusal(reason).into())));
+                    }
+                }
+                Effect::ProposalRefused { token, reason } => {
+                    self.refused(now, RequestId(token), reason, out);
                 }
                 // A member without others sends no snapshots, gets none, and nobody hands anything on to it.
                 Effect::SnapshotWanted { .. } | Effect::Restore { .. } | Effect::ForwardRefused { .. } => {
                     unreachable!("members that are alone hear nobody");
                 }
-                Effect::ProposalRefused { token, reason } => self.refused(RequestId(token), reason, out),
                 Effect::Leadership { term, leader, role } => {
                     // What was proposed under another leader may never be committed; it is proposed anew.
                     self.publishing = None;
@@ -326,19 +343,24 @@ impl Consensus {
                         is_leader: role == Role::Leader,
                     };
                     out.leadership = Some(self.leadership);
+                    let waited = self.leases.leadership(self.leadership);
+                    let moved = |id| (id, ApiError::NotPrimaryLessor.into());
+                    out.refused.extend(waited.into_iter().map(moved));
                 }
             }
         }
         self.effects = effects;
     }
 
-    fn refused(&mut self, id: RequestId, reason: Refusal, out: &mut Outputs) {
+    fn refused(&mut self, now: Time, id: RequestId, reason: Refusal, out: &mut Outputs) {
         if self.publishing == Some(id) {
             self.publishing = None;
         } else if self.deciding_version == Some(id) {
             self.deciding_version = None;
         } else if let Some((_, revision, _)) = self.compacting.take_if(|(compacting, ..)| *compacting == id) {
             out.auto_compaction.push(AutoCompactionEvent::Failed(revision));
+        } else if self.leases.refused(now, id) {
+            // It comes again by itself.
         } else {
             out.refused.push((id, refusal(reason)));
         }
@@ -378,7 +400,7 @@ impl Consensus {
         }
         if !entries.is_empty() {
             self.propose(now, &mut entries);
-            self.collect(out);
+            self.collect(now, out);
         }
     }
 
@@ -391,7 +413,20 @@ impl Consensus {
         self.compacting = Some((id, revision, now));
         out.auto_compaction.push(AutoCompactionEvent::Started(revision));
         self.propose(now, &mut vec![Proposal { token: id.0, kind: EntryKind::Normal, data }]);
-        self.collect(out);
+        self.collect(now, out);
+    }
+
+    /// Revokes leases that have ended.
+    fn keep_leases(&mut self, now: Time, out: &mut Outputs) {
+        while self.leases.is_due(now)
+            && let Some(work) = self.leases.next(now, &self.raft, &mut self.ids)
+        {
+            match work {
+                Work::Confirm(context) => self.raft(now, Event::ReadIndex { context: context.0 }),
+                Work::Propose(mut entries) => self.propose(now, &mut entries),
+            }
+            self.collect(now, out);
+        }
     }
 
     fn request(&mut self, request: InternalRaftRequest) -> (RequestId, Bytes) {

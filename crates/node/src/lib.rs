@@ -10,6 +10,7 @@
 //! Submission ─► Consensus ─ PersistRequest ─► LogWriter ─ Persisted ─► Consensus
 //!                   ├─ durable index ─► Applier, RevisionWriter
 //!                   └─ Entry ─► Applier ─ Frame ─► RevisionWriter
+//!                                  ├─ LeaseChange ─► Lessor ◄─ renewals; ─ what has ended ─► Consensus
 //!                                  ├─ Applied ─► Consensus
 //!                                  └─ answers ─► who asked
 //! ```
@@ -24,6 +25,7 @@ mod error;
 mod exchange;
 mod identity;
 mod ids;
+pub mod lease;
 mod log_writer;
 mod records;
 mod revision_writer;

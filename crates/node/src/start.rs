@@ -19,6 +19,8 @@ use crate::auto_compaction::{AutoCompaction, AutoCompactor};
 use crate::consensus::{Consensus, OwnAttributes, Past};
 use crate::identity::{Identity, InitialMember, cluster_id, member_id};
 use crate::ids::RequestIds;
+use crate::lease::keeper::Keeper;
+use crate::lease::{Lessor, LessorSettings, SharedLessor};
 use crate::records::{FrameState, LogSource, parse};
 use crate::snapshot::SnapshotSchedule;
 use crate::{Applier, Error, LogWriter, RevisionWriter, SnapshotWriter};
@@ -46,6 +48,8 @@ pub struct Settings {
     pub heartbeat_interval_ms: u64,
     /// Compaction without being asked.
     pub auto_compaction: AutoCompaction,
+    /// Whether the leader notes in the log what is left of long leases (gate LeaseCheckpoint).
+    pub lease_checkpoints: bool,
     /// Versions dropped in one step of a compaction's background work (`--compaction-batch-limit`).
     pub compaction_batch_limit: usize,
     /// A snapshot is taken, and the log given back, when more entries than this were applied since the last one
@@ -68,6 +72,14 @@ impl Settings {
         store::Settings {
             lease_ttl_min_s: lease_ttl_min_ms.div_ceil(1000) as i64,
             ..store::Settings::default()
+        }
+    }
+
+    fn lessor(&self) -> LessorSettings {
+        LessorSettings {
+            heartbeat_interval_ms: self.heartbeat_interval_ms,
+            election_timeout_ms: self.election_timeout_ms,
+            checkpoints: self.lease_checkpoints,
         }
     }
 }
@@ -145,6 +157,8 @@ pub struct Member {
     pub reader: Reader,
     /// The newest changes, for watches.
     pub tail: Arc<Tail>,
+    /// The time of leases: network threads renew, and the apply thread tells of changes.
+    pub lessor: SharedLessor,
     /// Bytes of the revision log, for Status.
     pub log_reader: revlog::Reader,
     /// What was found.
@@ -204,6 +218,7 @@ pub fn open(
         let _is_first = compactor.push(unfinished);
     }
     let reader = store.reader();
+    let lessor = SharedLessor::new(Lessor::new(settings.lessor(), now, reader.leases()));
 
     let ids = RequestIds::new(entropy.ids, lanes + 1);
     let config = raft::Config {
@@ -232,6 +247,7 @@ pub fn open(
         has_cluster_version: store.membership().cluster_version().is_some(),
         revision: store.revision(),
         auto_compaction: AutoCompactor::new(settings.auto_compaction, now, store.revision()),
+        leases: Keeper::new(lessor.clone()),
     };
     let consensus = Consensus::new(raft, ids.lane(lanes), attributes, past);
     let durable_index = consensus.durable_index();
@@ -263,6 +279,7 @@ pub fn open(
         compactor,
         reader,
         tail,
+        lessor,
         log_reader,
         found,
         lock,

@@ -333,6 +333,11 @@ impl Log {
         self.changes.iter().rev().any(|index| *index > after && *index <= through)
     }
 
+    /// The entries that are not reported applied, committed or not.
+    pub(crate) fn unapplied(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.range(self.slot(self.applied.next())..)
+    }
+
     /// Gives back what is durable, applied, and needed by nobody: all up to `needed`, and beyond that whatever exceeds
     /// the bounds on what is kept. What is after `pinned` has a bound of its own: a follower will need it when it has the
     /// snapshot of there.

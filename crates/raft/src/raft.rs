@@ -11,8 +11,8 @@ use crate::random::Random;
 use crate::read::Reads;
 use crate::transfer::Transfer;
 use crate::{
-    Body, ConfState, Config, Effect, Error, Event, HardState, Index, Limits, Message, NodeId, PersistSeq,
-    Position, ReadRefusal, Restored, Role, Snapshot, Term, Time,
+    Body, ConfState, Config, Effect, Entry, Error, Event, HardState, Index, Limits, Message, NodeId,
+    PersistSeq, Position, ReadRefusal, Restored, Role, Snapshot, Term, Time,
 };
 
 /// One member's consensus. See the crate's documentation for the contract.
@@ -273,6 +273,12 @@ impl Raft {
     #[must_use]
     pub fn hard_state(&self) -> HardState {
         HardState { term: self.term, vote: self.vote, commit: self.log.committed() }
+    }
+
+    /// The entries of this member's log that are not reported applied, committed or not. On a leader: all that will
+    /// come before what it proposes next, and is not in the state machine yet.
+    pub fn unapplied(&self) -> impl Iterator<Item = &Entry> {
+        self.log.unapplied()
     }
 
     /// The members as of the last applied change, or of the snapshot that is being taken over.

@@ -48,13 +48,13 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// The applier was handed this entry.
-    pub fn applied(&mut self, entry: &Entry) {
+    /// The applier was handed this entry. Whether it was for the first time.
+    pub fn applied(&mut self, entry: &Entry) -> bool {
         let index = entry.index.0;
         let data = entry.data.to_vec();
         if let Some((term, known)) = self.log.get(&index) {
             assert_eq!((entry.term.0, &data), (*term, known), "entry {index} is not what was applied before");
-            return;
+            return false;
         }
         let next = self.log.last_key_value().map_or(1, |(last, _)| last + 1);
         assert_eq!(index, next, "entries are applied without a gap");
@@ -75,6 +75,12 @@ impl Checker {
         let expected = self.model.apply(&request);
         self.expected.insert(index, expected);
         self.tables.insert(index, self.model.tables());
+        true
+    }
+
+    /// The leases behind the last entry ever applied, with their TTLs in seconds.
+    pub fn leases(&self) -> BTreeMap<i64, i64> {
+        self.model.tables().leases
     }
 
     /// A client got its answer.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod checker;
+mod leases;
 pub mod member;
 mod model;
 pub mod random;

@@ -58,6 +58,10 @@ pub struct Told {
     pub snapshots: Vec<u64>,
     /// Files that were given back: segments of the log and `.snap` files.
     pub removed: Vec<PathBuf>,
+    /// Entries that consensus wants to be durable.
+    pub proposed: Vec<Entry>,
+    /// Renewals whose lease is gone.
+    pub ended: Vec<RequestId>,
 }
 
 /// The settings of the one member of a cluster of one.
@@ -74,6 +78,7 @@ pub fn settings() -> Settings {
         election_timeout_ms: 1000,
         heartbeat_interval_ms: 100,
         auto_compaction: AutoCompaction::Off,
+        lease_checkpoints: false,
         compaction_batch_limit: 3,
         snapshot_count: 10_000,
         wals_max: 5,
@@ -133,7 +138,7 @@ impl Running {
             }
             self.consensus(now, told);
             self.write_log(usize::MAX)?;
-            self.apply(told)?;
+            self.apply(now, told)?;
             self.write_revisions()?;
             self.sync_revisions()?;
             self.work_on_files(told)?;
@@ -144,7 +149,8 @@ impl Running {
 
     /// The raft thread takes its next input.
     pub fn consensus(&mut self, now: Time, told: &mut Told) {
-        let Some(input) = self.inputs.pop_front() else { return };
+        let is_due = self.parts.consensus.deadline() <= now;
+        let Some(input) = self.inputs.pop_front().or(is_due.then_some(Input::Tick)) else { return };
         let mut out = Outputs::default();
         self.parts.consensus.step(now, input, &mut out);
         self.parts.consensus.check();
@@ -152,6 +158,7 @@ impl Running {
         let durable_index = self.parts.consensus.durable_index();
         self.parts.applier.wal_durable(durable_index);
         self.parts.revision_writer.wal_durable(durable_index);
+        told.proposed.extend(out.persist.iter().flat_map(|persist| &persist.entries).cloned());
         self.persist.extend(out.persist);
         self.entries.extend(out.apply);
         self.is_ready |= out.ready;
@@ -209,7 +216,7 @@ impl Running {
     }
 
     /// The apply thread applies one batch of what has arrived.
-    pub fn apply(&mut self, told: &mut Told) -> Result<(), Error> {
+    pub fn apply(&mut self, now: Time, told: &mut Told) -> Result<(), Error> {
         let arrived: Vec<Entry> = self.entries.iter().cloned().collect();
         let Some(batch) = self.parts.applier.apply(&mut self.entries)? else { return Ok(()) };
         let taken = arrived.len() - self.entries.len();
@@ -218,6 +225,8 @@ impl Running {
         if let Some(snapshot) = batch.snapshot {
             self.parts.revision_writer.order(snapshot);
         }
+        let gone = self.parts.lessor.lock().applied(now, batch.report.term, &batch.leases);
+        told.ended.extend(gone);
         told.completions.applied_index = batch.report.index;
         self.inputs.push_back(Input::Applied(batch.report));
         told.completions.answers.extend(batch.answers);

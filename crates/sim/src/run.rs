@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use disk::{Fault, FaultFs, Fs, MemFs, Operation};
+use node::lease::{Renewal, Wait};
 use node::{LaneIds, Settings, Submission};
 use prost::Message;
 use raft::Time;
 
 use crate::checker::{Checker, Fate};
+use crate::leases::LeaseChecker;
 use crate::member::{Running, Told, proposal, settings};
 use crate::random::Random;
 use crate::workload;
@@ -45,6 +47,10 @@ pub struct Report {
     pub removed: u64,
     /// Starts that made the revision log anew from a log with snapshots.
     pub made_anew: u64,
+    /// Leases that ended by themselves.
+    pub leases_ended: u64,
+    /// Renewals of leases that were acknowledged.
+    pub renewals: u64,
     /// A sum over the trace: equal for equal runs.
     pub digest: u64,
 }
@@ -60,7 +66,17 @@ pub fn run(seed: u64, options: Options) -> Report {
     }
     world.finish();
     world.report.answers = world.checker.answers;
+    (world.report.leases_ended, world.report.renewals) = (world.leases.ended, world.leases.renewed);
     world.report
+}
+
+/// What a read index is asked for.
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    /// A read, when clients had seen this revision.
+    Read { seen_before: i64 },
+    /// The renewal of a lease.
+    Renew { lease: i64 },
 }
 
 struct World {
@@ -70,10 +86,13 @@ struct World {
     faults: FaultFs,
     fs: Arc<dyn Fs>,
     now: Time,
+    /// Of that, time in which the process was stopped.
+    paused_us: u64,
     member: Option<(Running, LaneIds)>,
     checker: Checker,
-    /// Reads under way: context → (revision seen before, index to wait for once known).
-    reads: BTreeMap<u64, (i64, Option<u64>)>,
+    leases: LeaseChecker,
+    /// Reads under way: context → (what for, index to wait for once known).
+    reads: BTreeMap<u64, (Purpose, Option<u64>)>,
     applied_index: u64,
     settings: Settings,
     full: bool,
@@ -110,8 +129,10 @@ impl World {
             memory,
             faults,
             now: Time(0),
+            paused_us: 0,
             member: None,
             checker: Checker::default(),
+            leases: LeaseChecker::default(),
             reads: BTreeMap::new(),
             applied_index: 0,
             full: false,
@@ -143,9 +164,51 @@ impl World {
             6..9 => self.fail_soon(),
             9..12 => self.toggle_full_disk(),
             12..150 => self.submit(),
-            150..200 => self.read_index(),
+            150..180 => self.read_index(),
+            180..200 => self.renew(),
+            200..204 => self.let_time_pass(),
+            204 => self.pause(),
             _ => self.run_part(),
         }
+    }
+
+    /// Microseconds in which the process was not stopped.
+    fn ran_us(&self) -> u64 {
+        self.now.0 - self.paused_us
+    }
+
+    /// Some seconds in which nothing comes from clients. The raft thread looks whenever it has to; the others may sleep
+    /// all the while.
+    fn let_time_pass(&mut self) {
+        let end = Time(self.now.0 + self.random.below(3_000_000));
+        self.trace(format_args!("until {}", end.0));
+        while self.now < end {
+            let Some((running, _)) = &self.member else { return };
+            self.now = running.parts.consensus.deadline().max(Time(self.now.0 + 1)).min(end);
+            match self.random.below(6) {
+                0 => self.run_part(),
+                _ => self.run_consensus(),
+            }
+        }
+    }
+
+    /// The process is stopped, and goes on.
+    fn pause(&mut self) {
+        let pause_us = 300_001 + self.random.below(10_000_000);
+        self.trace(format_args!("paused for {pause_us}"));
+        self.now = Time(self.now.0 + pause_us);
+        self.paused_us += pause_us;
+        // What may find it out first is anybody's guess.
+        if self.random.one_in(2) {
+            self.run_consensus();
+        }
+    }
+
+    fn run_consensus(&mut self) {
+        let Some((running, _)) = &mut self.member else { return };
+        let mut told = Told::default();
+        running.consensus(self.now, &mut told);
+        self.hear(0, told);
     }
 
     /// Starts the member; the start itself may be hit by a crash or a failing disk.
@@ -169,6 +232,7 @@ impl World {
                     self.checker.restarted(&running.parts.reader, found.applied_index, found.last_index);
                 assert!(same || self.is_faulty(), "a read failed on a healthy disk");
                 self.applied_index = found.applied_index;
+                self.leases.started(self.ran_us());
                 let lane = running.lane();
                 self.member = Some((running, lane));
             }
@@ -321,7 +385,18 @@ impl World {
         let Some((running, lane)) = &mut self.member else { return };
         if running.is_ready {
             let context = lane.next();
-            self.reads.insert(context.0, (self.checker.seen_revision(), None));
+            let seen_before = self.checker.seen_revision();
+            self.reads.insert(context.0, (Purpose::Read { seen_before }, None));
+            running.submit(vec![Submission::ReadIndex { context }]);
+        }
+    }
+
+    fn renew(&mut self) {
+        let lease = workload::lease(&mut self.random);
+        let Some((running, lane)) = &mut self.member else { return };
+        if running.is_ready {
+            let context = lane.next();
+            self.reads.insert(context.0, (Purpose::Renew { lease }, None));
             running.submit(vec![Submission::ReadIndex { context }]);
         }
     }
@@ -343,7 +418,7 @@ impl World {
                 running.begin_preparing();
                 Ok(())
             }
-            3 if !running.is_apply_paused() => running.apply(&mut told),
+            3 if !running.is_apply_paused() => running.apply(self.now, &mut told),
             4 => running.write_revisions(),
             5 if sync => running.sync_revisions(),
             6 => {
@@ -363,10 +438,15 @@ impl World {
     }
 
     fn hear(&mut self, part: u64, told: Told) {
+        let ran_us = self.ran_us();
+        self.leases.proposed(&told.proposed, ran_us, |id| self.checker.requests.contains_key(&id));
         for entry in &told.applied {
-            self.checker.applied(entry);
+            if self.checker.applied(entry) {
+                self.leases.applied(entry, ran_us, &self.checker.leases());
+            }
             self.applied_index = entry.index.0;
         }
+        told.ended.iter().for_each(|waiter| self.leases.told_gone(waiter.0));
         for (id, result) in &told.completions.answers {
             if result.as_ref().is_err_and(|status| status.message == wire::ApiError::NoSpace.text()) {
                 self.report.no_space += 1;
@@ -399,10 +479,17 @@ impl World {
             .map(|(context, _)| *context)
             .collect();
         for context in due {
-            if let Some((seen_before, _)) = self.reads.remove(&context) {
-                let same = self.checker.read(&running.parts.reader, seen_before);
-                let is_faulty = self.faults.strikes() > self.strikes_before;
-                assert!(same || is_faulty, "a read failed on a healthy disk");
+            match self.reads.remove(&context) {
+                Some((Purpose::Read { seen_before }, _)) => {
+                    let same = self.checker.read(&running.parts.reader, seen_before);
+                    let is_faulty = self.faults.strikes() > self.strikes_before;
+                    assert!(same || is_faulty, "a read failed on a healthy disk");
+                }
+                Some((Purpose::Renew { lease }, _)) => {
+                    let ran_us = self.now.0 - self.paused_us;
+                    renew_now(running, self.now, lease, (context, ran_us), &mut self.leases);
+                }
+                None => {}
             }
         }
     }
@@ -416,6 +503,7 @@ impl World {
         self.settle();
         self.submit();
         self.read_index();
+        self.renew();
         self.settle();
         assert!(self.reads.is_empty(), "reads without an answer on a healthy member");
         assert!(
@@ -425,9 +513,24 @@ impl World {
         self.crash("after the end");
         self.start_undisturbed();
         self.settle();
+        self.outlive_leases();
         if let Some((running, _)) = &self.member {
             assert!(self.checker.compare(&running.parts.reader), "a read failed on a healthy disk");
         }
+    }
+
+    /// Nobody renews anything: every lease ends.
+    fn outlive_leases(&mut self) {
+        let end = self.now.plus_ms(1000 * (workload::TTL_MAX_S + 3));
+        while self.now < end {
+            let Some((running, _)) = &self.member else { panic!("a healthy member died") };
+            self.now = running.parts.consensus.deadline().max(Time(self.now.0 + 1)).min(end);
+            self.settle();
+            self.run_consensus();
+        }
+        self.settle();
+        self.leases.finish();
+        assert_eq!(self.checker.leases(), BTreeMap::new(), "leases that never end");
     }
 
     fn start_undisturbed(&mut self) {
@@ -445,5 +548,25 @@ impl World {
             self.run_part();
         }
         panic!("the member does not settle");
+    }
+}
+
+/// Leadership is confirmed: the lease is renewed, unless it has ended.
+fn renew_now(
+    running: &Running,
+    now: Time,
+    lease: i64,
+    (context, ran_us): (u64, u64),
+    checker: &mut LeaseChecker,
+) {
+    let mut lessor = running.parts.lessor.lock();
+    match lessor.renew(now, lease) {
+        Renewal::Renewed { ttl_s } => checker.renewed(lease, ttl_s, ran_us),
+        Renewal::NotFound => checker.not_found(lease),
+        Renewal::Ended => match lessor.wait_for_end(lease, node::RequestId(context)) {
+            Wait::Waiting => checker.waits(context, lease),
+            other => panic!("a renewal of lease {lease} that has ended: {other:?}"),
+        },
+        other => panic!("a confirmed renewal of lease {lease}: {other:?}"),
     }
 }

@@ -12,6 +12,8 @@ use crate::random::Random;
 
 const KEYS: u64 = 12;
 const LEASES: u64 = 4;
+/// No lease lives longer without a renewal.
+pub const TTL_MAX_S: u64 = 4;
 
 /// A request, and whether it adds data. `seen`: a revision that a client has seen.
 pub fn request(random: &mut Random, id: u64, seen: i64) -> (InternalRaftRequest, bool) {
@@ -35,7 +37,8 @@ pub fn request(random: &mut Random, id: u64, seen: i64) -> (InternalRaftRequest,
             false
         }
         17 => {
-            request.lease_grant = Some(LeaseGrantRequest { id: lease(random), ttl: random.below(5) as i64 });
+            request.lease_grant =
+                Some(LeaseGrantRequest { id: lease(random), ttl: random.below(TTL_MAX_S + 1) as i64 });
             true
         }
         18 => {
@@ -52,7 +55,8 @@ pub fn request(random: &mut Random, id: u64, seen: i64) -> (InternalRaftRequest,
     (request, grows)
 }
 
-fn lease(random: &mut Random) -> i64 {
+/// A lease's id.
+pub fn lease(random: &mut Random) -> i64 {
     1 + random.below(LEASES) as i64
 }
 

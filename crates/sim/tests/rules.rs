@@ -84,7 +84,7 @@ fn rule_1_nothing_is_answered_before_the_sync_that_covers_it() {
     let mut told = Told::default();
     member.submit(vec![put(&mut member.lane(), "k", "v")]);
     member.consensus(NOW, &mut told);
-    member.apply(&mut told).expect("nothing to apply");
+    member.apply(NOW, &mut told).expect("nothing to apply");
     assert!(told.completions.answers.is_empty() && told.applied.is_empty(), "answered from memory alone");
     member.write_log(usize::MAX).expect("a healthy disk");
     let synced = memory.crashed(1);
@@ -112,7 +112,7 @@ fn rule_1_term_and_vote_are_on_disk_before_the_vote_counts() {
         }
         if member.inputs.is_empty() {
             member.write_log(usize::MAX).expect("a healthy disk");
-            member.apply(&mut told).expect("applies");
+            member.apply(NOW, &mut told).expect("applies");
         }
     }
     assert_eq!(member.parts.consensus.status().role, raft::Role::Leader);
@@ -217,7 +217,7 @@ fn rule_6_a_member_is_ready_when_its_own_attributes_are_applied() {
             assert!(member.parts.consensus.status().applied == Index(0) || membership.members().len() == 1);
             member.consensus(NOW, &mut told);
             member.write_log(usize::MAX).expect("a healthy disk");
-            member.apply(&mut told).expect("applies");
+            member.apply(NOW, &mut told).expect("applies");
         }
         let membership = member.parts.reader.membership();
         let own = membership.members().next().expect("this member");
@@ -250,7 +250,7 @@ fn rule_7_a_failed_sync_ends_the_member_and_is_never_tried_again() {
     while !member.inputs.is_empty() {
         member.consensus(NOW, &mut told);
     }
-    member.apply(&mut told).expect("nothing to apply");
+    member.apply(NOW, &mut told).expect("nothing to apply");
     assert!(told.completions.answers.is_empty(), "acknowledged after a failed sync");
 }
 
@@ -409,7 +409,7 @@ fn rule_7_a_member_starts_on_a_full_disk() {
     for _ in 0..10 {
         member.consensus(NOW, &mut told);
         member.write_log(usize::MAX).expect("a full disk is no failure");
-        member.apply(&mut told).expect("applies");
+        member.apply(NOW, &mut told).expect("applies");
         member.write_revisions().expect("a full disk is no failure");
         member.sync_revisions().expect("a full disk is no failure");
     }
@@ -466,10 +466,10 @@ fn rule_5_a_write_ahead_log_that_ends_before_what_a_frame_knows_durable_is_refus
         }
         member.write_log(usize::MAX).expect("a healthy disk");
     }
-    member.apply(&mut told).expect("applies");
+    member.apply(NOW, &mut told).expect("applies");
     member.write_revisions().expect("a healthy disk");
     member.sync_revisions().expect("a healthy disk");
-    member.apply(&mut told).expect("applies");
+    member.apply(NOW, &mut told).expect("applies");
     assert_eq!(told.completions.answers.len(), 2, "both are acknowledged");
     drop(member);
     memory.kill();
@@ -536,7 +536,7 @@ fn rule_9_whoever_has_an_answer_reads_its_revision() {
         while told.completions.answers.is_empty() {
             member.consensus(NOW, &mut told);
             member.write_log(usize::MAX).expect("a healthy disk");
-            member.apply(&mut told).expect("applies");
+            member.apply(NOW, &mut told).expect("applies");
         }
         for (_, answer) in &told.completions.answers {
             let answer = answer.as_ref().expect("a put");

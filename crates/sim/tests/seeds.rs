@@ -16,6 +16,7 @@ fn one_member_keeps_its_promises() {
     let count = number("QUORATE_SEEDS").unwrap_or(300);
     let (mut answers, mut crashes, mut no_space) = (0, 0, 0);
     let (mut snapshots, mut removed, mut made_anew) = (0, 0, 0);
+    let (mut ended, mut renewals) = (0, 0);
     for seed in first..first + count {
         let outcome = std::panic::catch_unwind(|| run(seed, Options::default()));
         let Ok(report) = outcome else {
@@ -29,13 +30,17 @@ fn one_member_keeps_its_promises() {
         snapshots += report.snapshots;
         removed += report.removed;
         made_anew += report.made_anew;
+        ended += report.leases_ended;
+        renewals += report.renewals;
     }
     println!(
         "{count} seeds: {answers} answers checked, {crashes} crashes, {no_space} refused for want of space, {snapshots} \
-         snapshots, {removed} files given back, {made_anew} revision logs made anew"
+         snapshots, {removed} files given back, {made_anew} revision logs made anew, {ended} leases ended, {renewals} \
+         renewals"
     );
     assert!(answers > 50 * count, "the runs are too tame: {answers} answers");
     assert!(crashes > count, "the runs are too tame: {crashes} crashes");
+    assert!(count < 100 || (ended > count && renewals > count), "the leases are too tame");
     assert!(count < 100 || no_space > 0, "no run filled the disk");
     assert!(snapshots > 2 * count, "the runs are too tame: {snapshots} snapshots");
     assert!(count < 100 || removed > 3 * count, "the runs are too tame: {removed} files given back");

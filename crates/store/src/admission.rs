@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use wire::etcdserverpb::range_request::{SortOrder, SortTarget};
 use wire::{ApiError, Code, RequestLimits, Status};
 
-use crate::encoding::{put_length, put_varint, varint_len};
+use crate::encoding::{Field, Fields, put_length, put_varint, varint_len};
 use crate::mvcc::{Span, SpanSet};
 use crate::request::{DeleteRange, Op, Put, Range, Txn, TxnNode};
 
@@ -83,6 +83,28 @@ pub fn encode_lease_grant(id: u64, request: &[u8]) -> Vec<u8> {
 /// Encodes an `InternalRaftRequest` around an encoded `LeaseRevokeRequest`. The id is not 0.
 pub fn encode_lease_revoke(id: u64, request: &[u8]) -> Vec<u8> {
     encode(id, 9, request)
+}
+
+/// Encodes an `InternalRaftRequest` around an encoded `LeaseCheckpointRequest`. The id is not 0.
+pub fn encode_lease_checkpoint(id: u64, request: &[u8]) -> Vec<u8> {
+    encode(id, 11, request)
+}
+
+/// The id in the `LeaseGrantRequest` that an entry's data holds; `None` if it holds none.
+pub fn granted_lease(entry_data: &[u8]) -> Option<i64> {
+    let mut fields = Fields::new(entry_data);
+    while let Ok(Some(field)) = fields.next() {
+        let (8, Field::Bytes(grant)) = field else { continue };
+        let mut fields = Fields::new(grant);
+        let mut id = 0;
+        while let Ok(Some(field)) = fields.next() {
+            if let (2, Field::Number(number)) = field {
+                id = number as i64;
+            }
+        }
+        return Some(id);
+    }
+    None
 }
 
 /// Encodes an `InternalRaftRequest` that sets the cluster's version, as `3.7.0`. The id is not 0.

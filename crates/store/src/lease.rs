@@ -20,6 +20,38 @@ pub struct LeaseTimes {
     pub remaining_ttl_s: i64,
 }
 
+impl LeaseTimes {
+    /// How long the lease lives from when its time begins anew, seconds: what was left at the last checkpoint, else all
+    /// that was granted.
+    pub fn ttl_s(&self) -> i64 {
+        if self.remaining_ttl_s > 0 { self.remaining_ttl_s } else { self.granted_ttl_s }
+    }
+}
+
+/// What an entry did to a lease, for whoever counts its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseChange {
+    /// It is there from now on.
+    Granted {
+        /// The lease.
+        id: i64,
+        /// How long it lives, seconds.
+        ttl_s: i64,
+    },
+    /// It is gone.
+    Revoked {
+        /// The lease.
+        id: i64,
+    },
+    /// What is left of it was noted.
+    Checkpointed {
+        /// The lease.
+        id: i64,
+        /// Seconds; 0 takes an earlier note back.
+        remaining_ttl_s: i64,
+    },
+}
+
 #[derive(Clone, Debug)]
 struct Lease {
     times: LeaseTimes,
@@ -79,12 +111,12 @@ impl Leases {
         }
     }
 
-    /// Notes what is left of a lease; one that is gone is left alone.
-    pub(crate) fn checkpoint(&mut self, id: i64, remaining_ttl_s: i64) {
-        if let Some(lease) = self.leases.get_mut(&id) {
-            lease.times.remaining_ttl_s = remaining_ttl_s;
-            self.changed.insert(id);
-        }
+    /// Notes what is left of a lease; one that is gone is left alone. Whether it was there.
+    pub(crate) fn checkpoint(&mut self, id: i64, remaining_ttl_s: i64) -> bool {
+        let Some(lease) = self.leases.get_mut(&id) else { return false };
+        lease.times.remaining_ttl_s = remaining_ttl_s;
+        self.changed.insert(id);
+        true
     }
 
     /// Attaches a key, if the lease is there.

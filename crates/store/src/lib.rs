@@ -23,7 +23,7 @@ pub mod watch;
 pub use answer::Answer;
 pub use apply::{Fatal, fuzz_apply};
 pub use compaction::{Compaction, CompactionStep, Compactor, FinishedCompaction};
-pub use lease::{LeaseTimes, TTL_MAX_S};
+pub use lease::{LeaseChange, LeaseTimes, TTL_MAX_S};
 pub use membership::{ConfChangeOutcome, Member, Membership, V2StoreError, fuzz_v2_store};
 pub use mvcc::{KvHash, ReadFailure, ReadMode};
 pub use record::{Location, ReadError, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision};

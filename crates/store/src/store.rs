@@ -10,7 +10,7 @@ use wire::{ApiError, raftpb};
 use crate::apply::{self, Fatal, Kind, Request};
 use crate::compaction::{Compaction, Compactor, KeptHashes, Pin, Pins, lock};
 use crate::encoding::put_number;
-use crate::lease::{LeaseTimes, Leases};
+use crate::lease::{LeaseChange, LeaseTimes, Leases};
 use crate::membership::{ConfChangeOutcome, Membership};
 use crate::mvcc::{
     Bytes, Chunk, Cursor, End, Hasher, Index, KeyValue, KvHash, NOT_COMPACTED, ReadFailure, ReadMode, Span,
@@ -66,6 +66,8 @@ pub struct Applied {
     pub result: Result<Answer, ApiError>,
     /// Work for the [`Compactor`], once the batch is published.
     pub compaction: Option<Compaction>,
+    /// What became of leases, for whoever counts their time.
+    pub leases: Vec<LeaseChange>,
 }
 
 /// What the apply thread, the readers and the compactor share.
@@ -323,6 +325,7 @@ impl Store {
         let mut body = Vec::new();
         let answer = want_answer.then_some(&mut body);
         let mut compaction = None;
+        let mut changes = Vec::new();
         let result = match request.kind {
             Kind::Put(put) => self.write(sink, |write| write.checked_put(&put, answer)),
             Kind::Txn(txn) => self.write(sink, |write| run_write(write, &txn, answer)),
@@ -334,12 +337,15 @@ impl Store {
             Kind::Compaction(request) => self.compact(request.revision).map(|accepted| {
                 compaction = Some(accepted);
             }),
-            Kind::LeaseGrant(request) => self.grant(request.id, request.ttl, answer),
-            Kind::LeaseRevoke(request) => self.revoke(request.id, sink),
+            Kind::LeaseGrant(request) => self.grant(request.id, request.ttl, answer, &mut changes),
+            Kind::LeaseRevoke(request) => self.revoke(request.id, sink, &mut changes),
             Kind::LeaseCheckpoint(request) => {
                 let mut leases = self.shared.leases_mut();
                 for checkpoint in &request.checkpoints {
-                    leases.checkpoint(checkpoint.id, checkpoint.remaining_ttl);
+                    let (id, remaining_ttl_s) = (checkpoint.id, checkpoint.remaining_ttl);
+                    if leases.checkpoint(id, remaining_ttl_s) {
+                        changes.push(LeaseChange::Checkpointed { id, remaining_ttl_s });
+                    }
                 }
                 Ok(())
             }
@@ -363,7 +369,7 @@ impl Store {
                 return Err(Fatal::Read(ReadError("an apply was told to come back later".into())));
             }
         };
-        Ok(Applied { id: request.id, result, compaction })
+        Ok(Applied { id: request.id, result, compaction, leases: changes })
     }
 
     fn write(
@@ -398,8 +404,15 @@ impl Store {
     }
 
     /// Grants a lease; the answer is a `LeaseGrantResponse`.
-    fn grant(&mut self, id: i64, ttl_s: i64, body: Option<&mut Vec<u8>>) -> Result<(), ReadFailure> {
+    fn grant(
+        &mut self,
+        id: i64,
+        ttl_s: i64,
+        body: Option<&mut Vec<u8>>,
+        changes: &mut Vec<LeaseChange>,
+    ) -> Result<(), ReadFailure> {
         let granted_ttl_s = self.shared.leases_mut().grant(id, ttl_s, self.settings.lease_ttl_min_s)?;
+        changes.push(LeaseChange::Granted { id, ttl_s: granted_ttl_s });
         if let Some(body) = body {
             put_number(body, 2, id);
             put_number(body, 3, granted_ttl_s);
@@ -408,7 +421,12 @@ impl Store {
     }
 
     /// Ends a lease and deletes its keys, in key order and in one revision.
-    fn revoke(&mut self, id: i64, sink: &mut dyn RecordSink) -> Result<(), ReadFailure> {
+    fn revoke(
+        &mut self,
+        id: i64,
+        sink: &mut dyn RecordSink,
+        changes: &mut Vec<LeaseChange>,
+    ) -> Result<(), ReadFailure> {
         let keys: Vec<Vec<u8>> = {
             let leases = self.shared.leases();
             if !leases.contains(id) {
@@ -418,6 +436,7 @@ impl Store {
         };
         self.write(sink, |write| write.delete_keys(&keys))?;
         self.shared.leases_mut().remove(id);
+        changes.push(LeaseChange::Revoked { id });
         Ok(())
     }
 

@@ -561,6 +561,21 @@ fn a_watch_ends_at_a_revision_too_long_to_send() {
     }
 }
 
+#[test]
+fn many_batches_of_the_tail_are_told_in_pieces() {
+    let watch = pb::WatchCreateRequest { key: support::bytes("k"), ..Default::default() };
+    for puts in 1..=9 {
+        let mut world = World::new(HubLimits { records_max: 2, ..HubLimits::DEFAULT });
+        world.step(Step::Create(0, watch.clone(), 0));
+        for _ in 0..puts {
+            world.step(Step::Put(support::bytes("k"), Bytes::new()));
+            world.step(Step::Publish);
+        }
+        world.step(Step::Create(0, watch.clone(), -puts));
+        world.step(Step::Settle);
+    }
+}
+
 fn put(key: Bytes, value: Bytes) -> pb::PutRequest {
     pb::PutRequest { key, value, ..Default::default() }
 }

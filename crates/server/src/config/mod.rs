@@ -7,6 +7,7 @@ pub mod bootstrap;
 pub mod duration;
 pub mod env;
 pub mod flags;
+pub mod gates;
 pub mod help;
 pub mod raw;
 pub mod settings;
@@ -78,6 +79,8 @@ pub struct Config {
     pub keepalive: Keepalive,
     /// Compaction without being asked.
     pub auto_compaction: AutoCompaction,
+    /// Whether the leader notes in the log what is left of long leases.
+    pub lease_checkpoints: bool,
     /// Versions that a compaction drops in one step; above 0.
     pub compaction_batch_limit: usize,
     /// Its pause between two steps.
@@ -234,6 +237,10 @@ impl TryFrom<&RawConfig> for Config {
         if let Some(name) = raw.unsupported().first() {
             return Err(ConfigError::NotYet((*name).to_owned()));
         }
+        let gates = raw.list("feature-gates");
+        if let Some(name) = gates::unsupported(&gates) {
+            return Err(ConfigError::NotYet(format!("feature-gates: {name}")));
+        }
         let all = [&listen_peer_urls, &listen_client_urls];
         if let Some(url) = all.into_iter().flatten().find(|url| url.is_secure()) {
             return Err(ConfigError::Tls(url.clone()));
@@ -252,6 +259,7 @@ impl TryFrom<&RawConfig> for Config {
             limits: limits(raw)?,
             keepalive: keepalive(raw),
             auto_compaction: auto_compaction(raw)?,
+            lease_checkpoints: gates::is_on(&gates, "LeaseCheckpoint"),
             compaction_batch_limit: match raw.int("compaction-batch-limit") {
                 0 => COMPACTION_BATCH_LIMIT,
                 given => usize::try_from(given).unwrap_or(1),
@@ -411,13 +419,9 @@ fn check_others(raw: &RawConfig) -> Result<(), ConfigError> {
     if raw.bool("enable-distributed-tracing") && !(0..=1_000_000).contains(&rate) {
         return Err(ConfigError::Tracing);
     }
-    if let value::Value::List(gates) = raw.value("feature-gates") {
-        let on = |name: &str| {
-            gates.iter().rev().find_map(|gate| gate.strip_prefix(name)?.strip_prefix('=')) == Some("true")
-        };
-        if on("LeaseCheckpointPersist") && !on("LeaseCheckpoint") {
-            return Err(ConfigError::CheckpointPersist);
-        }
+    let gates = raw.list("feature-gates");
+    if gates::is_on(&gates, "LeaseCheckpointPersist") && !gates::is_on(&gates, "LeaseCheckpoint") {
+        return Err(ConfigError::CheckpointPersist);
     }
     let nanos = raw.nanos("compact-hash-check-time");
     if nanos <= 0 {

@@ -119,6 +119,17 @@ impl RawConfig {
         }
     }
 
+    /// The value of a setting of several words.
+    ///
+    /// # Panics
+    /// If the setting is of another kind.
+    pub fn list(&self, name: &str) -> Vec<String> {
+        match self.value(name) {
+            Value::List(list) => list,
+            other => panic!("{name} is {other:?}"),
+        }
+    }
+
     /// The value of a setting of URLs. An empty text leaves the default in place, as in etcd.
     ///
     /// # Panics

@@ -155,7 +155,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(Member, "listen-client-urls", Urls, "http://localhost:2379", Works, "where to listen for clients: gRPC, and HTTP too unless listen-client-http-urls is set"),
     setting(Member, "listen-client-http-urls", Urls, "", Later, "HTTP-only client listeners; setting it takes HTTP off listen-client-urls"),
     setting(Member, "max-concurrent-streams", Uint32, "4294967295", Works, "HTTP/2 stream limit per client connection, at most 65536 whatever is given; 0 means the default"),
-    setting(Member, "feature-gates", Gates, "", Later, "switch feature gates, see feature-gates.tsv"),
+    setting(Member, "feature-gates", Gates, "", Works, "switch feature gates, as Name=true,Other=false; those that do not work yet are refused by name"),
 
     setting(Clustering, "discovery-token", Text, "", Later, "v3 discovery token; needs discovery-endpoints"),
     setting(Clustering, "discovery-dial-timeout", Duration, "2s", Later, "dial timeout for discovery"),

@@ -1,5 +1,6 @@
 //! The kinds of values that flags take, each read exactly as Go and etcd read it.
 
+use super::gates::GATES;
 use super::{Url, duration, quote};
 
 /// What a setting's value is; decides how its text is read.
@@ -47,21 +48,6 @@ pub enum Value {
     List(Vec<String>),
     Ignored,
 }
-
-/// The feature gates of etcd 3.7.1 and whether each is on by default.
-pub const GATES: &[(&str, bool)] = &[
-    ("AllAlpha", false),
-    ("AllBeta", false),
-    ("CompactHashCheck", false),
-    ("FastLeaseKeepAlive", true),
-    ("InitialCorruptCheck", false),
-    ("LeaseCheckpoint", false),
-    ("LeaseCheckpointPersist", false),
-    ("PriorityRequest", false),
-    ("SetMemberLocalAddr", false),
-    ("StopGRPCServiceOnDefrag", false),
-    ("TxnModeWriteWithSharedBuffer", true),
-];
 
 impl Kind {
     /// Reads a value.
@@ -176,7 +162,7 @@ fn gates(text: &str) -> Result<Vec<String>, String> {
             let parse = format!("strconv.ParseBool: parsing {}: invalid syntax", quote(value));
             return Err(format!("invalid value of {name}={value}, err: {parse}"));
         };
-        if !GATES.iter().any(|(known, _)| *known == name) {
+        if !GATES.iter().any(|gate| gate.name == name) {
             return Err(format!("unrecognized feature gate: {name}"));
         }
         set.push(format!("{name}={on}"));

@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
+use node::lease::Remaining;
 use prost::Message as _;
 use store::admission;
 use tonic::{Request, Response, Status};
-use wire::etcdserverpb as pb;
+use wire::{ApiError, etcdserverpb as pb};
 
 use super::member::MemberView;
 use super::service::{client_deadline, not_yet, to_tonic};
 use crate::lane::LaneHandle;
 use crate::stubs::etcdserverpb::lease_server::Lease;
+
+/// Most leases that are listed on the network thread itself.
+const LIST_HERE_MAX: usize = 5_000;
 
 /// Proposes what changes leases, and answers from what this member has applied.
 pub struct LeaseService {
@@ -84,19 +88,26 @@ impl Lease for LeaseService {
         // What was granted before this must be seen.
         self.lane.linearizable(client_deadline(&request)).await.map_err(to_tonic)?;
         let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
-        let reader = &self.member.reader;
-        let Some(times) = reader.lease(id) else {
-            let response =
-                pb::LeaseTimeToLiveResponse { header: self.header(), id, ttl: -1, ..Default::default() };
-            return Ok(Response::new(response));
+        let member = &self.member;
+        let keys = if keys { member.reader.lease_keys(id) } else { Vec::new() };
+        let (ttl, granted_ttl) = match member.leases.remaining(id) {
+            // What was revoked since the keys were looked for has none.
+            Remaining::Left { ttl_s, granted_ttl_s } if member.reader.lease(id).is_some() => {
+                (ttl_s, granted_ttl_s)
+            }
+            // etcd asks the leader over the peer port; that comes with the cluster (5 of 7).
+            Remaining::NotPrimary => return Err(to_tonic(ApiError::LeaderChanged.into())),
+            Remaining::Left { .. } | Remaining::NotFound => {
+                let response =
+                    pb::LeaseTimeToLiveResponse { header: self.header(), id, ttl: -1, ..Default::default() };
+                return Ok(Response::new(response));
+            }
         };
-        let keys = if keys { reader.lease_keys(id) } else { Vec::new() };
         Ok(Response::new(pb::LeaseTimeToLiveResponse {
             header: self.header(),
             id,
-            // No time passes yet for a lease.
-            ttl: if times.remaining_ttl_s > 0 { times.remaining_ttl_s } else { times.granted_ttl_s },
-            granted_ttl: times.granted_ttl_s,
+            ttl,
+            granted_ttl,
             keys: keys.into_iter().map(Into::into).collect(),
         }))
     }
@@ -105,8 +116,15 @@ impl Lease for LeaseService {
         &self,
         _: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        let leases = self.member.reader.leases();
-        let leases = leases.into_iter().map(|(id, _)| pb::LeaseStatus { id }).collect();
+        let leases = self.member.leases.clone();
+        let ids = match leases.len() {
+            ..=LIST_HERE_MAX => leases.by_remaining(),
+            _ => {
+                let ids = self.member.reads.run(move || leases.by_remaining()).await;
+                ids.ok_or_else(|| to_tonic(ApiError::Stopped.into()))?
+            }
+        };
+        let leases = ids.into_iter().map(|id| pb::LeaseStatus { id }).collect();
         Ok(Response::new(pb::LeaseLeasesResponse { header: self.header(), leases }))
     }
 }

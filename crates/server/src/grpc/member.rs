@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use node::RequestId;
+use node::lease::{Remaining, Renewal, SharedLessor, Wait};
 use tokio::sync::Semaphore;
 use wire::etcdserverpb as pb;
+
+use crate::clock::Clock;
 
 /// What changes about a member while it runs; written by the member's threads.
 #[derive(Debug, Default)]
@@ -100,6 +104,85 @@ impl Turns {
     }
 }
 
+/// Leases that are looked at in one turn at the lessor.
+const LIST_CHUNK: usize = 1_000;
+
+/// The time of a member's leases, on the member's own clock.
+#[derive(Clone, Debug)]
+pub struct Leases {
+    lessor: SharedLessor,
+    clock: Clock,
+}
+
+/// What came of a renewal, for who has confirmed that this member leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewed {
+    /// It lives for so many seconds from now on.
+    Ttl(i64),
+    /// There is no such lease.
+    NotFound,
+    /// It has ended; the waiter is answered when it is gone.
+    Waiting,
+    /// A checkpoint of 0 has to be applied first; then it is to be asked for again.
+    Checkpointed,
+    /// Another member leads, and has to be asked.
+    NotPrimary,
+    /// Too many wait already.
+    TooMany,
+}
+
+impl Leases {
+    /// Asks `lessor` by `clock`, which must be that of the member's threads.
+    pub fn new(lessor: SharedLessor, clock: Clock) -> Self {
+        Leases { lessor, clock }
+    }
+
+    /// Renews a lease. The caller has confirmed, since it was asked, that this member leads (rule 14). `waiter` names who
+    /// is answered if the lease has ended: with LeaseNotFound, or NotPrimaryLessor if another member leads by then.
+    pub fn renew(&self, id: i64, waiter: impl FnOnce() -> RequestId) -> Renewed {
+        let mut lessor = self.lessor.lock();
+        match lessor.renew(self.clock.now(), id) {
+            Renewal::Renewed { ttl_s } => Renewed::Ttl(ttl_s),
+            Renewal::NotFound => Renewed::NotFound,
+            Renewal::Checkpointed => Renewed::Checkpointed,
+            Renewal::NotPrimary => Renewed::NotPrimary,
+            Renewal::Ended => match lessor.wait_for_end(id, waiter()) {
+                Wait::Waiting => Renewed::Waiting,
+                Wait::Gone => Renewed::NotFound,
+                Wait::NotPrimary => Renewed::NotPrimary,
+                Wait::Full => Renewed::TooMany,
+            },
+        }
+    }
+
+    /// What is left of a lease.
+    pub fn remaining(&self, id: i64) -> Remaining {
+        self.lessor.lock().remaining(self.clock.now(), id)
+    }
+
+    /// How many leases there are.
+    pub fn len(&self) -> usize {
+        self.lessor.lock().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.lessor.lock().is_empty()
+    }
+
+    /// All leases, those that end first first; on a member that does not lead, where none ends, by their ids. Takes long
+    /// with many.
+    pub fn by_remaining(&self) -> Vec<i64> {
+        let mut ends = Vec::new();
+        let mut from = Some(i64::MIN);
+        while let Some(id) = from {
+            from = self.lessor.lock().list(id, LIST_CHUNK, &mut ends);
+        }
+        ends.sort_unstable();
+        ends.into_iter().map(|end| end.id).collect()
+    }
+}
+
 /// One member, as its front end sees it.
 pub struct MemberView {
     /// The cluster's id.
@@ -108,6 +191,8 @@ pub struct MemberView {
     pub member_id: u64,
     /// Its state.
     pub reader: store::Reader,
+    /// The time of its leases.
+    pub leases: Leases,
     /// Its raft state and sizes.
     pub status: Arc<SharedStatus>,
     /// `--quota-backend-bytes`, as Status reports it.

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use disk::{Fs, RealFs};
 use node::{Entropy, InitialMember, Settings};
-use raft::Time;
 use store::watch::HubLimits;
 
+use crate::clock::Clock;
 use crate::config::{Config, Url};
 use crate::front::{Front, LaneSeed};
-use crate::grpc::member::Turns;
+use crate::grpc::member::{Leases, Turns};
 use crate::grpc::{GrpcConfig, MemberView, SharedStatus};
 use crate::lane::{AppliedGate, LaneParts, WatchParts};
 use crate::listen::Service;
@@ -45,21 +45,6 @@ pub struct Member {
     _lock: disk::DirLock,
 }
 
-/// The member's clock: monotonic, counted from its start.
-#[derive(Clone, Copy, Debug)]
-struct Clock(Instant);
-
-impl Clock {
-    fn now(self) -> Time {
-        Time(self.0.elapsed().as_micros() as u64)
-    }
-
-    /// The instant of a time; `None` for one that never comes.
-    fn instant(self, time: Time) -> Option<Instant> {
-        self.0.checked_add(Duration::from_micros(time.0)).filter(|_| time != Time::NEVER)
-    }
-}
-
 /// Starts the member: opens its files and starts its threads. It calls `events.ready()` once its attributes are
 /// applied, and `events.failed()` if it can't go on. The folders exist; [`Config::bootstrap`] was checked. It
 /// serves `lanes` network threads.
@@ -70,7 +55,7 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
     let settings = settings(config);
     let entropy = Entropy { ids: random()?, log: random()?, raft: random()? };
-    let clock = Clock(Instant::now());
+    let clock = Clock::start();
     let mut shown = Instant::now();
     let mut progress = |done: u64, total: u64| {
         if shown.elapsed() >= PROGRESS_INTERVAL {
@@ -90,6 +75,7 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         cluster_id: opened.identity.cluster_id,
         member_id: opened.identity.member_id,
         reader: opened.reader,
+        leases: Leases::new(opened.lessor.clone(), clock),
         status: status.clone(),
         quota_bytes: QUOTA_BYTES,
         compaction_finished: finished,
@@ -106,6 +92,7 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         consensus: opened.consensus,
         log_writer: opened.log_writer,
         applier: opened.applier,
+        lessor: opened.lessor,
         revision_writer: opened.revision_writer,
         snapshot_writer: opened.snapshot_writer,
         snapshot_index: opened.found.snapshot_index,
@@ -172,6 +159,7 @@ fn settings(config: &Config) -> Settings {
         election_timeout_ms: config.election_timeout_ms,
         heartbeat_interval_ms: config.heartbeat_interval_ms,
         auto_compaction: config.auto_compaction,
+        lease_checkpoints: config.lease_checkpoints,
         compaction_batch_limit: config.compaction_batch_limit,
         snapshot_count: config.snapshot_count,
         wals_max: config.wals_max,

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use disk::{revlog, wal};
+use node::lease::SharedLessor;
 use node::{
     Applied, Applier, AutoCompactionEvent, Batch, Completions, Consensus, Input, LogWriter, Outputs,
     PersistRequest, Persisted, RequestId, RequestIds, RevisionWriter, SnapshotOrder, SnapshotWriter,
@@ -16,11 +17,12 @@ use raft::Entry;
 use store::{Compaction, Compactor};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
+use wire::ApiError;
 
-use super::Clock;
 use super::compact::CompactThread;
 use super::files::{FileMail, FileThread};
 use super::mailbox::{Receiver, Sender, holding_mailbox, mailbox};
+use crate::clock::Clock;
 use crate::grpc::SharedStatus;
 use crate::lane::{AppliedGate, MemberPort};
 use crate::log;
@@ -75,6 +77,7 @@ pub(super) struct Parts {
     pub consensus: Consensus,
     pub log_writer: LogWriter,
     pub applier: Applier,
+    pub lessor: SharedLessor,
     pub revision_writer: RevisionWriter,
     pub snapshot_writer: SnapshotWriter,
     /// The newest snapshot that the write-ahead log names.
@@ -144,6 +147,7 @@ impl Threads {
         };
         let apply_thread = ApplyThread {
             applier: parts.applier,
+            lessor: parts.lessor,
             mail: apply_mail,
             raft: raft.clone(),
             revisions: revisions.clone(),
@@ -471,6 +475,7 @@ impl WalThread {
 struct ApplyThread {
     applier: Applier,
     mail: Receiver<ApplyMail>,
+    lessor: SharedLessor,
     raft: Sender<RaftMail>,
     revisions: Sender<RevisionMail>,
     compactions: Sender<Compaction>,
@@ -501,8 +506,11 @@ impl ApplyThread {
     }
 
     fn hand_out(&mut self, batch: Batch) {
-        let Batch { frame, report, answers, compactions, snapshot } = batch;
+        let Batch { frame, report, mut answers, compactions, snapshot, leases } = batch;
         let applied = report.index;
+        // Before anybody can know of it: who knows of a lease may renew it.
+        let gone = self.lessor.lock().applied(self.channels.clock.now(), report.term, &leases);
+        answers.extend(gone.into_iter().map(|id| (id, Err(ApiError::LeaseNotFound.into()))));
         self.channels.status.set_applied(applied);
         let bytes = frame.len();
         self.raft.send(RaftMail::Applied(report));

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
+use node::lease::{Lessor, LessorSettings, SharedLessor};
 use node::{Completions, RequestId, RequestIds, Submission};
+use server::clock::Clock;
 use server::grpc::{MemberView, SharedStatus};
 use server::lane::{AppliedGate, Lane, LaneDriver, LaneParts, MemberPort, WatchParts};
 use store::watch::{self, Event, HubLimits, Tail};
@@ -108,6 +110,8 @@ struct State {
     store: Store,
     /// Records that are published.
     published: usize,
+    lessor: SharedLessor,
+    clock: Clock,
     mood: Mood,
     held: Vec<Submission>,
     batches: Vec<usize>,
@@ -146,10 +150,17 @@ impl FakeMember {
         store.apply_conf_change(&change).unwrap();
         store.apply(&admission::encode_cluster_version_set(1, "3.7.0"), false, &mut Sink(&records)).unwrap();
         store.publish();
+        let settings =
+            LessorSettings { heartbeat_interval_ms: 100, election_timeout_ms: 1000, checkpoints: false };
+        let clock = Clock::start();
+        let lessor = SharedLessor::new(Lessor::new(settings, clock.now(), []));
+        lessor.lock().lead(2);
+        lessor.lock().applied(clock.now(), 2, &[]);
         let view = MemberView {
             cluster_id: 9,
             member_id: 7,
             reader: store.reader(),
+            leases: server::grpc::member::Leases::new(lessor.clone(), clock),
             status: status.clone(),
             quota_bytes: 2 << 30,
             compaction_finished: tokio::sync::watch::channel(-1).1,
@@ -161,6 +172,8 @@ impl FakeMember {
         let state = State {
             store,
             published: 0,
+            lessor,
+            clock,
             mood: Mood::default(),
             held: Vec::new(),
             batches: Vec::new(),
@@ -297,6 +310,7 @@ impl FakeMember {
                     self.status.set_committed(self.status.committed() + 1);
                     let applied = state.store.apply(&data, true, &mut Sink(&self.records)).unwrap();
                     assert_eq!(applied.id, id.0);
+                    state.lessor.lock().applied(state.clock.now(), 2, &applied.leases);
                     completions.answers.push((id, applied.result.map_err(Into::into)));
                 }
                 Submission::ReadIndex { context } => {

@@ -110,7 +110,7 @@ fn rule_3_revision_log_then_file_then_record_then_release() {
         while !member.inputs.is_empty() || !member.persist.is_empty() {
             member.consensus(NOW, &mut told);
             member.write_log(usize::MAX).expect("a healthy disk");
-            member.apply(&mut told).expect("applies");
+            member.apply(NOW, &mut told).expect("applies");
         }
         member.write_revisions().expect("a healthy disk");
         member.sync_revisions().expect("a healthy disk");
@@ -159,7 +159,7 @@ fn rule_3_a_snapshot_is_of_exactly_its_index() {
         while !member.inputs.is_empty() || !member.persist.is_empty() {
             member.consensus(NOW, &mut told);
             member.write_log(usize::MAX).expect("a healthy disk");
-            member.apply(&mut told).expect("applies");
+            member.apply(NOW, &mut told).expect("applies");
         }
     }
     let due = member.parts.applier.applied_index();
@@ -405,7 +405,7 @@ fn rule_7_a_snapshot_waits_for_room_on_a_full_disk_and_ends_nothing() {
         while !member.inputs.is_empty() || !member.persist.is_empty() {
             member.consensus(NOW, &mut told);
             member.write_log(usize::MAX).expect("a healthy disk");
-            member.apply(&mut told).expect("applies");
+            member.apply(NOW, &mut told).expect("applies");
         }
         member.write_revisions().expect("a healthy disk");
         member.sync_revisions().expect("a healthy disk");

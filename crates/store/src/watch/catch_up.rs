@@ -237,8 +237,11 @@ impl Hub {
 
     /// The events from a revision to the hub's position, as many as do in one go; `None` if the tail no longer has them.
     fn chunk_of_tail(&self, next: i64) -> Option<Chunk> {
-        let batches = self.tail.since(next, self.limits.records_max)?;
-        let mut chunk = Chunk { next: self.position, ..Chunk::default() };
+        let batches_max = self.limits.records_max;
+        let batches = self.tail.since(next, batches_max)?;
+        // With fewer than were asked for, there are no more.
+        let all = batches.last().filter(|_| batches.len() >= batches_max).map(|last| last.last + 1);
+        let mut chunk = Chunk { next: all.unwrap_or(self.position).min(self.position), ..Chunk::default() };
         let mut bytes = 0;
         for batch in batches {
             let is_enough =

@@ -90,11 +90,12 @@ impl Asked {
         if dash.is_some() && command.is_empty() {
             return bad(NO_COMMAND);
         }
+        let has_command = interactive && dash.is_some();
         if variables.key.is_empty() {
             if interactive && dash.is_none() && given.is_empty() {
                 return bad(TOO_FEW);
             }
-        } else if !given.is_empty() && !(interactive && dash.is_some()) {
+        } else if !has_command && !given.is_empty() {
             return bad(CONFLICT);
         }
         let variables = [&variables.key, &variables.range_end].into_iter().filter(|value| !value.is_empty());

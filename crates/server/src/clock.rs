@@ -1,0 +1,27 @@
+//! The member's clock.
+
+use std::time::{Duration, Instant};
+
+use raft::Time;
+
+/// Monotonic, counted from the member's start. The time of a suspended machine is not in it; that of a stopped process
+/// is.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// A clock that begins now.
+    pub fn start() -> Self {
+        Clock(Instant::now())
+    }
+
+    /// The time.
+    pub fn now(self) -> Time {
+        Time(self.0.elapsed().as_micros() as u64)
+    }
+
+    /// The instant of a time; `None` for one that never comes.
+    pub fn instant(self, time: Time) -> Option<Instant> {
+        self.0.checked_add(Duration::from_micros(time.0)).filter(|_| time != Time::NEVER)
+    }
+}

@@ -1,0 +1,104 @@
+//! etcd's feature gates: switches that stand in one flag.
+
+/// One feature gate.
+#[derive(Clone, Copy, Debug)]
+pub struct Gate {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it is on by default.
+    pub default: bool,
+    /// Which of the gates for all switches it too, if it is not named itself.
+    pub stage: Stage,
+    /// Whether it may be given another value than its default: either it works, or it changes nothing that can be seen.
+    pub works: bool,
+}
+
+/// How settled a feature is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Switched by `AllAlpha`.
+    Alpha,
+    /// Switched by `AllBeta`.
+    Beta,
+    /// Switches all of a stage.
+    All,
+}
+
+const fn gate(name: &'static str, default: bool, stage: Stage, works: bool) -> Gate {
+    Gate { name, default, stage, works }
+}
+
+use Stage::{All, Alpha, Beta};
+
+/// The feature gates of etcd 3.7.1.
+pub const GATES: &[Gate] = &[
+    gate("AllAlpha", false, All, true),
+    gate("AllBeta", false, All, true),
+    gate("CompactHashCheck", false, Alpha, false),
+    // How a leader finds out that a lease is not there: nothing that a client sees.
+    gate("FastLeaseKeepAlive", true, Beta, true),
+    gate("InitialCorruptCheck", false, Alpha, false),
+    gate("LeaseCheckpoint", false, Alpha, true),
+    // Without effect since 3.6: what is noted is always stored.
+    gate("LeaseCheckpointPersist", false, Alpha, true),
+    gate("PriorityRequest", false, Alpha, false),
+    gate("SetMemberLocalAddr", false, Alpha, false),
+    gate("StopGRPCServiceOnDefrag", false, Alpha, false),
+    // Of etcd's storage, which is not ours.
+    gate("TxnModeWriteWithSharedBuffer", true, Beta, true),
+];
+
+/// Whether the gate is on, where `given` is what the flag says, as `name=true` or `name=false`; the last one counts.
+///
+/// # Panics
+/// If there is no such gate.
+pub fn is_on(given: &[String], name: &str) -> bool {
+    let said = |name: &str| {
+        let value = |gate: &str| gate.strip_prefix(name)?.strip_prefix('=').map(|value| value == "true");
+        given.iter().rev().find_map(|gate| value(gate))
+    };
+    let gate = GATES.iter().find(|gate| gate.name == name).unwrap_or_else(|| panic!("no gate {name}"));
+    let of_all = match gate.stage {
+        All => None,
+        Alpha => said("AllAlpha"),
+        Beta => said("AllBeta"),
+    };
+    said(name).or(of_all).unwrap_or(gate.default)
+}
+
+/// The first gate that does not work yet and is not at its default.
+pub fn unsupported(given: &[String]) -> Option<&'static str> {
+    GATES.iter().find(|gate| !gate.works && is_on(given, gate.name) != gate.default).map(|gate| gate.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_that_is_named_counts_and_then_that_for_all() {
+        let on = |given: &str, name| {
+            let given: Vec<String> = given.split(',').map(str::to_owned).collect();
+            is_on(&given, name)
+        };
+        assert!(!on("", "LeaseCheckpoint"));
+        assert!(on("", "FastLeaseKeepAlive"));
+        assert!(on("LeaseCheckpoint=true", "LeaseCheckpoint"));
+        assert!(!on("LeaseCheckpointPersist=true", "LeaseCheckpoint"));
+        assert!(!on("LeaseCheckpoint=true,LeaseCheckpoint=false", "LeaseCheckpoint"));
+        assert!(on("AllAlpha=true", "LeaseCheckpoint"));
+        assert!(!on("LeaseCheckpoint=false,AllAlpha=true", "LeaseCheckpoint"));
+        assert!(!on("AllBeta=false", "FastLeaseKeepAlive"));
+        assert!(!on("AllBeta=true", "LeaseCheckpoint"));
+    }
+
+    #[test]
+    fn what_does_not_work_yet_is_refused_by_name() {
+        let refused = |given: &str| unsupported(&[given.to_owned()]);
+        assert_eq!(refused("LeaseCheckpoint=true"), None);
+        assert_eq!(refused("AllBeta=true"), None);
+        assert_eq!(refused("CompactHashCheck=false"), None);
+        assert_eq!(refused("CompactHashCheck=true"), Some("CompactHashCheck"));
+        assert_eq!(refused("AllAlpha=true"), Some("CompactHashCheck"));
+    }
+}
