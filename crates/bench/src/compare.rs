@@ -449,10 +449,10 @@ impl Results {
 }
 
 impl Row {
-    /// The ratios of two candidates' values, round by round.
+    /// The ratios of two candidates' values, round by round; none to nothing.
     pub fn ratios(&self, one: usize, other: usize) -> Vec<Option<f64>> {
         let rounds = self.values[one].iter().zip(&self.values[other]);
-        rounds.map(|(one, other)| Some((*one)? / (*other)?)).collect()
+        rounds.map(|(one, other)| Some((*one)? / other.filter(|other| *other != 0.0)?)).collect()
     }
 }
 

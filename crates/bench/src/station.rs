@@ -65,6 +65,11 @@ impl Station {
         Ok((peer, codec.open_stream(path, taking)))
     }
 
+    /// Whether a connection takes one more call with a message of so many bytes now.
+    pub fn has_room(&self, peer: usize, message_bytes: usize) -> bool {
+        self.peers[peer].codec.can_send(message_bytes)
+    }
+
     /// Queues a message with gRPC's prefix; false if there is no room for it yet.
     pub fn write(&mut self, (peer, stream): StreamName, message: &[u8], last: bool) -> bool {
         self.peers[peer].codec.write(stream, message, last)
