@@ -235,3 +235,24 @@ fn deleted(event: &[u8]) -> Option<usize> {
     let key = bytes_field(bytes_field(event, 2), 1).strip_prefix(b"leased/")?;
     std::str::from_utf8(key).ok()?.parse().ok().filter(|_| is_delete)
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use wire::mvccpb::event::EventType;
+    use wire::mvccpb::{Event, KeyValue};
+
+    use super::*;
+
+    #[test]
+    fn only_a_delete_of_a_leased_key_counts() {
+        let event = |kind: EventType, key: &'static str| {
+            let kv = KeyValue { key: key.into(), mod_revision: 9, ..KeyValue::default() };
+            Event { r#type: kind.into(), kv: Some(kv), prev_kv: None }.encode_to_vec()
+        };
+        assert_eq!(deleted(&event(EventType::Delete, "leased/00000042")), Some(42));
+        assert_eq!(deleted(&event(EventType::Put, "leased/00000042")), None);
+        assert_eq!(deleted(&event(EventType::Delete, "other/00000042")), None);
+        assert_eq!(deleted(&event(EventType::Delete, "leased/x")), None);
+    }
+}
