@@ -299,7 +299,7 @@ fn a_client_that_only_asks_is_not_heard_further() {
         let mut watch = Watch::open(&mut client, &[]);
         watch.create(create("a", "")).await;
         // Each request would be answered; the answers are not read.
-        for _ in 0..80_000 {
+        for _ in 0..60_000 {
             watch.ask(RequestUnion::ProgressRequest(pb::WatchProgressRequest {}));
         }
         settle().await;
