@@ -299,12 +299,21 @@ fn a_client_that_only_asks_is_not_heard_further() {
         let mut watch = Watch::open(&mut client, &[]);
         watch.create(create("a", "")).await;
         // Each request would be answered; the answers are not read.
-        for _ in 0..60_000 {
-            watch.ask(RequestUnion::ProgressRequest(pb::WatchProgressRequest {}));
+        let mut ask = async |count: usize| {
+            for _ in 0..count {
+                watch.ask(RequestUnion::ProgressRequest(pb::WatchProgressRequest {}));
+            }
+            settle().await;
+            bed.lane.watch_bytes()
+        };
+        let mut asked = 0;
+        while ask(5_000).await < 1 << 20 {
+            asked += 5_000;
+            assert!(asked < 1_000_000, "each is answered at once");
         }
-        settle().await;
-        let waiting = bed.lane.watch_bytes();
+        let waiting = ask(5_000).await;
         assert!((1 << 20..(1 << 20) + 100).contains(&waiting), "{waiting} bytes wait");
+        assert_eq!(ask(5_000).await, waiting, "it is not heard any more");
     });
 }
 
