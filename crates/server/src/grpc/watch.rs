@@ -22,6 +22,9 @@ use crate::lane::WatchStream;
 /// interceptor.go).
 const NO_LEADER_LOOKS: u32 = 3;
 
+/// Requests of a stream that are answered before the thread's other tasks have their turn.
+const REQUESTS_PER_TURN: u32 = 32;
+
 /// Serves a stream to its end.
 pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
     let limit = front.config.limits.message_bytes_max();
@@ -79,14 +82,22 @@ struct Requests {
 impl Requests {
     /// Answers requests until there is something to send, or an end.
     async fn serve(&mut self) -> Result<Vec<u8>, Status> {
+        let mut answered = 0;
         loop {
+            if answered == REQUESTS_PER_TURN {
+                tokio::task::yield_now().await;
+                answered = 0;
+            }
             if let Some(status) = self.refused.take() {
                 return Err(status);
             }
             let is_heard = self.is_heard();
             tokio::select! {
                 biased;
-                request = self.incoming.next(), if is_heard => self.answer(request),
+                request = self.incoming.next(), if is_heard => {
+                    self.answer(request);
+                    answered += 1;
+                }
                 bytes = poll_fn(|cx| self.watches.poll_take(cx)) => return Ok(bytes),
                 () = self.progress.due() => self.watches.notify_progress(),
             }
@@ -96,12 +107,20 @@ impl Requests {
     /// Answers requests while `sent` goes on: a client that does not read what it is told may still cancel.
     async fn serve_while<T>(&mut self, sent: impl Future<Output = T>) -> T {
         tokio::pin!(sent);
+        let mut answered = 0;
         loop {
+            if answered == REQUESTS_PER_TURN {
+                tokio::task::yield_now().await;
+                answered = 0;
+            }
             let is_heard = self.is_heard();
             tokio::select! {
                 biased;
                 sent = &mut sent => return sent,
-                request = self.incoming.next(), if is_heard => self.answer(request),
+                request = self.incoming.next(), if is_heard => {
+                    self.answer(request);
+                    answered += 1;
+                }
             }
         }
     }
