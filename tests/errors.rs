@@ -208,7 +208,6 @@ fn message() -> tonic::Request<RangeRequest> {
 
 /// The calls that answer Unimplemented so far, and say which they are.
 const NOT_YET: &[(&str, &[&str])] = &[
-    ("etcdserverpb.Lease", &["LeaseKeepAlive"]),
     ("etcdserverpb.Cluster", &["MemberAdd", "MemberRemove", "MemberUpdate", "MemberPromote"]),
     ("etcdserverpb.Maintenance", &["Defragment", "Snapshot", "MoveLeader", "Downgrade"]),
     (
@@ -302,8 +301,6 @@ fn a_message_above_what_grpc_takes_is_refused_unread() {
 
 /// Rows of errors.tsv that nothing here can produce, by what is missing: names without `ErrGRPC`, or texts.
 const OUT_OF_REACH: &[(&str, &[&str])] = &[
-    ("renewals of leases", &["not a primary lessor"]),
-    ("watches", &["WatchCanceled"]),
     (
         "users and roles",
         &[
@@ -371,7 +368,7 @@ const OUT_OF_REACH: &[(&str, &[&str])] = &[
         ],
     ),
     ("the gRPC proxy", &["RangeStream is not supported by the gRPC proxy"]),
-    // crates/sim fills the disk; crates/server/tests/grpc.rs has the others, on a member that it can hold still.
+    // crates/sim fills the disk; crates/server/tests has the others, on a member that it can hold still.
     (
         "a disk that is full or hangs, a member without a leader, or one that is at its end",
         &[
@@ -382,10 +379,14 @@ const OUT_OF_REACH: &[(&str, &[&str])] = &[
             "Timeout",
             "TimeoutWaitAppliedIndex",
             "raft proposal dropped",
+            "not a primary lessor",
         ],
     ),
     // A client that cancels is not told; the others are texts of etcd's that no call of this surface ends with.
-    ("a caller", &["Canceled", "DeadlineExceeded", "context canceled", "etcdserver: unknown method"]),
+    (
+        "a caller",
+        &["Canceled", "DeadlineExceeded", "WatchCanceled", "context canceled", "etcdserver: unknown method"],
+    ),
 ];
 
 #[test]

@@ -1,4 +1,4 @@
-//! `etcdserverpb.Lease`, but for the renewals.
+//! `etcdserverpb.Lease`, but for the renewals, which are in [`super::keep_alive`].
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use wire::{ApiError, etcdserverpb as pb};
 
 use super::member::MemberView;
-use super::service::{client_deadline, not_yet, to_tonic};
+use super::service::{client_deadline, to_tonic};
 use crate::lane::LaneHandle;
 use crate::stubs::etcdserverpb::lease_server::Lease;
 
@@ -78,7 +78,8 @@ impl Lease for LeaseService {
         &self,
         _: Request<tonic::Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        not_yet("Lease.LeaseKeepAlive")
+        // The service loop answers it.
+        Err(to_tonic(wire::Status::unknown_method("LeaseKeepAlive", "etcdserverpb.Lease")))
     }
 
     async fn lease_time_to_live(

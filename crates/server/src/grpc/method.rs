@@ -42,6 +42,8 @@ pub enum Task {
 pub enum Streaming {
     /// `Watch.Watch`
     Watch,
+    /// `Lease.LeaseKeepAlive`
+    LeaseKeepAlive,
 }
 
 /// Who answers a call.
@@ -57,8 +59,6 @@ pub enum Route {
     Cold(Cold, ForLearner),
     /// Nobody yet; the client is told so once its message is there.
     NotYet(&'static str),
-    /// Nobody yet, and the client may send messages without an end.
-    NotYetStream(&'static str),
 }
 
 /// Whether a learner answers the call.
@@ -92,7 +92,7 @@ const CALLS: &[(&str, &[(&str, Route)])] = &[
         &[
             ("LeaseGrant", Route::Cold(Lease, Refused)),
             ("LeaseRevoke", Route::Cold(Lease, Refused)),
-            ("LeaseKeepAlive", Route::NotYetStream("Lease.LeaseKeepAlive")),
+            ("LeaseKeepAlive", Route::Stream(Streaming::LeaseKeepAlive)),
             ("LeaseTimeToLive", Route::Cold(Lease, Refused)),
             ("LeaseLeases", Route::Cold(Lease, Refused)),
         ],

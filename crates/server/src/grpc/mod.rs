@@ -16,6 +16,7 @@ pub mod head;
 pub mod health;
 pub mod incoming;
 pub mod io;
+pub mod keep_alive;
 pub mod kv;
 pub mod lease;
 pub mod maintenance;

@@ -2,6 +2,7 @@
 //! the member, or that answer with a stream of messages.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -17,6 +18,7 @@ use super::Shared;
 use super::answer::{self, Held, Payload};
 use super::head::Head;
 use super::kv::{read_status, undecodable};
+use super::member::MemberView;
 use super::method::Task;
 use super::stream::Outgoing;
 
@@ -44,6 +46,32 @@ pub struct StreamCall {
     pub deadline: Option<Instant>,
     /// Counts the bytes of answers.
     pub held: Held,
+}
+
+/// Looks at a member without a leader, one election timeout apart, after which streams that ask for one end (etcd:
+/// interceptor.go).
+const NO_LEADER_LOOKS: u32 = 3;
+
+/// What ends a call that has no end of its own: that of the thread, and, if it needs a leader, that the member has had
+/// none for long.
+pub(super) fn cut(front: &Shared, needs_leader: bool) -> impl Future<Output = ApiError> + use<> {
+    let member = front.lane.member().clone();
+    let drained = front.lane.drained();
+    let election_timeout = front.config.election_timeout;
+    async move {
+        tokio::select! {
+            () = drained => ApiError::Stopped,
+            () = leader_lost(&member, election_timeout), if needs_leader => ApiError::NoLeader,
+        }
+    }
+}
+
+async fn leader_lost(member: &MemberView, election_timeout: Duration) {
+    let mut missing = 0;
+    while missing < NO_LEADER_LOOKS {
+        tokio::time::sleep(election_timeout).await;
+        missing = if member.status.leader() == 0 { missing + 1 } else { 0 };
+    }
 }
 
 /// Runs a call to its end.
