@@ -344,8 +344,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             }
             (Route::Task(task), _) => match kv::intercept(&call.head, self.front.lane.member(), false) {
                 Ok(()) => {
-                    let Call { respond, body, deadline, .. } = self.calls.remove(index);
-                    let call = TaskCall { respond, body, deadline, held: self.held.clone() };
+                    let Call { respond, body, head, deadline, .. } = self.calls.remove(index);
+                    let needs_leader = head.leader_required;
+                    let call = TaskCall { respond, body, needs_leader, deadline, held: self.held.clone() };
                     let message = frame.slice(PREFIX_BYTES..);
                     self.tasks.spawn_local(task::run(task, message, call, Rc::clone(&self.front)));
                     false

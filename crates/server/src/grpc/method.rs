@@ -35,6 +35,20 @@ pub enum Task {
     Compact,
     /// `KV.RangeStream`
     RangeStream,
+    /// `Lock.Lock`
+    Lock,
+    /// `Lock.Unlock`
+    Unlock,
+    /// `Election.Campaign`
+    Campaign,
+    /// `Election.Proclaim`
+    Proclaim,
+    /// `Election.Leader`
+    Leader,
+    /// `Election.Observe`
+    Observe,
+    /// `Election.Resign`
+    Resign,
 }
 
 /// A call whose client may send messages without an end; a task of its own answers.
@@ -142,15 +156,15 @@ const CALLS: &[(&str, &[(&str, Route)])] = &[
             ("RoleRevokePermission", Route::NotYet("Auth.RoleRevokePermission")),
         ],
     ),
-    ("v3lockpb.Lock", &[("Lock", Route::NotYet("Lock.Lock")), ("Unlock", Route::NotYet("Lock.Unlock"))]),
+    ("v3lockpb.Lock", &[("Lock", Route::Task(Task::Lock)), ("Unlock", Route::Task(Task::Unlock))]),
     (
         "v3electionpb.Election",
         &[
-            ("Campaign", Route::NotYet("Election.Campaign")),
-            ("Proclaim", Route::NotYet("Election.Proclaim")),
-            ("Leader", Route::NotYet("Election.Leader")),
-            ("Observe", Route::NotYet("Election.Observe")),
-            ("Resign", Route::NotYet("Election.Resign")),
+            ("Campaign", Route::Task(Task::Campaign)),
+            ("Proclaim", Route::Task(Task::Proclaim)),
+            ("Leader", Route::Task(Task::Leader)),
+            ("Observe", Route::Task(Task::Observe)),
+            ("Resign", Route::Task(Task::Resign)),
         ],
     ),
     (

@@ -298,9 +298,18 @@ impl FakeMember {
             value: value.into(),
             ..Default::default()
         };
+        self.apply_direct(&admission::encode_put(1, &prost::Message::encode_to_vec(&put)));
+    }
+
+    pub fn delete_direct(&self, key: &[u8]) {
+        let delete =
+            wire::etcdserverpb::DeleteRangeRequest { key: key.to_vec().into(), ..Default::default() };
+        self.apply_direct(&admission::encode_delete_range(1, &prost::Message::encode_to_vec(&delete)));
+    }
+
+    fn apply_direct(&self, data: &[u8]) {
         let mut state = self.state();
-        let data = admission::encode_put(1, &prost::Message::encode_to_vec(&put));
-        state.store.apply(&data, false, &mut Sink(&self.records)).unwrap();
+        state.store.apply(data, false, &mut Sink(&self.records)).unwrap();
         self.publish(&mut state);
         drop(state);
         if self.gate.take_watch() {
