@@ -14,7 +14,7 @@ struct Node {
     to: Option<Key>,
     slots: Slots,
     /// The heap's order; drawn, so that no order of insertion makes the tree deep.
-    priority: u64,
+    priority: u32,
     left: u32,
     right: u32,
     /// The node with the farthest end of this and all below.
@@ -85,12 +85,12 @@ impl SpanTree {
         &self.nodes[at as usize]
     }
 
-    fn draw(&mut self) -> u64 {
+    fn draw(&mut self) -> u32 {
         // xorshift64
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        self.random
+        (self.random >> 32) as u32
     }
 
     fn order(&self, at: u32, from: &Key, to: Option<&Key>) -> Ordering {
@@ -98,7 +98,7 @@ impl SpanTree {
         from.cmp(&node.from).then_with(|| compare_ends(to, node.to.as_ref()))
     }
 
-    fn insert_below(&mut self, at: u32, from: &Key, to: Option<&Key>, slot: u32, priority: u64) -> u32 {
+    fn insert_below(&mut self, at: u32, from: &Key, to: Option<&Key>, slot: u32, priority: u32) -> u32 {
         if at == NONE {
             return self.make(from, to, slot, priority);
         }
@@ -126,7 +126,7 @@ impl SpanTree {
         at
     }
 
-    fn make(&mut self, from: &Key, to: Option<&Key>, slot: u32, priority: u64) -> u32 {
+    fn make(&mut self, from: &Key, to: Option<&Key>, slot: u32, priority: u32) -> u32 {
         let node = Node {
             from: from.clone(),
             to: to.cloned(),
@@ -256,7 +256,7 @@ impl SpanTree {
         self.check_below(self.root, None)
     }
 
-    fn check_below(&self, at: u32, above: Option<u64>) -> usize {
+    fn check_below(&self, at: u32, above: Option<u32>) -> usize {
         if at == NONE {
             return 0;
         }
