@@ -37,6 +37,7 @@ fn every_scenario_finds_what_it_checks() {
         Scenario::LargeRange,
         Scenario::WatchFanout,
         Scenario::WatchLag,
+        Scenario::Keepalive,
         Scenario::LeaseExpiry,
     ];
     let dir = tempfile::tempdir().expect("a folder");
