@@ -1,0 +1,3 @@
+//! etcd's protocol between members.
+
+pub mod codec;
