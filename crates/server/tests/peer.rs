@@ -7,16 +7,19 @@ mod bed;
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use raft::{Body, ConfState, Index, Message, NodeId, Snapshot, Term};
-use server::peer::{Database, Limits};
+use server::config::Url;
+use server::listen::{Listener, Role};
+use server::peer::{Database, Handle, Identity, Limits, PeerThread, Question, Settings, ask};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
-use bed::{Member, Net, connected, limits, on_paused_clock, pair, until, url};
+use bed::{FakeHost, Member, Net, connected, limits, on_paused_clock, pair, until, url};
 
 fn heartbeat(commit: u64) -> Body {
     Body::Heartbeat { commit: Index(commit), context: None }
@@ -388,4 +391,69 @@ fn the_queue_holds_what_consensus_sends() {
     let (ours, raft) = (Limits::default(), raft::Limits::default());
     assert!(ours.queue_bytes_max >= raft.inflight_bytes_max + 2 * raft.append_bytes_max);
     assert!(ours.queue_messages_max >= 2 * raft.inflight_messages_max);
+}
+
+/// A leader's last message names its successor.
+#[test]
+fn what_was_handed_over_before_the_stop_leaves() {
+    on_paused_clock(async {
+        let (_net, one, two) = pair(limits()).await;
+        one.handle.send(vec![one.message(&two, Body::TimeoutNow)]);
+        one.handle.stop();
+        until("the message", || two.host.messages().len() == 1).await;
+        until("cut", || two.stats(&one).active_since().is_none()).await;
+        assert!(one.handle.stats().is_empty());
+    });
+}
+
+#[test]
+fn a_member_is_asked() {
+    on_paused_clock(async {
+        let (net, one, _two) = pair(limits()).await;
+        let dial: Rc<dyn server::peer::Dial> = Rc::new(bed::NetDial(net.clone()));
+        let identity =
+            Identity { member_id: one.id, cluster_id: bed::CLUSTER, peer_urls: vec![url(one.id.0)] };
+        let settings = Settings { identity, limits: limits() };
+        let there = Url::parse(&url(2)).unwrap();
+        let second = Duration::from_secs(1);
+        let reply = ask(&dial, &there, &settings, Question::get("/members"), second).await.unwrap();
+        assert_eq!((reply.status, &reply.headers["x-etcd-cluster-id"]), (200, &"c1".parse().unwrap()));
+        assert!(reply.body.starts_with(b"[{\"id\":7,"), "{reply:?}");
+        let promote = Question {
+            token: Some("token".into()),
+            content_type: "",
+            ..Question::post("/members/promote/5", Bytes::new())
+        };
+        assert_eq!(ask(&dial, &there, &settings, promote, second).await.unwrap().status, 200);
+        let nobody = Url::parse("http://nobody:1").unwrap();
+        let failed = ask(&dial, &nobody, &settings, Question::get("/version"), second).await;
+        assert_eq!(failed.unwrap_err(), "dial http://nobody:1: connection refused");
+    });
+}
+
+/// On threads of their own, through real sockets.
+#[test]
+fn two_peer_threads_exchange_messages() {
+    server::log::set(server::log::Level::Fatal, server::log::Format::Json);
+    let member = |id: u64| {
+        let here = Url::parse("http://127.0.0.1:0").unwrap();
+        let listener = Listener::bind(&here, Role::Peer, false).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let identity =
+            Identity { member_id: NodeId(id), cluster_id: bed::CLUSTER, peer_urls: vec![url.clone()] };
+        let (handle, host) = (Handle::new(64 << 20), Arc::new(FakeHost::default()));
+        let settings = Settings { identity, limits: Limits::default() };
+        let thread = PeerThread::start(handle.clone(), settings, host.clone(), vec![listener], id).unwrap();
+        (NodeId(id), url, handle, host, thread)
+    };
+    let (one, two) = (member(1), member(2));
+    one.2.add_peer(two.0, vec![two.1.clone()]);
+    two.2.add_peer(one.0, vec![one.1.clone()]);
+    let message = |from, to| Message { from, to, term: Term(2), body: heartbeat(1) };
+    one.2.send(vec![message(one.0, two.0)]);
+    two.2.send(vec![message(two.0, one.0)]);
+    two.3.wait(|told| told.messages == [message(one.0, two.0)]);
+    one.3.wait(|told| told.messages == [message(two.0, one.0)]);
+    one.4.stop();
+    two.4.stop();
 }

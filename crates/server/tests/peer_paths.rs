@@ -220,6 +220,7 @@ fn streams_are_refused_as_etcd_does() {
             ("msgapp/x", HEADERS.into(), 404, "invalid from\n"),
             ("msgappv2/2", HEADERS.into(), 404, "invalid path\n"),
             ("2", HEADERS.into(), 404, "invalid path\n"),
+            ("msgapp/x/2", HEADERS.into(), 404, "invalid path\n"),
         ] {
             let line = format!("GET /raft/stream/{path}");
             assert_eq!(port.ask(&line, &headers, b"").await, (status, text.to_owned()), "{line} {headers}");
@@ -345,5 +346,59 @@ fn strangers_are_remembered_up_to_a_bound() {
         tokio::time::sleep(std::time::Duration::from_secs(10)).await;
         let strangers = port.host().told().unreachable.iter().filter(|id| id.0 >= 100).count();
         assert_eq!(strangers, 16);
+    });
+}
+
+#[test]
+fn no_more_snapshots_are_received_at_once_than_there_may_be() {
+    on_port(|port| async move {
+        let disk = port.host().disk.lock().await;
+        let bytes = Encoder::default().encode(snapshot(2, 0x1a)).to_bytes();
+        let body = [&(bytes.len() as u64).to_be_bytes()[..], &bytes, &[7; 1000]].concat();
+        let head = format!(
+            "POST /raft/snapshot HTTP/1.1\r\nHost: m\r\nConnection: close\r\n{HEADERS}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let request = [head.as_bytes(), &body].concat();
+        let mut waiting = Vec::new();
+        for _ in 0..4 {
+            let (net, request) = (port.net.clone(), request.clone());
+            waiting.push(tokio::task::spawn_local(async move { net.say_bytes("m1a", &request).await }));
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        let (status, text) = port.ask("POST /raft/snapshot", HEADERS, &body).await;
+        assert_eq!((status, text.as_str()), (500, "failed to save KV snapshot (too many are received)\n"));
+        drop(disk);
+        for answer in waiting {
+            assert!(answer.await.unwrap().starts_with("HTTP/1.1 204 "));
+        }
+        assert_eq!(port.ask("POST /raft/snapshot", HEADERS, &body).await.0, 204);
+    });
+}
+
+/// All posted messages together have the room of one.
+#[test]
+fn posted_messages_are_bounded_together() {
+    on_paused_clock(async {
+        let net = Rc::<Net>::default();
+        let bounds = server::peer::Limits { message_bytes_max: 100_000, ..limits() };
+        let member = Member::start(&net, 0x1a, bounds);
+        let head = |bytes: usize| {
+            format!(
+                "POST /raft HTTP/1.1\r\nHost: m\r\nConnection: close\r\n{HEADERS}Content-Length: {bytes}\r\n\r\n"
+            )
+        };
+        let mut slow = net.connect("m1a").unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut slow, head(80_000).as_bytes()).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut slow, &[0; 60_000]).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        let other = [head(50_000).as_bytes(), &[0; 50_000]].concat();
+        let answer = net.say_bytes("m1a", &other).await;
+        assert!(answer.contains("error reading raft message"), "{answer}");
+        // The slow one is given up after a while, and its room is free again.
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        let answer = net.say_bytes("m1a", &other).await;
+        assert!(answer.contains("error unmarshalling raft message"), "{answer}");
+        drop(member);
     });
 }

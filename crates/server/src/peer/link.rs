@@ -278,6 +278,11 @@ impl Link {
         self.overflowed.set(true);
     }
 
+    /// Whether something waits to be sent.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.queued_bytes.get() > 0
+    }
+
     /// Tells consensus of what was dropped since the last time.
     pub(super) fn report_overflow(&self) {
         if self.overflowed.take() {

@@ -14,7 +14,9 @@ use wire::{etcdserverpb as pb, leasepb};
 use super::body::PeerBody;
 use super::host::{LeaseError, PromoteError};
 use super::identity::{self, CLUSTER_ID, Incompatible};
-use super::serve::{BodyError, REQUEST_BYTES_MAX, content, error, json_error, not_allowed, read_body};
+use super::serve::{
+    BodyError, REQUEST_BYTES_MAX, at_most, content, error, json_error, not_allowed, read_body,
+};
 use super::transport::Transport;
 use crate::http::json_text;
 use crate::log;
@@ -69,7 +71,7 @@ impl Transport {
             return error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
         }
         let stall = self.shared.settings.limits.stall_timeout;
-        let bytes = match read_body(body, REQUEST_BYTES_MAX as u64, stall).await {
+        let bytes = match read_body(body, at_most(REQUEST_BYTES_MAX), stall).await {
             Ok(bytes) => bytes,
             Err(BodyError::TooLarge) => {
                 return error(StatusCode::PAYLOAD_TOO_LARGE, "request body too large");
@@ -126,7 +128,7 @@ impl Transport {
             return error(StatusCode::PRECONDITION_FAILED, &Incompatible::Cluster.to_string());
         }
         let stall = self.shared.settings.limits.stall_timeout;
-        let Ok(bytes) = read_body(body, REQUEST_BYTES_MAX as u64, stall).await else {
+        let Ok(bytes) = read_body(body, at_most(REQUEST_BYTES_MAX), stall).await else {
             return error(StatusCode::BAD_REQUEST, "error reading body");
         };
         let Some(revision) = revision(&bytes) else {

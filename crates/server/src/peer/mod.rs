@@ -23,9 +23,13 @@
 //! - **Start**: [`PeerThread::start`] with the bound peer listeners. Peers are served from then on, as in etcd, before
 //!   clients are. **Stop**: [`PeerThread::stop`], after the raft thread has said its last.
 //!
+//! - **Questions to other members** (their version, members and hashes; a lease renewed or a learner promoted by the
+//!   leader) are [`ask`], from any thread with a `LocalSet`.
+//!
 //! Tests drive [`Transport`] directly, on a paused clock and pipes ([`Dial`] and [`Transport::serve`] take any byte stream;
 //! so will TLS).
 
+mod ask;
 mod body;
 pub mod codec;
 mod dial;
@@ -45,6 +49,7 @@ mod transport;
 
 use std::time::Duration;
 
+pub use ask::{Question, Reply, ask};
 pub use body::Database;
 pub use dial::{Dial, Io, NetDial};
 pub use host::{Chunk, Hash, HashError, Host, IncomingSnapshot, LeaseError, LeaseTimes, PromoteError};
@@ -90,8 +95,13 @@ pub struct Limits {
     pub posts_at_once: usize,
     /// Those who are answered although they are no members, as far as known.
     pub remotes_max: usize,
-    /// Longest message that is read, with 64 bytes for each of its entries.
+    /// Longest message that is read, with 64 bytes for each of its entries; also all messages that are being posted to
+    /// this member, together.
     pub message_bytes_max: u64,
+    /// Snapshots that are received at the same time. A leader sends one.
+    pub snapshots_incoming_max: usize,
+    /// How long what was handed over last may take to leave when the transport stops.
+    pub flush_timeout: Duration,
 }
 
 impl Limits {
@@ -119,6 +129,8 @@ impl Default for Limits {
             posts_at_once: 4,
             remotes_max: 16,
             message_bytes_max: codec::MESSAGE_BYTES_MAX,
+            snapshots_incoming_max: 4,
+            flush_timeout: Duration::from_millis(200),
         }
     }
 }

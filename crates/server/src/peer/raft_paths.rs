@@ -1,5 +1,7 @@
 //! What goes to consensus: single messages, streams, snapshots.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
@@ -64,7 +66,9 @@ impl Transport {
 
     async fn take_message(&self, body: Incoming) -> Response<PeerBody> {
         let limits = &self.shared.settings.limits;
-        let Ok(bytes) = read_body(body, limits.message_bytes_max, limits.stall_timeout).await else {
+        let mut counted = Counted { all: &self.shared.posted_bytes, mine: 0 };
+        let count = |bytes| counted.count(bytes, limits.message_bytes_max);
+        let Ok(bytes) = read_body(body, count, limits.stall_timeout).await else {
             return error(StatusCode::BAD_REQUEST, "error reading raft message");
         };
         let length = bytes.len() as u64;
@@ -127,7 +131,7 @@ impl Transport {
     }
 
     fn attach(&self, path: &str, head: &Parts) -> Response<PeerBody> {
-        let rest = path.strip_prefix("/raft/stream/").and_then(|rest| rest.split_once('/'));
+        let rest = path.strip_prefix("/raft/stream/").and_then(|rest| rest.rsplit_once('/'));
         let kind = rest.and_then(|(kind, _)| StreamKind::ALL.into_iter().find(|known| known.path() == kind));
         let (Some(kind), Some((_, from))) = (kind, rest) else {
             return error(StatusCode::NOT_FOUND, "invalid path");
@@ -209,6 +213,12 @@ impl Transport {
         if let Err(refused) = self.admit(&message) {
             return *refused;
         }
+        let incoming = &self.shared.snapshots_incoming;
+        if incoming.get() >= self.shared.settings.limits.snapshots_incoming_max {
+            let text = "failed to save KV snapshot (too many are received)";
+            return error(StatusCode::INTERNAL_SERVER_ERROR, text);
+        }
+        let _turn = Turn::take(incoming);
         let (from, index, snapshot) = (message.from, snapshot.index.0, snapshot.clone());
         let local = self.shared.settings.identity.member_id.to_string();
         log::info!(
@@ -280,6 +290,47 @@ impl Transport {
             }
         }
         saving.await
+    }
+}
+
+/// Bytes of one message among those of all that are being posted.
+struct Counted<'a> {
+    all: &'a Cell<u64>,
+    mine: u64,
+}
+
+impl Counted<'_> {
+    /// Whether there is room for so many more.
+    fn count(&mut self, bytes: usize, bytes_max: u64) -> bool {
+        let all = self.all.get() + bytes as u64;
+        if all > bytes_max {
+            return false;
+        }
+        self.all.set(all);
+        self.mine += bytes as u64;
+        true
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.all.set(self.all.get() - self.mine);
+    }
+}
+
+/// One of those that are counted.
+struct Turn<'a>(&'a Cell<usize>);
+
+impl<'a> Turn<'a> {
+    fn take(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Turn(count)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 

@@ -117,16 +117,26 @@ pub(super) enum BodyError {
     Cut,
 }
 
-/// A body of at most `bytes_max`, in memory of its own size.
+/// At most `bytes_max` of one body.
+pub(super) fn at_most(bytes_max: usize) -> impl FnMut(usize) -> bool {
+    let mut left = bytes_max;
+    move |bytes| {
+        let rest = left.checked_sub(bytes);
+        left = rest.unwrap_or(left);
+        rest.is_some()
+    }
+}
+
+/// A body, in memory of its own size. `has_room` is asked for each part that comes.
 pub(super) async fn read_body(
     mut body: Incoming,
-    bytes_max: u64,
+    mut has_room: impl FnMut(usize) -> bool,
     stall: std::time::Duration,
 ) -> Result<Bytes, BodyError> {
     let mut all = Vec::new();
     while let Some(frame) = tokio::time::timeout(stall, body.frame()).await.map_err(|_| BodyError::Cut)? {
         let Ok(data) = frame.map_err(|_| BodyError::Cut)?.into_data() else { continue };
-        if (all.len() + data.len()) as u64 > bytes_max {
+        if !has_room(data.len()) {
             return Err(BodyError::TooLarge);
         }
         all.extend_from_slice(&data);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use raft::{Body, Message, NodeId};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::body::Database;
 use super::codec::Encoder;
@@ -20,6 +21,8 @@ use crate::log;
 
 /// What a message costs in the handle's queue beside its entries, bytes.
 const MESSAGE_OVERHEAD: usize = size_of::<Message>();
+/// How soon it is looked again whether all has left.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(1);
 
 /// For the peer thread.
 enum Mail {
@@ -158,6 +161,10 @@ pub(super) struct Shared {
     pub settings: Settings,
     pub host: Arc<dyn Host>,
     pub dial: Rc<dyn Dial>,
+    /// Bytes of messages that are being posted to this member.
+    pub posted_bytes: Cell<u64>,
+    /// Snapshots that are being received.
+    pub snapshots_incoming: Cell<usize>,
     shelf: Arc<Shelf>,
     random: Cell<u64>,
 }
@@ -223,7 +230,15 @@ impl Transport {
         seed: u64,
     ) -> Transport {
         let random = Cell::new(seed | 1);
-        let shared = Rc::new(Shared { settings, host, dial, shelf: handle.0.clone(), random });
+        let shared = Rc::new(Shared {
+            settings,
+            host,
+            dial,
+            posted_bytes: Cell::new(0),
+            snapshots_incoming: Cell::new(0),
+            shelf: handle.0.clone(),
+            random,
+        });
         Transport { shared, links: Rc::default() }
     }
 
@@ -243,7 +258,10 @@ impl Transport {
                     Mail::AddRemote(id, urls) => self.add(id, &urls, false),
                     Mail::Update(id, urls) => drop(self.link(id).map(|link| link.update(&urls))),
                     Mail::Remove(id) => self.remove(id),
-                    Mail::Stop => return self.stop(),
+                    Mail::Stop => {
+                        self.flush().await;
+                        return self.stop();
+                    }
                 }
             }
             encoder.clear();
@@ -252,8 +270,7 @@ impl Transport {
                     link.overflowed_outside(count);
                 }
             }
-            let links: Vec<_> = self.links.borrow().values().cloned().collect();
-            links.iter().for_each(|link| link.report_overflow());
+            self.links.borrow().values().for_each(|link| link.report_overflow());
         }
     }
 
@@ -285,7 +302,7 @@ impl Transport {
 
     /// Adds a link. Of those who are no members no more are kept than a cluster may have of these.
     pub(super) fn add(&self, id: NodeId, urls: &[String], is_peer: bool) {
-        if id == self.shared.settings.identity.member_id {
+        if id == self.shared.settings.identity.member_id || !is_peer && self.shared.host.is_removed(id) {
             return;
         }
         let mut links = self.links.borrow_mut();
@@ -317,6 +334,14 @@ impl Transport {
             "local-member-id" => self.shared.settings.identity.member_id.to_string(),
             "removed-remote-peer-id" => id.to_string(),
         );
+    }
+
+    /// Lets streams take what waits for them, for a little while: a leader's last message names its successor.
+    async fn flush(&self) {
+        let deadline = Instant::now() + self.shared.settings.limits.flush_timeout;
+        while self.links.borrow().values().any(|link| link.has_waiting()) && Instant::now() < deadline {
+            tokio::time::sleep(FLUSH_INTERVAL).await;
+        }
     }
 
     fn stop(&self) {

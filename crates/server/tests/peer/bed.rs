@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -194,6 +194,8 @@ pub struct Told {
 #[derive(Default)]
 pub struct FakeHost {
     told: Mutex<Told>,
+    /// More was told.
+    news: Condvar,
     /// How many messages the queue takes still.
     pub room: Mutex<Option<usize>>,
     pub gone: Mutex<BTreeSet<NodeId>>,
@@ -209,6 +211,11 @@ impl FakeHost {
 
     pub fn messages(&self) -> Vec<Message> {
         self.told().messages.clone()
+    }
+
+    /// Waits, on the real clock, until enough was told.
+    pub fn wait(&self, condition: impl Fn(&Told) -> bool) {
+        drop(self.news.wait_while(self.told(), |told| !condition(told)).unwrap());
     }
 }
 
@@ -237,6 +244,7 @@ impl Host for FakeHost {
         let mut told = self.told();
         told.batches += 1;
         told.messages.extend(messages.into_iter().take(taken));
+        self.news.notify_all();
         dropped
     }
 
