@@ -1,6 +1,6 @@
 //! Our transport and a real etcd as the two members of a cluster: runs `crates/server/tests/peer_etcd.rs`.
 //!
-//! `cargo xtask peers --etcd PATH`: of etcd 3.7. Not in CI, which has none.
+//! `cargo xtask peers --etcd PATH`: of etcd 3.4 or later. Not in CI.
 
 use std::fs;
 use std::process::Command;

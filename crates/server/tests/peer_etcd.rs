@@ -184,7 +184,7 @@ fn a_real_etcd_leads_and_we_follow() {
     assert_eq!(stats.disconnects.get(), 0);
 
     let version = pair.get(pair.peer_port, "GET /version", "", "");
-    assert!(version.contains(r#""etcdserver":"3.7."#), "{version}");
+    assert!(version.contains(r#""etcdserver":"3."#), "{version}");
     let members = pair.get(pair.peer_port, "GET /members", "", "");
     assert!(members.contains(&pair.ours.0.to_string()), "{members}");
     println!("{members}");
