@@ -46,6 +46,11 @@ func run(endpoint string) error {
 		{"errors are the client's own values", refusals},
 		{"members and status", members},
 		{"compressed requests", compressed},
+		{"leases and watches", leases},
+		{"mutexes", mutexes},
+		{"elections", elections},
+		{"software transactions", softwareTransactions},
+		{"queues and barriers", queues},
 		{"a restart of the server under the client", restart},
 	}
 	for _, c := range checks {

@@ -136,7 +136,8 @@ fn compare_args() -> Vec<Arg> {
             .required(true),
         option(
             "workload",
-            "Of put, txn, range, put-rate, put-one, restart; separated by commas; all by default",
+            "Of put, txn, range, put-rate, put-one, restart, which are the default, and compact, large-range, \
+             watch-fanout, watch-lag, keepalive, lease-expiry; separated by commas",
         )
         .value_delimiter(','),
         number("rounds", "5", "Times that each workload is run on each server"),
@@ -146,6 +147,9 @@ fn compare_args() -> Vec<Arg> {
             .default_value("1"),
         option("rate", "Of put-rate, calls a second").value_parser(value_parser!(f64)).default_value("10000"),
         number("restart-keys", "1000000", "Keys in the store that is restarted"),
+        option("scale", "Of the sizes of the scenarios that are no default: above 0, at most 1")
+            .value_parser(value_parser!(f64))
+            .default_value("1"),
         option("dir", "Where data directories are made; a new one among temporary files by default")
             .value_parser(value_parser!(PathBuf)),
     ]
@@ -187,12 +191,15 @@ fn compare(matches: &ArgMatches) -> anyhow::Result<Invocation> {
     }
     let scenarios = match matches.get_many::<String>("workload") {
         Some(names) => names.map(|name| Scenario::by_name(name)).collect::<anyhow::Result<_>>()?,
-        None => Scenario::ALL.to_vec(),
+        None => Scenario::DEFAULT.to_vec(),
     };
     let float = |name| *matches.get_one::<f64>(name).expect("it has a default");
     let rate = float("rate");
     ensure!(rate > 0.0 && rate.is_finite(), "--rate must be above zero");
+    let scale = float("scale");
+    ensure!(scale > 0.0 && scale <= 1.0, "--scale must be above 0 and at most 1");
     let comparison = Comparison {
+        scale,
         candidates,
         scenarios,
         rounds: count(matches, "rounds")?,

@@ -1,7 +1,7 @@
 //! Servers against each other in one run: round after round, workload after workload, server after server.
 //!
-//! All servers stay up while one is loaded; an idle one costs next to nothing. What drifts on the machine meets all
-//! of them alike, and ratios are taken round by round.
+//! All servers stay up while one is loaded; an idle one costs next to nothing. The scenarios of `cells` have a fresh one
+//! each, alone. What drifts on the machine meets all of them alike, and ratios are taken round by round.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde::Serialize;
 
+use crate::cells;
 use crate::measure::{Measurement, fill, measure};
 use crate::report::Figures;
 use crate::run::Target;
@@ -42,11 +43,39 @@ pub enum Scenario {
     PutOne,
     /// Kill and start again on a full store.
     Restart,
+    /// Puts while two million revisions are compacted.
+    Compact,
+    /// Small ranges while large ones go on.
+    LargeRange,
+    /// Many watches of one key, and of one prefix.
+    WatchFanout,
+    /// How late an event is, alone and beside large ranges on its connection.
+    WatchLag,
+    /// Renewals of many leases.
+    Keepalive,
+    /// Puts while many leases end together.
+    LeaseExpiry,
 }
 
 impl Scenario {
     /// In the order in which they are run.
-    pub const ALL: [Scenario; 6] = [
+    pub const ALL: [Scenario; 12] = [
+        Scenario::Put,
+        Scenario::Txn,
+        Scenario::Range,
+        Scenario::PutRate,
+        Scenario::PutOne,
+        Scenario::Restart,
+        Scenario::Compact,
+        Scenario::LargeRange,
+        Scenario::WatchFanout,
+        Scenario::WatchLag,
+        Scenario::Keepalive,
+        Scenario::LeaseExpiry,
+    ];
+
+    /// Those that are run when none is asked for.
+    pub const DEFAULT: [Scenario; 6] = [
         Scenario::Put,
         Scenario::Txn,
         Scenario::Range,
@@ -64,7 +93,19 @@ impl Scenario {
             Scenario::PutRate => "put-rate",
             Scenario::PutOne => "put-one",
             Scenario::Restart => "restart",
+            Scenario::Compact => "compact",
+            Scenario::LargeRange => "large-range",
+            Scenario::WatchFanout => "watch-fanout",
+            Scenario::WatchLag => "watch-lag",
+            Scenario::Keepalive => "keepalive",
+            Scenario::LeaseExpiry => "lease-expiry",
         }
+    }
+
+    /// Whether it is calls of one kind on servers that stay up.
+    fn is_load(self) -> bool {
+        use Scenario::{Put, PutOne, PutRate, Range, Txn};
+        matches!(self, Put | Txn | Range | PutRate | PutOne)
     }
 
     /// # Errors
@@ -92,6 +133,8 @@ pub struct Comparison {
     pub rate: f64,
     /// Keys in the store that is restarted.
     pub restart_keys: u64,
+    /// Of the sizes of all scenarios behind `Restart`: below one to try them out.
+    pub scale: f64,
     /// Keys and values.
     pub shape: Shape,
     /// Connections and calls in flight; the endpoints are the servers' own.
@@ -107,7 +150,8 @@ pub struct Results {
     pub names: Vec<String>,
     /// In the order of the report.
     pub rows: Vec<Row>,
-    /// Failed calls by candidate and text, all runs together. When there are any, figures mean little.
+    /// Failed calls and interrupted runs by candidate and text, all runs together. When there are any, figures mean
+    /// little.
     pub errors: BTreeMap<String, u64>,
 }
 
@@ -118,8 +162,8 @@ pub struct Row {
     pub scenario: String,
     /// The metric, its unit last.
     pub metric: String,
-    /// By candidate, in their order: one value a round.
-    pub values: Vec<Vec<f64>>,
+    /// By candidate, in their order: one value a round, none where it could not be had.
+    pub values: Vec<Vec<Option<f64>>>,
 }
 
 /// Median, smallest and largest of a few values.
@@ -134,14 +178,18 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// # Panics
-    /// Without any value.
-    pub fn of(values: &[f64]) -> Spread {
-        let mut sorted = values.to_vec();
+    /// Of those that there are; `None` if there is none.
+    pub fn of(values: &[Option<f64>]) -> Option<Spread> {
+        let mut sorted: Vec<f64> = values.iter().copied().flatten().collect();
         sorted.sort_by(f64::total_cmp);
-        let (min, max) = (sorted[0], sorted[sorted.len() - 1]);
+        let (min, max) = (*sorted.first()?, *sorted.last()?);
         let median = (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0;
-        Spread { median, min, max }
+        Some(Spread { median, min, max })
+    }
+
+    /// As it stands in a table.
+    fn cell(values: &[Option<f64>]) -> String {
+        Spread::of(values).map_or("-".to_owned(), |spread| spread.to_string())
     }
 }
 
@@ -167,7 +215,7 @@ pub fn compare(
     let of = |wanted: fn(&Scenario) -> bool| -> Vec<Scenario> {
         comparison.scenarios.iter().copied().filter(wanted).collect()
     };
-    let writes = of(|scenario| !matches!(scenario, Scenario::Range | Scenario::Restart));
+    let writes = of(|scenario| scenario.is_load() && *scenario != Scenario::Range);
     if !writes.is_empty() {
         run_loads(comparison, &writes, &dir.join("writes"), &mut results, progress)?;
     }
@@ -177,7 +225,48 @@ pub fn compare(
     if comparison.scenarios.contains(&Scenario::Restart) {
         run_restarts(comparison, dir, &mut results, progress)?;
     }
+    let cells = of(|scenario| !scenario.is_load() && *scenario != Scenario::Restart);
+    run_cells(comparison, &cells, &dir.join("cells"), &mut results, progress)?;
     Ok(results)
+}
+
+/// Each on a fresh server of its own, that is there alone. One that fails is in the results as interrupted, and the
+/// others go on.
+fn run_cells(
+    comparison: &Comparison,
+    scenarios: &[Scenario],
+    dir: &Path,
+    results: &mut Results,
+    progress: &mut dyn FnMut(&str),
+) -> anyhow::Result<()> {
+    for round in 0..comparison.rounds {
+        for &scenario in scenarios {
+            for (place, candidate) in comparison.candidates.iter().enumerate() {
+                let name = &candidate.name;
+                let text =
+                    format!("round {} of {}: {} {name}", round + 1, comparison.rounds, scenario.name());
+                progress(&text);
+                let dir = dir.join(format!("{name}-{}-{round}", scenario.name()));
+                let server = Server::start(&candidate.binary, &dir)?;
+                match cells::run(comparison, scenario, &server) {
+                    Ok(metrics) => {
+                        metrics
+                            .iter()
+                            .for_each(|(metric, value)| results.push(scenario, place, metric, *value));
+                        drop(server);
+                        std::fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+                    }
+                    Err(error) => {
+                        progress(&format!("{text} INTERRUPTED: {error:#}"));
+                        let text = format!("{} on {name}: interrupted: {error:#}", scenario.name());
+                        *results.errors.entry(text).or_insert(0) += 1;
+                    }
+                }
+            }
+            results.end_round(scenario, round + 1);
+        }
+    }
+    Ok(())
 }
 
 fn run_loads(
@@ -233,7 +322,7 @@ fn run_load(
             (target.connections, target.in_flight) = (1, 1);
             (Kind::Put, None)
         }
-        Scenario::Restart => bail!("a restart is no load"),
+        _ => bail!("{} is no load", scenario.name()),
     };
     let mut shape = comparison.shape.clone();
     if let Order::Random(seed) = &mut shape.order {
@@ -320,7 +409,14 @@ impl Results {
             self.rows.push(Row { scenario: scenario.name().to_owned(), metric: metric.to_owned(), values });
             self.rows.len() - 1
         });
-        self.rows[known].values[place].push(value);
+        self.rows[known].values[place].push(Some(value));
+    }
+
+    /// Fills up what could not be had in so many rounds.
+    fn end_round(&mut self, scenario: Scenario, rounds: usize) {
+        for row in self.rows.iter_mut().filter(|row| row.scenario == scenario.name()) {
+            row.values.iter_mut().for_each(|values| values.resize(rounds, None));
+        }
     }
 
     /// The table for people: medians, spreads, and the first candidate's ratio to each other one.
@@ -332,8 +428,8 @@ impl Results {
         let mut lines = vec![heads];
         for row in &self.rows {
             let mut cells = vec![row.scenario.clone(), row.metric.clone()];
-            cells.extend(row.values.iter().map(|values| Spread::of(values).to_string()));
-            cells.extend((1..self.names.len()).map(|other| row.ratio(0, other).to_string()));
+            cells.extend(row.values.iter().map(|values| Spread::cell(values)));
+            cells.extend((1..self.names.len()).map(|other| Spread::cell(&row.ratios(0, other))));
             lines.push(cells);
         }
         let mut text = aligned(&lines);
@@ -353,10 +449,10 @@ impl Results {
 }
 
 impl Row {
-    /// The ratio of two candidates' values, round by round.
-    pub fn ratio(&self, one: usize, other: usize) -> Spread {
+    /// The ratios of two candidates' values, round by round; none to nothing.
+    pub fn ratios(&self, one: usize, other: usize) -> Vec<Option<f64>> {
         let rounds = self.values[one].iter().zip(&self.values[other]);
-        Spread::of(&rounds.map(|(one, other)| one / other).collect::<Vec<_>>())
+        rounds.map(|(one, other)| Some((*one)? / other.filter(|other| *other != 0.0)?)).collect()
     }
 }
 
@@ -404,12 +500,22 @@ mod tests {
         }
         results.push(Scenario::Restart, 0, "healthy after, ms", 1234.5);
         results.push(Scenario::Restart, 1, "healthy after, ms", 2469.0);
+        results.push(Scenario::Compact, 0, "took, s", 3.0);
+        results.end_round(Scenario::Compact, 1);
+        results.push(Scenario::Compact, 1, "took, s", 5.0);
+        results.push(Scenario::Compact, 0, "took, s", 3.0);
+        results.push(Scenario::Compact, 0, "of ours alone", 3.0);
+        results.end_round(Scenario::Compact, 2);
+        results.errors.insert("compact on etcd: interrupted: why".to_owned(), 1);
         results.errors.insert("put on etcd: 14: no leader".to_owned(), 2);
         expect_test::expect![[r#"
             | workload | metric            | ours             | etcd             | ours / etcd      |
             |----------|-------------------|------------------|------------------|------------------|
             | put      | server CPU, us/op | 11.0 (10.0-12.0) | 40.0 (40.0-55.0) | 0.25 (0.20-0.30) |
             | restart  | healthy after, ms | 1234 (1234-1234) | 2469 (2469-2469) | 0.50 (0.50-0.50) |
+            | compact  | took, s           | 3.00 (3.00-3.00) | 5.00 (5.00-5.00) | 0.60 (0.60-0.60) |
+            | compact  | of ours alone     | 3.00 (3.00-3.00) | -                | -                |
+            error x1: compact on etcd: interrupted: why
             error x2: put on etcd: 14: no leader
         "#]]
         .assert_eq(&results.table());
@@ -417,6 +523,8 @@ mod tests {
 
     #[test]
     fn a_spread_of_an_even_number_has_a_middle() {
-        assert_eq!(Spread::of(&[4.0, 1.0, 2.0, 9.0]), Spread { median: 3.0, min: 1.0, max: 9.0 });
+        let values = [4.0, 1.0, 2.0, 9.0].map(Some);
+        assert_eq!(Spread::of(&values), Some(Spread { median: 3.0, min: 1.0, max: 9.0 }));
+        assert_eq!(Spread::of(&[None]), None);
     }
 }

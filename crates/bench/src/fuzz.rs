@@ -1,6 +1,8 @@
 //! What a server may send, as a plain function over bytes, for tests and fuzzers.
 
-use crate::http2::Connection;
+use std::collections::BTreeSet;
+
+use crate::http2::{Connection, Received, Taking};
 
 /// Lets a connection with a few calls open read `data` as a server's bytes, in pieces whose size its first byte tells.
 ///
@@ -11,26 +13,40 @@ pub fn fuzz_answers(data: &[u8]) {
     const MESSAGE: &[u8] = &[0, 0, 0, 0, 3, 0x0a, 1, b'a'];
     let Some((&how, mut data)) = data.split_first() else { return };
     let mut connection = Connection::new("/etcdserverpb.KV/Range", "x", |message| message.len() > 2);
-    let mut answered = std::collections::BTreeSet::new();
+    let (mut answered, mut ended) = (BTreeSet::new(), BTreeSet::new());
+    let mut streams = Vec::new();
     let (total, mut sent, mut written) = (data.len(), 0, Vec::new());
     while !data.is_empty() {
         let mut piece = &data[..data.len().min(usize::from(how) + 1)];
         let Ok(count) = connection.fill(&mut piece) else { return };
         data = &data[count..];
-        let received =
-            connection.receive(|answer| assert!(answered.insert(answer.sent_at_ns), "answered twice"));
+        let received = connection.receive(|received| match received {
+            Received::Answer(answer) => assert!(answered.insert(answer.sent_at_ns), "answered twice"),
+            Received::Message { stream, .. } => {
+                assert_eq!(Some(stream), streams.first().copied(), "it is told")
+            }
+            Received::Ended { stream, .. } => assert!(ended.insert(stream), "ended twice"),
+        });
         if received.is_err() {
             return;
+        }
+        // One stream that is told, and one that is counted.
+        while streams.len() < 2 && connection.can_send(MESSAGE.len()) {
+            let taking = if streams.is_empty() { Taking::Messages } else { Taking::Count };
+            let stream = connection.open_stream("/etcdserverpb.Watch/Watch", taking);
+            connection.write(stream, MESSAGE, false);
+            streams.push(stream);
         }
         while sent < 20 && connection.can_send(MESSAGE.len()) {
             connection.send(sent, MESSAGE);
             sent += 1;
         }
-        assert_eq!(connection.open() as u64, sent - answered.len() as u64);
+        let open = sent as usize - answered.len() + streams.len() - ended.len();
+        assert_eq!(connection.open(), open);
         connection.flush(&mut written).expect("a vector takes all");
     }
     // A frame has nine bytes and asks for at most as many as it has; what we say ourselves is below 500 a call.
-    assert!(written.len() <= total + 500 * 21, "{} bytes for {total}", written.len());
+    assert!(written.len() <= total + 500 * 23, "{} bytes for {total}", written.len());
 }
 
 #[cfg(test)]

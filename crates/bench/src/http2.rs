@@ -1,4 +1,5 @@
-//! One HTTP/2 connection of a gRPC client that makes unary calls of one method: bytes in, answers out.
+//! One HTTP/2 connection of a gRPC client: unary calls of one method, and beside them a few streams of any; bytes in,
+//! answers out.
 //!
 //! Written by hand because the load generator shares two cores with the server that it measures: what it costs
 //! itself must stay far below what the server costs. It has no socket and no clock; `run` moves the bytes.
@@ -10,6 +11,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 
 use crate::hpack::{Decoder, RequestHeaders, TABLE_BYTES_DEFAULT};
+use crate::protobuf::{Counted, Counter};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEADER_BYTES: usize = 9;
@@ -23,7 +25,9 @@ const CREDIT_STEP_BYTES: u32 = 1 << 29;
 const SPAN_STREAMS_MAX: usize = 1 << 20;
 /// Longest header block that we take, all its frames together.
 const HEADER_BLOCK_BYTES_MAX: usize = 1 << 16;
-/// Longest answer that we take.
+/// gRPC's prefix of a message: a flag, and the length.
+const PREFIX_BYTES: usize = 5;
+/// Longest message that we keep.
 const ANSWER_BYTES_MAX: usize = 1 << 26;
 
 const DATA: u8 = 0;
@@ -71,9 +75,44 @@ pub struct Answer {
     pub outcome: Result<bool, String>,
 }
 
+/// What becomes of the messages of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taking {
+    /// Each is told.
+    Messages,
+    /// They are counted as they come, and not kept, however long they are.
+    Count,
+    /// The same, of messages whose field 1 holds what is to be counted.
+    CountInside,
+}
+
+/// What came.
+#[derive(Debug)]
+pub enum Received<'a> {
+    /// A call made with `send` is answered.
+    Answer(Answer),
+    /// A whole message of a stream, without gRPC's prefix.
+    Message {
+        /// What `open_stream` returned.
+        stream: u32,
+        /// The encoded message.
+        message: &'a [u8],
+    },
+    /// A stream has ended.
+    Ended {
+        /// What `open_stream` returned.
+        stream: u32,
+        /// What was counted, if anything was to be.
+        counted: Counted,
+        /// Nothing, or the error's text.
+        outcome: Result<(), String>,
+    },
+}
+
 /// The state of one connection; see the file's head.
 #[derive(Debug)]
 pub struct Connection {
+    authority: String,
     headers: RequestHeaders,
     table: PeerTable,
     inspect: Inspect,
@@ -114,6 +153,31 @@ struct Stream {
     failure: Option<String>,
     /// The answer's bytes, only when they come in more than one frame.
     body: Vec<u8>,
+    /// Of what `open_stream` made.
+    long: Option<Box<Long>>,
+}
+
+/// A stream that is more than a call.
+#[derive(Debug)]
+struct Long {
+    /// What the peer takes on this stream; the initial window may shrink, so it may be below zero.
+    send_window: i64,
+    /// Where nothing is kept.
+    counter: Option<Counter>,
+}
+
+impl Stream {
+    fn new(sent_at_ns: u64) -> Stream {
+        Stream {
+            sent_at_ns,
+            answered: false,
+            hit: false,
+            grpc_status: None,
+            failure: None,
+            body: Vec::new(),
+            long: None,
+        }
+    }
 }
 
 /// A header block whose last frame has not come yet.
@@ -125,9 +189,10 @@ struct Block {
 }
 
 impl Connection {
-    /// A connection that calls `path`; the preface is already in its output.
+    /// A connection whose calls are of `path`; the preface is already in its output.
     pub fn new(path: &str, authority: &str, inspect: Inspect) -> Connection {
         let mut connection = Connection {
+            authority: authority.to_owned(),
             headers: RequestHeaders::new(path, authority),
             table: PeerTable::Empty,
             inspect,
@@ -192,21 +257,56 @@ impl Connection {
     pub fn send(&mut self, sent_at_ns: u64, message: &[u8]) {
         assert!(self.can_send(message.len()), "a call beyond the peer's limits");
         let id = self.next_stream();
-        self.streams.push_back(Stream {
-            sent_at_ns,
-            answered: false,
-            hit: false,
-            grpc_status: None,
-            failure: None,
-            body: Vec::new(),
-        });
+        self.streams.push_back(Stream::new(sent_at_ns));
         self.open += 1;
         self.send_window -= message.len() as i64;
         self.put_headers(id);
+        self.put_data(id, message, true);
+    }
+
+    /// Opens a stream of `path`, on which nothing is said yet. It counts as a call that is open.
+    ///
+    /// # Panics
+    /// When `can_send` is false for an empty message.
+    pub fn open_stream(&mut self, path: &str, taking: Taking) -> u32 {
+        assert!(self.can_send(0), "a stream beyond the peer's limits");
+        let id = self.next_stream();
+        let counter = match taking {
+            Taking::Messages => None,
+            Taking::Count => Some(Counter::new(false)),
+            Taking::CountInside => Some(Counter::new(true)),
+        };
+        let long = Long { send_window: self.peer_initial_window, counter };
+        self.streams.push_back(Stream { long: Some(Box::new(long)), ..Stream::new(0) });
+        self.open += 1;
+        // Streams are few: their headers leave the table to the calls.
+        let block = RequestHeaders::new(path, &self.authority).plain;
+        self.put_header_block(id, &block);
+        id
+    }
+
+    /// Queues a message with gRPC's prefix on a stream, the `last` one or not; false if the peer's windows have no
+    /// room for it, or the stream has ended.
+    pub fn write(&mut self, stream: u32, message: &[u8], last: bool) -> bool {
+        let length = message.len() as i64;
+        let has_room = self.send_window >= length;
+        let Some(long) = self.stream(stream).and_then(|stream| stream.long.as_deref_mut()) else {
+            return false;
+        };
+        if !has_room || long.send_window < length {
+            return false;
+        }
+        long.send_window -= length;
+        self.send_window -= length;
+        self.put_data(stream, message, last);
+        true
+    }
+
+    fn put_data(&mut self, id: u32, message: &[u8], last: bool) {
         let mut rest = message;
         loop {
             let (payload, later) = rest.split_at(rest.len().min(self.peer_frame_bytes_max));
-            let flags = if later.is_empty() { END_STREAM } else { 0 };
+            let flags = if later.is_empty() && last { END_STREAM } else { 0 };
             put_frame_header(&mut self.output, payload.len(), DATA, flags, id);
             self.output.extend_from_slice(payload);
             rest = later;
@@ -227,11 +327,11 @@ impl Connection {
         Ok(count)
     }
 
-    /// Takes in all whole frames that were read and calls `visit` with each answer.
+    /// Takes in all whole frames that were read and calls `visit` with what they hold.
     ///
     /// # Errors
     /// When the server broke the protocol; the connection can't go on.
-    pub fn receive(&mut self, mut visit: impl FnMut(Answer)) -> Result<(), ProtocolError> {
+    pub fn receive(&mut self, mut visit: impl FnMut(Received<'_>)) -> Result<(), ProtocolError> {
         // Taken out, so that frames can be handled while their bytes are borrowed.
         let mut input = std::mem::take(&mut self.input);
         let result = self.receive_from(&input[..self.filled], &mut visit);
@@ -291,13 +391,28 @@ impl Connection {
         };
     }
 
+    /// A header block that uses no table.
+    fn put_header_block(&mut self, id: u32, block: &[u8]) {
+        let update: &[u8] = if self.table == PeerTable::Refused { &[0x20] } else { &[] };
+        put_frame_header(&mut self.output, update.len() + block.len(), HEADERS, END_HEADERS, id);
+        self.output.extend_from_slice(update);
+        self.output.extend_from_slice(block);
+        if self.table == PeerTable::Refused {
+            self.table = PeerTable::Unused;
+        }
+    }
+
     fn put_window_update(&mut self, bytes: u32) {
         put_frame_header(&mut self.output, 4, WINDOW_UPDATE, 0, 0);
         self.output.extend_from_slice(&bytes.to_be_bytes());
     }
 
     /// Handles whole frames at the start of `input`; returns their length.
-    fn receive_from(&mut self, input: &[u8], visit: &mut impl FnMut(Answer)) -> Result<usize, ProtocolError> {
+    fn receive_from(
+        &mut self,
+        input: &[u8],
+        visit: &mut impl FnMut(Received<'_>),
+    ) -> Result<usize, ProtocolError> {
         let mut consumed = 0;
         while let Some(head) = input[consumed..].first_chunk::<FRAME_HEADER_BYTES>() {
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
@@ -319,7 +434,7 @@ impl Connection {
         flags: u8,
         stream: u32,
         payload: &[u8],
-        visit: &mut impl FnMut(Answer),
+        visit: &mut impl FnMut(Received<'_>),
     ) -> Result<(), ProtocolError> {
         if self.block.is_some() && kind != CONTINUATION {
             return Err(ProtocolError::Frame("header block interrupted"));
@@ -352,12 +467,17 @@ impl Connection {
                     Some(format!("goaway from the server, code {code} {text}").trim_end().to_owned());
                 Ok(())
             }
-            WINDOW_UPDATE if stream == 0 => {
-                self.send_window += i64::from(word(payload, 0)? & WINDOW_MAX);
+            WINDOW_UPDATE => {
+                let more = i64::from(word(payload, 0)? & WINDOW_MAX);
+                if stream == 0 {
+                    self.send_window += more;
+                } else if let Some(long) = self.stream(stream).and_then(|stream| stream.long.as_deref_mut()) {
+                    long.send_window += more;
+                }
                 Ok(())
             }
             PUSH_PROMISE => Err(ProtocolError::Frame("push although it is switched off")),
-            // Acknowledgements, windows of streams (a message fits the initial one), and what is not known.
+            // Acknowledgements, and what is not known.
             _ => Ok(()),
         }
     }
@@ -371,7 +491,13 @@ impl Connection {
                     self.table = PeerTable::Refused;
                 }
                 SETTINGS_MAX_CONCURRENT_STREAMS => self.peer_streams_max = value as usize,
-                SETTINGS_INITIAL_WINDOW_SIZE => self.peer_initial_window = i64::from(value),
+                SETTINGS_INITIAL_WINDOW_SIZE => {
+                    let more = i64::from(value) - self.peer_initial_window;
+                    self.peer_initial_window = i64::from(value);
+                    for long in self.streams.iter_mut().filter_map(|stream| stream.long.as_deref_mut()) {
+                        long.send_window += more;
+                    }
+                }
                 // A server may raise it only (RFC 9113, 6.5.2); below, a message would go out in pieces of nothing.
                 SETTINGS_MAX_FRAME_SIZE if (value as usize) < FRAME_BYTES_DEFAULT => {
                     return Err(ProtocolError::Frame("a frame size below the smallest allowed"));
@@ -390,7 +516,7 @@ impl Connection {
         flags: u8,
         id: u32,
         payload: &[u8],
-        visit: &mut impl FnMut(Answer),
+        visit: &mut impl FnMut(Received<'_>),
     ) -> Result<(), ProtocolError> {
         self.uncredited_bytes += payload.len() as u32;
         if self.uncredited_bytes >= CREDIT_STEP_BYTES {
@@ -400,7 +526,9 @@ impl Connection {
         let payload = unpadded(flags, payload)?;
         let inspect = self.inspect;
         let Some(stream) = self.stream(id) else { return Ok(()) };
-        if stream.body.is_empty()
+        if stream.long.is_some() {
+            long_data(id, stream, payload, visit)?;
+        } else if stream.body.is_empty()
             && let Some(message) = whole_message(payload)
         {
             stream.hit = inspect(message);
@@ -424,7 +552,7 @@ impl Connection {
         flags: u8,
         stream: u32,
         payload: &[u8],
-        visit: &mut impl FnMut(Answer),
+        visit: &mut impl FnMut(Received<'_>),
     ) -> Result<(), ProtocolError> {
         let mut fragment = unpadded(flags, payload)?;
         if flags & PRIORITY != 0 {
@@ -443,7 +571,7 @@ impl Connection {
         flags: u8,
         stream: u32,
         payload: &[u8],
-        visit: &mut impl FnMut(Answer),
+        visit: &mut impl FnMut(Received<'_>),
     ) -> Result<(), ProtocolError> {
         let mut block = self.block.take().ok_or(ProtocolError::Frame("continuation of nothing"))?;
         if block.stream != stream || block.bytes.len() + payload.len() > HEADER_BLOCK_BYTES_MAX {
@@ -462,7 +590,7 @@ impl Connection {
         id: u32,
         end_stream: bool,
         block: &[u8],
-        visit: &mut impl FnMut(Answer),
+        visit: &mut impl FnMut(Received<'_>),
     ) -> Result<(), ProtocolError> {
         let (mut status, mut message, mut http_failure) = (None, None, None);
         self.decoder.decode(block, |name, value| match name {
@@ -489,10 +617,11 @@ impl Connection {
         self.streams.get_mut(place as usize).filter(|stream| !stream.answered && id & 1 == 1)
     }
 
-    fn answer(&mut self, id: u32, visit: &mut impl FnMut(Answer)) {
+    fn answer(&mut self, id: u32, visit: &mut impl FnMut(Received<'_>)) {
         let Some(stream) = self.stream(id) else { return };
         stream.answered = true;
         stream.body = Vec::new();
+        let long = stream.long.take();
         let outcome = match (stream.grpc_status, stream.failure.take()) {
             (Some(0), _) => Ok(stream.hit),
             (Some(code), text) => Err(format!("{code}: {}", text.unwrap_or_default())),
@@ -505,8 +634,50 @@ impl Connection {
             self.streams.pop_front();
             self.oldest += 2;
         }
-        visit(Answer { sent_at_ns, outcome });
+        match long {
+            None => visit(Received::Answer(Answer { sent_at_ns, outcome })),
+            Some(long) => {
+                let counted = long.counter.map(|counter| counter.counted()).unwrap_or_default();
+                visit(Received::Ended { stream: id, counted, outcome: outcome.map(|_| ()) });
+            }
+        }
     }
+}
+
+/// Takes a piece of a stream's messages.
+fn long_data(
+    id: u32,
+    stream: &mut Stream,
+    payload: &[u8],
+    visit: &mut impl FnMut(Received<'_>),
+) -> Result<(), ProtocolError> {
+    if let Some(counter) = stream.long.as_deref_mut().and_then(|long| long.counter.as_mut()) {
+        counter.push(payload);
+        return Ok(());
+    }
+    if stream.body.len() + payload.len() > ANSWER_BYTES_MAX {
+        return Err(ProtocolError::Frame("answer too large"));
+    }
+    // Most frames hold whole messages, which are told where they lie.
+    if stream.body.is_empty() {
+        let told = tell_messages(id, payload, visit);
+        stream.body.extend_from_slice(&payload[told..]);
+    } else {
+        stream.body.extend_from_slice(payload);
+        let told = tell_messages(id, &stream.body, visit);
+        stream.body.drain(..told);
+    }
+    Ok(())
+}
+
+/// Tells all whole messages, and returns how many bytes they have.
+fn tell_messages(id: u32, bytes: &[u8], visit: &mut impl FnMut(Received<'_>)) -> usize {
+    let mut told = 0;
+    while let Some(message) = whole_message(&bytes[told..]) {
+        visit(Received::Message { stream: id, message });
+        told += PREFIX_BYTES + message.len();
+    }
+    told
 }
 
 fn put_frame_header(out: &mut Vec<u8>, length: usize, kind: u8, flags: u8, stream: u32) {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -15,9 +16,9 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
 
-use crate::http2::{Answer, Connection};
+use crate::http2::{Answer, Connection, Inspect, Received};
 use crate::schedule::{Schedule, Stop};
-use crate::workload::{Kind, Workload};
+use crate::workload::{Kind, Requests};
 
 /// Longest wait without looking at the clock.
 const WAIT_MS_MAX: u8 = 100;
@@ -124,7 +125,26 @@ impl Load {
     ///
     /// # Errors
     /// When the kernel refuses to wait. Failed calls and connections are in the outcome.
-    pub fn run(&mut self, workload: &mut Workload, rate: Option<f64>, stop: Stop) -> anyhow::Result<Outcome> {
+    pub fn run(
+        &mut self,
+        workload: &mut impl Requests,
+        rate: Option<f64>,
+        stop: Stop,
+    ) -> anyhow::Result<Outcome> {
+        self.run_until(workload, rate, stop, &AtomicBool::new(false))
+    }
+
+    /// The same, that stops early once `over` is set.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub fn run_until(
+        &mut self,
+        workload: &mut impl Requests,
+        rate: Option<f64>,
+        stop: Stop,
+        over: &AtomicBool,
+    ) -> anyhow::Result<Outcome> {
         if rate.is_some() {
             // The default, 50 us late, would be most of a quick server's latency. Another thread's is not touched.
             nix::sys::prctl::set_timerslack(1)?;
@@ -142,6 +162,9 @@ impl Load {
         let mut events = [EpollEvent::empty(); 64];
         let mut answered_at_ns = 0;
         loop {
+            if over.load(Ordering::Acquire) {
+                schedule.end(now_ns(clock));
+            }
             let next = self.issue(&mut schedule, workload, now_ns(clock), &mut outcome);
             let now = now_ns(clock);
             let open = self.open();
@@ -185,7 +208,7 @@ impl Load {
     fn issue(
         &mut self,
         schedule: &mut Schedule,
-        workload: &mut Workload,
+        workload: &mut impl Requests,
         now: u64,
         outcome: &mut Outcome,
     ) -> Next {
@@ -216,23 +239,9 @@ impl Load {
     }
 
     fn wait(&self, events: &mut [EpollEvent], next: &Next, now: u64) -> anyhow::Result<usize> {
-        let waited = match next {
-            Next::Answers => self.epoll.wait(events, EpollTimeout::from(WAIT_MS_MAX)),
-            Next::At(due) => {
-                // epoll counts in milliseconds, calls fall due within microseconds.
-                let pause = Duration::from_nanos(due.saturating_sub(now));
-                let pause = pause.min(Duration::from_millis(u64::from(WAIT_MS_MAX)));
-                let mut fds = [PollFd::new(self.epoll.0.as_fd(), PollFlags::POLLIN)];
-                match ppoll(&mut fds, Some(TimeSpec::from_duration(pause)), None) {
-                    Ok(0) => Ok(0),
-                    Ok(_) => self.epoll.wait(events, EpollTimeout::ZERO),
-                    Err(error) => Err(error),
-                }
-            }
-        };
-        match waited {
-            Err(Errno::EINTR) => Ok(0),
-            waited => waited.context("wait for sockets"),
+        match next {
+            Next::Answers => wait(&self.epoll, events, None),
+            Next::At(due) => wait(&self.epoll, events, Some(Duration::from_nanos(due.saturating_sub(now)))),
         }
     }
 
@@ -244,19 +253,58 @@ impl Load {
     }
 }
 
+/// Waits until a socket is ready, `pause` is over, or the clock is to be looked at; returns how many are.
+pub(crate) fn wait(
+    epoll: &Epoll,
+    events: &mut [EpollEvent],
+    pause: Option<Duration>,
+) -> anyhow::Result<usize> {
+    let waited = match pause {
+        None => epoll.wait(events, EpollTimeout::from(WAIT_MS_MAX)),
+        Some(pause) => {
+            // epoll counts in milliseconds, calls fall due within microseconds.
+            let pause = pause.min(Duration::from_millis(u64::from(WAIT_MS_MAX)));
+            let mut fds = [PollFd::new(epoll.0.as_fd(), PollFlags::POLLIN)];
+            match ppoll(&mut fds, Some(TimeSpec::from_duration(pause)), None) {
+                Ok(0) => Ok(0),
+                Ok(_) => epoll.wait(events, EpollTimeout::ZERO),
+                Err(error) => Err(error),
+            }
+        }
+    };
+    match waited {
+        Err(Errno::EINTR) => Ok(0),
+        waited => waited.context("wait for sockets"),
+    }
+}
+
+/// Connects, and waits for the server's settings. The socket does not block.
+///
+/// # Errors
+/// When the endpoint is not on the loopback interface, can't be reached, or speaks another protocol.
+pub(crate) fn settled(
+    endpoint: SocketAddr,
+    (path, inspect): (&str, Inspect),
+    timeout: Duration,
+) -> anyhow::Result<(TcpStream, Connection)> {
+    ensure!(endpoint.ip().is_loopback(), "{endpoint} is not on this machine: only loopback is loaded");
+    let mut socket = TcpStream::connect_timeout(&endpoint, timeout)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(timeout))?;
+    let mut codec = Connection::new(path, &endpoint.to_string(), inspect);
+    codec.flush(&mut socket)?;
+    while !codec.is_settled() {
+        ensure!(codec.fill(&mut socket)? > 0, "closed before its settings came");
+        codec.receive(|_| {})?;
+    }
+    codec.flush(&mut socket)?;
+    socket.set_nonblocking(true)?;
+    Ok((socket, codec))
+}
+
 impl Peer {
     fn connect(endpoint: SocketAddr, kind: Kind, quota: usize, timeout: Duration) -> anyhow::Result<Peer> {
-        let mut socket = TcpStream::connect_timeout(&endpoint, timeout)?;
-        socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(timeout))?;
-        let mut codec = Connection::new(kind.path(), &endpoint.to_string(), kind.inspect());
-        codec.flush(&mut socket)?;
-        while !codec.is_settled() {
-            ensure!(codec.fill(&mut socket)? > 0, "closed before its settings came");
-            codec.receive(|_| {})?;
-        }
-        codec.flush(&mut socket)?;
-        socket.set_nonblocking(true)?;
+        let (socket, codec) = settled(endpoint, (kind.path(), kind.inspect()), timeout)?;
         Ok(Peer { socket, codec, quota, blocked: false, alive: true })
     }
 
@@ -275,7 +323,11 @@ impl Peer {
             Err(error) => return self.fail(&error.to_string(), outcome),
         }
         let now = now_ns(clock);
-        let received = self.codec.receive(|answer| record(outcome, answer, now));
+        let received = self.codec.receive(|received| {
+            if let Received::Answer(answer) = received {
+                record(outcome, answer, now);
+            }
+        });
         if let Err(error) = received {
             self.fail(&error.to_string(), outcome);
         } else if let Some(reason) = self.codec.goaway().map(str::to_owned)

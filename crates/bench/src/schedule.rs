@@ -75,6 +75,11 @@ impl Schedule {
         (self.issued < self.requests_max && due_ns < self.end_ns).then_some(due_ns)
     }
 
+    /// Nothing falls due any more from `now_ns` on.
+    pub fn end(&mut self, now_ns: u64) {
+        self.end_ns = self.end_ns.min(now_ns);
+    }
+
     /// Calls that were due by `now_ns`, or by the end, and were not issued; zero in a closed loop.
     pub fn backlog(&self, now_ns: u64) -> u64 {
         let Some(offered) = self.offered else { return 0 };
@@ -125,6 +130,16 @@ mod tests {
         let mut schedule = open(Some(4), Some(10));
         schedule.take(0);
         assert_eq!(schedule.backlog(99 * MS), 3);
+    }
+
+    #[test]
+    fn what_was_due_before_an_early_end_is_still_issued() {
+        let mut schedule = open(None, Some(100));
+        schedule.take(0);
+        schedule.end(3 * MS);
+        schedule.end(50 * MS);
+        let rest: Vec<u64> = std::iter::from_fn(|| schedule.take(60 * MS)).collect();
+        assert_eq!((rest, schedule.backlog(60 * MS)), (vec![MS, 2 * MS], 0));
     }
 
     #[test]

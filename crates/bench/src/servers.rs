@@ -188,6 +188,7 @@ pub fn kill_on_signal(remove: Option<PathBuf>) -> anyhow::Result<()> {
         if signals.wait().is_err() {
             return;
         }
+        eprintln!("bench: interrupted; there is no report");
         // Kept locked: nothing may be started any more.
         let running = RUNNING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for pid in running.iter() {

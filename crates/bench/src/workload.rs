@@ -1,12 +1,12 @@
 //! What is asked: requests encoded once, with the key's bytes replaced for each call.
 
 use bytes::Bytes;
-use prost::Message;
 use wire::etcdserverpb::{
     Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, compare, request_op::Request,
 };
 
 use crate::http2::Inspect;
+use crate::protobuf::{framed, number_field};
 
 /// One kind of call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Kind {
     Range,
     /// One compare, always true, and one put.
     Txn,
+    /// One lease, whose id is given.
+    LeaseGrant,
 }
 
 impl Kind {
@@ -26,6 +28,7 @@ impl Kind {
             Kind::Put => "/etcdserverpb.KV/Put",
             Kind::Range => "/etcdserverpb.KV/Range",
             Kind::Txn => "/etcdserverpb.KV/Txn",
+            Kind::LeaseGrant => "/etcdserverpb.Lease/LeaseGrant",
         }
     }
 
@@ -33,9 +36,9 @@ impl Kind {
     pub fn inspect(self) -> Inspect {
         match self {
             Kind::Put => |_| true,
-            // RangeResponse.count, TxnResponse.succeeded.
+            // RangeResponse.count, TxnResponse.succeeded, LeaseGrantResponse.ID.
             Kind::Range => |message| number_field(message, 4) > 0,
-            Kind::Txn => |message| number_field(message, 2) > 0,
+            Kind::Txn | Kind::LeaseGrant => |message| number_field(message, 2) > 0,
         }
     }
 }
@@ -86,6 +89,15 @@ impl Shape {
     }
 }
 
+/// One request after another.
+pub trait Requests {
+    /// Bytes of the longest message, gRPC's prefix included.
+    fn message_bytes(&self) -> usize;
+
+    /// The next request's message, gRPC's prefix included.
+    fn next_message(&mut self) -> &[u8];
+}
+
 /// Makes one request after another without allocating.
 #[derive(Debug)]
 pub struct Workload {
@@ -107,10 +119,7 @@ impl Workload {
         shape.check().expect("a checked shape");
         // Bytes that occur nowhere else in the request: values are text, numbers small or round.
         let sentinel = vec![0xff; shape.key_bytes];
-        let encoded = request(kind, &shape, Bytes::from(sentinel.clone()));
-        let mut message = vec![0];
-        message.extend_from_slice(&(encoded.len() as u32).to_be_bytes());
-        message.extend_from_slice(&encoded);
+        let message = request(kind, &shape, Bytes::from(sentinel.clone()));
         let mut key_offsets = Vec::new();
         let mut at = 0;
         while at + sentinel.len() <= message.len() {
@@ -133,14 +142,14 @@ impl Workload {
     pub fn kind(&self) -> Kind {
         self.kind
     }
+}
 
-    /// Bytes of each message, gRPC's prefix included.
-    pub fn message_bytes(&self) -> usize {
+impl Requests for Workload {
+    fn message_bytes(&self) -> usize {
         self.message.len()
     }
 
-    /// The next request's message, gRPC's prefix included.
-    pub fn next_message(&mut self) -> &[u8] {
+    fn next_message(&mut self) -> &[u8] {
         let mut number = match self.shape.order {
             Order::Sequential => self.issued % self.shape.keys,
             Order::Random(_) => split_mix(&mut self.random) % self.shape.keys,
@@ -157,13 +166,14 @@ impl Workload {
     }
 }
 
+/// A request with gRPC's prefix.
 fn request(kind: Kind, shape: &Shape, key: Bytes) -> Vec<u8> {
     let value: Bytes = (b'a'..=b'z').cycle().take(shape.value_bytes).collect();
     let put = PutRequest { key: key.clone(), value, ..PutRequest::default() };
     match kind {
-        Kind::Put => put.encode_to_vec(),
+        Kind::Put => framed(&put),
         Kind::Range => {
-            RangeRequest { key, serializable: shape.serializable, ..RangeRequest::default() }.encode_to_vec()
+            framed(&RangeRequest { key, serializable: shape.serializable, ..RangeRequest::default() })
         }
         Kind::Txn => {
             let below_all = compare::TargetUnion::ModRevision(1 << 62);
@@ -175,45 +185,10 @@ fn request(kind: Kind, shape: &Shape, key: Bytes) -> Vec<u8> {
                 ..Compare::default()
             };
             let success = vec![RequestOp { request: Some(Request::RequestPut(put)) }];
-            TxnRequest { compare: vec![compare], success, ..TxnRequest::default() }.encode_to_vec()
+            framed(&TxnRequest { compare: vec![compare], success, ..TxnRequest::default() })
         }
+        Kind::LeaseGrant => unreachable!("a grant has no key"),
     }
-}
-
-/// The value of a number field at the top of an encoded message; zero when it is not there or the message is bad.
-fn number_field(message: &[u8], wanted: u64) -> u64 {
-    let mut rest = message;
-    while let Some(key) = varint(&mut rest) {
-        let skip = match key & 7 {
-            0 => {
-                let Some(value) = varint(&mut rest) else { return 0 };
-                if key >> 3 == wanted {
-                    return value;
-                }
-                0
-            }
-            1 => 8,
-            2 => varint(&mut rest).unwrap_or(u64::MAX),
-            5 => 4,
-            _ => return 0,
-        };
-        let Some(after) = usize::try_from(skip).ok().and_then(|skip| rest.get(skip..)) else { return 0 };
-        rest = after;
-    }
-    0
-}
-
-fn varint(input: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = input.split_first()?;
-        *input = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 /// SplitMix64: one seed must mean the same keys for years.
@@ -227,6 +202,8 @@ fn split_mix(state: &mut u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
 
     fn shape(order: Order) -> Shape {

@@ -7,6 +7,7 @@
 //! Linearizable reads share rounds: all that arrive while a round is in flight go into the next one. A round
 //! is retried with a new context, since contexts are never reused (rule 19).
 
+mod calls;
 mod watch;
 
 use std::cell::{Cell, RefCell};
@@ -29,6 +30,7 @@ use wire::{ApiError, Status};
 use crate::grpc::MemberView;
 use watch::Watches;
 
+pub use calls::Reply;
 pub use watch::{WatchParts, WatchStream};
 
 /// How long a confirmation of leadership may take before it is asked for again.

@@ -5,6 +5,7 @@
 //! what Go's programs exit with. A signal ends the process by itself.
 
 use std::fmt::Display;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
 
@@ -12,7 +13,7 @@ use nix::sys::signal::Signal;
 
 use crate::config::env::{self, EnvError};
 use crate::config::flags::{self, FlagError};
-use crate::config::{self, Config, ConfigError, RawConfig, help};
+use crate::config::{self, Config, ConfigError, FileError, RawConfig, file, help};
 use crate::data_dir::{self, Holds};
 use crate::listen::{self, Listener, Network, Role};
 use crate::log::{self, Level};
@@ -102,22 +103,22 @@ fn configure(args: &[String]) -> Result<Config, ExitCode> {
         print!("{}", help::version());
         return Err(ExitCode::SUCCESS);
     }
-    let environment: Vec<(String, String)> = std::env::vars_os()
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
-        .collect();
-    match env::apply(&mut raw, &environment) {
-        Ok(()) => {}
-        Err(EnvError::Conflict { variable }) => {
-            let text = EnvError::Conflict { variable: variable.clone() }.to_string();
-            log::fatal!(text, "environment-variable" => variable);
-            return Err(ExitCode::FAILURE);
-        }
-        Err(EnvError::Invalid(text)) => return Err(refused(args, &ConfigError::Environment(text))),
+    let file = config_file(&raw);
+    match &file {
+        Some(path) => raw = read_file(args, path)?,
+        None => read_environment(args, &mut raw)?,
     }
     if let Ok((level, format)) = config::logging(&raw) {
         log::set(level, format);
     }
     let config = Config::try_from(&raw).map_err(|error| refused(args, &error))?;
+    if let Some(path) = file {
+        log::info!(
+            "loaded server configuration, other configuration command line flags and environment variables will be \
+             ignored if provided",
+            "path" => path,
+        );
+    }
     for (name, until) in [("max-snapshots", "decommissioned"), ("v2-deprecation", "removed")] {
         if raw.is_set(name) {
             log::warn!(format!("--{name} is deprecated and will be {until} in etcd 3.8"));
@@ -125,6 +126,40 @@ fn configure(args: &[String]) -> Result<Config, ExitCode> {
     }
     log::info!("Running: ", "args" => args);
     Ok(config)
+}
+
+/// The configuration file, by the flag or else by its variable.
+fn config_file(raw: &RawConfig) -> Option<String> {
+    let variable = || std::env::var("ETCD_CONFIG_FILE").unwrap_or_default();
+    let given = Some(raw.text("config-file")).filter(|path| !path.is_empty());
+    given.or_else(|| Some(variable()).filter(|path| !path.is_empty()))
+}
+
+/// The settings of a file, which are all that count.
+fn read_file(args: &[String], path: &str) -> Result<RawConfig, ExitCode> {
+    file::read(Path::new(path)).map_err(|error| match error {
+        FileError::Urls { .. } => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+        error => refused(args, &error.into()),
+    })
+}
+
+/// The settings of variables, beside those of flags.
+fn read_environment(args: &[String], raw: &mut RawConfig) -> Result<(), ExitCode> {
+    let environment: Vec<(String, String)> = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .collect();
+    match env::apply(raw, &environment) {
+        Ok(()) => Ok(()),
+        Err(EnvError::Conflict { variable }) => {
+            let text = EnvError::Conflict { variable: variable.clone() }.to_string();
+            log::fatal!(text, "environment-variable" => variable);
+            Err(ExitCode::FAILURE)
+        }
+        Err(EnvError::Invalid(text)) => Err(refused(args, &ConfigError::Environment(text))),
+    }
 }
 
 /// Says why the settings can't be started with, whatever the log level: there will be nothing else to read.

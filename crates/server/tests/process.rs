@@ -86,8 +86,8 @@ fn settings_that_make_no_sense_end_with_1() {
         ),
         (&["--log-level", "loud"], &[], "loud"),
         (&["--max-learners", "7"], &[], "--max-learners is not yet supported"),
-        (&["--config-file", "x"], &[], "--config-file is not yet supported"),
-        (&[], &[("ETCD_CONFIG_FILE", "x")], "--config-file is not yet supported"),
+        (&["--config-file", "x"], &[], r#""error":"open x: no such file or directory""#),
+        (&[], &[("ETCD_CONFIG_FILE", "x")], r#""error":"open x: no such file or directory""#),
         (&["gateway"], &[], "etcd gateway is not yet supported"),
         (&["grpc-proxy", "start"], &[], "etcd grpc-proxy is not yet supported"),
         (&[], &[("ETCD_MAX_TXN_OPS", "many")], r#"invalid value \"many\" for ETCD_MAX_TXN_OPS: parse error"#),
@@ -112,6 +112,21 @@ fn settings_that_make_no_sense_end_with_1() {
         assert_eq!((ended.code, ended.out.as_str()), (Some(1), ""), "{args:?}: {}", ended.err);
         assert!(ended.err.contains(text), "{args:?}: {}", ended.err);
     }
+}
+
+/// Flags and variables beside a file do not count, be they ever so wrong.
+#[test]
+fn where_there_is_a_file_nothing_else_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("etcd.yaml");
+    std::fs::write(&file, "heartbeat-interval: 0\n").unwrap();
+    let ended = run(
+        &["--config-file", file.to_str().unwrap(), "--heartbeat-interval", "100", "--max-learners", "7"],
+        &[("ETCD_HEARTBEAT_INTERVAL", "x"), ("ETCD_NONSENSE", "1")],
+    );
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.err.contains("--heartbeat-interval must be >0 (set to 0ms)"), "{}", ended.err);
+    assert!(!ended.err.contains("NONSENSE"), "{}", ended.err);
 }
 
 /// A folder for one server, which lets the system choose its ports.

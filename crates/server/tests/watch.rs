@@ -5,22 +5,15 @@ mod support;
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use h2::client::ResponseFuture;
-use h2::{RecvStream, SendStream};
+use bytes::Bytes;
 use node::Completions;
-use prost::Message as _;
 use server::grpc::GrpcConfig;
-use support::bed::{Bed, Client, bed, bed_with, frame, header, settle, status_of};
+use support::bed::{Bed, Client, Stream, bed, bed_with, frame, header, settle};
 use wire::etcdserverpb as pb;
 use wire::etcdserverpb::watch_request::RequestUnion;
 use wire::{ApiError, Code, Status};
 
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
-
-fn request(union: RequestUnion) -> Bytes {
-    frame(&pb::WatchRequest { request_union: Some(union) })
-}
 
 fn create(key: &str, end: &str) -> pb::WatchCreateRequest {
     let (key, range_end) = (key.to_owned().into(), end.to_owned().into());
@@ -28,21 +21,15 @@ fn create(key: &str, end: &str) -> pb::WatchCreateRequest {
 }
 
 /// A stream as its client has it.
-struct Watch {
-    requests: SendStream<Bytes>,
-    response: Option<ResponseFuture>,
-    body: Option<RecvStream>,
-    parts: BytesMut,
-}
+struct Watch(Stream);
 
 impl Watch {
     fn open(client: &mut Client, extra: &[(&str, &[u8])]) -> Watch {
-        let (response, requests) = client.open(WATCH, extra);
-        Watch { requests, response: Some(response), body: None, parts: BytesMut::new() }
+        Watch(Stream::open(client, WATCH, extra))
     }
 
     fn ask(&mut self, union: RequestUnion) {
-        self.requests.send_data(request(union), false).unwrap();
+        self.0.send(&pb::WatchRequest { request_union: Some(union) });
     }
 
     async fn create(&mut self, request: pb::WatchCreateRequest) -> pb::WatchResponse {
@@ -52,43 +39,12 @@ impl Watch {
         created
     }
 
-    /// The next response. Takes as much as it needs and makes room for as much.
     async fn next(&mut self) -> pb::WatchResponse {
-        loop {
-            if let Some(length) = self.parts.get(1..5) {
-                let length = 5 + u32::from_be_bytes(length.try_into().unwrap()) as usize;
-                if self.parts.len() >= length {
-                    let message = self.parts.split_to(length);
-                    return pb::WatchResponse::decode(&message[5..]).unwrap();
-                }
-            }
-            let body = self.body().await;
-            let chunk = body.data().await.expect("a response").unwrap();
-            body.flow_control().release_capacity(chunk.len()).unwrap();
-            self.parts.extend_from_slice(&chunk);
-        }
+        self.0.next().await
     }
 
-    async fn body(&mut self) -> &mut RecvStream {
-        if let Some(response) = self.response.take() {
-            self.body = Some(response.await.unwrap().into_body());
-        }
-        self.body.as_mut().unwrap()
-    }
-
-    /// How the stream ends, after nothing more.
-    async fn end(mut self) -> Status {
-        assert!(self.parts.is_empty());
-        if let Some(response) = self.response.take() {
-            let response = response.await.unwrap();
-            if let Some(status) = status_of(response.headers()) {
-                return status;
-            }
-            self.body = Some(response.into_body());
-        }
-        let body = self.body.as_mut().unwrap();
-        assert!(body.data().await.is_none(), "no more responses");
-        status_of(&body.trailers().await.unwrap().expect("trailers")).expect("a status")
+    async fn end(self) -> Status {
+        self.0.end().await
     }
 }
 
@@ -120,7 +76,7 @@ fn many_watches_on_one_stream() {
         let told = watch.next().await;
         assert_eq!((told.header, told.watch_id, told.events.len()), (header(4), -1, 0));
         // One that has said all still listens.
-        watch.requests.send_data(Bytes::new(), true).unwrap();
+        watch.0.requests.send_data(Bytes::new(), true).unwrap();
         bed.member.put_direct(b"bb", b"".to_vec());
         assert_eq!(keys(&watch.next().await), [b"bb"]);
     });
@@ -154,7 +110,7 @@ fn a_stream_that_is_cut_is_forgotten() {
         drop(watches.pop());
         settle().await;
         assert_eq!(bed.lane.watches(), 2);
-        watches[0].requests.send_reset(h2::Reason::CANCEL);
+        watches[0].0.requests.send_reset(h2::Reason::CANCEL);
         settle().await;
         assert_eq!(bed.lane.watches(), 1);
         drop((watches, client));
@@ -168,19 +124,19 @@ fn faults_end_the_stream() {
     bed(|bed| async move {
         let mut client = bed.client().await;
         let mut watch = Watch::open(&mut client, &[]);
-        watch.requests.send_data(Bytes::from_static(&[0, 0, 0, 0, 2, 0x0a, 0x7f]), false).unwrap();
+        watch.0.requests.send_data(Bytes::from_static(&[0, 0, 0, 0, 2, 0x0a, 0x7f]), false).unwrap();
         let status = watch.end().await;
         assert_eq!(status.code, Code::Internal);
         assert!(status.message.starts_with("grpc: failed to unmarshal the received message: "), "{status}");
         let mut watch = Watch::open(&mut client, &[]);
-        watch.requests.send_data(Bytes::from_static(&[0, 0, 0]), true).unwrap();
+        watch.0.requests.send_data(Bytes::from_static(&[0, 0, 0]), true).unwrap();
         assert_eq!(watch.end().await, Status::new(Code::Internal, "unexpected EOF"));
         let mut watch = Watch::open(&mut client, &[]);
-        watch.requests.send_data(Bytes::from_static(&[0, 0x7f, 0, 0, 0]), false).unwrap();
+        watch.0.requests.send_data(Bytes::from_static(&[0, 0x7f, 0, 0, 0]), false).unwrap();
         assert_eq!(watch.end().await.code, Code::ResourceExhausted);
         // One that means nothing ends nothing.
         let mut watch = Watch::open(&mut client, &[]);
-        watch.requests.send_data(frame(&pb::WatchRequest::default()), false).unwrap();
+        watch.0.requests.send_data(frame(&pb::WatchRequest::default()), false).unwrap();
         watch.create(create("a", "")).await;
         let mut late = Watch::open(&mut client, &[("grpc-timeout", b"1S")]);
         late.create(create("a", "")).await;
@@ -299,12 +255,21 @@ fn a_client_that_only_asks_is_not_heard_further() {
         let mut watch = Watch::open(&mut client, &[]);
         watch.create(create("a", "")).await;
         // Each request would be answered; the answers are not read.
-        for _ in 0..80_000 {
-            watch.ask(RequestUnion::ProgressRequest(pb::WatchProgressRequest {}));
+        let mut ask = async |count: usize| {
+            for _ in 0..count {
+                watch.ask(RequestUnion::ProgressRequest(pb::WatchProgressRequest {}));
+            }
+            settle().await;
+            bed.lane.watch_bytes()
+        };
+        let mut asked = 0;
+        while ask(5_000).await < 1 << 20 {
+            asked += 5_000;
+            assert!(asked < 1_000_000, "each is answered at once");
         }
-        settle().await;
-        let waiting = bed.lane.watch_bytes();
+        let waiting = ask(5_000).await;
         assert!((1 << 20..(1 << 20) + 100).contains(&waiting), "{waiting} bytes wait");
+        assert_eq!(ask(5_000).await, waiting, "it is not heard any more");
     });
 }
 

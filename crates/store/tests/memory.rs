@@ -1,10 +1,11 @@
-//! What keys and versions cost in memory, counted by the allocator. (`docs/performance.md` states the figures.)
+//! What keys, versions and watches cost in memory, counted by the allocator. (`docs/performance.md` states the figures.)
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prost::Message as _;
+use store::watch::{Answerer, Hub, HubLimits, Tail};
 use store::{
     Location, ReadError, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision, Settings, Store,
 };
@@ -108,9 +109,57 @@ impl Filled {
     }
 }
 
+/// Creates so many watches on one stream, and returns by how many bytes they have made the hub grow, each.
+fn watch(count: usize, request: impl Fn(usize) -> pb::WatchCreateRequest) -> f64 {
+    let store = Store::new(Arc::new(Nowhere), Settings::default());
+    let reader = store.reader();
+    let tail = Arc::new(Tail::new(reader.revision(), 0));
+    let mut hub = Hub::new(reader, tail, Answerer::default(), HubLimits::DEFAULT);
+    let stream = hub.open();
+    let before = HELD.load(Ordering::Relaxed);
+    for n in 0..count {
+        hub.create(stream, &request(n));
+        // What is said of it is the client's now.
+        hub.take(stream);
+    }
+    hub.take_noted(&mut Vec::new());
+    assert_eq!(hub.watches(), count);
+    let after = HELD.load(Ordering::Relaxed);
+    hub.close(stream);
+    assert!(!hub.is_subscribed(), "its watches end with the stream");
+    (after as f64 - before as f64) / count as f64
+}
+
 /// The binary's one test: another beside it would allocate too.
 #[test]
-fn keys_and_versions_cost_what_is_stated() {
+fn memory_is_as_stated() {
+    keys_and_versions();
+    watches();
+}
+
+fn watches() {
+    const WATCHES: usize = 10_000;
+    let point = |key: Vec<u8>| pb::WatchCreateRequest { key: key.into(), ..Default::default() };
+    let range = |from: Vec<u8>| {
+        let mut to = from.clone();
+        to.push(b'~');
+        pb::WatchCreateRequest { key: from.into(), range_end: to.into(), ..Default::default() }
+    };
+    let distinct = watch(WATCHES, |n| point(random_key(n))) - 16.0;
+    let same = watch(WATCHES, |_| point(random_key(0))) - 16.0;
+    let ranges = watch(WATCHES, |n| range(random_key(n))) - 33.0;
+    let long = watch(WATCHES, |n| point(registry_key(n))) - 60.0;
+    println!(
+        "bytes a watch beside its keys: distinct 16-byte keys {distinct:.1}; one such key {same:.1}; \
+         ranges of such keys {ranges:.1}; distinct 60-byte keys {long:.1}"
+    );
+    assert!(distinct <= 260.0, "{distinct:.1} bytes a watch on a key of its own");
+    assert!(same <= 190.0, "{same:.1} bytes a watch on one key");
+    assert!(ranges <= 300.0, "{ranges:.1} bytes a watch on a range");
+    assert!(long <= 330.0, "{long:.1} bytes a watch on a 60-byte key of its own");
+}
+
+fn keys_and_versions() {
     const KEYS: usize = 200_000;
     let mut random = Filled::new();
     let key = random.put(random_key, KEYS) / KEYS as f64 - 16.0;

@@ -249,6 +249,11 @@ impl World {
         self.member.apply(request, false);
     }
 
+    fn apply_put(&mut self, key: &str) {
+        let request = put(support::bytes(key), Bytes::new());
+        self.apply(pb::InternalRaftRequest { put: Some(request), ..Default::default() });
+    }
+
     fn both(&mut self, key: Bytes, value: Bytes) {
         let op = |request| pb::RequestOp { request: Some(request) };
         let delete = |key: Bytes, end: &[u8]| {
@@ -574,6 +579,65 @@ fn many_batches_of_the_tail_are_told_in_pieces() {
         world.step(Step::Create(0, watch.clone(), -puts));
         world.step(Step::Settle);
     }
+}
+
+/// What is far behind has a long way to read, piece by piece; the others do not wait for it.
+#[test]
+fn nobody_waits_for_those_that_are_far_behind() {
+    const PUTS: i64 = 6_000;
+    let mut world = World::new(HubLimits { history_bytes_max: 2_000, ..HubLimits::DEFAULT });
+    let stream = world.streams[0].id.unwrap();
+    let watch = |key: &str, start_revision| pb::WatchCreateRequest {
+        key: support::bytes(key),
+        start_revision,
+        ..Default::default()
+    };
+    world.hub.create(stream, &watch("other", 0));
+    for _ in 0..PUTS {
+        world.apply_put("k");
+        world.publish();
+    }
+    let revision = world.member.reader.revision();
+    let mut jobs = Vec::new();
+    for start in [2, 1_500] {
+        world.hub.create(stream, &watch("k", start));
+        while world.hub.pump() {}
+        jobs.push(world.hub.next_job().expect("it is far behind"));
+    }
+    let _told = world.hub.take(stream);
+    // Two of them read; now one that has a little to catch up, and one between.
+    world.hub.create(stream, &watch("k", revision));
+    world.hub.create(stream, &watch("k", 4_000));
+    let mut told = [None; 5];
+    for round in 0.. {
+        assert!(round < 100_000, "they never get there");
+        for response in responses(&world.hub.take(stream)) {
+            let last = response.events.last().map(|event| event.kv.as_ref().unwrap().mod_revision);
+            if last == Some(revision) {
+                told[response.watch_id as usize].get_or_insert(round);
+            }
+        }
+        if told[1..].iter().all(Option::is_some) {
+            break;
+        }
+        for job in std::mem::take(&mut jobs) {
+            let result = job.run(&world.member.reader);
+            world.hub.finish(result);
+        }
+        while world.hub.pump() {}
+        while let Some(job) = world.hub.next_job() {
+            jobs.push(job);
+            while world.hub.pump() {}
+        }
+        world.hub.check();
+    }
+    let [_, far, next, near, middle] = told.map(Option::unwrap_or_default);
+    assert!(near <= 3, "{near} rounds for the one that is hardly behind");
+    // It has 2,000 of the 6,000 revisions to read, the one before it 4,500.
+    assert!(
+        middle < next && middle < far,
+        "{middle} rounds for the one between, {next} and {far} for the others"
+    );
 }
 
 fn put(key: Bytes, value: Bytes) -> pb::PutRequest {

@@ -1,4 +1,4 @@
-//! What the user wants: flags and `ETCD_` variables in etcd's syntax, then one conversion into what the member needs.
+//! What the user wants: flags and `ETCD_` variables in etcd's syntax, or a file, then one conversion into what the member needs.
 //!
 //! [`RawConfig`] is what was said, [`Config`] what it means; all checks are between the two, with etcd's texts. The
 //! table in [`settings`] drives parser, help, documentation and tests, so that a flag can't exist half-way.
@@ -6,6 +6,7 @@
 pub mod bootstrap;
 pub mod duration;
 pub mod env;
+pub mod file;
 pub mod flags;
 pub mod gates;
 pub mod help;
@@ -24,7 +25,11 @@ use wire::RequestLimits;
 
 use crate::log::{self, Format, Level};
 
+use raw::Source;
+use settings::find;
+
 pub use bootstrap::{Bootstrap, BootstrapError};
+pub use file::FileError;
 pub use raw::RawConfig;
 pub use url::{Scheme, Url};
 
@@ -139,6 +144,8 @@ pub enum ConfigError {
     NotAFlag(String),
     #[error("{0}")]
     Environment(String),
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"")]
     Proxy,
     #[error("--logger=capnslog is removed in v3.5")]
@@ -230,7 +237,9 @@ impl TryFrom<&RawConfig> for Config {
         }
         check_discovery(raw)?;
         let (heartbeat_interval_ms, election_timeout_ms) = intervals(raw)?;
-        if raw.is_set("listen-client-urls") && !raw.is_set("advertise-client-urls") {
+        let listens = find("listen-client-urls").and_then(|position| raw.source(position));
+        // In a file the default stays.
+        if matches!(listens, Some(source) if source != Source::File) && !raw.is_set("advertise-client-urls") {
             return Err(ConfigError::AdvertiseUnset);
         }
         check_others(raw)?;

@@ -11,6 +11,8 @@ pub enum Source {
     Flag,
     /// An `ETCD_` variable.
     Variable,
+    /// The configuration file.
+    File,
 }
 
 /// The settings as given; what was not given has its default.
@@ -40,6 +42,11 @@ impl RawConfig {
         }
         self.given[position] = Some((value, source));
         Ok(())
+    }
+
+    /// Sets the setting at this place in [`SETTINGS`] to a value of its kind; a later call wins.
+    pub fn put(&mut self, position: usize, value: Value, source: Source) {
+        self.given[position] = Some((value, source));
     }
 
     /// Whether the user gave this setting, be it with its default value.

@@ -249,7 +249,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(Unsafe, "unsafe-no-fsync", Bool, "false", Later, "never fsync"),
     setting(Unsafe, "force-new-cluster", Bool, "false", Later, "restart as a one-member cluster keeping the data"),
 
-    setting(Configuration, "config-file", Text, "", Later, "YAML or JSON configuration file; where one is given, other flags and variables do not count"),
+    setting(Configuration, "config-file", Text, "", Works, "YAML or JSON configuration file; where one is given, other flags and variables do not count"),
     setting(Configuration, "version", Bool, "false", Works, "print versions and exit"),
 
     old("cluster-active-size"),

@@ -79,6 +79,15 @@ pub fn wrap_chunk(body: Vec<u8>, header: Option<&ResponseHeader>) -> Result<(Byt
     Ok((Bytes::from(front), Bytes::from(body)))
 }
 
+/// Appends a message with its prefix. For messages that are made here: none is as long as gRPC's limit.
+pub fn push(message: &impl Message, into: &mut Vec<u8>) {
+    let length = message.encoded_len();
+    into.reserve(PREFIX_BYTES + length);
+    into.push(0);
+    into.extend_from_slice(&(length as u32).to_be_bytes());
+    message.encode_raw(into);
+}
+
 /// The length of a message as gRPC's prefix has it.
 fn checked_len(message_len: usize) -> Result<u32, Status> {
     if message_len > MESSAGE_BYTES_MAX {

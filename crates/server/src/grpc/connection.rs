@@ -27,7 +27,7 @@ use super::method::{Cold, ForLearner, Hot, Route, Streaming, route};
 use super::service::Deadline;
 use super::stream::{self, Arrival, Assembly, send_message, send_service_response, send_status};
 use super::task::{self, StreamCall, TaskCall};
-use super::{Front, Shared, watch};
+use super::{Front, Shared, keep_alive, watch};
 use crate::lane::{Mailbox, Outcome, Slot};
 
 /// A client has this long to send its preface, as with gRPC's Go server.
@@ -237,10 +237,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             .and_then(|route| Head::check_encoding(request.headers()).map(|()| route))
             .and_then(|route| match route {
                 // The client may never end its side: nothing is waited for.
-                Route::NotYetStream(what) => {
-                    kv::intercept(&head, self.front.lane.member(), false)?;
-                    Err(Status::not_yet(what))
-                }
                 Route::Stream(call) => {
                     kv::intercept(&head, self.front.lane.member(), false)?;
                     Ok(Route::Stream(call))
@@ -266,6 +262,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         let front = Rc::clone(&self.front);
         match streaming {
             Streaming::Watch => self.tasks.spawn_local(watch::run(call, front)),
+            Streaming::LeaseKeepAlive => self.tasks.spawn_local(keep_alive::run(call, front)),
         };
     }
 
@@ -347,8 +344,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             }
             (Route::Task(task), _) => match kv::intercept(&call.head, self.front.lane.member(), false) {
                 Ok(()) => {
-                    let Call { respond, body, deadline, .. } = self.calls.remove(index);
-                    let call = TaskCall { respond, body, deadline, held: self.held.clone() };
+                    let Call { respond, body, head, deadline, .. } = self.calls.remove(index);
+                    let needs_leader = head.leader_required;
+                    let call = TaskCall { respond, body, needs_leader, deadline, held: self.held.clone() };
                     let message = frame.slice(PREFIX_BYTES..);
                     self.tasks.spawn_local(task::run(task, message, call, Rc::clone(&self.front)));
                     false
@@ -358,12 +356,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             (Route::Cold(..), None) | (Route::Stream(_), _) => {
                 self.fail(index, &Status::new(wire::Code::Internal, "headers are gone"))
             }
-            (Route::NotYet(what) | Route::NotYetStream(what), _) => {
-                match kv::intercept(&call.head, self.front.lane.member(), false) {
-                    Ok(()) => self.fail(index, &Status::not_yet(what)),
-                    Err(status) => self.fail(index, &status),
-                }
-            }
+            (Route::NotYet(what), _) => match kv::intercept(&call.head, self.front.lane.member(), false) {
+                Ok(()) => self.fail(index, &Status::not_yet(what)),
+                Err(status) => self.fail(index, &status),
+            },
         }
     }
 

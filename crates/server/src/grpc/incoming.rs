@@ -1,7 +1,7 @@
 //! The messages of a client that sends more than one, as they come.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
@@ -32,15 +32,24 @@ impl Incoming {
     /// # Errors
     /// As gRPC's Go server tells them to a handler. Nothing comes after one.
     pub async fn next<T: Message + Default>(&mut self) -> Option<Result<T, Status>> {
-        let frame = match poll_fn(|cx| self.poll_frame(cx)).await? {
-            Ok(frame) => frame,
-            Err(status) => return Some(Err(status)),
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As [`Incoming::next`], which it is a step of.
+    pub fn poll_next<T: Message + Default>(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<T, Status>>> {
+        let frame = match ready!(self.poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+            None => return Poll::Ready(None),
         };
-        Some(T::decode(frame.slice(PREFIX_BYTES..)).map_err(|error| {
+        Poll::Ready(Some(T::decode(frame.slice(PREFIX_BYTES..)).map_err(|error| {
             self.is_over = true;
             let text = format!("grpc: failed to unmarshal the received message: {error}");
             Status::new(Code::Internal, text)
-        }))
+        })))
     }
 
     /// As [`Incoming::next`], before decoding.

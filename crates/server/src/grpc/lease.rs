@@ -1,15 +1,16 @@
-//! `etcdserverpb.Lease`, but for the renewals.
+//! `etcdserverpb.Lease`, but for the renewals, which are in [`super::keep_alive`].
 
 use std::sync::Arc;
 
+use node::RequestId;
 use node::lease::Remaining;
 use prost::Message as _;
-use store::admission;
+use store::{Reader, admission};
 use tonic::{Request, Response, Status};
 use wire::{ApiError, etcdserverpb as pb};
 
 use super::member::MemberView;
-use super::service::{client_deadline, not_yet, to_tonic};
+use super::service::{client_deadline, to_tonic};
 use crate::lane::LaneHandle;
 use crate::stubs::etcdserverpb::lease_server::Lease;
 
@@ -33,6 +34,23 @@ impl LeaseService {
     }
 }
 
+/// Encodes the proposal of a grant under `id`, with an id for the lease if it has none.
+pub(super) fn encode_grant(
+    reader: &Reader,
+    mut grant: pb::LeaseGrantRequest,
+    id: RequestId,
+    mut next: impl FnMut() -> RequestId,
+) -> Vec<u8> {
+    // An id of ours is positive, and free as far as this member knows; apply has the last word.
+    while grant.id == 0 {
+        let chosen = (next().0 & i64::MAX as u64) as i64;
+        if reader.lease(chosen).is_none() {
+            grant.id = chosen;
+        }
+    }
+    admission::encode_lease_grant(id.0, &grant.encode_to_vec())
+}
+
 #[tonic::async_trait]
 impl Lease for LeaseService {
     async fn lease_grant(
@@ -40,17 +58,10 @@ impl Lease for LeaseService {
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
         let deadline = client_deadline(&request);
-        let mut grant = request.into_inner();
+        let grant = request.into_inner();
         let reader = self.member.reader.clone();
-        let encode = move |id: node::RequestId, next: &mut dyn FnMut() -> node::RequestId| {
-            // An id of ours is positive, and free as far as this member knows; apply has the last word.
-            while grant.id == 0 {
-                let chosen = (next().0 & i64::MAX as u64) as i64;
-                if reader.lease(chosen).is_none() {
-                    grant.id = chosen;
-                }
-            }
-            (admission::encode_lease_grant(id.0, &grant.encode_to_vec()), true)
+        let encode = move |id: RequestId, next: &mut dyn FnMut() -> RequestId| {
+            (encode_grant(&reader, grant, id, next), true)
         };
         let answer = self.lane.propose(deadline, encode).await.map_err(to_tonic)?;
         let granted = pb::LeaseGrantResponse::decode(&answer.body[..])
@@ -65,7 +76,7 @@ impl Lease for LeaseService {
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         let deadline = client_deadline(&request);
         let encoded = request.get_ref().encode_to_vec();
-        let encode = move |id: node::RequestId, _: &mut dyn FnMut() -> node::RequestId| {
+        let encode = move |id: RequestId, _: &mut dyn FnMut() -> RequestId| {
             (admission::encode_lease_revoke(id.0, &encoded), false)
         };
         let answer = self.lane.propose(deadline, encode).await.map_err(to_tonic)?;
@@ -78,7 +89,8 @@ impl Lease for LeaseService {
         &self,
         _: Request<tonic::Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        not_yet("Lease.LeaseKeepAlive")
+        // The service loop answers it.
+        Err(to_tonic(wire::Status::unknown_method("LeaseKeepAlive", "etcdserverpb.Lease")))
     }
 
     async fn lease_time_to_live(

@@ -35,6 +35,20 @@ pub enum Task {
     Compact,
     /// `KV.RangeStream`
     RangeStream,
+    /// `Lock.Lock`
+    Lock,
+    /// `Lock.Unlock`
+    Unlock,
+    /// `Election.Campaign`
+    Campaign,
+    /// `Election.Proclaim`
+    Proclaim,
+    /// `Election.Leader`
+    Leader,
+    /// `Election.Observe`
+    Observe,
+    /// `Election.Resign`
+    Resign,
 }
 
 /// A call whose client may send messages without an end; a task of its own answers.
@@ -42,6 +56,8 @@ pub enum Task {
 pub enum Streaming {
     /// `Watch.Watch`
     Watch,
+    /// `Lease.LeaseKeepAlive`
+    LeaseKeepAlive,
 }
 
 /// Who answers a call.
@@ -57,8 +73,6 @@ pub enum Route {
     Cold(Cold, ForLearner),
     /// Nobody yet; the client is told so once its message is there.
     NotYet(&'static str),
-    /// Nobody yet, and the client may send messages without an end.
-    NotYetStream(&'static str),
 }
 
 /// Whether a learner answers the call.
@@ -92,7 +106,7 @@ const CALLS: &[(&str, &[(&str, Route)])] = &[
         &[
             ("LeaseGrant", Route::Cold(Lease, Refused)),
             ("LeaseRevoke", Route::Cold(Lease, Refused)),
-            ("LeaseKeepAlive", Route::NotYetStream("Lease.LeaseKeepAlive")),
+            ("LeaseKeepAlive", Route::Stream(Streaming::LeaseKeepAlive)),
             ("LeaseTimeToLive", Route::Cold(Lease, Refused)),
             ("LeaseLeases", Route::Cold(Lease, Refused)),
         ],
@@ -142,15 +156,15 @@ const CALLS: &[(&str, &[(&str, Route)])] = &[
             ("RoleRevokePermission", Route::NotYet("Auth.RoleRevokePermission")),
         ],
     ),
-    ("v3lockpb.Lock", &[("Lock", Route::NotYet("Lock.Lock")), ("Unlock", Route::NotYet("Lock.Unlock"))]),
+    ("v3lockpb.Lock", &[("Lock", Route::Task(Task::Lock)), ("Unlock", Route::Task(Task::Unlock))]),
     (
         "v3electionpb.Election",
         &[
-            ("Campaign", Route::NotYet("Election.Campaign")),
-            ("Proclaim", Route::NotYet("Election.Proclaim")),
-            ("Leader", Route::NotYet("Election.Leader")),
-            ("Observe", Route::NotYet("Election.Observe")),
-            ("Resign", Route::NotYet("Election.Resign")),
+            ("Campaign", Route::Task(Task::Campaign)),
+            ("Proclaim", Route::Task(Task::Proclaim)),
+            ("Leader", Route::Task(Task::Leader)),
+            ("Observe", Route::Task(Task::Observe)),
+            ("Resign", Route::Task(Task::Resign)),
         ],
     ),
     (

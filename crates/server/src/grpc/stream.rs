@@ -302,7 +302,7 @@ impl Outgoing {
     pub fn finish(&mut self, result: Result<(), Status>) {
         match (&mut self.stream, result) {
             (None, Err(status)) => send_status(&mut self.respond, StatusCode::OK, &status),
-            (None, Ok(())) => {}
+            (None, Ok(())) => send_status(&mut self.respond, StatusCode::OK, &Status::new(Code::Ok, "")),
             (Some(stream), result) => {
                 let mut trailers = HeaderMap::new();
                 match result {

@@ -2,6 +2,7 @@
 //! the member, or that answer with a stream of messages.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -13,12 +14,15 @@ use tokio::time::Instant;
 use wire::etcdserverpb as pb;
 use wire::{ApiError, Status};
 
-use super::Shared;
 use super::answer::{self, Held, Payload};
+use super::election::Observer;
 use super::head::Head;
 use super::kv::{read_status, undecodable};
+use super::member::MemberView;
 use super::method::Task;
+use super::queue::Place;
 use super::stream::Outgoing;
+use super::{Shared, election, lock};
 
 /// One call whose message is whole.
 pub struct TaskCall {
@@ -26,6 +30,8 @@ pub struct TaskCall {
     pub respond: SendResponse<Payload>,
     /// The client's side of the stream; kept until the call ends, lest the stream be reset.
     pub body: RecvStream,
+    /// Whether it is only served where a leader is known.
+    pub needs_leader: bool,
     /// When the client gives up.
     pub deadline: Option<Instant>,
     /// Counts the bytes of answers.
@@ -46,13 +52,47 @@ pub struct StreamCall {
     pub held: Held,
 }
 
+/// Looks at a member without a leader, one election timeout apart, after which streams that ask for one end (etcd:
+/// interceptor.go).
+const NO_LEADER_LOOKS: u32 = 3;
+
+/// What ends a call that has no end of its own: that of the thread, and, if it needs a leader, that the member has had
+/// none for long.
+pub(super) fn cut(front: &Shared, needs_leader: bool) -> impl Future<Output = ApiError> + use<> {
+    let member = front.lane.member().clone();
+    let drained = front.lane.drained();
+    let election_timeout = front.config.election_timeout;
+    async move {
+        tokio::select! {
+            () = drained => ApiError::Stopped,
+            () = leader_lost(&member, election_timeout), if needs_leader => ApiError::NoLeader,
+        }
+    }
+}
+
+async fn leader_lost(member: &MemberView, election_timeout: Duration) {
+    let mut missing = 0;
+    while missing < NO_LEADER_LOOKS {
+        tokio::time::sleep(election_timeout).await;
+        missing = if member.status.leader() == 0 { missing + 1 } else { 0 };
+    }
+}
+
 /// Runs a call to its end.
 pub(super) async fn run(task: Task, message: Bytes, call: TaskCall, front: Rc<Shared>) {
-    let TaskCall { respond, body, deadline, held } = call;
+    let TaskCall { respond, body, needs_leader, deadline, held } = call;
     let mut out = Outgoing::new(respond, deadline, held);
+    let out = &mut out;
     let ended = match task {
-        Task::Compact => compact(&message, &mut out, deadline, &front).await,
-        Task::RangeStream => range_stream(&message, &mut out, deadline, &front).await,
+        Task::Compact => compact(&message, out, deadline, &front).await,
+        Task::RangeStream => range_stream(&message, out, deadline, &front).await,
+        Task::Lock => answer(out, &front, lock::lock(&message, &front)).await,
+        Task::Unlock => answer(out, &front, lock::unlock(&message, &front)).await,
+        Task::Campaign => answer(out, &front, election::campaign(&message, &front)).await,
+        Task::Proclaim => answer(out, &front, election::proclaim(&message, &front)).await,
+        Task::Leader => answer(out, &front, election::leader(&message, &front)).await,
+        Task::Resign => answer(out, &front, election::resign(&message, &front)).await,
+        Task::Observe => observe(&message, out, needs_leader, &front).await,
     };
     // A client that is gone is told nothing.
     if let Some(result) = ended {
@@ -72,6 +112,56 @@ macro_rules! attempt {
             Err(error) => return Some(Err(error)),
         }
     };
+}
+
+/// An answer, and what its caller has by it.
+pub(super) struct Answered<T> {
+    message: Vec<u8>,
+    has: Option<T>,
+}
+
+impl<T> Answered<T> {
+    /// `has`: dropped if the answer does not reach the client.
+    pub(super) fn new(response: &impl prost::Message, has: Option<T>) -> Self {
+        let mut message = Vec::new();
+        answer::push(response, &mut message);
+        Answered { message, has }
+    }
+}
+
+/// Ends a call with what comes of it, unless the thread ends before.
+async fn answer(
+    out: &mut Outgoing,
+    front: &Rc<Shared>,
+    call: impl Future<Output = Result<Answered<Place>, Status>>,
+) -> Ended {
+    let cut = cut(front, false);
+    let answered = tokio::select! {
+        biased;
+        answered = out.wait(call) => attempt!(answered?),
+        error = cut => return Some(Err(error.into())),
+    };
+    out.send(Bytes::from(answered.message)).await?;
+    answered.has.into_iter().for_each(Place::keep);
+    Some(Ok(()))
+}
+
+async fn observe(message: &Bytes, out: &mut Outgoing, needs_leader: bool, front: &Rc<Shared>) -> Ended {
+    let mut observer = attempt!(Observer::new(message, front));
+    let cut = cut(front, needs_leader);
+    tokio::pin!(cut);
+    loop {
+        let messages = tokio::select! {
+            biased;
+            messages = out.wait(observer.next()) => attempt!(messages?),
+            error = &mut cut => return Some(Err(error.into())),
+        };
+        tokio::select! {
+            sent = out.send(Bytes::from(messages)) => sent?,
+            // In the middle of a message the stream can only be reset.
+            _ = &mut cut => return None,
+        }
+    }
 }
 
 async fn compact(

@@ -6,21 +6,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
-use wire::ApiError;
 use wire::Status;
 use wire::etcdserverpb::WatchRequest;
 use wire::etcdserverpb::watch_request::RequestUnion;
 
 use super::Shared;
 use super::incoming::Incoming;
-use super::member::MemberView;
 use super::stream::Outgoing;
-use super::task::StreamCall;
+use super::task::{self, StreamCall};
 use crate::lane::WatchStream;
 
-/// Looks at a member without a leader, one election timeout apart, after which streams that ask for one end (etcd:
-/// interceptor.go).
-const NO_LEADER_LOOKS: u32 = 3;
+/// Requests of a stream that are answered before the thread's other tasks have their turn.
+const REQUESTS_PER_TURN: u32 = 32;
 
 /// Serves a stream to its end.
 pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
@@ -33,18 +30,7 @@ pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
         refused: None,
     };
     let mut out = Outgoing::new(call.respond, call.deadline, call.held);
-    let end = {
-        let needs_leader = call.head.leader_required;
-        let member = front.lane.member().clone();
-        let drained = front.lane.drained();
-        let election_timeout = front.config.election_timeout;
-        async move {
-            tokio::select! {
-                () = drained => ApiError::Stopped,
-                () = leader_lost(&member, election_timeout), if needs_leader => ApiError::NoLeader,
-            }
-        }
-    };
+    let end = task::cut(&front, call.head.leader_required);
     tokio::pin!(end);
     loop {
         let turn = tokio::select! {
@@ -79,14 +65,22 @@ struct Requests {
 impl Requests {
     /// Answers requests until there is something to send, or an end.
     async fn serve(&mut self) -> Result<Vec<u8>, Status> {
+        let mut answered = 0;
         loop {
+            if answered == REQUESTS_PER_TURN {
+                tokio::task::yield_now().await;
+                answered = 0;
+            }
             if let Some(status) = self.refused.take() {
                 return Err(status);
             }
             let is_heard = self.is_heard();
             tokio::select! {
                 biased;
-                request = self.incoming.next(), if is_heard => self.answer(request),
+                request = self.incoming.next(), if is_heard => {
+                    self.answer(request);
+                    answered += 1;
+                }
                 bytes = poll_fn(|cx| self.watches.poll_take(cx)) => return Ok(bytes),
                 () = self.progress.due() => self.watches.notify_progress(),
             }
@@ -96,12 +90,20 @@ impl Requests {
     /// Answers requests while `sent` goes on: a client that does not read what it is told may still cancel.
     async fn serve_while<T>(&mut self, sent: impl Future<Output = T>) -> T {
         tokio::pin!(sent);
+        let mut answered = 0;
         loop {
+            if answered == REQUESTS_PER_TURN {
+                tokio::task::yield_now().await;
+                answered = 0;
+            }
             let is_heard = self.is_heard();
             tokio::select! {
                 biased;
                 sent = &mut sent => return sent,
-                request = self.incoming.next(), if is_heard => self.answer(request),
+                request = self.incoming.next(), if is_heard => {
+                    self.answer(request);
+                    answered += 1;
+                }
             }
         }
     }
@@ -127,15 +129,6 @@ impl Requests {
             },
         }
         self.progress.is_wanted(self.watches.wants_progress());
-    }
-}
-
-/// Ends when the member has had no leader for so long.
-async fn leader_lost(member: &MemberView, election_timeout: Duration) {
-    let mut missing = 0;
-    while missing < NO_LEADER_LOOKS {
-        tokio::time::sleep(election_timeout).await;
-        missing = if member.status.leader() == 0 { missing + 1 } else { 0 };
     }
 }
 

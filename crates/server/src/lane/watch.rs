@@ -11,8 +11,8 @@ use wire::etcdserverpb::WatchCreateRequest;
 use super::Lane;
 use crate::grpc::MemberView;
 
-/// Reads of history that are under way for one thread. The hub has two groups that read.
-const JOBS_MAX: usize = 2;
+/// Reads of history that are under way for one thread. The hub has three groups that read.
+const JOBS_MAX: usize = 3;
 
 /// What the watches of a lane are made of.
 pub struct WatchParts {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request};
 use prost::Message;
 use server::grpc::{Front, GrpcConfig, serve};
@@ -211,4 +212,67 @@ pub fn header(revision: i64) -> Option<pb::ResponseHeader> {
 /// Lets every task run until nothing is left to do but to wait for time.
 pub async fn settle() {
     tokio::time::sleep(Duration::from_nanos(1)).await;
+}
+
+/// A call whose client may send messages without an end, as its client has it.
+pub struct Stream {
+    pub requests: SendStream<Bytes>,
+    response: Option<ResponseFuture>,
+    body: Option<RecvStream>,
+    parts: BytesMut,
+}
+
+impl Stream {
+    pub fn open(client: &mut Client, path: &str, extra: &[(&str, &[u8])]) -> Stream {
+        let (response, requests) = client.open(path, extra);
+        Stream { requests, response: Some(response), body: None, parts: BytesMut::new() }
+    }
+
+    pub fn send(&mut self, message: &impl Message) {
+        self.requests.send_data(frame(message), false).unwrap();
+    }
+
+    /// The client has said all that it wants.
+    pub fn close(&mut self) {
+        self.requests.send_data(Bytes::new(), true).unwrap();
+    }
+
+    /// The next response. Takes as much as it needs and makes room for as much.
+    pub async fn next<M: Message + Default>(&mut self) -> M {
+        loop {
+            if let Some(length) = self.parts.get(1..5) {
+                let length = 5 + u32::from_be_bytes(length.try_into().unwrap()) as usize;
+                if self.parts.len() >= length {
+                    let message = self.parts.split_to(length);
+                    return M::decode(&message[5..]).unwrap();
+                }
+            }
+            let body = self.body().await;
+            let chunk = body.data().await.expect("a response").unwrap();
+            body.flow_control().release_capacity(chunk.len()).unwrap();
+            self.parts.extend_from_slice(&chunk);
+        }
+    }
+
+    async fn body(&mut self) -> &mut RecvStream {
+        if let Some(response) = self.response.take() {
+            self.body = Some(response.await.unwrap().into_body());
+        }
+        self.body.as_mut().unwrap()
+    }
+
+    /// How the stream ends, after nothing more.
+    pub async fn end(mut self) -> Status {
+        assert!(self.parts.is_empty());
+        if let Some(response) = self.response.take() {
+            let response = response.await.unwrap();
+            if let Some(status) = status_of(response.headers()) {
+                return status;
+            }
+            self.body = Some(response.into_body());
+        }
+        let body = self.body.as_mut().unwrap();
+        assert!(body.data().await.is_none(), "no more responses");
+        status_of(&body.trailers().await.unwrap().expect("trailers")).expect("a status")
+    }
 }

@@ -20,13 +20,15 @@ use store::{
     admission,
 };
 use tokio::sync::mpsc;
-use wire::raftpb;
+use wire::{ApiError, raftpb};
 
 /// Newest events that are kept.
 const TAIL_BYTES: usize = 1 << 20;
 
 /// etcd's: 5 s and two election timeouts.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
+
+const HEARTBEAT_MS: u64 = 100;
 
 /// What the fake does with what it is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,6 +118,8 @@ struct State {
     held: Vec<Submission>,
     batches: Vec<usize>,
     rounds: usize,
+    proposals: usize,
+    reads_fail_with: Option<ApiError>,
 }
 
 /// A member that commits what it is asked at once.
@@ -150,8 +154,11 @@ impl FakeMember {
         store.apply_conf_change(&change).unwrap();
         store.apply(&admission::encode_cluster_version_set(1, "3.7.0"), false, &mut Sink(&records)).unwrap();
         store.publish();
-        let settings =
-            LessorSettings { heartbeat_interval_ms: 100, election_timeout_ms: 1000, checkpoints: false };
+        let settings = LessorSettings {
+            heartbeat_interval_ms: HEARTBEAT_MS,
+            election_timeout_ms: 1000,
+            checkpoints: false,
+        };
         let clock = Clock::start();
         let lessor = SharedLessor::new(Lessor::new(settings, clock.now(), []));
         lessor.lock().lead(2);
@@ -178,6 +185,8 @@ impl FakeMember {
             held: Vec::new(),
             batches: Vec::new(),
             rounds: 0,
+            proposals: 0,
+            reads_fail_with: None,
         };
         let member = FakeMember {
             state: Arc::new(Mutex::new(state)),
@@ -235,6 +244,50 @@ impl FakeMember {
         self.records.reads.load(Ordering::Relaxed)
     }
 
+    /// Proposals that were asked for.
+    pub fn proposals(&self) -> usize {
+        self.state().proposals
+    }
+
+    /// Every round of reads fails with this from now on.
+    pub fn fail_reads(&self, error: Option<ApiError>) {
+        self.state().reads_fail_with = error;
+    }
+
+    /// Lets time pass for leases, as the raft thread does it. There must be some.
+    pub fn pass(&self, time: Duration) {
+        let state = self.state();
+        let mut lessor = state.lessor.lock();
+        for _ in 0..time.as_millis() / u128::from(HEARTBEAT_MS) {
+            let at = lessor.tick_at();
+            lessor.tick(at);
+        }
+    }
+
+    /// What was proposed of leases is noted under this much shorter a time.
+    pub fn checkpoint(&self, id: i64, remaining_ttl_s: i64) {
+        let state = self.state();
+        let change = store::LeaseChange::Checkpointed { id, remaining_ttl_s };
+        state.lessor.lock().applied(state.clock.now(), 2, &[change]);
+    }
+
+    /// The member has no leader any more.
+    pub fn lose_leader(&self) {
+        self.status.set_leader(0);
+        let waited = self.state().lessor.lock().follow();
+        let answers = waited.into_iter().map(|id| (id, Err(ApiError::NotPrimaryLessor.into()))).collect();
+        self.send(Completions { answers, applied_index: self.status.applied(), ..Completions::default() });
+    }
+
+    /// The member leads again.
+    pub fn lead(&self) {
+        let state = self.state();
+        let mut lessor = state.lessor.lock();
+        lessor.lead(2);
+        lessor.applied(state.clock.now(), 2, &[]);
+        self.status.set_leader(7);
+    }
+
     pub fn held(&self) -> Vec<Submission> {
         self.state().held.clone()
     }
@@ -245,9 +298,18 @@ impl FakeMember {
             value: value.into(),
             ..Default::default()
         };
+        self.apply_direct(&admission::encode_put(1, &prost::Message::encode_to_vec(&put)));
+    }
+
+    pub fn delete_direct(&self, key: &[u8]) {
+        let delete =
+            wire::etcdserverpb::DeleteRangeRequest { key: key.to_vec().into(), ..Default::default() };
+        self.apply_direct(&admission::encode_delete_range(1, &prost::Message::encode_to_vec(&delete)));
+    }
+
+    fn apply_direct(&self, data: &[u8]) {
         let mut state = self.state();
-        let data = admission::encode_put(1, &prost::Message::encode_to_vec(&put));
-        state.store.apply(&data, false, &mut Sink(&self.records)).unwrap();
+        state.store.apply(data, false, &mut Sink(&self.records)).unwrap();
         self.publish(&mut state);
         drop(state);
         if self.gate.take_watch() {
@@ -310,11 +372,17 @@ impl FakeMember {
                     self.status.set_committed(self.status.committed() + 1);
                     let applied = state.store.apply(&data, true, &mut Sink(&self.records)).unwrap();
                     assert_eq!(applied.id, id.0);
-                    state.lessor.lock().applied(state.clock.now(), 2, &applied.leases);
+                    let gone = state.lessor.lock().applied(state.clock.now(), 2, &applied.leases);
                     completions.answers.push((id, applied.result.map_err(Into::into)));
+                    let gone = gone.into_iter().map(|id| (id, Err(ApiError::LeaseNotFound.into())));
+                    completions.answers.extend(gone);
                 }
                 Submission::ReadIndex { context } => {
-                    completions.reads.push((context, Ok(self.status.committed())));
+                    let result = match state.reads_fail_with {
+                        None => Ok(self.status.committed()),
+                        Some(error) => Err(error.into()),
+                    };
+                    completions.reads.push((context, result));
                 }
             }
         }
@@ -332,7 +400,9 @@ impl MemberPort for FakeMember {
     fn submit(&self, batch: Vec<Submission>) -> Result<(), Vec<Submission>> {
         let mut state = self.state();
         state.batches.push(batch.len());
-        state.rounds += batch.iter().filter(|s| matches!(s, Submission::ReadIndex { .. })).count();
+        let rounds = batch.iter().filter(|s| matches!(s, Submission::ReadIndex { .. })).count();
+        state.rounds += rounds;
+        state.proposals += batch.len() - rounds;
         match state.mood {
             Mood::Refuses => Err(batch),
             Mood::Holds => {

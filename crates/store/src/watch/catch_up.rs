@@ -1,8 +1,9 @@
 //! Watches that are behind: they go on from the tail or, further back, from the store's history.
 //!
 //! Those that are at about the same place are one group, which reads once for all of them and takes up others that it
-//! comes to. Two groups at most are at work, one from the watch that is farthest behind, one from the nearest: so
-//! neither waits for the other.
+//! comes to. Three groups at most are at work: one from the watch that is farthest behind, one from the nearest, which
+//! gives way to nearer ones, and one only for those that are hardly behind at all. So the first goes on whatever comes,
+//! and nobody waits for somebody else's long way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -16,8 +17,16 @@ use super::{Event, Hub, HubLimits, Progress, Watch};
 use crate::mvcc::{KeyValue, ReadMode};
 use crate::{ReadError, Reader};
 
-/// Groups at work: the far one, and the near one.
-const GROUPS: usize = 2;
+/// Groups at work.
+const GROUPS: usize = 3;
+/// The one that begins with the watch that is farthest behind.
+const FAR: usize = 0;
+/// The one for those that are hardly behind.
+const NEAR: usize = 2;
+/// How far behind that is, revisions.
+const NEAR_REVISIONS: i64 = 1000;
+/// Pieces of history that a group reads before it gives way to a watch that is nearer.
+const TURN_PIECES: u32 = 8;
 /// How far ahead of a group watches are taken up that wait there, revisions.
 const TAKE_UP_AHEAD: i64 = 1000;
 
@@ -36,6 +45,8 @@ struct Group {
     interest: Interest,
     /// The job that is under way.
     job: JobState,
+    /// Pieces that it has read.
+    pieces: u32,
 }
 
 #[derive(Debug, Default)]
@@ -175,14 +186,17 @@ impl Hub {
         more
     }
 
-    /// If this group is not at work, it takes up the watches farthest behind, or the nearest.
+    /// If this group is not at work, it takes up the watches that are its to begin with.
     fn begin_group(&mut self, place: usize) {
         if self.catch_up.groups[place].is_some() {
             return;
         }
         let waiting = &self.catch_up.waiting;
-        let first = if place == 0 { waiting.first_key_value() } else { waiting.last_key_value() };
+        let first = if place == FAR { waiting.first_key_value() } else { waiting.last_key_value() };
         let Some((&next, _)) = first else { return };
+        if place == NEAR && next + NEAR_REVISIONS < self.position {
+            return;
+        }
         self.catch_up.groups[place] = Some(Group { next, ..Group::default() });
         self.take_up(place);
     }
@@ -220,6 +234,11 @@ impl Hub {
             self.catch_up.groups[place] = None;
             return !self.catch_up.waiting.is_empty();
         }
+        if self.gives_way(place) {
+            self.put_back(place);
+            return true;
+        }
+        let Some(group) = &self.catch_up.groups[place] else { return false };
         let compacted = self.reader.compacted();
         if group.next < compacted {
             self.end_compacted(place, compacted);
@@ -259,6 +278,28 @@ impl Hub {
         Some(chunk)
     }
 
+    /// Whether a group has had its turn, and one that is nearer waits.
+    fn gives_way(&self, place: usize) -> bool {
+        let turn = match place {
+            FAR => return false,
+            NEAR => 1,
+            _ => TURN_PIECES,
+        };
+        let Some(group) = &self.catch_up.groups[place] else { return false };
+        let nearest = self.catch_up.waiting.last_key_value();
+        group.pieces >= turn && matches!(nearest, Some((next, _)) if *next > group.next + TAKE_UP_AHEAD)
+    }
+
+    /// Ends a group whose watches are to wait again.
+    fn put_back(&mut self, place: usize) {
+        let Some(mut group) = self.catch_up.groups[place].take() else { return };
+        for slot in group.interest.drain() {
+            let watch = &mut self.watches[slot as usize];
+            watch.next = watch.next.max(group.next);
+            self.fall_behind(slot);
+        }
+    }
+
     fn take_up_if_idle(&mut self, place: usize) {
         // While a job runs, what it reads is fixed: a watch taken up now might want what it leaves out.
         if matches!(&self.catch_up.groups[place], Some(group) if matches!(group.job, JobState::None)) {
@@ -282,12 +323,7 @@ impl Hub {
 
     /// Ends the watches of a group, and those that wait, which want what is compacted.
     fn end_compacted(&mut self, place: usize, compacted: i64) {
-        let Some(mut group) = self.catch_up.groups[place].take() else { return };
-        for slot in group.interest.drain() {
-            let watch = &mut self.watches[slot as usize];
-            watch.next = watch.next.max(group.next);
-            self.fall_behind(slot);
-        }
+        self.put_back(place);
         let below = self.catch_up.waiting.range(..compacted);
         let ended: Vec<u32> = below.flat_map(|(_, slots)| slots.iter().copied()).collect();
         ended.into_iter().for_each(|slot| self.end(slot, compacted));
@@ -335,6 +371,7 @@ impl Hub {
                 },
             };
             group.job = JobState::Running;
+            group.pieces += 1;
             return Some(HistoryJob { group: place, task });
         }
         None

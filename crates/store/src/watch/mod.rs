@@ -343,7 +343,9 @@ impl Hub {
             matches: (deliver::NONE, deliver::NONE),
         };
         let slot = self.watches.insert(watch) as u32;
-        self.streams[stream.0].ids.insert(id, slot);
+        let outbox = &mut self.streams[stream.0];
+        outbox.ids.insert(id, slot);
+        outbox.progress_watches += usize::from(request.progress_notify);
         if next >= self.position {
             self.make_current(slot);
         } else {
@@ -354,7 +356,9 @@ impl Hub {
     /// Cancels a watch; one that is not there is none of anybody's business.
     pub fn cancel(&mut self, stream: StreamId, id: i64) {
         let Some(slot) = self.streams[stream.0].ids.remove(&id) else { return };
-        self.streams[stream.0].parked.retain(|parked| *parked != slot);
+        let outbox = &mut self.streams[stream.0];
+        outbox.parked.remove(&slot);
+        outbox.progress_watches -= usize::from(self.watches[slot as usize].flags.progress_notify);
         self.forget(slot);
         let revision = self.reader.revision();
         self.respond(stream, &Response { revision, watch_id: id, canceled: true, ..Response::default() });
@@ -398,8 +402,7 @@ impl Hub {
 
     /// Whether any watch of a stream asked to be told of progress.
     pub fn wants_progress(&self, stream: StreamId) -> bool {
-        let slots = self.streams[stream.0].ids.values();
-        slots.into_iter().any(|slot| self.watches[*slot as usize].flags.progress_notify)
+        self.streams[stream.0].progress_watches > 0
     }
 
     /// Takes a piece of what is new from the tail, and helps those that are behind. True if there is more to do at once.
@@ -466,7 +469,7 @@ impl Hub {
     fn park(&mut self, slot: u32, next: i64) {
         let watch = &mut self.watches[slot as usize];
         (watch.progress, watch.next) = (Progress::Parked, next);
-        self.streams[watch.stream as usize].parked.push(slot);
+        self.streams[watch.stream as usize].parked.insert(slot);
     }
 
     /// Takes a watch out of the set that it is in.
@@ -513,6 +516,15 @@ impl Hub {
         assert_eq!(ids, self.watches.len(), "watches by their ids");
         let waiting: usize = self.streams.iter().map(|(_, outbox)| outbox.bytes.len()).sum();
         assert_eq!(waiting, self.waiting_bytes, "bytes that wait");
+        for (id, outbox) in &self.streams {
+            let asked =
+                |(_, watch): &(usize, &Watch)| watch.stream as usize == id && watch.flags.progress_notify;
+            assert_eq!(
+                outbox.progress_watches,
+                self.watches.iter().filter(asked).count(),
+                "who asked for progress"
+            );
+        }
         let mut current = 0;
         for (slot, watch) in &self.watches {
             let outbox = &self.streams[watch.stream as usize];

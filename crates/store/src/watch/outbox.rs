@@ -1,7 +1,7 @@
 //! Responses on their way to one stream, encoded: what the stream's client takes is cut from the front of nothing, the
 //! whole buffer leaves at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::encoding::{put_length, put_number, put_varint, varint_len};
 
@@ -78,7 +78,9 @@ pub(super) struct Outbox {
     /// Where the search for a free id begins.
     pub next_id: i64,
     /// Watches that were set aside since the stream is full; they go on from history.
-    pub parked: Vec<u32>,
+    pub parked: BTreeSet<u32>,
+    /// Of the stream's watches, those that asked to be told of progress.
+    pub progress_watches: usize,
     /// Whether it is among those with something new.
     pub is_noted: bool,
 }

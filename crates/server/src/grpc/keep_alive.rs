@@ -1,0 +1,240 @@
+//! `Lease.LeaseKeepAlive`: one task a stream, between the client's renewals and the member's lessor.
+//!
+//! What has come is handled together: one confirmation that this member leads, shared with everything else on the
+//! thread that waits for one, then all renewals, then all answers in one piece (rule 14). No disk is involved. A client
+//! that does not take its answers is not heard further, so one turn's answers are all that is ever kept for it.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use prost::Message as _;
+use store::admission;
+use tokio::time::Instant;
+use wire::etcdserverpb as pb;
+use wire::{ApiError, Status};
+
+use super::answer;
+use super::incoming::Incoming;
+use super::member::Renewed;
+use super::stream::Outgoing;
+use super::task::{self, StreamCall};
+use super::{GrpcConfig, Shared};
+use crate::lane::{Lane, Outcome, Reply};
+
+/// Renewals that are handled together. The answers to so many take some 40 KiB.
+const TURN_MAX: usize = 1024;
+
+/// Serves a stream to its end.
+pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
+    let limit = front.config.limits.message_bytes_max();
+    let mut renewals = Renewals {
+        lane: front.lane.clone(),
+        config: front.config,
+        incoming: Incoming::new(call.body, limit, call.head.gzip),
+        header: pb::ResponseHeader::default(),
+        turn: VecDeque::new(),
+        patient_until: Instant::now(),
+        end: None,
+    };
+    let mut out = Outgoing::new(call.respond, call.deadline, call.held);
+    let cut = task::cut(&front, call.head.leader_required);
+    tokio::pin!(cut);
+    loop {
+        let turn = tokio::select! {
+            biased;
+            turn = out.wait(renewals.serve()) => turn,
+            error = &mut cut => return out.finish(Err(error.into())),
+        };
+        match turn {
+            // The client is gone, or was told that its time is over.
+            None => return,
+            Some(Ok(bytes)) => tokio::select! {
+                sent = out.send(Bytes::from(bytes)) => if sent.is_none() { return },
+                // In the middle of a message the stream can only be reset.
+                _ = &mut cut => return,
+            },
+            Some(Err(end)) => return out.finish(end),
+        }
+    }
+}
+
+/// What a stream's client asks for, and how far that is.
+struct Renewals {
+    lane: Lane,
+    config: GrpcConfig,
+    incoming: Incoming,
+    /// Of this turn's answers: taken before anything is renewed, so that no answer claims that a lease lived at a revision
+    /// at which it was gone (etcd: lease.go).
+    header: pb::ResponseHeader,
+    /// The requests that are handled now, in the order in which they came; that is the order of the answers too.
+    turn: VecDeque<(i64, State)>,
+    /// When a turn for which no leader is found fails.
+    patient_until: Instant,
+    /// What the stream ends with after the turn.
+    end: Option<Result<(), Status>>,
+}
+
+/// How far a renewal is.
+enum State {
+    /// Leadership has to be confirmed first.
+    Asked,
+    /// The lease has so many seconds, or is not there and has none.
+    Answered(i64),
+    /// The lease has ended, and is about to be gone.
+    Ending(Reply),
+}
+
+impl Renewals {
+    /// Goes on until there are answers to be sent, or the stream is at its end.
+    async fn serve(&mut self) -> Result<Vec<u8>, Result<(), Status>> {
+        loop {
+            if self.turn.is_empty() {
+                if let Some(end) = self.end.take() {
+                    return Err(end);
+                }
+                poll_fn(|cx| self.poll_turn(cx)).await;
+            }
+            if self.turn.iter().any(|(_, state)| matches!(state, State::Asked))
+                && let Err(status) = self.renew().await
+            {
+                self.fail(status);
+            }
+            let answers = self.take_answers();
+            if !answers.is_empty() {
+                return Ok(answers);
+            }
+            if let Some((_, state)) = self.turn.front_mut()
+                && let State::Ending(reply) = state
+            {
+                *state = match reply.await {
+                    Outcome::Failed(status) if status == ApiError::LeaseNotFound.into() => State::Answered(0),
+                    // Another member leads by now, or this one again.
+                    Outcome::Failed(status) if status == ApiError::NotPrimaryLessor.into() => {
+                        self.patient_until = Instant::now() + self.lane.request_timeout();
+                        State::Asked
+                    }
+                    Outcome::Failed(status) => {
+                        self.fail(status);
+                        continue;
+                    }
+                    _ => State::Asked,
+                };
+            }
+        }
+    }
+
+    /// Takes what has come, if it is anything.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.turn.len() < TURN_MAX {
+            match self.incoming.poll_next::<pb::LeaseKeepAliveRequest>(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Some(Ok(request))) => self.turn.push_back((request.id, State::Asked)),
+                Poll::Ready(Some(Err(status))) => {
+                    self.end = Some(Err(status));
+                    break;
+                }
+                Poll::Ready(None) => {
+                    self.end = Some(Ok(()));
+                    break;
+                }
+            }
+        }
+        if self.turn.is_empty() && self.end.is_none() {
+            return Poll::Pending;
+        }
+        let member = self.lane.member();
+        self.header = member.header(member.reader.revision());
+        self.patient_until = Instant::now() + self.lane.request_timeout();
+        Poll::Ready(())
+    }
+
+    /// The stream ends with `status`, in the place of every answer that is not there yet.
+    fn fail(&mut self, status: Status) {
+        let answered = self.turn.iter().take_while(|(_, state)| matches!(state, State::Answered(_))).count();
+        self.turn.truncate(answered);
+        self.end = Some(Err(status));
+    }
+
+    /// Renews all leases of the turn for which that is still to be done.
+    async fn renew(&mut self) -> Result<(), Status> {
+        loop {
+            self.confirm().await?;
+            let mut moved = false;
+            let mut checkpointed = Vec::new();
+            loop {
+                for (id, state) in self.turn.iter_mut().filter(|(_, state)| matches!(state, State::Asked)) {
+                    match self.lane.renew(*id) {
+                        (Renewed::Ttl(ttl_s), _) => *state = State::Answered(ttl_s),
+                        (Renewed::NotFound, _) => *state = State::Answered(0),
+                        (Renewed::Checkpointed, _) => checkpointed.push(*id),
+                        (Renewed::NotPrimary, _) => moved = true,
+                        (Renewed::TooMany, _) => return Err(ApiError::TooManyRequests.into()),
+                        (Renewed::Waiting, reply) => *state = State::Ending(reply.expect("with Waiting")),
+                    }
+                }
+                if checkpointed.is_empty() {
+                    break;
+                }
+                self.forget_checkpoints(std::mem::take(&mut checkpointed)).await?;
+            }
+            if !moved {
+                return Ok(());
+            }
+            if Instant::now() >= self.patient_until {
+                return Err(ApiError::NotPrimaryLessor.into());
+            }
+        }
+    }
+
+    /// Confirms that this member leads. One that loses its leadership meanwhile refuses, as etcd's does; one that knows of
+    /// no leader waits for one.
+    async fn confirm(&self) -> Result<(), Status> {
+        let member = self.lane.member();
+        let leader = || member.status.leader();
+        while leader() == 0 {
+            if Instant::now() >= self.patient_until {
+                return Err(ApiError::NoLeader.into());
+            }
+            tokio::time::sleep(self.config.election_timeout).await;
+        }
+        // etcd asks the leader over the peer port; that comes with the cluster (5 of 7).
+        let refused = Err(ApiError::NotPrimaryLessor.into());
+        if leader() != member.member_id {
+            return refused;
+        }
+        match self.lane.linearizable().await {
+            Ok(()) => Ok(()),
+            Err(status)
+                if [ApiError::NoLeader, ApiError::LeaderChanged, ApiError::Timeout]
+                    .into_iter()
+                    .any(|error| status == error.into()) =>
+            {
+                refused
+            }
+            Err(status) => Err(status),
+        }
+    }
+
+    /// A lease that is renewed lives for its whole time again, also under the next leader.
+    async fn forget_checkpoints(&self, leases: Vec<i64>) -> Result<(), Status> {
+        let checkpoints =
+            leases.into_iter().map(|id| pb::LeaseCheckpoint { id, remaining_ttl: 0 }).collect::<Vec<_>>();
+        let request = pb::LeaseCheckpointRequest { checkpoints }.encode_to_vec();
+        let id = self.lane.next_id();
+        self.lane.apply(id, admission::encode_lease_checkpoint(id.0, &request), false).await.map(|_| ())
+    }
+
+    /// The answers that are there, up to the first that is not.
+    fn take_answers(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while let Some((id, State::Answered(ttl))) = self.turn.front() {
+            let answer = pb::LeaseKeepAliveResponse { header: Some(self.header), id: *id, ttl: *ttl };
+            answer::push(&answer, &mut bytes);
+            self.turn.pop_front();
+        }
+        bytes
+    }
+}

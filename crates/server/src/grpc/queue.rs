@@ -1,0 +1,358 @@
+//! What locks and elections are made of: keys below a name, one for each lease, in a queue by their creation. Key for
+//! key as etcd's Go package `concurrency`, so that its users and those of the services stand in the same queues.
+//!
+//! Everything is asked of this thread's lane, with proposals, reads of the local store and watches, as any client asks.
+//! Who waits watches the place before its own and nothing else, so an end wakes one call however many wait.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use store::request::Txn;
+use store::{ReadMode, admission};
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+use wire::etcdserverpb as pb;
+use wire::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use wire::etcdserverpb::range_request::{SortOrder, SortTarget};
+use wire::etcdserverpb::request_op::Request;
+use wire::etcdserverpb::response_op::Response;
+use wire::etcdserverpb::watch_create_request::FilterType;
+use wire::mvccpb::KeyValue;
+use wire::{ApiError, Code, Status};
+
+use super::Shared;
+use super::answer::{self, PREFIX_BYTES};
+use super::kv::{Read, read_status, undecodable};
+use super::lease::encode_grant;
+use crate::lane::WatchStream;
+
+/// The time to live of a lease that is granted to a caller without one, seconds (etcd: session.go).
+const SESSION_TTL_S: i64 = 60;
+
+/// How soon it is tried again what a member without a leader did not take.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// The queue of one name.
+pub(super) struct Queue {
+    front: Rc<Shared>,
+    /// The name and a slash.
+    prefix: Bytes,
+}
+
+/// One lease's place in a queue, for the call that holds it. Where the call fails, or its client is gone, the place is
+/// given up.
+pub(super) struct Place {
+    front: Rc<Shared>,
+    /// Its key.
+    pub(super) key: Bytes,
+    /// The revision at which it was taken.
+    pub(super) created: i64,
+    gives_up: bool,
+}
+
+/// A place and what was found there.
+pub(super) struct Entered {
+    /// The place.
+    pub(super) place: Place,
+    /// Of the transaction that took it.
+    pub(super) header: pb::ResponseHeader,
+    /// The value, if the lease had the place before.
+    pub(super) found: Option<Bytes>,
+}
+
+/// How a place came to be the first one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It was, as soon as it was taken.
+    AtOnce,
+    /// It has waited, and is still there as of this header.
+    Waited(pb::ResponseHeader),
+    /// It has waited, and is gone: its lease has ended.
+    Lost,
+}
+
+impl Place {
+    /// The caller has been told that the place is its own.
+    pub(super) fn keep(mut self) {
+        self.gives_up = false;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.gives_up {
+            let (front, key) = (Rc::clone(&self.front), std::mem::take(&mut self.key));
+            spawn_local(give_up(front, key, self.created));
+        }
+    }
+}
+
+/// Deletes a key, if it is still the one that was created then. Nobody else may do it before the lease ends, and all
+/// behind it wait, so it is tried until the member has taken it.
+async fn give_up(front: Rc<Shared>, key: Bytes, created: i64) {
+    while let Err(status) = txn(&front, delete_created(&key, created)).await {
+        if status == ApiError::Stopped.into() {
+            return;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Deletes a key that was created at this revision.
+pub(super) fn delete_created(key: &Bytes, created: i64) -> pb::TxnRequest {
+    let delete = pb::DeleteRangeRequest { key: key.clone(), ..Default::default() };
+    let delete = pb::RequestOp { request: Some(Request::RequestDeleteRange(delete)) };
+    pb::TxnRequest { compare: vec![created_at(key, created)], success: vec![delete], failure: Vec::new() }
+}
+
+/// Gives a key that was created at this revision another value.
+pub(super) fn put_created(key: &Bytes, created: i64, value: Bytes, lease: i64) -> pb::TxnRequest {
+    let success = vec![put(key, value, lease)];
+    pb::TxnRequest { compare: vec![created_at(key, created)], success, failure: Vec::new() }
+}
+
+fn created_at(key: &Bytes, revision: i64) -> pb::Compare {
+    pb::Compare {
+        key: key.clone(),
+        target: CompareTarget::Create.into(),
+        result: CompareResult::Equal.into(),
+        target_union: Some(TargetUnion::CreateRevision(revision)),
+        ..Default::default()
+    }
+}
+
+fn put(key: &Bytes, value: Bytes, lease: i64) -> pb::RequestOp {
+    let put = pb::PutRequest { key: key.clone(), value, lease, ..Default::default() };
+    pb::RequestOp { request: Some(Request::RequestPut(put)) }
+}
+
+impl Queue {
+    /// The queue of this name.
+    pub(super) fn of(front: &Rc<Shared>, name: &[u8]) -> Queue {
+        Queue { front: Rc::clone(front), prefix: [name, b"/"].concat().into() }
+    }
+
+    /// Takes a place for a lease, or finds the one that it has. A call that is given up meanwhile leaves none behind.
+    pub(super) async fn enter(&self, lease: i64, value: Bytes) -> Result<Entered, Status> {
+        let (reply, entered) = oneshot::channel();
+        let (front, key) = (Rc::clone(&self.front), self.key(lease));
+        // In a task of its own, so that it is known how it ended: an answer that nobody takes is dropped, and so is the
+        // place in it.
+        spawn_local(async move { drop(reply.send(enter(front, key, lease, value).await)) });
+        entered.await.map_err(|_| Status::from(ApiError::Stopped))?
+    }
+
+    /// The key of a lease, as Go's `%x` has its number.
+    fn key(&self, lease: i64) -> Bytes {
+        let sign = if lease < 0 { "-" } else { "" };
+        [&self.prefix[..], format!("{sign}{:x}", lease.unsigned_abs()).as_bytes()].concat().into()
+    }
+
+    /// Waits until a place is the first one of its queue.
+    pub(super) async fn wait_turn(&self, place: &mut Place) -> Result<Turn, Status> {
+        let earlier = self.by_creation(SortOrder::Descend);
+        let earlier = pb::RangeRequest {
+            max_create_revision: place.created - 1,
+            // The keys alone are in memory.
+            keys_only: true,
+            ..earlier
+        };
+        // What this member has applied holds all earlier places: it has applied the one that was taken after them.
+        let mut next = first(read(&self.front, &earlier).await?);
+        if next.1.is_none() {
+            return Ok(Turn::AtOnce);
+        }
+        // As in etcd, also if another call has taken it: whoever stops waiting leaves the queue.
+        place.gives_up = true;
+        while let (header, Some(before)) = next {
+            self.deleted(before.key, header.revision).await;
+            next = first(read(&self.front, &earlier).await?);
+        }
+        // It may have been lost as long as it waited.
+        linearizable(&self.front).await?;
+        let own = pb::RangeRequest { key: place.key.clone(), keys_only: true, ..Default::default() };
+        Ok(match first(read(&self.front, &own).await?) {
+            (header, Some(own)) if own.create_revision == place.created => Turn::Waited(header),
+            _ => {
+                place.gives_up = false;
+                Turn::Lost
+            }
+        })
+    }
+
+    /// Waits until a key, which is there at this revision, may be gone.
+    async fn deleted(&self, key: Bytes, revision: i64) {
+        let filters = vec![FilterType::Noput.into()];
+        let mut watch = Watch::new(
+            &self.front,
+            pb::WatchCreateRequest { key, start_revision: revision + 1, filters, ..Default::default() },
+        );
+        // A watch that ends since the past is compacted makes the caller look again.
+        while !watch.next().await.iter().any(|told| told.canceled || !told.events.is_empty()) {}
+    }
+
+    /// The first place, and the header that it was read with.
+    pub(super) async fn leader(&self) -> Result<(pb::ResponseHeader, Option<KeyValue>), Status> {
+        linearizable(&self.front).await?;
+        Ok(first(read(&self.front, &self.by_creation(SortOrder::Ascend)).await?))
+    }
+
+    /// Tells of each put of any place after this revision.
+    pub(super) fn watch_puts(&self, revision: i64) -> Watch {
+        let (key, range_end) = self.range();
+        let filters = vec![FilterType::Nodelete.into()];
+        let start_revision = revision + 1;
+        let request =
+            pb::WatchCreateRequest { key, range_end, start_revision, filters, ..Default::default() };
+        Watch::new(&self.front, request)
+    }
+
+    fn by_creation(&self, order: SortOrder) -> pb::RangeRequest {
+        let (key, range_end) = self.range();
+        pb::RangeRequest {
+            key,
+            range_end,
+            limit: 1,
+            sort_order: order.into(),
+            sort_target: SortTarget::Create.into(),
+            ..Default::default()
+        }
+    }
+
+    /// All keys with the prefix.
+    fn range(&self) -> (Bytes, Bytes) {
+        let mut end = self.prefix.to_vec();
+        // What comes after the slash.
+        *end.last_mut().expect("the slash") = b'/' + 1;
+        (self.prefix.clone(), end.into())
+    }
+}
+
+async fn enter(front: Rc<Shared>, key: Bytes, lease: i64, value: Bytes) -> Result<Entered, Status> {
+    let own = pb::RangeRequest { key: key.clone(), ..Default::default() };
+    let own = pb::RequestOp { request: Some(Request::RequestRange(own)) };
+    let request = pb::TxnRequest {
+        compare: vec![created_at(&key, 0)],
+        success: vec![put(&key, value, lease)],
+        failure: vec![own],
+    };
+    let answer = txn(&front, request).await?;
+    let header = answer.header.unwrap_or_default();
+    let found = answer.responses.into_iter().find_map(|response| match response.response {
+        Some(Response::ResponseRange(range)) => range.kvs.into_iter().next(),
+        _ => None,
+    });
+    let created = found.as_ref().map_or(header.revision, |own| own.create_revision);
+    // One that was there before may have led to something: it is not for a call that never waited to give it up.
+    let place = Place { front, key, created, gives_up: found.is_none() };
+    Ok(Entered { place, header, found: found.map(|own| own.value) })
+}
+
+/// A watch of one call.
+pub(super) struct Watch(WatchStream);
+
+impl Watch {
+    fn new(front: &Rc<Shared>, request: pb::WatchCreateRequest) -> Watch {
+        let stream = front.lane.watch();
+        stream.create(&request);
+        Watch(stream)
+    }
+
+    /// Tells of each change of a key after this revision.
+    pub(super) fn of_key(front: &Rc<Shared>, key: Bytes, revision: i64) -> Watch {
+        Watch::new(front, pb::WatchCreateRequest { key, start_revision: revision + 1, ..Default::default() })
+    }
+
+    /// What there is to tell, the answer to the creation included.
+    pub(super) async fn next(&mut self) -> Vec<pb::WatchResponse> {
+        let taken = Bytes::from(poll_fn(|cx| self.0.poll_take(cx)).await);
+        let mut rest = &taken[..];
+        let mut told = Vec::new();
+        while let Some((prefix, after)) = rest.split_first_chunk::<PREFIX_BYTES>() {
+            let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+            let (message, after) = after.split_at(length);
+            told.push(pb::WatchResponse::decode(message).expect("the hub's own"));
+            rest = after;
+        }
+        told
+    }
+}
+
+/// The lease of a call: the one that it names, or one of its own, which nobody here keeps alive.
+pub(super) async fn session(front: &Rc<Shared>, lease: i64) -> Result<i64, Status> {
+    if lease != 0 {
+        return Ok(lease);
+    }
+    let lane = &front.lane;
+    let id = lane.next_id();
+    let grant = pb::LeaseGrantRequest { ttl: SESSION_TTL_S, id: 0 };
+    let data = encode_grant(&lane.member().reader, grant, id, || lane.next_id());
+    let answer = lane.apply(id, data, true).await?;
+    let granted = pb::LeaseGrantResponse::decode(&answer.body[..]).map_err(|error| undecodable(&error))?;
+    Ok(granted.id)
+}
+
+/// Runs a transaction through the log.
+pub(super) async fn txn(front: &Rc<Shared>, request: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
+    let encoded = request.encode_to_vec();
+    let limits = &front.config.limits;
+    let decoded = Txn::decode(&encoded).map_err(|error| undecodable(&error))?;
+    admission::check_txn(&decoded, limits)?;
+    let grows = decoded.has_put();
+    let lane = &front.lane;
+    let id = lane.next_id();
+    let data = admission::encode_txn(id.0, &encoded);
+    admission::check_size(&data, limits)?;
+    let answer = lane.apply(id, data, grows).await?;
+    let made = pb::TxnResponse::decode(&answer.body[..]).map_err(|error| undecodable(&error))?;
+    Ok(pb::TxnResponse { header: Some(lane.member().header(answer.revision)), ..made })
+}
+
+/// Waits until a read is linearizable. A change of leader ends no call that waits.
+async fn linearizable(front: &Rc<Shared>) -> Result<(), Status> {
+    let until = Instant::now() + front.lane.request_timeout();
+    loop {
+        let confirmed = front.lane.linearizable().await;
+        let is_passing = confirmed.as_ref().is_err_and(|status| {
+            [ApiError::LeaderChanged, ApiError::NoLeader].into_iter().any(|error| *status == error.into())
+        });
+        if !is_passing || Instant::now() >= until {
+            return confirmed;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Reads what this member has applied.
+async fn read(front: &Rc<Shared>, request: &pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
+    let member = front.lane.member();
+    let read = Read::Range(request.encode_to_vec().into());
+    let made = match read.run(&member.reader, ReadMode::NoWait)? {
+        Err(store::ReadFailure::WouldBlock) => {
+            let reader = member.reader.clone();
+            let made = member.reads.run(move || read.run(&reader, ReadMode::MayBlock)).await;
+            made.ok_or_else(|| Status::from(ApiError::Stopped))??
+        }
+        made => made,
+    };
+    let (body, revision) = made.map_err(|failure| read_status(&failure))?;
+    let message = answer::finish(body, &member.header(revision))?;
+    pb::RangeResponse::decode(&message[PREFIX_BYTES..]).map_err(|error| undecodable(&error))
+}
+
+fn first(read: pb::RangeResponse) -> (pb::ResponseHeader, Option<KeyValue>) {
+    (read.header.unwrap_or_default(), read.kvs.into_iter().next())
+}
+
+/// A failure as the callers of these services see it: in etcd it has gone through a client of the server's own, which
+/// keeps the text and drops the code.
+pub(super) fn told(status: Status) -> Status {
+    match status.code {
+        Code::DeadlineExceeded | Code::Canceled => status,
+        _ => Status { code: Code::Unknown, ..status },
+    }
+}

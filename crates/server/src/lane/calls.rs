@@ -1,0 +1,89 @@
+//! What the tasks of a lane's own thread ask of the member, one thing at a time.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use node::RequestId;
+use store::Answer;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use wire::{ApiError, Status};
+
+use super::{Lane, Outcome, Target, Waiter};
+use crate::grpc::member::Renewed;
+
+/// The wait for the end of a lease has none of its own: leases that end together wait for one another.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+/// An answer to come. Who drops it does not wait any more; what was proposed may still happen (rule 15).
+pub struct Reply {
+    lane: Lane,
+    id: RequestId,
+    outcome: oneshot::Receiver<Outcome>,
+}
+
+impl Future for Reply {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        // A lane that is gone is one whose member is.
+        let stopped = || Outcome::Failed(ApiError::Stopped.into());
+        Pin::new(&mut self.outcome).poll(cx).map(|outcome| outcome.unwrap_or_else(|_| stopped()))
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.lane.cancel(self.id);
+    }
+}
+
+impl Lane {
+    /// How long an answer of the member is waited for.
+    pub fn request_timeout(&self) -> Duration {
+        self.0.parts.request_timeout
+    }
+
+    /// Waits until a read at this moment would be linearizable; shares its round with all that wait on this thread.
+    pub async fn linearizable(&self) -> Result<(), Status> {
+        let (reply, outcome) = oneshot::channel();
+        let id = self.read_for(Target::Cold(reply), Instant::now(), None);
+        match (Reply { lane: self.clone(), id, outcome }).await {
+            Outcome::Failed(status) => Err(status),
+            _ => Ok(()),
+        }
+    }
+
+    /// Proposes `data`, whose header has `id`, and waits until it is applied. `grows`: as for [`Lane::propose`].
+    pub async fn apply(&self, id: RequestId, data: Vec<u8>, grows: bool) -> Result<Answer, Status> {
+        let (reply, outcome) = oneshot::channel();
+        self.propose_for(id, (Bytes::from(data), grows), Target::Cold(reply), Instant::now(), None);
+        match (Reply { lane: self.clone(), id, outcome }).await {
+            Outcome::Applied(answer) => Ok(answer),
+            Outcome::Failed(status) => Err(status),
+            Outcome::Readable | Outcome::Read(..) => Err(ApiError::Stopped.into()),
+        }
+    }
+
+    /// Renews a lease, for who has waited for [`Lane::linearizable`] since it was asked to (rule 14). The reply, which is
+    /// there with [`Renewed::Waiting`] alone, is a failure that says why the wait is over: LeaseNotFound, since the lease
+    /// is gone, or NotPrimaryLessor, since another member may lead now.
+    pub fn renew(&self, lease: i64) -> (Renewed, Option<Reply>) {
+        let mut waiter = None;
+        let renewed = self.member().leases.renew(lease, || *waiter.insert(self.next_id()));
+        let (Some(id), Renewed::Waiting) = (waiter, renewed) else { return (renewed, None) };
+        let (reply, outcome) = oneshot::channel();
+        let target = Target::Cold(reply);
+        if self.0.stopped.get() {
+            target.deliver(Outcome::Failed(ApiError::Stopped.into()));
+        } else {
+            let deadline = Instant::now() + FOR_EVER;
+            let waiter = Waiter { target, deadline, on_expiry: ApiError::Timeout };
+            self.0.waiters.borrow_mut().insert(id.0, waiter);
+        }
+        (renewed, Some(Reply { lane: self.clone(), id, outcome }))
+    }
+}
