@@ -18,7 +18,7 @@ fn main() {
         let field = [4, 4, 5, 6, 6][at] << 3 | 2;
         [&[field, request.len() as u8][..], request, &[0xa2, 0x06, 2, 8, 7]].concat()
     });
-    let targets: [(&str, Vec<Vec<u8>>); 13] = [
+    let targets: [(&str, Vec<Vec<u8>>); 15] = [
         ("wal", wal()),
         ("wal_records", wal_records()),
         ("snap", snap()),
@@ -30,6 +30,8 @@ fn main() {
         ("http2", http2(&requests)),
         ("requests", requests),
         ("port", port()),
+        ("peer_stream", peer("stream_")),
+        ("peer_message", peer("")),
         ("client", vec![server_bytes()]),
         ("bench", vec![[&[0][..], &server_bytes()].concat(), [&[255][..], &server_bytes()].concat()]),
     ];
@@ -209,6 +211,20 @@ fn port() -> Vec<Vec<u8>> {
     ]
     .map(|text| text.as_bytes().to_vec())
     .to_vec()
+}
+
+/// etcd's own bytes: the streams, each behind the byte that says of which kind it is, or single messages.
+fn peer(kind: &str) -> Vec<Vec<u8>> {
+    let golden = include_str!("../crates/server/tests/peer/golden.txt").lines();
+    let golden = golden.filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(' '));
+    let wanted = golden.filter(|(name, _)| name.starts_with("stream_") != kind.is_empty());
+    let seeds = wanted.map(|(name, hex)| {
+        let digits = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).expect("digits"));
+        let bytes = digits.map(|pair| u8::from_str_radix(pair, 16).expect("a byte"));
+        let how = (!kind.is_empty()).then_some(u8::from(name.starts_with("stream_append")));
+        how.into_iter().chain(bytes).collect()
+    });
+    seeds.collect()
 }
 
 /// SETTINGS, then the answer of the first call: headers, a message, trailers.

@@ -7,6 +7,7 @@ mod clients;
 mod conform;
 mod gen_proto;
 mod interop;
+mod peers;
 mod raft_scenarios;
 mod server;
 mod soak;
@@ -25,6 +26,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   interop --etcd PATH [--seed N]      our write-ahead log and snapshot file under a real etcd, and the other way round
   boltfile --bbolt PATH --etcdutl PATH
                                       our database files before the real bbolt and etcdutl
+  peers --etcd PATH                   our transport and a real etcd in one cluster
   raft-scenarios --testdata DIR       the scenario scripts of etcd's raft through our consensus
   conform --suite DIR PACKAGE...      run packages of the contract suite against our release binaries
                                       (-run REGEX limits the tests; without it, the list of what passes is used)
@@ -50,6 +52,7 @@ fn run(args: &[String]) -> Result<()> {
         ["tidy"] => tidy::run(),
         ["clients", rest @ ..] => clients::run(rest),
         ["interop", rest @ ..] => interop::run(rest),
+        ["peers", rest @ ..] => peers::run(rest),
         ["boltfile", rest @ ..] => boltfile::run(rest),
         ["raft-scenarios", rest @ ..] => raft_scenarios::run(rest),
         ["conform", rest @ ..] => conform::run(rest),

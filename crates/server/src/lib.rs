@@ -17,6 +17,7 @@ pub mod listen;
 pub mod log;
 pub mod member;
 pub mod notify;
+pub mod peer;
 pub mod process;
 pub mod signals;
 

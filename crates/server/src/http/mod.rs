@@ -21,10 +21,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use crate::listen::{Closing, Role, Stream};
 use crate::{LocalFuture, log};
 
-use query::{Query, decode};
+use query::Query;
+pub(crate) use query::decode;
 
 /// etcd waits this long for a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What is asked of the member to say how it is.
 pub trait Health: 'static {
@@ -115,7 +116,7 @@ pub async fn serve(
 ///
 /// # Errors
 /// What Go's server says then.
-fn check_host(head: &Parts) -> Result<(), &'static str> {
+pub(crate) fn check_host(head: &Parts) -> Result<(), &'static str> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let valid = |byte: &u8| byte.is_ascii_alphanumeric() || b"!$%&()*+,-.:;=[']_~".contains(byte);
     match (hosts.next(), hosts.next()) {
@@ -128,7 +129,7 @@ fn check_host(head: &Parts) -> Result<(), &'static str> {
     }
 }
 
-fn bad_request(text: &str) -> Response<Full<Bytes>> {
+pub(crate) fn bad_request(text: &str) -> Response<Full<Bytes>> {
     let mut response = plain(StatusCode::BAD_REQUEST, text);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
@@ -180,7 +181,7 @@ async fn route(
     }
 }
 
-fn version(versions: &Versions) -> Response<Full<Bytes>> {
+pub(crate) fn version(versions: &Versions) -> Response<Full<Bytes>> {
     let body = format!(
         r#"{{"etcdserver":"{}","etcdcluster":"{}","storage":"{}"}}"#,
         wire::version::ETCD,
@@ -216,7 +217,7 @@ async fn check(query: Query, health: &dyn Health, request_timeout: Duration) -> 
 }
 
 /// A text as Go's encoder writes it, with the characters that HTML minds escaped.
-fn json_text(text: &str) -> String {
+pub(crate) fn json_text(text: &str) -> String {
     let quoted = serde_json::Value::from(text).to_string();
     quoted.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
@@ -231,7 +232,7 @@ fn plain(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
 }
 
 /// An error as Go's `http.Error` writes it, with a line end.
-fn error(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
+pub(crate) fn error(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
     let mut response = plain(status, &format!("{body}\n"));
     let name = HeaderName::from_static("x-content-type-options");
     response.headers_mut().insert(name, HeaderValue::from_static("nosniff"));

@@ -134,7 +134,7 @@ impl Listener {
     }
 
     /// Puts it on the runtime of this thread.
-    pub(super) fn into_async(self) -> io::Result<Accepting> {
+    pub(crate) fn into_async(self) -> io::Result<Accepting> {
         let Listener { socket, role, address } = self;
         let socket = match socket {
             Bound::Tcp(listener) => Waiting::Tcp(tokio::net::TcpListener::from_std(listener)?),
@@ -145,7 +145,7 @@ impl Listener {
 }
 
 /// A listener on a runtime.
-pub(super) struct Accepting {
+pub(crate) struct Accepting {
     socket: Waiting,
     role: Role,
     address: String,
@@ -161,12 +161,12 @@ impl Accepting {
         self.role
     }
 
-    pub(super) fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
     /// The next connection, taken off this thread's runtime again: another one serves it. Cancel safe.
-    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+    pub(crate) async fn accept(&self) -> io::Result<Accepted> {
         loop {
             let accepted = match &self.socket {
                 Waiting::Tcp(listener) => listener.accept().await.map(|(stream, _)| {

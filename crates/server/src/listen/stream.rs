@@ -42,7 +42,7 @@ enum Socket {
 
 impl Stream {
     /// Puts an accepted connection on the runtime of this thread.
-    pub(super) fn new(accepted: Accepted) -> io::Result<Stream> {
+    pub(crate) fn new(accepted: Accepted) -> io::Result<Stream> {
         Ok(Stream::over(match accepted {
             Accepted::Tcp(stream) => Socket::Tcp(TcpStream::from_std(stream)?),
             Accepted::Unix(stream) => Socket::Unix(UnixStream::from_std(stream)?),

@@ -1,0 +1,110 @@
+//! The peer thread: a current-thread runtime with the transport and all connections of peers.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::{JoinSet, LocalSet};
+
+use super::Settings;
+use super::dial::NetDial;
+use super::host::Host;
+use super::transport::{Handle, Transport};
+use crate::listen::{Closing, Listener, Protocol, Stream, closing};
+use crate::log;
+
+/// Connections at the same time. A member has some ten to each other, and few others connect here.
+const CONNECTIONS_MAX: usize = 1024;
+/// A connection that sends nothing for this long before its first request is closed.
+const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(300);
+/// How soon a listener that failed is asked again.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// How long requests in flight may take once the thread is to end.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The running thread.
+pub struct PeerThread {
+    handle: Handle,
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+impl PeerThread {
+    /// Starts the thread and serves peers at once. `handle` is the one that the member's threads have; `seed` is entropy.
+    ///
+    /// # Errors
+    /// When the thread or its runtime can't be made.
+    pub fn start(
+        handle: Handle,
+        settings: Settings,
+        host: Arc<dyn Host>,
+        listeners: Vec<Listener>,
+        seed: u64,
+    ) -> io::Result<PeerThread> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, closing) = closing();
+        let (taken, local) = (handle.clone(), handle.clone());
+        let thread = std::thread::Builder::new().name("peer".into()).spawn(move || {
+            LocalSet::new().block_on(&runtime, async move {
+                let transport = Transport::start(&local, settings, host, Rc::new(NetDial), seed);
+                let mut serving = JoinSet::new();
+                for listener in listeners {
+                    serving.spawn_local(accept(listener, transport.clone(), closing.clone()));
+                }
+                transport.run().await;
+                let _ =
+                    tokio::time::timeout(GRACE, async { while serving.join_next().await.is_some() {} }).await;
+            });
+        })?;
+        Ok(PeerThread { handle: taken, stop, thread })
+    }
+
+    /// Cuts all connections and returns when the thread is gone.
+    pub fn stop(self) {
+        let _ = self.stop.send(true);
+        self.handle.stop();
+        // A panic has ended the process already.
+        let _ = self.thread.join();
+    }
+}
+
+async fn accept(listener: Listener, transport: Transport, mut closing: Closing) {
+    let listener = match listener.into_async() {
+        Ok(listener) => listener,
+        Err(error) => {
+            log::error!("listener failed", "error" => crate::go_error(&error));
+            return;
+        }
+    };
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = closing.wait() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => accepted,
+        };
+        match accepted.and_then(Stream::new) {
+            Ok(stream) => {
+                connections.spawn_local(connect(stream, transport.clone(), closing.clone()));
+            }
+            Err(error) => {
+                log::warn!("accept failed", "address" => listener.address(), "error" => crate::go_error(&error));
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+async fn connect(mut stream: Stream, transport: Transport, mut closing: Closing) {
+    let first = tokio::select! {
+        first = tokio::time::timeout(FIRST_BYTES_TIMEOUT, stream.sniff()) => first,
+        () = closing.wait() => return,
+    };
+    if let Ok(Ok(Protocol::Http1 | Protocol::Http2)) = first {
+        transport.serve(stream, closing).await;
+    }
+}

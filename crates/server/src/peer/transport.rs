@@ -1,0 +1,353 @@
+//! The transport on the peer thread, and the handle that the member's threads have of it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use raft::{Body, Message, NodeId};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::body::Database;
+use super::codec::Encoder;
+use super::dial::Dial;
+use super::host::Host;
+use super::link::Link;
+use super::stats::PeerStats;
+use super::{Settings, post};
+use crate::log;
+
+/// What a message costs in the handle's queue beside its entries, bytes.
+const MESSAGE_OVERHEAD: usize = size_of::<Message>();
+/// How soon it is looked again whether all has left.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(1);
+
+/// For the peer thread.
+enum Mail {
+    Send(Vec<Message>),
+    Snapshot(Message, Database),
+    AddPeer(NodeId, Vec<String>),
+    AddRemote(NodeId, Vec<String>),
+    Update(NodeId, Vec<String>),
+    Remove(NodeId),
+    Stop,
+}
+
+#[derive(Default)]
+struct Mailbox {
+    mail: Vec<Mail>,
+    /// Bytes of messages in it.
+    bytes: usize,
+    /// Messages that were dropped because it was full, for each receiver.
+    dropped: BTreeMap<NodeId, u64>,
+}
+
+struct Shelf {
+    mailbox: Mutex<Mailbox>,
+    arrived: Notify,
+    bytes_max: usize,
+    stats: Mutex<BTreeMap<NodeId, Arc<PeerStats>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic anywhere ends the process; a half-made change cannot be seen.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Hands work to the peer thread. No method waits for anything but another's hold of a short lock.
+#[derive(Clone)]
+pub struct Handle(Arc<Shelf>);
+
+impl Handle {
+    /// A handle; [`Transport::start`] takes up its other end. `handed_bytes_max` bounds the bytes of messages that the
+    /// peer thread has not taken yet; beyond it messages are dropped, and their receivers reported as unreachable.
+    pub fn new(handed_bytes_max: usize) -> Handle {
+        Handle(Arc::new(Shelf {
+            mailbox: Mutex::default(),
+            arrived: Notify::new(),
+            bytes_max: handed_bytes_max,
+            stats: Mutex::default(),
+        }))
+    }
+
+    fn put(&self, mail: Mail) {
+        let mut mailbox = lock(&self.0.mailbox);
+        mailbox.mail.push(mail);
+        self.wake(mailbox);
+    }
+
+    /// A peer thread that has not yet taken what came before is not woken again.
+    fn wake(&self, mailbox: MutexGuard<'_, Mailbox>) {
+        let was_empty = mailbox.mail.len() == 1;
+        drop(mailbox);
+        if was_empty {
+            self.0.arrived.notify_one();
+        }
+    }
+
+    /// Sends messages, each at most once: those of one step of consensus in one call, when what they wait for is durable.
+    /// Those to members that nobody has told of are dropped. A snapshot goes by [`Handle::send_snapshot`].
+    pub fn send(&self, mut messages: Vec<Message>) {
+        if messages.is_empty() {
+            return;
+        }
+        let mut mailbox = lock(&self.0.mailbox);
+        messages.retain(|message| {
+            let bytes = mailbox.bytes + size(message);
+            let fits = mailbox.bytes == 0 || bytes <= self.0.bytes_max;
+            match fits {
+                true => mailbox.bytes = bytes,
+                false => *mailbox.dropped.entry(message.to).or_default() += 1,
+            }
+            fits
+        });
+        mailbox.mail.push(Mail::Send(messages));
+        self.wake(mailbox);
+    }
+
+    /// Sends a snapshot, `raft::Body::Snapshot`, and the database that it stands for. How that ended is told by
+    /// [`Host::snapshot_reported`], always.
+    pub fn send_snapshot(&self, message: Message, database: Database) {
+        self.put(Mail::Snapshot(message, database));
+    }
+
+    /// A member of the cluster, other than this one: streams to it are kept from now on. One that is there already is
+    /// left as it is.
+    pub fn add_peer(&self, id: NodeId, urls: Vec<String>) {
+        self.put(Mail::AddPeer(id, urls));
+    }
+
+    /// Somebody who can only be answered, by POST: a member that is known to others, and not yet here. For a member that
+    /// joins, all those that it was told of.
+    pub fn add_remote(&self, id: NodeId, urls: Vec<String>) {
+        self.put(Mail::AddRemote(id, urls));
+    }
+
+    /// A member's URLs are others now.
+    pub fn update_peer(&self, id: NodeId, urls: Vec<String>) {
+        self.put(Mail::Update(id, urls));
+    }
+
+    /// A member was removed: its connections are cut.
+    pub fn remove_peer(&self, id: NodeId) {
+        self.put(Mail::Remove(id));
+    }
+
+    /// Ends [`Transport::run`], and cuts all connections.
+    pub fn stop(&self) {
+        self.put(Mail::Stop);
+    }
+
+    /// The numbers of all peers.
+    pub fn stats(&self) -> BTreeMap<NodeId, Arc<PeerStats>> {
+        lock(&self.0.stats).clone()
+    }
+}
+
+fn size(message: &Message) -> usize {
+    let payload: usize = match &message.body {
+        Body::Append { entries, .. } => entries.iter().map(raft::Entry::size).sum(),
+        Body::Propose { entries } => entries.iter().map(|(_, data)| 64 + data.len()).sum(),
+        Body::Snapshot { snapshot } => snapshot.data.len(),
+        _ => 0,
+    };
+    MESSAGE_OVERHEAD + payload
+}
+
+/// What all links share.
+pub(super) struct Shared {
+    pub settings: Settings,
+    pub host: Arc<dyn Host>,
+    pub dial: Rc<dyn Dial>,
+    /// Bytes of messages that are being posted to this member.
+    pub posted_bytes: Cell<u64>,
+    /// Snapshots that are being received.
+    pub snapshots_incoming: Cell<usize>,
+    shelf: Arc<Shelf>,
+    random: Cell<u64>,
+}
+
+impl Shared {
+    /// The numbers of a peer; those of somebody else are nobody's business.
+    pub(super) fn register(&self, id: NodeId, is_peer: bool) -> Arc<PeerStats> {
+        if !is_peer {
+            return Arc::default();
+        }
+        let stats = Arc::new(PeerStats::default());
+        lock(&self.shelf.stats).insert(id, stats.clone());
+        stats
+    }
+
+    /// How long to wait before the next dial: longer with each failure in a row, and never quite the same, so that
+    /// members that lost each other at the same moment do not meet again and again.
+    pub(super) fn backoff(&self, failures: u32) -> Duration {
+        let limits = &self.settings.limits;
+        let pause = limits.dial_pause * (1 << failures.saturating_sub(1).min(8));
+        let pause = pause.min(limits.dial_pause_max);
+        let mut random = self.random.get();
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        self.random.set(random);
+        // Between a half and the whole.
+        pause / 2 + pause.mul_f64((random % 1024) as f64 / 2048.0)
+    }
+
+    /// Hands messages to consensus.
+    pub(super) fn deliver(&self, stats: &PeerStats, from: NodeId, messages: Vec<Message>) {
+        if messages.is_empty() {
+            return;
+        }
+        let dropped = self.host.receive(messages);
+        if dropped > 0 {
+            stats.received_failures.add(dropped as u64);
+            log::warn!(
+                "dropped internal Raft message since receiving buffer is full (overloaded network)",
+                "local-member-id" => self.settings.identity.member_id.to_string(),
+                "from" => from.to_string(),
+                "messages" => dropped,
+            );
+        }
+    }
+}
+
+/// The transport. Lives on the peer thread, inside a `LocalSet`; cloning gives another name for the same.
+#[derive(Clone)]
+pub struct Transport {
+    pub(super) shared: Rc<Shared>,
+    links: Rc<RefCell<BTreeMap<NodeId, Rc<Link>>>>,
+}
+
+impl Transport {
+    /// Takes up the other end of a handle. `seed` is entropy, for the jitter.
+    pub fn start(
+        handle: &Handle,
+        settings: Settings,
+        host: Arc<dyn Host>,
+        dial: Rc<dyn Dial>,
+        seed: u64,
+    ) -> Transport {
+        let random = Cell::new(seed | 1);
+        let shared = Rc::new(Shared {
+            settings,
+            host,
+            dial,
+            posted_bytes: Cell::new(0),
+            snapshots_incoming: Cell::new(0),
+            shelf: handle.0.clone(),
+            random,
+        });
+        Transport { shared, links: Rc::default() }
+    }
+
+    /// Does what the handle asks for, until it is stopped.
+    pub async fn run(self) {
+        let mut encoder = Encoder::default();
+        loop {
+            self.shared.shelf.arrived.notified().await;
+            let Mailbox { mail, dropped, .. } = std::mem::take(&mut *lock(&self.shared.shelf.mailbox));
+            for mail in mail {
+                match mail {
+                    Mail::Send(messages) => {
+                        messages.into_iter().for_each(|message| self.send(&mut encoder, message))
+                    }
+                    Mail::Snapshot(message, database) => self.send_snapshot(message, database),
+                    Mail::AddPeer(id, urls) => self.add(id, &urls, true),
+                    Mail::AddRemote(id, urls) => self.add(id, &urls, false),
+                    Mail::Update(id, urls) => drop(self.link(id).map(|link| link.update(&urls))),
+                    Mail::Remove(id) => self.remove(id),
+                    Mail::Stop => {
+                        self.flush().await;
+                        return self.stop();
+                    }
+                }
+            }
+            encoder.clear();
+            for (id, count) in dropped {
+                if let Some(link) = self.link(id) {
+                    link.overflowed_outside(count);
+                }
+            }
+            self.links.borrow().values().for_each(|link| link.report_overflow());
+        }
+    }
+
+    pub(super) fn link(&self, id: NodeId) -> Option<Rc<Link>> {
+        self.links.borrow().get(&id).cloned()
+    }
+
+    fn send(&self, encoder: &mut Encoder, message: Message) {
+        let Some(link) = self.link(message.to) else {
+            log::debug!(
+                "ignored message send request; unknown remote peer target",
+                "unknown-target-peer-id" => message.to.to_string(),
+            );
+            return;
+        };
+        if let Body::Snapshot { .. } = message.body {
+            // Without its database it would be acknowledged for nothing.
+            return self.shared.host.snapshot_reported(message.to, false);
+        }
+        link.send(encoder.encode(message));
+    }
+
+    fn send_snapshot(&self, message: Message, database: Database) {
+        match self.link(message.to).filter(|link| link.is_peer()) {
+            Some(link) => link.spawn(post::snapshot(link.clone(), message, database)),
+            None => self.shared.host.snapshot_reported(message.to, false),
+        }
+    }
+
+    /// Adds a link. Of those who are no members no more are kept than a cluster may have of these.
+    pub(super) fn add(&self, id: NodeId, urls: &[String], is_peer: bool) {
+        if id == self.shared.settings.identity.member_id || !is_peer && self.shared.host.is_removed(id) {
+            return;
+        }
+        let mut links = self.links.borrow_mut();
+        if links.get(&id).is_some_and(|link| link.is_peer() || !is_peer) {
+            return;
+        }
+        let remotes = links.values().filter(|link| !link.is_peer()).count();
+        if !is_peer && remotes >= self.shared.settings.limits.remotes_max {
+            return;
+        }
+        if let Some(remote) = links.remove(&id) {
+            remote.stop();
+        }
+        links.insert(id, Link::start(&self.shared, id, urls, is_peer));
+        log::info!(
+            if is_peer { "added remote peer" } else { "added new remote peer" },
+            "local-member-id" => self.shared.settings.identity.member_id.to_string(),
+            "remote-peer-id" => id.to_string(),
+            "remote-peer-urls" => urls,
+        );
+    }
+
+    fn remove(&self, id: NodeId) {
+        let Some(link) = self.links.borrow_mut().remove(&id) else { return };
+        link.stop();
+        lock(&self.shared.shelf.stats).remove(&id);
+        log::info!(
+            "removed remote peer",
+            "local-member-id" => self.shared.settings.identity.member_id.to_string(),
+            "removed-remote-peer-id" => id.to_string(),
+        );
+    }
+
+    /// Lets streams take what waits for them, for a little while: a leader's last message names its successor.
+    async fn flush(&self) {
+        let deadline = Instant::now() + self.shared.settings.limits.flush_timeout;
+        while self.links.borrow().values().any(|link| link.has_waiting()) && Instant::now() < deadline {
+            tokio::time::sleep(FLUSH_INTERVAL).await;
+        }
+    }
+
+    fn stop(&self) {
+        for link in std::mem::take(&mut *self.links.borrow_mut()).into_values() {
+            link.stop();
+        }
+        lock(&self.shared.shelf.stats).clear();
+    }
+}

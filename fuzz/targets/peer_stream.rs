@@ -1,0 +1,6 @@
+//! Both streams between members from any bytes.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    server::peer::codec::fuzz::fuzz_peer_stream(data);
+});
