@@ -66,6 +66,7 @@ mod builder;
 mod error;
 mod format;
 mod fuzz;
+mod merge;
 mod open;
 mod reader;
 mod tail;
@@ -77,6 +78,7 @@ pub use builder::{Frame, FrameBuilder};
 pub use error::Error;
 pub use format::RecordHeader;
 pub use fuzz::fuzz_revlog;
+pub use merge::{Fate, Keeper, MergePlan, MergeProgress, Merger, Stored, Worth};
 pub use open::{Opened, Replay, ReplayError, Torn, open};
 pub use reader::Reader;
 pub use writer::Writer;
@@ -127,6 +129,20 @@ pub struct Durable {
     pub applied: Applied,
 }
 
+/// What the log takes on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Segments that count.
+    pub segments: u64,
+    /// Bytes of all segment files without what is allocated ahead: also of those that were merged away, and are still
+    /// there for who reads them.
+    pub bytes: u64,
+    /// Bytes of records in segments that count.
+    pub record_bytes: u64,
+    /// Of those, bytes of records that nobody wants any more.
+    pub dead_bytes: u64,
+}
+
 /// Sizes that this member may choose; none of them is in the format.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -142,6 +158,12 @@ pub struct Limits {
     pub read_chunk_bytes: u32,
     /// Bytes of a file between two places that a scan may begin at: what it reads in vain at most, beside one frame.
     pub mark_interval_bytes: u32,
+    /// Bytes of a merged segment's frames; the one that goes beyond it is the last of its frame.
+    pub merged_frame_bytes: u32,
+    /// Bytes of the sources that a merge reads in one step.
+    pub merge_step_bytes: u32,
+    /// Bytes that a merge writes between two syncs.
+    pub merge_dirty_bytes_max: u64,
 }
 
 impl Limits {
@@ -154,6 +176,9 @@ impl Limits {
         dirty_bytes_max: 16 << 20,
         read_chunk_bytes: 1 << 20,
         mark_interval_bytes: 128 << 10,
+        merged_frame_bytes: 256 << 10,
+        merge_step_bytes: 256 << 10,
+        merge_dirty_bytes_max: 2 << 20,
     };
 
     /// For tests: a roll every few frames.
@@ -165,6 +190,9 @@ impl Limits {
             dirty_bytes_max: 1024,
             read_chunk_bytes: 256,
             mark_interval_bytes: 200,
+            merged_frame_bytes: 400,
+            merge_step_bytes: 512,
+            merge_dirty_bytes_max: 600,
         }
     }
 
@@ -189,6 +217,6 @@ fn segment_name(number: u32) -> String {
 fn parse_segment_name(name: &str) -> Option<u32> {
     let number = u32::from_str_radix(name.strip_suffix(".seg")?, 16).ok()?;
     // Numbers from a corrupt name must leave room to count on.
-    let sane = (1..=u32::MAX / 2).contains(&number);
+    let sane = (1..1 << 30).contains(&(number & !format::FIRST_MERGED)) || number == format::FIRST_MERGED;
     (sane && segment_name(number) == name).then_some(number)
 }
