@@ -84,7 +84,7 @@ pub use reader::Reader;
 pub use writer::Writer;
 
 /// Where a record's payload begins: segment number in the high half, byte offset in the low half. Ascends in
-/// log order.
+/// log order among those that were not merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Location(pub u64);
 
@@ -97,6 +97,11 @@ impl Location {
     /// The segment's number.
     pub const fn segment(self) -> u32 {
         (self.0 >> 32) as u32
+    }
+
+    /// Whether it is in a segment that a merge wrote.
+    pub const fn is_merged(self) -> bool {
+        self.segment() >= format::FIRST_MERGED
     }
 
     /// Bytes from the segment file's start.

@@ -151,7 +151,7 @@ impl Reader {
                 return Ok(place);
             }
             let open = self.shared.open();
-            if at >= open.start {
+            if at >= open.start && !at.is_merged() {
                 let from = (at.0 - open.start.0) as usize;
                 let bytes = from.checked_add(out.len()).and_then(|end| open.bytes.get(from..end));
                 if let Some(bytes) = bytes.filter(|_| from >= FRAME_HEADER_LEN) {
@@ -166,7 +166,7 @@ impl Reader {
 
     fn find_finished(&self, at: Location, len: usize) -> Option<Place> {
         let tail = self.shared.tail();
-        if tail.frames.front().is_some_and(|first| first.start <= at) {
+        if !at.is_merged() && tail.frames.front().is_some_and(|first| first.start <= at) {
             let behind = tail.frames.partition_point(|frame| frame.start <= at);
             let frame = &tail.frames[behind - 1];
             let room = frame.bytes.len() as u64;

@@ -123,7 +123,8 @@ impl World {
             self.owner.wanted.insert(revision, (*at, payload.clone()));
             self.owner.all.insert(revision, payload.clone());
         }
-        self.log.write_all()
+        // Some stay in memory for a while.
+        if rng.below(3) > 0 { self.log.write_all() } else { Ok(()) }
     }
 
     /// Some records are not wanted any more.
@@ -199,6 +200,7 @@ fn work(fs: &MemFs, seed: u64, check: bool) -> (Owner, Result<(), Error>) {
                 world.owner.check(&world.log.reader);
             }
         }
+        world.log.write_all()?;
         world.log.sync()?;
         world.merge_all(ALL)
     })();
