@@ -5,26 +5,26 @@
 //! consensus: payloads and state are bytes. Records are addressed by [`Location`], known as soon as a record is
 //! pushed; between that and its frame's way to the file, readers find it in memory.
 //!
-//! Three parts, each for one thread or more: the [`FrameBuilder`] (apply), the [`Writer`] (the log's own), and
-//! the [`Reader`] (all that read). The life of a frame: `push`… → `finish` → the WAL syncs the entries in it →
+//! Four parts, each for one thread or more: the [`FrameBuilder`] (apply), the [`Writer`] (the log's own), the
+//! [`Merger`] (long work), and the [`Reader`] (all that read). The life of a frame: `push`… → `finish` → the WAL syncs the entries in it →
 //! [`Writer::write`] → [`Writer::sync`]. No frame reaches the file system before the WAL has synced what is in
 //! it (rule 2); the caller sees to that.
 //!
 //! # Files
-//! `<number, 8 hex digits>.seg`, numbered from 1 without gaps; `spare-<n>.tmp` are segments allocated ahead,
-//! whose contents mean nothing. All integers are little-endian. A segment begins with its header:
+//! `<number, 8 hex digits>.seg`, numbered from 1 without gaps, merged ones from 80000000 on; `spare-<n>.tmp` are
+//! segments allocated ahead, whose contents mean nothing, `merge-<n>.tmp` merged ones that are not finished. All integers are little-endian. A segment begins with its header:
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 8 | magic `QRTEREVL` |
 //! | 8 | 4 | format version, 1; another is refused |
-//! | 12 | 4 | kind: 0 appended; 1 is kept for a segment that a merge wrote, another than 0 is refused |
+//! | 12 | 4 | kind: 0 appended, 1 written by a merge; another is refused |
 //! | 16 | 8 | log id, random, not 0; the same in all segments and frames |
 //! | 24 | 4 | segment number, as in the name and in locations |
-//! | 28 | 4 | generation: 0; of two merged segments that cover the same, the higher one counts |
+//! | 28 | 4 | generation: 0, and of a merged one higher than those of all that it was made of, in whose stead it counts |
 //! | 32 | 4 | first segment number covered: for an appended one its own |
 //! | 36 | 4 | last segment number covered: for an appended one its own |
-//! | 40 | 8 | number of the first frame |
+//! | 40 | 8 | number of the first frame, or of the first one that it stands for |
 //! | 48 | 12 | zero |
 //! | 60 | 4 | CRC-32C of bytes 0..60 |
 //!
@@ -46,10 +46,14 @@
 //! | 68 | 4 | CRC-32C of bytes 0..68 |
 //! | 72 | … | records, state, zeros up to a multiple of 8 |
 //!
+//! A frame of a merged segment stands for all from the one before it on up to its number: it has applied index and term
+//! of the last of them, the watermarks of the first, no state, and flag 1 not set.
+//!
 //! A record is: payload length (4), kind (1), main (8), sub (8), payload.
 //!
 //! Behind the last frame of the newest segment the file is zeros, allocated ahead; a sealed segment ends with
-//! its last frame (bytes behind it are ignored: how many frames it has follows from the next one's header).
+//! its last frame (bytes behind it are ignored: how many frames it has follows from the next one's header). The newest is
+//! never a merged one.
 //!
 //! # What is durable when
 //! A segment gets its name only after the one before it is synced whole and its own header is synced. So a
