@@ -6,12 +6,12 @@ use prost::Message;
 use tonic::metadata::MetadataValue;
 use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::etcdserverpb::{
-    AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DeleteRangeRequest,
-    DeleteRangeResponse, HashKvRequest, HashKvResponse, LeaseGrantRequest, LeaseGrantResponse,
-    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse,
-    LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
-    MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    StatusRequest, StatusResponse, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
+    AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DefragmentRequest,
+    DefragmentResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
+    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse, MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest,
+    RangeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
 };
 use wire::v3electionpb::{
     CampaignRequest, CampaignResponse, LeaderRequest, LeaderResponse, ProclaimRequest, ProclaimResponse,
@@ -179,6 +179,11 @@ impl Client {
     pub async fn status(&self, deadline: Deadline) -> Result<StatusResponse, Error> {
         let request = StatusRequest::default();
         self.call(request, deadline, async |r| self.maintenance().status(r).await).await
+    }
+
+    /// Maintenance.Defragment.
+    pub async fn defragment(&self, deadline: Deadline) -> Result<DefragmentResponse, Error> {
+        self.call(DefragmentRequest {}, deadline, async |r| self.maintenance().defragment(r).await).await
     }
 
     /// Maintenance.HashKV of the member that is connected, up to `revision`; 0 is the newest.

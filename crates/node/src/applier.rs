@@ -13,6 +13,7 @@ use wire::raftpb::{ConfChange, ConfChangeType};
 
 use crate::consensus::Applied;
 use crate::ids::RequestIds;
+use crate::merge::CompactionFrames;
 use crate::records::{FrameState, LogSink, parse};
 use crate::snapshot::SnapshotSchedule;
 use crate::{Error, RequestId, SnapshotOrder};
@@ -58,6 +59,7 @@ pub struct Applier {
     /// Entries up to here were in the log when this run began.
     found_index: u64,
     snapshots: SnapshotSchedule,
+    compaction_frames: CompactionFrames,
 }
 
 impl Applier {
@@ -68,7 +70,7 @@ impl Applier {
         state: (ConfState, revlog::Applied),
         (ids, own_lane): (RequestIds, usize),
         found_index: u64,
-        snapshots: SnapshotSchedule,
+        (snapshots, compaction_frames): (SnapshotSchedule, CompactionFrames),
     ) -> Self {
         let (conf, applied) = state;
         Applier {
@@ -83,6 +85,7 @@ impl Applier {
             wal_durable: 0,
             found_index,
             snapshots,
+            compaction_frames,
         }
     }
 
@@ -159,6 +162,9 @@ impl Applier {
             }
         }
         let frame = self.finish(starts_segment)?;
+        for compaction in &gave.compactions {
+            self.compaction_frames.note(compaction.revision, frame.number());
+        }
         self.tell(&frame);
         self.store.publish();
         report.index = self.applied.index;

@@ -15,7 +15,7 @@
 //!                                  └─ answers ─► who asked
 //! ```
 //!
-//! Beside it, now and then, a snapshot goes round: [`SnapshotOrder`].
+//! Beside it, now and then, a snapshot goes round: [`SnapshotOrder`]; and a [`Merger`] gives back what compactions drop.
 #![forbid(unsafe_code)]
 
 mod applier;
@@ -27,6 +27,7 @@ mod identity;
 mod ids;
 pub mod lease;
 mod log_writer;
+mod merge;
 mod records;
 mod revision_writer;
 mod snapshot;
@@ -40,6 +41,7 @@ pub use exchange::{Completions, RequestId, Submission};
 pub use identity::{Identity, InitialMember, cluster_id, member_id};
 pub use ids::{LaneIds, RequestIds};
 pub use log_writer::{LogWriter, PersistRequest, Persisted, Written};
+pub use merge::{MergeCounters, MergeStep, Merged, Merger};
 pub use revision_writer::RevisionWriter;
 pub use snapshot::{SnapshotOrder, SnapshotWriter};
 pub use start::{Entropy, Found, Limits, Member, Settings, open};

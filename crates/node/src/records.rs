@@ -35,6 +35,14 @@ impl RecordSource for LogSource {
         self.reader()?.read_nowait(LogLocation(at.0), out).map_err(read_error)
     }
 
+    fn forget(&self, records: &[(Location, u32, RecordKind)]) {
+        // A log that is not open yet gives nothing back either.
+        let Some(reader) = self.0.get() else { return };
+        let records = records.iter();
+        reader
+            .forget(records.map(|(at, len, kind)| (LogLocation(at.0), *len, *kind == RecordKind::Tombstone)));
+    }
+
     fn scan(&self, from: i64, visitor: &mut RecordVisitor<'_>) -> Result<(), ReadError> {
         let mut unknown = None;
         let scanned = self.reader()?.scan(from, |header, _, payload| match parse(header) {

@@ -21,6 +21,7 @@ use crate::identity::{Identity, InitialMember, cluster_id, member_id};
 use crate::ids::RequestIds;
 use crate::lease::keeper::Keeper;
 use crate::lease::{Lessor, LessorSettings, SharedLessor};
+use crate::merge::{CompactionFrames, Merger};
 use crate::records::{FrameState, LogSource, parse};
 use crate::snapshot::SnapshotSchedule;
 use crate::{Applier, Error, LogWriter, RevisionWriter, SnapshotWriter};
@@ -153,6 +154,8 @@ pub struct Member {
     pub snapshot_writer: SnapshotWriter,
     /// Does the background work of compactions; has what the last run left of it.
     pub compactor: Compactor,
+    /// Gives back what compactions have dropped, for a thread of long work.
+    pub merger: Merger,
     /// What network threads read through.
     pub reader: Reader,
     /// The newest changes, for watches.
@@ -213,6 +216,9 @@ pub fn open(
     let releasable = if applied.index >= found.snapshot_index { found.snapshot_index } else { 0 };
     let (builder, writer, log_reader) = opened.into_parts()?;
     source.fill(log_reader.clone());
+    let compaction_frames = CompactionFrames::default();
+    let merger =
+        Merger::new(writer.merger(), log_reader.clone(), store.relocator(), compaction_frames.clone());
     let mut compactor = store.compactor(settings.compaction_batch_limit);
     if let Some(unfinished) = store.end_restore() {
         let _is_first = compactor.push(unfinished);
@@ -265,7 +271,7 @@ pub fn open(
         (conf, applied),
         (ids, lanes),
         found.last_index,
-        snapshots,
+        (snapshots, compaction_frames),
     );
     applier.wal_durable(durable_index);
     Ok(Member {
@@ -277,6 +283,7 @@ pub fn open(
         revision_writer: RevisionWriter::new(writer, durable_index),
         snapshot_writer: SnapshotWriter::new(folders.snap(fs), settings.snapshots_max),
         compactor,
+        merger,
         reader,
         tail,
         lessor,
@@ -621,6 +628,10 @@ fn open_revlog(
     let mut replay = Replaying { replayed: Replayed { store, conf: ConfState::default(), source }, progress };
     let limits = settings.limits.revlog.clone();
     let opened = revlog::open(fs.clone(), &folders.rev, limits, entropy.log.max(1), &mut replay)?;
+    replay.replayed.store.check_restored().map_err(|error| {
+        let rev = folders.rev.display();
+        Error::Contradiction(format!("{rev} contradicts itself: {error}"))
+    })?;
     Ok((opened, replay.replayed))
 }
 
@@ -647,6 +658,10 @@ impl Replay for Replaying<'_> {
     }
 
     fn frame(&mut self, _: revlog::Applied, state: &[u8], full: bool) -> Result<(), ReplayError> {
+        // A merged frame has none: a whole one comes after it.
+        if state.is_empty() {
+            return Ok(());
+        }
         let state = FrameState::decode(state)?;
         let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect();
         self.replayed.conf = ConfState { voters: ids(&state.voters), learners: ids(&state.learners) };

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use disk::{Fs, wal};
 use node::{
-    AutoCompaction, Completions, Entropy, Error, InitialMember, Input, Limits, Member, Outputs,
-    PersistRequest, RequestId, Settings, SnapshotOrder, Submission,
+    AutoCompaction, Completions, Entropy, Error, InitialMember, Input, Limits, Member, MergeStep, Merged,
+    Outputs, PersistRequest, RequestId, Settings, SnapshotOrder, Submission,
 };
 use raft::{Entry, Time};
 use store::Answer;
@@ -62,6 +62,10 @@ pub struct Told {
     pub proposed: Vec<Entry>,
     /// Renewals whose lease is gone.
     pub ended: Vec<RequestId>,
+    /// Merges of the revision log that came to their end.
+    pub merges: Vec<Merged>,
+    /// A merge met something that could not be read.
+    pub unreadable: bool,
 }
 
 /// The settings of the one member of a cluster of one.
@@ -143,6 +147,7 @@ impl Running {
             self.sync_revisions()?;
             self.work_on_files(told)?;
             self.compact();
+            self.merge(told)?;
         }
         panic!("the member does not come to rest");
     }
@@ -286,6 +291,22 @@ impl Running {
         self.parts.applier.store().check();
     }
 
+    /// The thread that merges segments takes a step.
+    ///
+    /// # Errors
+    /// A failed disk operation; the member must stop.
+    pub fn merge(&mut self, told: &mut Told) -> Result<(), Error> {
+        match self.parts.merger.step()? {
+            MergeStep::Finished(merged) => told.merges.push(merged),
+            // A read that fails ends the merging, and nothing else.
+            MergeStep::Damaged(_) => told.unreadable = true,
+            MergeStep::Idle | MergeStep::Working(_) | MergeStep::Waiting => {}
+        }
+        self.parts.log_reader.check();
+        self.parts.applier.store().check();
+        Ok(())
+    }
+
     /// Whether apply would pause in the shell.
     pub fn is_apply_paused(&self) -> bool {
         self.parts.applier.unwritten_bytes() > settings().limits.unwritten_bytes_max
@@ -303,6 +324,7 @@ impl Running {
             && self.entries.is_empty()
             && self.files.is_empty()
             && self.parts.compactor.is_idle()
+            && self.parts.merger.is_idle()
             && !self.parts.revision_writer.can_write()
             && !self.parts.revision_writer.needs_sync()
     }

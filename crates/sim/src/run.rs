@@ -28,7 +28,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { steps: 1800, print_trace: false }
+        Options { steps: 2000, print_trace: false }
     }
 }
 
@@ -45,6 +45,10 @@ pub struct Report {
     pub snapshots: u64,
     /// Files given back: segments of the log and `.snap` files.
     pub removed: u64,
+    /// Merges of the revision log that came to their end.
+    pub merges: u64,
+    /// Bytes that they gave back.
+    pub merged_away_bytes: u64,
     /// Starts that made the revision log anew from a log with snapshots.
     pub made_anew: u64,
     /// Leases that ended by themselves.
@@ -402,7 +406,12 @@ impl World {
     }
 
     fn run_part(&mut self) {
-        let part = self.random.below(8);
+        let part = self.random.below(9);
+        if self.random.one_in(200)
+            && let Some((running, _)) = &mut self.member
+        {
+            running.parts.merger.ask();
+        }
         let group = 1 + self.random.below(4) as usize;
         let sync = self.random.one_in(4);
         let Some((running, _)) = &mut self.member else { return };
@@ -426,6 +435,7 @@ impl World {
                 Ok(())
             }
             7 => running.work_on_files(&mut told),
+            8 => running.merge(&mut told),
             _ => Ok(()),
         };
         self.hear(part, told);
@@ -460,6 +470,12 @@ impl World {
                 (Some(_), Err(_)) => drop(self.reads.remove(&context.0)),
                 (None, _) => panic!("a read index for {:x}, which nobody asked", context.0),
             }
+        }
+        assert!(!told.unreadable || self.is_faulty(), "a merge could not read on a healthy disk");
+        for merged in told.merges {
+            self.report.merges += 1;
+            self.report.merged_away_bytes += merged.source_bytes - merged.merged_bytes;
+            self.trace(format_args!("{merged:?}"));
         }
         self.report.removed += told.removed.len() as u64;
         for index in told.snapshots {

@@ -17,6 +17,7 @@ fn one_member_keeps_its_promises() {
     let (mut answers, mut crashes, mut no_space) = (0, 0, 0);
     let (mut snapshots, mut removed, mut made_anew) = (0, 0, 0);
     let (mut ended, mut renewals) = (0, 0);
+    let (mut merges, mut merged_away) = (0, 0);
     for seed in first..first + count {
         let outcome = std::panic::catch_unwind(|| run(seed, Options::default()));
         let Ok(report) = outcome else {
@@ -32,12 +33,15 @@ fn one_member_keeps_its_promises() {
         made_anew += report.made_anew;
         ended += report.leases_ended;
         renewals += report.renewals;
+        merges += report.merges;
+        merged_away += report.merged_away_bytes;
     }
     println!(
         "{count} seeds: {answers} answers checked, {crashes} crashes, {no_space} refused for want of space, {snapshots} \
          snapshots, {removed} files given back, {made_anew} revision logs made anew, {ended} leases ended, {renewals} \
-         renewals"
+         renewals, {merges} merges gave {merged_away} bytes back"
     );
+    assert!(count < 100 || merges > 3 * count, "the runs are too tame: {merges} merges");
     assert!(answers > 50 * count, "the runs are too tame: {answers} answers");
     assert!(crashes > count, "the runs are too tame: {crashes} crashes");
     assert!(count < 100 || (ended > count && renewals > count), "the leases are too tame");

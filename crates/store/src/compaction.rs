@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::ReadError;
 use crate::mvcc::{DropCursor, Hasher, KvHash, Version, lock_write};
+use crate::record::RecordKind;
+use crate::size::stored_bytes;
 use crate::store::Shared;
 
 /// Hashes made at compactions that are kept, as in etcd.
@@ -87,15 +89,35 @@ enum HashState {
     Done(Option<KvHash>),
 }
 
-/// Revisions that are being read at, and how often.
+/// Who is reading: at which revisions, and since when.
 #[derive(Debug, Default)]
-pub(crate) struct Pins(BTreeMap<i64, usize>);
+pub(crate) struct Pins {
+    by_revision: BTreeMap<i64, usize>,
+    /// Grows when the places of records before it are to be given up.
+    epoch: u64,
+    by_epoch: BTreeMap<u64, usize>,
+}
 
-/// Keeps every revision readable that can be read when it is taken, until it is dropped itself.
+impl Pins {
+    /// Begins an epoch: whoever reads from now on finds no place that is to be given up.
+    pub(crate) fn begin_epoch(&mut self) -> u64 {
+        self.epoch += 1;
+        self.epoch
+    }
+
+    /// Whether everybody is gone who began to read before an epoch.
+    pub(crate) fn have_left(&self, epoch: u64) -> bool {
+        self.by_epoch.first_key_value().is_none_or(|(oldest, _)| *oldest >= epoch)
+    }
+}
+
+/// Keeps every revision readable that can be read when it is taken, and every place of a record that is found meanwhile,
+/// until it is dropped itself.
 pub(crate) struct Pin {
     shared: Arc<Shared>,
     /// The compacted revision.
     pub at: i64,
+    epoch: u64,
 }
 
 impl Pin {
@@ -104,19 +126,26 @@ impl Pin {
         // is the new one, or this pin is seen there.
         let mut pins = lock(&shared.pins);
         let at = shared.compacted.load(Ordering::Acquire);
-        *pins.0.entry(at).or_default() += 1;
-        Pin { shared: Arc::clone(shared), at }
+        *pins.by_revision.entry(at).or_default() += 1;
+        let epoch = pins.epoch;
+        *pins.by_epoch.entry(epoch).or_default() += 1;
+        Pin { shared: Arc::clone(shared), at, epoch }
     }
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
         let mut pins = lock(&self.shared.pins);
-        if let Some(count) = pins.0.get_mut(&self.at) {
-            *count -= 1;
-            if *count == 0 {
-                pins.0.remove(&self.at);
-            }
+        leave(&mut pins.by_revision, self.at);
+        leave(&mut pins.by_epoch, self.epoch);
+    }
+}
+
+fn leave<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
         }
     }
 }
@@ -208,7 +237,7 @@ impl Compactor {
 /// Whether nobody reads below `horizon`. From then on nobody will.
 fn may_drop(shared: &Shared, horizon: i64) -> bool {
     let pins = lock(&shared.pins);
-    if pins.0.first_key_value().is_some_and(|(lowest, _)| *lowest < horizon) {
+    if pins.by_revision.first_key_value().is_some_and(|(lowest, _)| *lowest < horizon) {
         return false;
     }
     // Before the first key changes: a reader that holds the index's lock and does not see this sees all that it
@@ -246,9 +275,21 @@ impl Job {
     fn drop_step(&mut self, shared: &Shared, batch_limit: usize) {
         let before = self.dropped;
         while !self.cursor.is_done() && self.dropped - before < batch_limit as u64 {
-            let mut index = lock_write(&shared.index);
-            let mut count = |_: &[u8], _: &Version| self.dropped += 1;
-            index.drop_below(&mut self.cursor, self.compaction.revision, KEYS_PER_HOLD, &mut count);
+            let mut gone = Vec::new();
+            let mut take = |_: &[u8], version: &Version| {
+                let kind = if version.is_tombstone() { RecordKind::Tombstone } else { RecordKind::Put };
+                gone.push((version.location, version.length, kind));
+            };
+            lock_write(&shared.index).drop_below(
+                &mut self.cursor,
+                self.compaction.revision,
+                KEYS_PER_HOLD,
+                &mut take,
+            );
+            self.dropped += gone.len() as u64;
+            shared.source.forget(&gone);
+            let bytes: u64 = gone.iter().map(|(_, length, kind)| stored_bytes(*length, *kind)).sum();
+            shared.stored_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 }

@@ -68,6 +68,10 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
+    pub(crate) fn len(&self) -> usize {
+        self.leases.len()
+    }
+
     pub(crate) fn contains(&self, id: i64) -> bool {
         self.leases.contains_key(&id)
     }

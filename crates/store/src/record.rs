@@ -40,6 +40,12 @@ pub trait RecordSource: Send + Sync + 'static {
     /// As [`RecordSource::read`], but `Ok(false)` where a disk would have to be waited for.
     fn read_nowait(&self, at: Location, out: &mut [u8]) -> Result<bool, ReadError>;
 
+    /// Hears of records that are not wanted any more: place, length, whether each is a tombstone. They may still be read by
+    /// who began before.
+    fn forget(&self, records: &[(Location, u32, RecordKind)]) {
+        let _ = records;
+    }
+
     /// Visits every record whose main revision is `from` or above, in revision order, until the visitor breaks.
     fn scan(&self, from: i64, visitor: &mut RecordVisitor<'_>) -> Result<(), ReadError>;
 }

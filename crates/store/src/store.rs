@@ -1,7 +1,7 @@
 //! The state machine itself, owned by the apply thread, and its readers.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use prost::Message as _;
@@ -17,7 +17,9 @@ use crate::mvcc::{
     Version, View, Write, chunk, count, lock_read, lock_write, range, run_read, run_write,
 };
 use crate::record::{Location, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision};
+use crate::relocate::Relocator;
 use crate::request::{Range, Txn};
+use crate::size::{snapshot_bytes, stored_bytes};
 use crate::stream::Piece;
 use crate::tables::{Changed, Tables};
 use crate::{Answer, ReadError};
@@ -83,6 +85,10 @@ pub(crate) struct Shared {
     /// The last compaction whose work in the background is done.
     pub finished: AtomicI64,
     pub pins: Mutex<Pins>,
+    /// The epoch of `pins`, for reads that take none.
+    pub epoch: AtomicU64,
+    /// What all versions in the index take in a snapshot.
+    pub stored_bytes: AtomicU64,
     pub hashes: Mutex<KeptHashes>,
     leases: RwLock<Leases>,
     membership: RwLock<Arc<Membership>>,
@@ -126,6 +132,10 @@ pub struct Store {
     membership_published: bool,
     /// Holds one record while it is encoded.
     scratch: Vec<u8>,
+    /// Keeps the places that a batch reads at, until it is published.
+    reading: Option<Pin>,
+    /// The newest record found at start that ends what is not there.
+    ends_nothing: Revision,
 }
 
 impl Store {
@@ -139,6 +149,8 @@ impl Store {
             dropped: AtomicI64::new(NOT_COMPACTED),
             finished: AtomicI64::new(NOT_COMPACTED),
             pins: Mutex::default(),
+            epoch: AtomicU64::new(0),
+            stored_bytes: AtomicU64::new(0),
             hashes: Mutex::default(),
             leases: RwLock::default(),
             membership: RwLock::default(),
@@ -152,6 +164,8 @@ impl Store {
             changed: Changed::default(),
             membership_published: true,
             scratch: Vec::new(),
+            reading: None,
+            ends_nothing: Revision::default(),
         }
     }
 
@@ -195,8 +209,24 @@ impl Store {
         if !index.accepts(pair.key, &version) {
             return refuse("it does not follow the key's last one");
         }
+        if index.ends_nothing(pair.key, &version) {
+            self.ends_nothing = revision;
+        }
         index.insert(pair.key, version);
+        self.shared.stored_bytes.fetch_add(stored_bytes(length, kind), Ordering::Relaxed);
         self.revision = revision.main;
+        Ok(())
+    }
+
+    /// Checks what can only be known when all records and tables have been taken up. Changes nothing.
+    ///
+    /// Errors: [`RestoreError::Record`] if a key is deleted that is not there, in a revision that is not compacted.
+    pub fn check_restored(&self) -> Result<(), RestoreError> {
+        let revision = self.ends_nothing;
+        if revision.main > self.compacted.max(0) {
+            let reason = "it deletes a key that is not there";
+            return Err(RestoreError::Record { revision, reason });
+        }
         Ok(())
     }
 
@@ -232,6 +262,7 @@ impl Store {
     pub fn end_restore(&mut self) -> Option<Compaction> {
         // A compaction may have taken the newest records away; etcd never lets the revision fall below it either.
         self.revision = self.revision.max(self.compacted);
+        lock_write(&self.shared.index).set_horizon(self.compacted);
         self.attach_keys();
         let _ = self.shared.leases_mut().take_changes();
         self.publish();
@@ -287,6 +318,11 @@ impl Store {
         Compactor::new(Arc::clone(&self.shared), batch_limit)
     }
 
+    /// What a merge of the stored records needs to know.
+    pub fn relocator(&self) -> Relocator {
+        Relocator::new(Arc::clone(&self.shared))
+    }
+
     /// The revision with everything applied, published or not.
     pub fn revision(&self) -> i64 {
         self.revision
@@ -322,6 +358,9 @@ impl Store {
         want_answer: bool,
         sink: &mut dyn RecordSink,
     ) -> Result<Applied, Fatal> {
+        if self.reading.is_none() {
+            self.reading = Some(Pin::take(&self.shared));
+        }
         let mut body = Vec::new();
         let answer = want_answer.then_some(&mut body);
         let mut compaction = None;
@@ -384,10 +423,12 @@ impl Store {
             before: self.revision,
             compacted: self.compacted,
             changes: 0,
+            bytes: 0,
             leases: &self.shared.leases,
         };
         let result = run(&mut write);
         self.revision = write.current();
+        self.shared.stored_bytes.fetch_add(write.bytes, Ordering::Relaxed);
         result
     }
 
@@ -465,6 +506,7 @@ impl Store {
         }
         self.shared.current.store(self.revision, Ordering::Release);
         self.shared.compacted.store(self.compacted, Ordering::Release);
+        self.reading = None;
     }
 
     /// Checks every invariant; walks the whole index. Panics if one does not hold.
@@ -552,9 +594,10 @@ impl Reader {
     }
 
     /// A read of one key takes one look at the index: it pins nothing, and begins anew in the rare case that what it
-    /// reads is being dropped.
+    /// reads is being dropped, or the place where it was is given up.
     fn point(&self, request: &Range<'_>, mode: ReadMode, body: &mut Vec<u8>) -> Result<i64, ReadFailure> {
         loop {
+            let epoch = self.shared.epoch.load(Ordering::Acquire);
             // The current revision was published before the compacted one: it is never below it here.
             let compacted = self.compacted();
             let view = self.view(mode, compacted, Some(&self.shared.dropped));
@@ -562,6 +605,7 @@ impl Reader {
             match range(&view, request, body) {
                 Ok(()) => return Ok(view.current),
                 Err(ReadFailure::Api(ApiError::Compacted)) if request.revision <= 0 => body.truncate(start),
+                Err(ReadFailure::Source(_)) if self.has_moved_since(epoch) => body.truncate(start),
                 Err(failure) => {
                     body.truncate(start);
                     return Err(failure);
@@ -607,13 +651,30 @@ impl Reader {
         mode: ReadMode,
         out: &mut Vec<u8>,
     ) -> Result<bool, ReadFailure> {
-        let view = self.view(mode, self.compacted(), Some(&self.shared.dropped));
-        if revision < view.compacted {
-            return Ok(false);
+        let start = out.len();
+        loop {
+            let epoch = self.shared.epoch.load(Ordering::Acquire);
+            let view = self.view(mode, self.compacted(), Some(&self.shared.dropped));
+            if revision < view.compacted {
+                return Ok(false);
+            }
+            let Ok(Some(row)) = view.point(key, revision) else { return Ok(false) };
+            match view.bytes.append(row.location, row.length, out) {
+                Err(ReadFailure::Source(_)) if self.has_moved_since(epoch) => out.truncate(start),
+                result => return result.map(|()| true),
+            }
         }
-        let Ok(Some(row)) = view.point(key, revision) else { return Ok(false) };
-        view.bytes.append(row.location, row.length, out)?;
-        Ok(true)
+    }
+
+    /// Whether places of records may have been given up that could be found at an epoch.
+    fn has_moved_since(&self, epoch: u64) -> bool {
+        self.shared.epoch.load(Ordering::Acquire) != epoch
+    }
+
+    /// What a snapshot taken now would take, bytes, within 5 % (rule 18).
+    pub fn size_bytes(&self) -> u64 {
+        let leases = self.shared.leases().len();
+        snapshot_bytes(self.shared.stored_bytes.load(Ordering::Relaxed), leases)
     }
 
     /// Visits every record whose main revision is `from` or above, in revision order, until the visitor breaks; records

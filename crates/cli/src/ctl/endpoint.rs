@@ -136,10 +136,10 @@ fn hash_kv(call: &mut Invocation<'_>) -> Result<(), Failure> {
 }
 
 /// An endpoint as it is written, with a client's configuration of its own if it can be read.
-type Asked = (String, Result<Config, Error>);
+pub(super) type Asked = (String, Result<Config, Error>);
 
 /// The endpoints to ask. One that cannot be read fails by itself, as one that cannot be reached.
-fn endpoint_configs(call: &Invocation<'_>, session: &Session) -> Result<Vec<Asked>, Failure> {
+pub(super) fn endpoint_configs(call: &Invocation<'_>, session: &Session) -> Result<Vec<Asked>, Failure> {
     let names = if call.flags.bool("cluster") {
         let client = session.client()?;
         let members = session.wait(client.members(deadline(call))).map_err(|error: Error| {

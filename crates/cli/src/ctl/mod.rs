@@ -2,6 +2,7 @@
 
 mod child;
 mod compaction;
+mod defrag;
 mod del;
 mod elect;
 mod endpoint;
@@ -50,7 +51,7 @@ static COMMANDS: &[Command] = &[
     txn::COMMAND.under(KEYS),
     compaction::COMMAND.under(KEYS),
     planned::ALARM.under(CLUSTER),
-    planned::DEFRAG.under(CLUSTER),
+    defrag::COMMAND.under(CLUSTER),
     endpoint::COMMAND.under(CLUSTER),
     planned::MOVE_LEADER.under(CLUSTER),
     watch::COMMAND.under(KEYS),

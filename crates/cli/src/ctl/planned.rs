@@ -21,9 +21,6 @@ pub(super) const ALARM: Command = Command::group_of(
     &[planned("disarm", "disarm", "Clears every alarm"), planned("list", "list", "Lists the alarms")],
 );
 
-pub(super) const DEFRAG: Command = planned("defrag", "defrag", "Compacts the files of the endpoints")
-    .with_flags(&[Flag::new("cluster", Kind::Bool, "all endpoints of the cluster's members")]);
-
 pub(super) const MOVE_LEADER: Command =
     planned("move-leader", "move-leader <transferee-member-id>", "Makes another member the leader");
 

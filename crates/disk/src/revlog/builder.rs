@@ -52,9 +52,9 @@ impl NextFrame {
 }
 
 impl OpenFrame {
-    pub fn new(start: Location, mut bytes: Vec<u8>) -> OpenFrame {
+    pub fn new(start: Location, mut bytes: Vec<u8>, last_revision: (i64, i64)) -> OpenFrame {
         bytes.resize(FRAME_HEADER_LEN, 0);
-        OpenFrame { start, bytes }
+        OpenFrame { start, bytes, last_revision }
     }
 }
 
@@ -69,6 +69,11 @@ impl Frame {
     /// write-ahead log has synced this entry (rule 2).
     pub fn applied(&self) -> Applied {
         self.applied
+    }
+
+    /// Its number: all frames of the log are counted, from 1 on.
+    pub fn number(&self) -> u64 {
+        self.buf.number
     }
 
     /// Bytes that the frame takes in its segment.
@@ -142,6 +147,7 @@ impl FrameBuilder {
             return Location(u64::MAX);
         }
         push_record(&mut open.bytes, header, payload);
+        open.last_revision = revision;
         self.record_count += 1;
         Location::new(open.start.segment(), offset as u32)
     }
@@ -209,7 +215,8 @@ impl FrameBuilder {
         open.bytes[..FRAME_HEADER_LEN].copy_from_slice(&header.encode());
 
         let mut tail = self.shared.tail_mut();
-        let finished = std::mem::replace(&mut *open, OpenFrame::new(following.start, spare));
+        let finished =
+            std::mem::replace(&mut *open, OpenFrame::new(following.start, spare, self.last_revision));
         let buf = Arc::new(FrameBuf {
             start: finished.start,
             number: self.next.number,

@@ -71,6 +71,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether something that is stored can't be read, or does not verify: no operation that changes the disk has failed.
+    pub fn is_read_failure(&self) -> bool {
+        match self {
+            Error::Damaged { .. } => true,
+            Error::Io { operation, .. } => *operation == "read",
+            _ => false,
+        }
+    }
+
     pub(super) fn io(operation: &'static str, file: &Path) -> impl FnOnce(io::Error) -> Error {
         let file = file.to_path_buf();
         move |source| Error::Io { operation, file, source }

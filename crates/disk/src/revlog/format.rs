@@ -21,8 +21,12 @@ pub(super) const FRAME_ALIGN: u64 = 8;
 
 /// The frame opens its segment and repeats the whole small state.
 const FLAG_FULL_STATE: u32 = 1;
-/// A segment that frames were appended to, as opposed to one that a merge wrote.
+/// A segment that frames were appended to.
 const KIND_APPENDED: u32 = 0;
+/// A segment that a merge wrote.
+const KIND_MERGED: u32 = 1;
+/// Numbers of merged segments begin here, so that a location in one is never one in what it was made of.
+pub(super) const FIRST_MERGED: u32 = 1 << 31;
 
 const _: () = assert!((SEGMENT_HEADER_LEN as u64).is_multiple_of(FRAME_ALIGN));
 const _: () = assert!((FRAME_HEADER_LEN as u64).is_multiple_of(FRAME_ALIGN));
@@ -32,6 +36,11 @@ const _: () = assert!((FRAME_HEADER_LEN as u64).is_multiple_of(FRAME_ALIGN));
 pub(super) struct SegmentHeader {
     pub log_id: u64,
     pub number: u32,
+    /// 0 for an appended one; for a merged one higher than those of all that it was made of.
+    pub generation: u32,
+    /// The appended segments that it stands for, first and last.
+    pub covers: (u32, u32),
+    /// Number of the first frame that it stands for.
     pub first_frame: u64,
 }
 
@@ -42,16 +51,35 @@ pub(super) enum HeaderFault {
 }
 
 impl SegmentHeader {
+    pub fn appended(log_id: u64, number: u32, first_frame: u64) -> SegmentHeader {
+        SegmentHeader { log_id, number, generation: 0, covers: (number, number), first_frame }
+    }
+
+    pub fn is_merged(&self) -> bool {
+        self.number >= FIRST_MERGED
+    }
+
+    /// Whether the fields are what this program would write.
+    fn is_sound(&self) -> bool {
+        let (first, last) = self.covers;
+        let covers_appended = 1 <= first && first <= last && last < FIRST_MERGED;
+        let fits_kind = match self.is_merged() {
+            true => self.generation > 0,
+            false => self.generation == 0 && self.covers == (self.number, self.number),
+        };
+        self.log_id != 0 && covers_appended && fits_kind
+    }
+
     pub fn encode(&self) -> [u8; SEGMENT_HEADER_LEN] {
         let mut out = [0; SEGMENT_HEADER_LEN];
         out[0..8].copy_from_slice(&MAGIC);
         put_u32(&mut out, 8, VERSION);
-        put_u32(&mut out, 12, KIND_APPENDED);
+        put_u32(&mut out, 12, if self.is_merged() { KIND_MERGED } else { KIND_APPENDED });
         put_u64(&mut out, 16, self.log_id);
         put_u32(&mut out, 24, self.number);
-        put_u32(&mut out, 28, 0);
-        put_u32(&mut out, 32, self.number);
-        put_u32(&mut out, 36, self.number);
+        put_u32(&mut out, 28, self.generation);
+        put_u32(&mut out, 32, self.covers.0);
+        put_u32(&mut out, 36, self.covers.1);
         put_u64(&mut out, 40, self.first_frame);
         let crc = crc32c::crc32c(&out[..60]);
         put_u32(&mut out, 60, crc);
@@ -75,15 +103,17 @@ impl SegmentHeader {
             return damaged(0, "the segment header's checksum does not match");
         }
         let kind = get_u32(bytes, 12);
-        if kind != KIND_APPENDED {
+        if kind > KIND_MERGED {
             return Err(HeaderFault::Unsupported(12, format!("segment kind {kind}")));
         }
         let header = SegmentHeader {
             log_id: get_u64(bytes, 16),
             number: get_u32(bytes, 24),
+            generation: get_u32(bytes, 28),
+            covers: (get_u32(bytes, 32), get_u32(bytes, 36)),
             first_frame: get_u64(bytes, 40),
         };
-        if header.log_id == 0 || header.encode() != bytes[..SEGMENT_HEADER_LEN] {
+        if !header.is_sound() || header.encode() != bytes[..SEGMENT_HEADER_LEN] {
             return damaged(0, "the segment header contradicts itself");
         }
         Ok(header)

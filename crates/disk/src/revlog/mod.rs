@@ -5,26 +5,26 @@
 //! consensus: payloads and state are bytes. Records are addressed by [`Location`], known as soon as a record is
 //! pushed; between that and its frame's way to the file, readers find it in memory.
 //!
-//! Three parts, each for one thread or more: the [`FrameBuilder`] (apply), the [`Writer`] (the log's own), and
-//! the [`Reader`] (all that read). The life of a frame: `push`… → `finish` → the WAL syncs the entries in it →
+//! Four parts, each for one thread or more: the [`FrameBuilder`] (apply), the [`Writer`] (the log's own), the
+//! [`Merger`] (long work), and the [`Reader`] (all that read). The life of a frame: `push`… → `finish` → the WAL syncs the entries in it →
 //! [`Writer::write`] → [`Writer::sync`]. No frame reaches the file system before the WAL has synced what is in
 //! it (rule 2); the caller sees to that.
 //!
 //! # Files
-//! `<number, 8 hex digits>.seg`, numbered from 1 without gaps; `spare-<n>.tmp` are segments allocated ahead,
-//! whose contents mean nothing. All integers are little-endian. A segment begins with its header:
+//! `<number, 8 hex digits>.seg`, numbered from 1 without gaps, merged ones from 80000000 on; `spare-<n>.tmp` are
+//! segments allocated ahead, whose contents mean nothing, `merge-<n>.tmp` merged ones that are not finished. All integers are little-endian. A segment begins with its header:
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 8 | magic `QRTEREVL` |
 //! | 8 | 4 | format version, 1; another is refused |
-//! | 12 | 4 | kind: 0 appended; 1 is kept for a segment that a merge wrote, another than 0 is refused |
+//! | 12 | 4 | kind: 0 appended, 1 written by a merge; another is refused |
 //! | 16 | 8 | log id, random, not 0; the same in all segments and frames |
 //! | 24 | 4 | segment number, as in the name and in locations |
-//! | 28 | 4 | generation: 0; of two merged segments that cover the same, the higher one counts |
+//! | 28 | 4 | generation: 0, and of a merged one higher than those of all that it was made of, in whose stead it counts |
 //! | 32 | 4 | first segment number covered: for an appended one its own |
 //! | 36 | 4 | last segment number covered: for an appended one its own |
-//! | 40 | 8 | number of the first frame |
+//! | 40 | 8 | number of the first frame, or of the first one that it stands for |
 //! | 48 | 12 | zero |
 //! | 60 | 4 | CRC-32C of bytes 0..60 |
 //!
@@ -46,10 +46,14 @@
 //! | 68 | 4 | CRC-32C of bytes 0..68 |
 //! | 72 | … | records, state, zeros up to a multiple of 8 |
 //!
+//! A frame of a merged segment stands for all from the one before it on up to its number: it has applied index and term
+//! of the last of them, the watermarks of the first, no state, and flag 1 not set.
+//!
 //! A record is: payload length (4), kind (1), main (8), sub (8), payload.
 //!
 //! Behind the last frame of the newest segment the file is zeros, allocated ahead; a sealed segment ends with
-//! its last frame (bytes behind it are ignored: how many frames it has follows from the next one's header).
+//! its last frame (bytes behind it are ignored: how many frames it has follows from the next one's header). The newest is
+//! never a merged one.
 //!
 //! # What is durable when
 //! A segment gets its name only after the one before it is synced whole and its own header is synced. So a
@@ -66,6 +70,7 @@ mod builder;
 mod error;
 mod format;
 mod fuzz;
+mod merge;
 mod open;
 mod reader;
 mod tail;
@@ -77,12 +82,13 @@ pub use builder::{Frame, FrameBuilder};
 pub use error::Error;
 pub use format::RecordHeader;
 pub use fuzz::fuzz_revlog;
+pub use merge::{Fate, Keeper, MergePlan, MergeProgress, Merger, Stored, Worth};
 pub use open::{Opened, Replay, ReplayError, Torn, open};
 pub use reader::Reader;
 pub use writer::Writer;
 
 /// Where a record's payload begins: segment number in the high half, byte offset in the low half. Ascends in
-/// log order.
+/// log order among those that were not merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Location(pub u64);
 
@@ -95,6 +101,11 @@ impl Location {
     /// The segment's number.
     pub const fn segment(self) -> u32 {
         (self.0 >> 32) as u32
+    }
+
+    /// Whether it is in a segment that a merge wrote.
+    pub const fn is_merged(self) -> bool {
+        self.segment() >= format::FIRST_MERGED
     }
 
     /// Bytes from the segment file's start.
@@ -127,6 +138,20 @@ pub struct Durable {
     pub applied: Applied,
 }
 
+/// What the log takes on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Segments that count.
+    pub segments: u64,
+    /// Bytes of all segment files without what is allocated ahead: also of those that were merged away, and are still
+    /// there for who reads them.
+    pub bytes: u64,
+    /// Bytes of records in segments that count.
+    pub record_bytes: u64,
+    /// Of those, bytes of records that nobody wants any more.
+    pub dead_bytes: u64,
+}
+
 /// Sizes that this member may choose; none of them is in the format.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -142,6 +167,12 @@ pub struct Limits {
     pub read_chunk_bytes: u32,
     /// Bytes of a file between two places that a scan may begin at: what it reads in vain at most, beside one frame.
     pub mark_interval_bytes: u32,
+    /// Bytes of a merged segment's frames; the one that goes beyond it is the last of its frame.
+    pub merged_frame_bytes: u32,
+    /// Bytes of the sources that a merge reads in one step.
+    pub merge_step_bytes: u32,
+    /// Bytes that a merge writes between two syncs.
+    pub merge_dirty_bytes_max: u64,
 }
 
 impl Limits {
@@ -154,6 +185,9 @@ impl Limits {
         dirty_bytes_max: 16 << 20,
         read_chunk_bytes: 1 << 20,
         mark_interval_bytes: 128 << 10,
+        merged_frame_bytes: 256 << 10,
+        merge_step_bytes: 256 << 10,
+        merge_dirty_bytes_max: 2 << 20,
     };
 
     /// For tests: a roll every few frames.
@@ -165,6 +199,9 @@ impl Limits {
             dirty_bytes_max: 1024,
             read_chunk_bytes: 256,
             mark_interval_bytes: 200,
+            merged_frame_bytes: 400,
+            merge_step_bytes: 512,
+            merge_dirty_bytes_max: 600,
         }
     }
 
@@ -189,6 +226,6 @@ fn segment_name(number: u32) -> String {
 fn parse_segment_name(name: &str) -> Option<u32> {
     let number = u32::from_str_radix(name.strip_suffix(".seg")?, 16).ok()?;
     // Numbers from a corrupt name must leave room to count on.
-    let sane = (1..=u32::MAX / 2).contains(&number);
+    let sane = (1..1 << 30).contains(&(number & !format::FIRST_MERGED)) || number == format::FIRST_MERGED;
     (sane && segment_name(number) == name).then_some(number)
 }

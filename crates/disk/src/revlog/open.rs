@@ -9,7 +9,7 @@ use super::builder::NextFrame;
 use super::format::{FRAME_HEADER_LEN, FrameScan, FrameView, HeaderFault, RecordHeader, Records, Rest};
 use super::format::{SEGMENT_HEADER_LEN, SegmentHeader};
 use super::parse_segment_name;
-use super::tail::{Marks, OpenFrame, Segment, Shared, Written};
+use super::tail::{Marks, OpenFrame, Segment, Shared};
 use super::writer::{Current, is_full};
 use super::{Applied, Durable, Error, FrameBuilder, Limits, Location, Reader, Writer};
 
@@ -28,7 +28,7 @@ pub trait Replay {
     fn record(&mut self, header: RecordHeader, at: Location, payload: &[u8]) -> Result<(), ReplayError>;
 
     /// The end of one frame, that is of one transaction. `full_state`: `state` is the whole small state, not
-    /// only what changed.
+    /// only what changed. Frames of a merged segment have no state; a whole one always comes after them.
     ///
     /// # Errors
     /// If the state makes no sense; the log is then refused with its place.
@@ -46,7 +46,7 @@ pub struct Opened {
     dir: PathBuf,
     limits: Limits,
     log_id: u64,
-    segments: Vec<Written>,
+    segments: Vec<Arc<Segment>>,
     marks: Marks,
     last_revision: (i64, i64),
     first_applied: Applied,
@@ -177,7 +177,7 @@ impl Opened {
 
     /// The newest segment, and where in it the next frame goes, bytes; the folder if there is no segment.
     pub fn end(&self) -> (&Path, u64) {
-        self.segments.last().map_or((&self.dir, 0), |last| (&last.segment.path, u64::from(last.end)))
+        self.segments.last().map_or((&self.dir, 0), |last| (&last.path, u64::from(last.end())))
     }
 
     /// Cuts the torn tail off, removes leftovers, makes what was read durable, and hands out the three parts.
@@ -198,9 +198,7 @@ impl Opened {
             // Behind any segment number 0: the first frame begins segment 1.
             None => Location::new(0, u32::MAX),
         };
-        if let Some(Current { segment, end, .. }) = &current {
-            self.segments.push(Written { segment: segment.clone(), end: *end });
-        }
+        self.segments.extend(current.as_ref().map(|current| current.segment.clone()));
         let next = match &current {
             // A segment without frames takes the next one however small its limit is.
             Some(current) if current.end == SEGMENT_HEADER_LEN as u32 => {
@@ -208,7 +206,7 @@ impl Opened {
             }
             _ => NextFrame::after(end, self.last.frame + 1, &self.limits),
         };
-        let open = OpenFrame::new(next.start, Vec::new());
+        let open = OpenFrame::new(next.start, Vec::new(), self.last_revision);
         let shared = Arc::new(Shared::new(
             self.log_id,
             &self.limits,
@@ -234,22 +232,24 @@ impl Opened {
 
     /// Opens the newest segment for writing, with zeros from its last frame on. What was read may have been
     /// in the page cache only, and the next frame says that it is durable: so it is synced.
-    fn reopen_last(&self, last: &Written) -> Result<Current, Error> {
-        let Segment { number, path, .. } = &*last.segment;
+    fn reopen_last(&self, last: &Segment) -> Result<Current, Error> {
+        let (path, end) = (&last.path, last.end());
         let file = self.fs.open(path, Access::ReadWrite).map_err(Error::io("open", path))?;
         if self.torn.is_some() {
-            file.set_len(u64::from(last.end)).map_err(Error::io("cut", path))?;
+            file.set_len(u64::from(end)).map_err(Error::io("cut", path))?;
         }
-        let len = u64::from(self.limits.segment_bytes).max(u64::from(last.end));
+        let len = u64::from(self.limits.segment_bytes).max(u64::from(end));
         let allocated = match file.allocate(len) {
             Ok(()) => len,
             // There may still be room for smaller steps.
-            Err(error) if is_full(&error) => u64::from(last.end),
+            Err(error) if is_full(&error) => u64::from(end),
             Err(error) => return Err(Error::io("allocate", path)(error)),
         };
         file.sync_data().map_err(Error::io("sync", path))?;
-        let segment = Arc::new(Segment { number: *number, file, path: path.clone() });
-        Ok(Current { segment, end: last.end, allocated })
+        let header = SegmentHeader::appended(self.log_id, last.number, last.first_frame);
+        let segment = Segment::new(&header, file, path.clone(), SEGMENT_HEADER_LEN as u32);
+        segment.extend(end, last.space().record_bytes);
+        Ok(Current { segment: Arc::new(segment), end, allocated })
     }
 
     /// The segments in order with their headers checked, and the leftovers of an earlier run noted.
@@ -269,11 +269,13 @@ impl Opened {
                 files.push(SegmentFile::open(&*self.fs, path, number)?);
             }
         }
+        let mut files = self.without_merged(files)?;
+        files.sort_by_key(|file| file.header.covers.0);
         for pair in files.windows(2) {
             let [before, after] = pair else { unreachable!("windows of two") };
             let what = if after.header.log_id != before.header.log_id {
                 "the segment belongs to another log"
-            } else if after.number != before.number + 1 {
+            } else if after.header.covers.0 != before.header.covers.1 + 1 {
                 "the segment before this one is missing"
             } else if after.header.first_frame < before.header.first_frame {
                 "the segment begins before the one before it"
@@ -282,8 +284,45 @@ impl Opened {
             };
             return Err(Error::damaged(&after.path, 0, what));
         }
+        // A merge leaves the newest out.
+        if let Some(last) = files.last().filter(|last| last.header.is_merged()) {
+            return Err(Error::damaged(&last.path, 0, "the segment after this one is missing"));
+        }
         if let Some(first) = files.first().filter(|first| first.header.first_frame != 1) {
             return Err(Error::damaged(&first.path, 0, "the log's first segment is missing"));
+        }
+        Ok(files)
+    }
+
+    /// Sets those aside that were merged into another one: the run before this ended before it could remove them.
+    fn without_merged(&mut self, mut files: Vec<SegmentFile>) -> Result<Vec<SegmentFile>, Error> {
+        let mut merged: Vec<SegmentHeader> =
+            files.iter().map(|file| file.header).filter(SegmentHeader::is_merged).collect();
+        // What was merged again is covered by a later merge.
+        merged.sort_unstable_by_key(|header| std::cmp::Reverse(header.generation));
+        for by in merged {
+            if !files.iter().any(|file| file.number == by.number) {
+                continue;
+            }
+            let (first, last) = by.covers;
+            let mut left = Vec::with_capacity(files.len());
+            for file in files {
+                let (own_first, own_last) = file.header.covers;
+                let is_apart = own_last < first || last < own_first;
+                let is_older = file.header.generation < by.generation;
+                if is_apart || file.number == by.number {
+                    left.push(file);
+                } else if is_older && first <= own_first && own_last <= last {
+                    self.leftovers
+                        .extend(file.path.file_name().map(|name| name.to_string_lossy().into_owned()));
+                } else if is_older || file.header.generation == by.generation {
+                    let what = format!("what it covers and what segment {} covers overlap", by.number);
+                    return Err(Error::damaged(&file.path, 32, what));
+                } else {
+                    left.push(file);
+                }
+            }
+            files = left;
         }
         Ok(files)
     }
@@ -299,6 +338,8 @@ impl Opened {
         // Locations are 32 bits within a segment; what lies behind is no frame's.
         let end = file.len.min(u64::from(u32::MAX));
         let mut scan = FrameScan::new(&*file.file, self.log_id, end, chunk_bytes);
+        let segment =
+            Segment::new(&file.header, file.file.clone(), file.path.clone(), SEGMENT_HEADER_LEN as u32);
         let mut at = SEGMENT_HEADER_LEN as u64;
         let mut reported = 0;
         loop {
@@ -306,10 +347,26 @@ impl Opened {
             if next.is_some_and(|next| next.header.first_frame == number) {
                 break;
             }
+            let number = match next {
+                // A frame of a merged segment stands for all up to its number.
+                Some(next) if file.header.is_merged() => {
+                    match scan.header(at).map_err(Error::io("read", &file.path))? {
+                        Ok(header) if (number..next.header.first_frame).contains(&header.number) => {
+                            header.number
+                        }
+                        Ok(_) => {
+                            return Err(Error::damaged(&file.path, at, "the frame is not one that follows"));
+                        }
+                        Err(what) => return Err(Error::damaged(&file.path, at, what)),
+                    }
+                }
+                _ => number,
+            };
             match scan.frame(at, number).map_err(Error::io("read", &file.path))? {
                 Ok(frame) => {
                     self.replay_frame(file, at, &frame, replay)?;
                     at += frame.header.frame_len();
+                    segment.extend(at as u32, frame.records.len() as u64);
                 }
                 // The next segment's header was written after all of this one was durable.
                 Err(what) if next.is_some() => return Err(Error::damaged(&file.path, at, what)),
@@ -323,9 +380,7 @@ impl Opened {
                 replay.progress(progress.done + at, progress.total);
             }
         }
-        let segment =
-            Arc::new(Segment { number: file.number, file: file.file.clone(), path: file.path.clone() });
-        self.segments.push(Written { segment, end: at as u32 });
+        self.segments.push(Arc::new(segment));
         Ok(())
     }
 
@@ -345,8 +400,12 @@ impl Opened {
         if applied.index < self.last.applied.index || applied.term < self.last.applied.term {
             return damaged("the applied index or term steps back");
         }
-        if header.full_state != (at == SEGMENT_HEADER_LEN as u64) {
+        let opens_segment = at == SEGMENT_HEADER_LEN as u64;
+        if header.full_state != (opens_segment && !file.header.is_merged()) {
             return damaged("the whole state is not where a segment begins");
+        }
+        if file.header.is_merged() && !state.is_empty() {
+            return damaged("a merged frame has no state");
         }
         let records_at = at + FRAME_HEADER_LEN as u64;
         self.marks.note(Location::new(file.number, at as u32), records);

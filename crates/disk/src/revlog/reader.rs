@@ -1,9 +1,10 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::format::{FRAME_HEADER_LEN, FrameScan, RecordHeader, Records, SEGMENT_HEADER_LEN};
-use super::tail::{FrameBuf, Segment, Shared, Written};
-use super::{Error, Location};
+use super::format::SEGMENT_HEADER_LEN;
+use super::format::{FIRST_MERGED, FRAME_HEADER_LEN, FrameScan, RECORD_HEADER_LEN, RecordHeader, Records};
+use super::tail::{FrameBuf, Segment, Shared, Tail};
+use super::{Error, Location, Space};
 
 /// Reads records; shared by every thread that reads (cloning is one reference count).
 ///
@@ -55,9 +56,10 @@ impl Reader {
     }
 
     /// Visits all records in log order, that is revision order, whose main revision is `from` or above and that were
-    /// pushed before the call, until the visitor breaks. Frames that are in memory only are included. The file is read
-    /// in large chunks, beginning shortly before the first record wanted; every frame's checksum is verified before its
-    /// records are shown, and memory is bounded by the read chunk or the largest frame.
+    /// pushed before the call, until the visitor breaks. What a merge leaves out meanwhile may be shown or not. Frames that
+    /// are in memory only are included. The file is read in large chunks, beginning shortly before the first record wanted;
+    /// every frame's checksum is verified before its records are shown, and memory is bounded by the read chunk or the
+    /// largest frame.
     ///
     /// # Errors
     /// [`Error::Io`], and [`Error::Damaged`] if a frame no longer verifies.
@@ -66,17 +68,16 @@ impl Reader {
         from: i64,
         visit: impl FnMut(RecordHeader, Location, &[u8]) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let until = self.pushed();
-        let mut scan = Scan { from, until, visit };
+        let mut scan = Scan { next: (from, i64::MIN), until: self.shared.open().last_revision, visit };
         let Some(mut at) = self.first_frame(from) else { return Ok(()) };
-        while at < until {
-            let flow = match self.stretch(at) {
-                Stretch::File(written) => self.scan_file(&mut scan, &written, &mut at)?,
-                Stretch::Memory(frames) => scan_memory(&mut scan, &frames, &mut at),
-                Stretch::NextSegment(start) => {
-                    at = start;
-                    ControlFlow::Continue(())
+        while scan.next <= scan.until {
+            let flow = match self.stretch(at, scan.next.0) {
+                Stretch::File(segment, offset) => {
+                    let (flow, end) = self.scan_file(&mut scan, &segment, offset)?;
+                    at = Location::new(segment.number, end);
+                    flow
                 }
+                Stretch::Memory(frames) => scan_memory(&mut scan, &frames, &mut at),
                 Stretch::Open(start, records) => {
                     let flow = scan.records(&records, Location(start.0 + FRAME_HEADER_LEN as u64));
                     let _stopped = flow.expect("records that this program pushed are whole");
@@ -90,6 +91,19 @@ impl Reader {
         Ok(())
     }
 
+    /// The records at these places, of so many bytes of payload each, are not wanted any more. A *marker* says that
+    /// something before it is gone: a merge keeps it as long as there is something dead before it.
+    pub fn forget(&self, records: impl IntoIterator<Item = (Location, u32, bool)>) {
+        let tail = self.shared.tail();
+        for (at, len, is_marker) in records {
+            if let Some(segment) = tail.segment(at.segment()) {
+                segment.forget(u64::from(len) + RECORD_HEADER_LEN as u64, is_marker);
+            } else {
+                self.shared.forget_early(at.segment(), u64::from(len) + RECORD_HEADER_LEN as u64, is_marker);
+            }
+        }
+    }
+
     /// Bytes of finished frames that the writer has not written yet.
     pub fn unwritten_bytes(&self) -> u64 {
         self.shared.tail().frame_bytes
@@ -97,7 +111,20 @@ impl Reader {
 
     /// Bytes of the log in files, without what is allocated ahead.
     pub fn written_bytes(&self) -> u64 {
-        self.shared.tail().segments.iter().map(|written| u64::from(written.end)).sum()
+        self.space().bytes
+    }
+
+    /// What the log takes, and what of it is dead.
+    pub fn space(&self) -> Space {
+        let tail = self.shared.tail();
+        let mut space = Space { segments: tail.segments().len() as u64, ..Space::default() };
+        for segment in tail.segments() {
+            let own = segment.space();
+            space.record_bytes += own.record_bytes;
+            space.dead_bytes += own.dead_bytes.min(own.record_bytes);
+        }
+        space.bytes = tail.files().map(|segment| u64::from(segment.end())).sum();
+        space
     }
 
     /// Checks the invariants of what is shared.
@@ -124,7 +151,7 @@ impl Reader {
                 return Ok(place);
             }
             let open = self.shared.open();
-            if at >= open.start {
+            if at >= open.start && !at.is_merged() {
                 let from = (at.0 - open.start.0) as usize;
                 let bytes = from.checked_add(out.len()).and_then(|end| open.bytes.get(from..end));
                 if let Some(bytes) = bytes.filter(|_| from >= FRAME_HEADER_LEN) {
@@ -139,24 +166,17 @@ impl Reader {
 
     fn find_finished(&self, at: Location, len: usize) -> Option<Place> {
         let tail = self.shared.tail();
-        if tail.frames.front().is_some_and(|first| first.start <= at) {
+        if !at.is_merged() && tail.frames.front().is_some_and(|first| first.start <= at) {
             let behind = tail.frames.partition_point(|frame| frame.start <= at);
             let frame = &tail.frames[behind - 1];
             let room = frame.bytes.len() as u64;
             let inside = (at.0 - frame.start.0).saturating_add(len as u64) <= room;
             return inside.then(|| Place::Frame(frame.clone()));
         }
-        let written = tail.segment(at.segment())?;
+        let segment = tail.segment(at.segment())?;
         let inside = at.offset() as usize >= SEGMENT_HEADER_LEN
-            && u64::from(at.offset()) + len as u64 <= u64::from(written.end);
-        inside.then(|| Place::File(written.segment.clone()))
-    }
-
-    /// Behind the last record pushed, and before any that will be.
-    fn pushed(&self) -> Location {
-        let open = self.shared.open();
-        // One more, since a record without payload is located at its own end.
-        Location(open.start.0 + open.bytes.len() as u64 + 1)
+            && u64::from(at.offset()) + len as u64 <= u64::from(segment.end());
+        inside.then(|| Place::File(segment.clone()))
     }
 
     /// A frame before which no record has this main revision; the log's first one if nothing better is known.
@@ -167,74 +187,88 @@ impl Reader {
             return Some(marked);
         }
         let number = tail
-            .segments
+            .segments()
             .iter()
-            .map(|written| written.segment.number)
+            .map(|segment| segment.number)
             .chain(tail.frames.iter().map(|frame| frame.start.segment()))
             .chain([open_start.segment()])
             .next()?;
         Some(Location::new(number, SEGMENT_HEADER_LEN as u32))
     }
 
-    /// What follows at the frame boundary `at`.
-    fn stretch(&self, at: Location) -> Stretch {
-        if let Some(stretch) = self.finished_stretch(at) {
+    /// What follows at the frame boundary `at`, where the next record wanted has `main` or a higher main revision.
+    fn stretch(&self, at: Location, main: i64) -> Stretch {
+        if let Some(stretch) = finished_stretch(&self.shared.tail(), at, main) {
             return stretch;
         }
         let open = self.shared.open();
         // A frame finished since is found now; while the open one is locked, none can be.
-        match self.finished_stretch(at) {
-            Some(stretch) => stretch,
-            None => Stretch::Open(open.start, open.bytes[FRAME_HEADER_LEN..].to_vec()),
-        }
+        let finished = finished_stretch(&self.shared.tail(), at, main);
+        finished.unwrap_or_else(|| Stretch::Open(open.start, open.bytes[FRAME_HEADER_LEN..].to_vec()))
     }
 
-    fn finished_stretch(&self, at: Location) -> Option<Stretch> {
-        let tail = self.shared.tail();
-        if let Some(written) = tail.segment(at.segment()).filter(|written| written.end > at.offset()) {
-            return Some(Stretch::File(written.clone()));
-        }
-        let next = tail.segments.iter().find(|written| written.segment.number > at.segment());
-        if let Some(next) = next {
-            let start = Location::new(next.segment.number, SEGMENT_HEADER_LEN as u32);
-            return Some(Stretch::NextSegment(start));
-        }
-        let behind = tail.frames.partition_point(|frame| frame.start < at);
-        (behind < tail.frames.len()).then(|| Stretch::Memory(tail.frames.range(behind..).cloned().collect()))
-    }
-
+    /// Shows what a file holds from a frame boundary on; where it stopped.
     fn scan_file(
         &self,
         scan: &mut Scan<impl FnMut(RecordHeader, Location, &[u8]) -> ControlFlow<()>>,
-        written: &Written,
-        at: &mut Location,
-    ) -> Result<ControlFlow<()>, Error> {
-        let Segment { number, file, path } = &*written.segment;
-        let end = u64::from(written.end);
-        let mut frames = FrameScan::new(&**file, self.shared.log_id, end, self.shared.read_chunk_bytes);
-        while at.offset() < written.end && *at < scan.until {
-            let offset = u64::from(at.offset());
+        segment: &Segment,
+        mut offset: u32,
+    ) -> Result<(ControlFlow<()>, u32), Error> {
+        let Segment { number, file, path, .. } = segment;
+        let end = segment.end();
+        let mut frames =
+            FrameScan::new(&**file, self.shared.log_id, end.into(), self.shared.read_chunk_bytes);
+        while offset < end && scan.next <= scan.until {
+            let at = u64::from(offset);
             let read = Error::io("read", path);
-            let damaged = |what: &str| Error::damaged(path, offset, what);
-            let header = frames.header(offset).map_err(Error::io("read", path))?.map_err(damaged)?;
-            let frame = frames.frame(offset, header.number).map_err(read)?.map_err(damaged)?;
-            let records_at = Location::new(*number, at.offset() + FRAME_HEADER_LEN as u32);
+            let damaged = |what: &str| Error::damaged(path, at, what);
+            let header = frames.header(at).map_err(Error::io("read", path))?.map_err(damaged)?;
+            let frame = frames.frame(at, header.number).map_err(read)?.map_err(damaged)?;
+            let records_at = Location::new(*number, offset + FRAME_HEADER_LEN as u32);
             match scan.records(frame.records, records_at) {
                 Ok(ControlFlow::Continue(())) => (),
-                Ok(ControlFlow::Break(())) => return Ok(ControlFlow::Break(())),
+                Ok(ControlFlow::Break(())) => return Ok((ControlFlow::Break(()), offset)),
                 Err(_) => return Err(damaged("a record runs past the end of its frame")),
             }
-            *at = Location(at.0 + header.frame_len());
+            offset += header.frame_len() as u32;
         }
-        Ok(ControlFlow::Continue(()))
+        Ok((ControlFlow::Continue(()), offset))
     }
+}
+
+/// What follows at `at`, as far as it is finished. Where `at` was merged away meanwhile, the place to go on from is found
+/// by revision: records ascend by it, and those that were seen are not shown again.
+fn finished_stretch(tail: &Tail, at: Location, main: i64) -> Option<Stretch> {
+    let segments = tail.segments();
+    let newest = segments.last().map_or(0, |last| last.number);
+    let is_ahead = (newest + 1..FIRST_MERGED).contains(&at.segment());
+    match tail.position(at.segment()) {
+        Some(place) if at.offset() < segments[place].end() => {
+            return Some(Stretch::File(segments[place].clone(), at.offset()));
+        }
+        Some(place) if place + 1 < segments.len() => {
+            return Some(Stretch::File(segments[place + 1].clone(), SEGMENT_HEADER_LEN as u32));
+        }
+        Some(_) => {}
+        None if is_ahead => {}
+        None => {
+            let (place, offset) = match tail.marks.seek(main) {
+                Some(mark) => (tail.position(mark.segment())?, mark.offset()),
+                None => (0, SEGMENT_HEADER_LEN as u32),
+            };
+            return Some(Stretch::File(segments.get(place)?.clone(), offset));
+        }
+    }
+    let behind = tail.frames.partition_point(|frame| frame.start < at);
+    (behind < tail.frames.len()).then(|| Stretch::Memory(tail.frames.range(behind..).cloned().collect()))
 }
 
 /// One call of [`Reader::scan`].
 struct Scan<V> {
-    /// The lowest main revision wanted.
-    from: i64,
-    until: Location,
+    /// The lowest revision that was not shown and is wanted.
+    next: (i64, i64),
+    /// The last one that there was when the scan began.
+    until: (i64, i64),
     visit: V,
 }
 
@@ -244,10 +278,15 @@ impl<V: FnMut(RecordHeader, Location, &[u8]) -> ControlFlow<()>> Scan<V> {
         for record in Records::new(records) {
             let record = record?;
             let at = Location(records_at.0 + record.payload_at as u64);
-            if at >= self.until {
+            let revision = (record.header.main, record.header.sub);
+            if revision > self.until {
                 return Ok(ControlFlow::Break(()));
             }
-            if record.header.main >= self.from && (self.visit)(record.header, at, record.payload).is_break() {
+            if revision < self.next {
+                continue;
+            }
+            self.next = (revision.0, revision.1.saturating_add(1));
+            if (self.visit)(record.header, at, record.payload).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
@@ -257,9 +296,9 @@ impl<V: FnMut(RecordHeader, Location, &[u8]) -> ControlFlow<()>> Scan<V> {
 
 /// What a scan finds next.
 enum Stretch {
-    File(Written),
+    /// A file from an offset on, which may be its end.
+    File(Arc<Segment>, u32),
     Memory(Vec<Arc<FrameBuf>>),
-    NextSegment(Location),
     /// The frame being built, with a copy of its records: the visitor runs without the lock.
     Open(Location, Vec<u8>),
 }

@@ -7,13 +7,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::fs::File;
 
 use super::Location;
-use super::format::Records;
+use super::format::{FIRST_MERGED, Records, SegmentHeader};
 
 /// Frame buffers kept for the next frames.
 const SPARE_BUFFERS_MAX: usize = 4;
@@ -23,6 +23,76 @@ pub(super) struct Segment {
     pub number: u32,
     pub file: Arc<dyn File>,
     pub path: PathBuf,
+    /// The appended segments that it stands for, first and last.
+    pub covers: (u32, u32),
+    pub generation: u32,
+    /// Number of its first frame, or of the first that it stands for.
+    pub first_frame: u64,
+    /// Offset behind the last frame that may be read from the file.
+    end: AtomicU32,
+    /// Bytes of records, payloads and what is before each.
+    record_bytes: AtomicU64,
+    /// Of these, of records that nobody wants any more.
+    dead_bytes: AtomicU64,
+    /// Of those, of markers.
+    dead_marker_bytes: AtomicU64,
+}
+
+impl Segment {
+    pub fn new(header: &SegmentHeader, file: Arc<dyn File>, path: PathBuf, end: u32) -> Segment {
+        Segment {
+            number: header.number,
+            file,
+            path,
+            covers: header.covers,
+            generation: header.generation,
+            first_frame: header.first_frame,
+            end: AtomicU32::new(end),
+            record_bytes: AtomicU64::new(0),
+            dead_bytes: AtomicU64::new(0),
+            dead_marker_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Offset behind the last frame that may be read from the file.
+    pub fn end(&self) -> u32 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// One more frame may be read. The caller holds the tail's lock, if anybody reads already.
+    pub fn extend(&self, end: u32, record_bytes: u64) {
+        self.end.store(end, Ordering::Release);
+        self.record_bytes.fetch_add(record_bytes, Ordering::Relaxed);
+    }
+
+    /// A record of so many bytes is not wanted any more.
+    pub fn forget(&self, bytes: u64, is_marker: bool) {
+        if is_marker {
+            self.dead_marker_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        // Last, so that markers are never more than what is dead.
+        self.dead_bytes.fetch_add(bytes, Ordering::Release);
+    }
+
+    /// What the file takes, and of that what is dead.
+    pub fn space(&self) -> SegmentSpace {
+        let dead_bytes = self.dead_bytes.load(Ordering::Acquire);
+        SegmentSpace {
+            bytes: self.end().into(),
+            record_bytes: self.record_bytes.load(Ordering::Relaxed),
+            dead_bytes,
+            dead_marker_bytes: self.dead_marker_bytes.load(Ordering::Relaxed).min(dead_bytes),
+        }
+    }
+}
+
+/// Bytes of one segment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SegmentSpace {
+    pub bytes: u64,
+    pub record_bytes: u64,
+    pub dead_bytes: u64,
+    pub dead_marker_bytes: u64,
 }
 
 /// A finished frame: its bytes as they go to the file.
@@ -44,14 +114,19 @@ pub(super) struct OpenFrame {
     pub start: Location,
     /// Room for the frame's header, then records.
     pub bytes: Vec<u8>,
+    /// Main and sub revision of the last record of this frame and all before it.
+    pub last_revision: (i64, i64),
 }
 
 /// Frames in memory and segments in files.
 ///
-/// Invariants: segments ascend by number; frames ascend by start; every frame starts at or after the end of
-/// the last segment's written part, and before the open frame.
+/// Invariants: segments follow each other without a gap in what they cover, and the last is an appended one; frames
+/// ascend by start; every frame starts at or after the end of the last segment's written part, and before the open frame.
 pub(super) struct Tail {
-    pub segments: Vec<Written>,
+    /// In log order.
+    segments: Vec<Arc<Segment>>,
+    /// The same, and those that were merged away but may still be looked into, by number.
+    places: Vec<(u32, Arc<Segment>)>,
     pub frames: VecDeque<Arc<FrameBuf>>,
     pub frame_bytes: u64,
     pub marks: Marks,
@@ -81,24 +156,89 @@ impl Marks {
         }
     }
 
+    /// Puts `marks` in the place of those in the segments `gone`, whose main revisions lie in `mains`.
+    fn replace(&mut self, gone: &[u32], marks: Vec<(i64, Location)>, mains: (i64, i64)) {
+        if mains.0 <= mains.1 {
+            let old: Vec<i64> = self.by_main.range(mains.0..=mains.1).map(|(main, _)| *main).collect();
+            for main in old {
+                if self.by_main.get(&main).is_some_and(|at| gone.contains(&at.segment())) {
+                    self.by_main.remove(&main);
+                }
+            }
+        }
+        self.by_main.extend(marks);
+    }
+
+    fn check(&self, counts: impl Fn(u32) -> bool) {
+        for (main, at) in &self.by_main {
+            assert!(counts(at.segment()), "the mark of {main} is at {at}, which does not count");
+        }
+    }
+
     /// A frame before which no record has this main revision or a higher one.
     pub fn seek(&self, main: i64) -> Option<Location> {
         self.by_main.range(..=main).next_back().map(|(_, at)| *at)
     }
 }
 
-/// A segment and how far it is written.
-#[derive(Clone)]
-pub(super) struct Written {
-    pub segment: Arc<Segment>,
-    /// Offset behind the last frame that may be read from the file.
-    pub end: u32,
-}
-
 impl Tail {
-    pub fn segment(&self, number: u32) -> Option<&Written> {
-        let at = self.segments.binary_search_by_key(&number, |written| written.segment.number).ok()?;
-        Some(&self.segments[at])
+    pub fn new(segments: Vec<Arc<Segment>>, marks: Marks) -> Tail {
+        let mut places: Vec<_> = segments.iter().map(|segment| (segment.number, segment.clone())).collect();
+        places.sort_unstable_by_key(|(number, _)| *number);
+        Tail { segments, places, frames: VecDeque::new(), frame_bytes: 0, marks }
+    }
+
+    /// All segments that count, in log order.
+    pub fn segments(&self) -> &[Arc<Segment>] {
+        &self.segments
+    }
+
+    /// All files: those that count, and those that were merged away and not removed yet.
+    pub fn files(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.places.iter().map(|(_, segment)| segment)
+    }
+
+    /// A segment by its number, one that was merged away too.
+    pub fn segment(&self, number: u32) -> Option<&Arc<Segment>> {
+        let at = self.places.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        Some(&self.places[at].1)
+    }
+
+    /// Where in log order a segment that counts is.
+    pub fn position(&self, number: u32) -> Option<usize> {
+        let first = self.segment(number)?.covers.0;
+        let at = self.segments.binary_search_by_key(&first, |segment| segment.covers.0).ok()?;
+        (self.segments[at].number == number).then_some(at)
+    }
+
+    /// Adds the newest segment.
+    pub fn push(&mut self, segment: Arc<Segment>) {
+        self.add_place(segment.clone());
+        self.segments.push(segment);
+    }
+
+    /// Puts a merged segment in the place of those that it covers, which can still be looked into. `marks` are its
+    /// own, `mains` the lowest and highest main revision of what was merged.
+    pub fn replace(&mut self, merged: Arc<Segment>, marks: Vec<(i64, Location)>, mains: (i64, i64)) {
+        let (first, last) = merged.covers;
+        let from = self.segments.partition_point(|segment| segment.covers.0 < first);
+        let to = self.segments.partition_point(|segment| segment.covers.1 <= last);
+        let gone: Vec<u32> = self.segments[from..to].iter().map(|segment| segment.number).collect();
+        self.marks.replace(&gone, marks, mains);
+        self.add_place(merged.clone());
+        self.segments.splice(from..to, [merged]);
+    }
+
+    /// Nobody looks into this segment, which was merged away, any more.
+    pub fn remove(&mut self, number: u32) {
+        assert!(self.position(number).is_none(), "segment {number} still counts");
+        self.places.retain(|(other, _)| *other != number);
+    }
+
+    fn add_place(&mut self, segment: Arc<Segment>) {
+        let number = segment.number;
+        let at = self.places.partition_point(|(other, _)| *other < number);
+        self.places.insert(at, (number, segment));
     }
 
     /// Checks the invariants.
@@ -106,14 +246,28 @@ impl Tail {
     /// # Panics
     /// If one does not hold.
     pub fn check(&self) {
-        assert!(self.segments.is_sorted_by(|a, b| a.segment.number < b.segment.number), "segments ascend");
-        let mut end = self.segments.last().map_or(0, |last| Location::new(last.segment.number, last.end).0);
+        for pair in self.segments.windows(2) {
+            assert_eq!(pair[0].covers.1 + 1, pair[1].covers.0, "segments follow each other");
+        }
+        for segment in &self.segments {
+            assert_eq!(
+                self.position(segment.number),
+                self.segments.iter().position(|s| Arc::ptr_eq(s, segment))
+            );
+            let space = segment.space();
+            assert!(space.record_bytes <= space.bytes, "{space:?}");
+        }
+        assert!(self.places.is_sorted_by(|a, b| a.0 < b.0), "files ascend by number");
+        let last = self.segments.last();
+        assert!(last.is_none_or(|last| last.number < FIRST_MERGED), "the newest segment is no merged one");
+        let mut end = last.map_or(0, |last| Location::new(last.number, last.end()).0);
         for frame in &self.frames {
             assert!(frame.start.0 >= end, "frame at {} begins before {}", frame.start, Location(end));
             end = frame.end();
         }
         let bytes: u64 = self.frames.iter().map(|frame| frame.bytes.len() as u64).sum();
         assert_eq!(bytes, self.frame_bytes, "bytes of the frames in memory");
+        self.marks.check(|number| self.position(number).is_some());
     }
 }
 
@@ -124,15 +278,19 @@ pub(super) struct Shared {
     tail: RwLock<Tail>,
     /// Number of the last frame known to be durable.
     pub durable: AtomicU64,
+    /// The next segment could not be allocated ahead: the disk is as good as full.
+    pub lacks_room: AtomicBool,
     buffers: Mutex<Vec<Vec<u8>>>,
     buffer_bytes_max: usize,
+    /// Records that were forgotten while their segment had no file: segment, bytes, whether each is a marker.
+    early: Mutex<Vec<(u32, u64, bool)>>,
 }
 
 impl Shared {
     pub fn new(
         log_id: u64,
         limits: &super::Limits,
-        (segments, marks): (Vec<Written>, Marks),
+        (segments, marks): (Vec<Arc<Segment>>, Marks),
         open: OpenFrame,
         durable: u64,
     ) -> Shared {
@@ -140,10 +298,12 @@ impl Shared {
             log_id,
             read_chunk_bytes: limits.read_chunk_bytes as usize,
             open: RwLock::new(open),
-            tail: RwLock::new(Tail { segments, frames: VecDeque::new(), frame_bytes: 0, marks }),
+            tail: RwLock::new(Tail::new(segments, marks)),
             durable: AtomicU64::new(durable),
+            lacks_room: AtomicBool::new(false),
             buffers: Mutex::new(Vec::new()),
             buffer_bytes_max: limits.frame_bytes_target as usize,
+            early: Mutex::new(Vec::new()),
         }
     }
 
@@ -163,6 +323,26 @@ impl Shared {
 
     pub fn tail_mut(&self) -> RwLockWriteGuard<'_, Tail> {
         self.tail.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps in mind that a record is not wanted whose segment has no file yet. The caller holds the tail's lock.
+    pub fn forget_early(&self, segment: u32, bytes: u64, is_marker: bool) {
+        self.early().push((segment, bytes, is_marker));
+    }
+
+    /// Tells a new segment which of its records are not wanted. The caller holds the tail's lock for writing.
+    pub fn tell_early(&self, segment: &Segment) {
+        self.early().retain(|(number, bytes, is_marker)| {
+            let is_other = *number != segment.number;
+            if !is_other {
+                segment.forget(*bytes, *is_marker);
+            }
+            is_other
+        });
+    }
+
+    fn early(&self) -> MutexGuard<'_, Vec<(u32, u64, bool)>> {
+        self.early.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An empty buffer, with the capacity of an earlier frame if one is at hand.

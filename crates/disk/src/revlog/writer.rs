@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use crate::fs::{Access, File, Fs};
 
 use super::format::{FRAME_HEADER_LEN, SEGMENT_HEADER_LEN, SegmentHeader};
-use super::tail::{FrameBuf, Segment, Shared, Written};
-use super::{Applied, Durable, Error, Frame, Limits, Location, segment_name};
+use super::tail::{FrameBuf, Segment, Shared};
+use super::{Applied, Durable, Error, Frame, Limits, Location, Merger, segment_name};
 
 /// Puts frames into files and makes them durable; the revision log's own thread's.
 ///
@@ -136,6 +136,11 @@ impl Writer {
         self.spares.len() >= self.limits.spare_segments as usize
     }
 
+    /// The part that merges segments; there is to be one.
+    pub fn merger(&self) -> Merger {
+        Merger::new(self.fs.clone(), self.dir.clone(), self.limits.clone(), self.shared.clone())
+    }
+
     fn guard<T>(&mut self, operation: impl FnOnce(&mut Writer) -> Result<T, Error>) -> Result<T, Error> {
         if let Some(cause) = &self.failure {
             return Err(Error::Stopped { cause: cause.clone() });
@@ -172,7 +177,7 @@ impl Writer {
 
         // One critical section: a reader finds the frame in memory before it, and in the file after it.
         let mut tail = self.shared.tail_mut();
-        tail.segments.last_mut().expect("the current segment").end = current.end;
+        segment.extend(current.end, buf.records_len as u64);
         tail.marks.note(buf.start, &buf.bytes[FRAME_HEADER_LEN..FRAME_HEADER_LEN + buf.records_len]);
         let front = tail.frames.pop_front().expect("a frame stays in memory until it is written");
         tail.frame_bytes -= len;
@@ -206,7 +211,7 @@ impl Writer {
         }
         self.try_sync()?;
         let spare = self.spares.pop_front().expect("room was made");
-        let header = SegmentHeader { log_id: self.shared.log_id, number: start.segment(), first_frame };
+        let header = SegmentHeader::appended(self.shared.log_id, start.segment(), first_frame);
         spare.file.write_all_at(&header.encode(), 0).map_err(Error::io("write", &spare.path))?;
         spare.file.sync_data().map_err(Error::io("sync", &spare.path))?;
         let path = self.dir.join(segment_name(start.segment()));
@@ -214,8 +219,11 @@ impl Writer {
         self.fs.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir))?;
 
         let end = SEGMENT_HEADER_LEN as u32;
-        let segment = Arc::new(Segment { number: start.segment(), file: spare.file, path });
-        self.shared.tail_mut().segments.push(Written { segment: segment.clone(), end });
+        let segment = Arc::new(Segment::new(&header, spare.file, path, end));
+        let mut tail = self.shared.tail_mut();
+        tail.push(segment.clone());
+        self.shared.tell_early(&segment);
+        drop(tail);
         self.current = Some(Current { segment, end, allocated: spare.allocated });
         self.allocate_ahead()
     }
@@ -269,6 +277,7 @@ impl Writer {
     /// Brings the spares up to their number; a full disk is no error here, it shows in [`Writer::has_room`].
     fn allocate_ahead(&mut self) -> Result<(), Error> {
         while !self.has_room() && self.add_spare(u64::from(self.limits.segment_bytes))? {}
+        self.shared.lacks_room.store(!self.has_room(), Ordering::Release);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ mod flips;
 mod fuzz;
 mod golden;
 mod harness;
+mod merge;
 mod opening;
 mod random;
 mod room;

@@ -18,6 +18,7 @@ fn random_runs() {
             dirty_bytes_max: rng.below(4000),
             read_chunk_bytes: 128 + rng.below(40) as u32 * 8,
             mark_interval_bytes: 1 + rng.below(1000) as u32,
+            ..Limits::tiny()
         };
         let mut log = Log::open(fs.clone(), &limits).unwrap();
         for step in 0..80 {

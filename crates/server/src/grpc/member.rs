@@ -17,8 +17,6 @@ pub struct SharedStatus {
     leader: AtomicU64,
     committed: AtomicU64,
     applied: AtomicU64,
-    db_size_bytes: AtomicU64,
-    db_size_in_use_bytes: AtomicU64,
     learner: AtomicBool,
 }
 
@@ -46,10 +44,6 @@ impl SharedStatus {
         committed, set_committed;
         /// Everything through this index is applied and visible to reads.
         applied, set_applied;
-        /// What a snapshot taken now would take, bytes (rule 18).
-        db_size_bytes, set_db_size_bytes;
-        /// Of that, what is in use, bytes.
-        db_size_in_use_bytes, set_db_size_in_use_bytes;
     }
 
     /// Whether this member is a learner.
@@ -199,6 +193,8 @@ pub struct MemberView {
     pub quota_bytes: i64,
     /// The last compaction whose background work is done.
     pub compaction_finished: tokio::sync::watch::Receiver<i64>,
+    /// Asks for a merge of everything that is worth it, and waits for nothing.
+    pub defragment: Box<dyn Fn() + Send + Sync>,
     /// Turns for hashes.
     pub hashes: Turns,
     /// Turns for reads off the network threads.

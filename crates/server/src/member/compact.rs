@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use store::{Compaction, CompactionStep, Compactor, FinishedCompaction};
 use tokio::sync::watch;
 
-use super::mailbox::Receiver;
+use super::mailbox::{Receiver, Sender};
+use super::merge::MergeMail;
 use crate::log;
 
 /// How soon it is tried again to drop what a reader still needs.
@@ -18,6 +19,8 @@ pub(super) struct CompactThread {
     pub mail: Receiver<Compaction>,
     /// The last compaction whose work is done; whoever asked for a physical one waits for it.
     pub finished: watch::Sender<i64>,
+    /// What was dropped may be worth a merge.
+    pub merges: Sender<MergeMail>,
     /// The pause between two steps (`--compaction-sleep-interval`).
     pub sleep_interval: Duration,
 }
@@ -54,6 +57,8 @@ impl CompactThread {
                     describe(finished, begun.elapsed());
                     begun = Instant::now();
                     self.finished.send_replace(finished.revision);
+                    // One that is refused would say what has been said.
+                    let _ = self.merges.try_send(MergeMail::Compacted, 1);
                     Duration::ZERO
                 }
                 Err(error) => {

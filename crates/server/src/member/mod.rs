@@ -1,13 +1,15 @@
 //! The member's threads: each owns one of `node`'s parts and a queue in front of it.
 //!
 //! `raft` (consensus; never waits for a disk or the store), `wal` (group commit), `apply` (the store), `revlog`
-//! (background writing and syncing), `compact` (what compactions leave to be done), and `files` (allocates log segments
-//! ahead, writes snapshot files, gives back what is not needed). Network threads reach them through a lane each.
+//! (background writing and syncing), `compact` (what compactions leave to be done), `merge` (segments of the revision log
+//! without what compactions dropped), and `files` (allocates log segments ahead, writes snapshot files, gives back what is
+//! not needed). Network threads reach them through a lane each.
 //! Everything between threads is a batch.
 
 mod compact;
 mod files;
 mod mailbox;
+mod merge;
 mod threads;
 
 use std::sync::Arc;
@@ -33,6 +35,8 @@ use threads::{Channels, Threads};
 const COMPLETIONS_MAX: usize = 1024;
 /// A replay of the revision log that takes longer says how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// Requests for merges that may wait.
+const MERGE_REQUESTS_MAX: u64 = 16;
 /// What Status reports while quotas are not enforced: etcd's default.
 const QUOTA_BYTES: i64 = 2 << 30;
 
@@ -68,9 +72,9 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
 
     let status = Arc::new(SharedStatus::default());
     status.set_applied(opened.applier.applied_index());
-    status.set_db_size_bytes(opened.log_reader.written_bytes());
-    status.set_db_size_in_use_bytes(opened.log_reader.written_bytes());
     let (compaction_finished, finished) = tokio::sync::watch::channel(opened.reader.finished_compaction());
+    let (merges, merge_mail) = mailbox::mailbox(MERGE_REQUESTS_MAX);
+    let asked = merges.clone();
     let view = Arc::new(MemberView {
         cluster_id: opened.identity.cluster_id,
         member_id: opened.identity.member_id,
@@ -79,6 +83,8 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         status: status.clone(),
         quota_bytes: QUOTA_BYTES,
         compaction_finished: finished,
+        // One that is refused asks for what has been asked for already.
+        defragment: Box::new(move || drop(asked.try_send(merge::MergeMail::Asked, 1))),
         hashes: Turns::for_hashes(),
         reads: Turns::for_reads(),
         history: Turns::for_history(),
@@ -98,8 +104,9 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         snapshot_index: opened.found.snapshot_index,
         snapshot_count: settings.snapshot_count,
         member_id: opened.identity.member_id,
-        log_reader: opened.log_reader,
         compactor: opened.compactor,
+        merger: opened.merger,
+        merges: (merges, merge_mail),
         compaction_finished,
         compaction_sleep_interval: config.compaction_sleep_interval,
         unwritten_bytes_max: settings.limits.unwritten_bytes_max,

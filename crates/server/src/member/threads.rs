@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use disk::{revlog, wal};
 use node::lease::SharedLessor;
 use node::{
-    Applied, Applier, AutoCompactionEvent, Batch, Completions, Consensus, Input, LogWriter, Outputs,
+    Applied, Applier, AutoCompactionEvent, Batch, Completions, Consensus, Input, LogWriter, Merger, Outputs,
     PersistRequest, Persisted, RequestId, RequestIds, RevisionWriter, SnapshotOrder, SnapshotWriter,
     Submission, Written,
 };
@@ -22,6 +22,7 @@ use wire::ApiError;
 use super::compact::CompactThread;
 use super::files::{FileMail, FileThread};
 use super::mailbox::{Receiver, Sender, holding_mailbox, mailbox};
+use super::merge::{Budget, MergeMail, MergeThread};
 use crate::clock::Clock;
 use crate::grpc::SharedStatus;
 use crate::lane::{AppliedGate, MemberPort};
@@ -85,8 +86,9 @@ pub(super) struct Parts {
     /// What the log says of a snapshot, beside its indexes.
     pub snapshot_count: u64,
     pub member_id: u64,
-    pub log_reader: revlog::Reader,
     pub compactor: Compactor,
+    pub merger: Merger,
+    pub merges: (Sender<MergeMail>, Receiver<MergeMail>),
     pub compaction_finished: watch::Sender<i64>,
     pub compaction_sleep_interval: Duration,
     pub unwritten_bytes_max: u64,
@@ -160,6 +162,14 @@ impl Threads {
             mail: compaction_mail,
             finished: parts.compaction_finished,
             sleep_interval: parts.compaction_sleep_interval,
+            merges: parts.merges.0.clone(),
+        };
+        let (merges, merge_mail) = parts.merges;
+        let merge_thread = MergeThread {
+            merger: parts.merger,
+            mail: merge_mail,
+            status: channels.status.clone(),
+            budget: Budget::new(),
         };
         let revision_thread = RevisionThread {
             writer: parts.revision_writer,
@@ -169,8 +179,6 @@ impl Threads {
             durable,
             member_id: parts.member_id,
             snapshot_count: parts.snapshot_count,
-            bytes: parts.log_reader.written_bytes(),
-            status: channels.status.clone(),
             had_room: true,
         };
         let file_thread = FileThread {
@@ -189,6 +197,7 @@ impl Threads {
         threads.spawn("apply", events, move || apply.close(), move || apply_thread.run())?;
         threads.spawn("revlog", events, move || revisions.close(), move || revision_thread.run())?;
         threads.spawn("compact", events, move || compactions.close(), move || compact_thread.run())?;
+        threads.spawn("merge", events, move || merges.close(), move || merge_thread.run())?;
         threads.spawn("files", events, move || files.close(), move || file_thread.run())?;
         Ok(threads)
     }
@@ -554,9 +563,6 @@ struct RevisionThread {
     durable: Arc<AtomicU64>,
     member_id: u64,
     snapshot_count: u64,
-    /// Bytes of the revision log, what waits to be written included.
-    bytes: u64,
-    status: Arc<SharedStatus>,
     had_room: bool,
 }
 
@@ -568,15 +574,10 @@ impl RevisionThread {
         while self.mail.receive(&mut mail, sync_at) {
             for item in mail.drain(..) {
                 match item {
-                    RevisionMail::Frame(frame) => {
-                        self.bytes += frame.len();
-                        self.writer.offer(frame);
-                    }
+                    RevisionMail::Frame(frame) => self.writer.offer(frame),
                     RevisionMail::Snapshot(order) => self.order(order),
                 }
             }
-            self.status.set_db_size_bytes(self.bytes);
-            self.status.set_db_size_in_use_bytes(self.bytes);
             self.writer.wal_durable(self.durable.load(Ordering::Acquire));
             let now = Instant::now();
             if sync_at.is_some_and(|at| at <= now) {

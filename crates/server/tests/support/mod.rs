@@ -171,6 +171,7 @@ impl FakeMember {
             status: status.clone(),
             quota_bytes: 2 << 30,
             compaction_finished: tokio::sync::watch::channel(-1).1,
+            defragment: Box::new(|| {}),
             hashes: server::grpc::member::Turns::for_hashes(),
             reads: server::grpc::member::Turns::for_reads(),
             history: server::grpc::member::Turns::for_history(),

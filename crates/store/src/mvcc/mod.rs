@@ -33,6 +33,7 @@ use wire::ApiError;
 
 use crate::lease::Leases;
 use crate::record::{Location, ReadError, RecordKind, RecordSink, RecordSource, Revision};
+use crate::size::stored_bytes;
 
 /// What "nothing is compacted" counts as; the first compaction may be at revision 0.
 pub(crate) const NOT_COMPACTED: i64 = -1;
@@ -163,6 +164,8 @@ pub(crate) struct Write<'a> {
     pub before: i64,
     pub compacted: i64,
     pub changes: u32,
+    /// What the changes so far take in a snapshot ([`stored_bytes`]).
+    pub bytes: u64,
     pub leases: &'a RwLock<Leases>,
 }
 
@@ -206,6 +209,7 @@ impl Write<'_> {
         let revision = Revision { main: self.revision(), sub: i64::from(sub) };
         let location = self.sink.push(kind, revision, self.scratch);
         self.changes += 1;
+        self.bytes += stored_bytes(length, kind);
         Ok((location, length, sub))
     }
 }

@@ -125,8 +125,21 @@ impl History {
         !runs.is_empty()
     }
 
-    /// Gives a version another location if it still has the one that is named.
-    pub(super) fn relocate(&mut self, revision: Revision, from: Location, to: Location) -> bool {
+    /// Whether a version is there.
+    pub(super) fn has(&self, revision: Revision) -> bool {
+        let run = match self {
+            History::Short(run) => run,
+            History::Long(runs) => {
+                let above = runs.partition_point(|run| run.versions[0].revision() <= revision);
+                let Some(place) = above.checked_sub(1) else { return false };
+                &runs[place]
+            }
+        };
+        run.versions.binary_search_by_key(&revision, Older::revision).is_ok()
+    }
+
+    /// Gives a version another location, if it is there.
+    pub(super) fn relocate(&mut self, revision: Revision, to: Location) -> bool {
         let run = match self {
             History::Short(run) => run,
             History::Long(runs) => {
@@ -136,12 +149,8 @@ impl History {
             }
         };
         let Ok(place) = run.versions.binary_search_by_key(&revision, Older::revision) else { return false };
-        let version = &mut run.versions[place];
-        let is_there = version.location == from;
-        if is_there {
-            version.location = to;
-        }
-        is_there
+        run.versions[place].location = to;
+        true
     }
 
     /// All, oldest first.
@@ -295,8 +304,10 @@ mod tests {
                 assert_eq!(history.dead(horizon, newest, gone), dead(&all, horizon, newest, gone));
                 let place = pushed % all.len();
                 let (revision, from) = (all[place].revision(), all[place].location);
-                assert!(!history.relocate(revision, Location(u64::MAX), from));
-                assert!(history.relocate(revision, from, Location(from.0 + 100_000)));
+                let missing = Revision { sub: 2, ..revision };
+                assert!(!history.has(missing) && !history.relocate(missing, from));
+                assert!(history.has(revision));
+                assert!(history.relocate(revision, Location(from.0 + 100_000)));
                 all[place].location.0 += 100_000;
                 let gone = gone.min(all.len() - 1);
                 let mut dropped = Vec::new();

@@ -27,8 +27,13 @@ impl<const N: usize> Leaf<N> {
 
     /// Whether the key may get this version next.
     pub(super) fn accepts(&self, slot: usize, version: &Version) -> bool {
-        let newest = &self.newest[slot];
-        version.revision() > newest.revision() && !(version.is_tombstone() && newest.is_tombstone())
+        version.revision() > self.newest[slot].revision()
+    }
+
+    /// Whether the key has exactly this version.
+    pub(super) fn has(&self, slot: usize, revision: Revision) -> bool {
+        self.newest[slot].revision() == revision
+            || self.older.get(slot).is_some_and(|older| older.has(revision))
     }
 
     /// The newest version at or below `at`, tombstones too.
@@ -120,16 +125,13 @@ impl<const N: usize> Leaf<N> {
         self.summary.add(&right.summary);
     }
 
-    pub(super) fn relocate(&mut self, slot: usize, revision: Revision, from: Location, to: Location) -> bool {
+    pub(super) fn relocate(&mut self, slot: usize, revision: Revision, to: Location) -> bool {
         let newest = &mut self.newest[slot];
         if newest.revision() != revision {
-            return self.older.get_mut(slot).is_some_and(|older| older.relocate(revision, from, to));
+            return self.older.get_mut(slot).is_some_and(|older| older.relocate(revision, to));
         }
-        let is_there = newest.location == from;
-        if is_there {
-            newest.location = to;
-        }
-        is_there
+        newest.location = to;
+        true
     }
 
     /// Visits the keys of these slots that exist at the walk's revision.
@@ -237,9 +239,12 @@ impl<const N: usize> Leaf<N> {
             let older = self.older.get(slot).into_iter().flat_map(History::iter);
             for version in older.chain([self.newest[slot]]) {
                 assert!(version.mod_revision <= last, "{version:?} above {last}");
-                // Those before the first may have been dropped.
-                if before.is_some() || version.mod_revision > horizon {
+                // What was before one at or below it may be gone.
+                if version.mod_revision > horizon {
                     check_step(before.as_ref(), &version);
+                } else {
+                    let is_above = before.is_none_or(|before| before.revision() < version.revision());
+                    assert!(is_above, "{before:?} then {version:?}");
                 }
                 before = Some(version);
             }

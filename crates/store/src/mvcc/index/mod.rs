@@ -152,7 +152,7 @@ impl<const N: usize> IndexOf<N> {
 
     /// Adds a version, a tombstone too, above all that the key has.
     ///
-    /// Panics if it is not above, or if it is the tombstone of a key that does not exist.
+    /// Panics if it is not above.
     pub(crate) fn insert(&mut self, key: &[u8], version: Version) {
         if let Some(split) = self.root.insert(key, &version) {
             self.root.raise(*split);
@@ -162,8 +162,24 @@ impl<const N: usize> IndexOf<N> {
     /// Whether [`IndexOf::insert`] would take this version of the key. For replay, where damage is an error.
     pub(crate) fn accepts(&self, key: &[u8], version: &Version) -> bool {
         let leaf = self.root.leaf(key);
-        let Ok(slot) = leaf.keys.search(key) else { return !version.is_tombstone() };
-        leaf.accepts(slot, version)
+        leaf.keys.search(key).map_or(true, |slot| leaf.accepts(slot, version))
+    }
+
+    /// Whether this version of the key is a tombstone, and what it is to end is not there. That is so where a merge has
+    /// left it out, and nowhere above what is compacted.
+    pub(crate) fn ends_nothing(&self, key: &[u8], version: &Version) -> bool {
+        version.is_tombstone() && self.get(key, i64::MAX).is_none()
+    }
+
+    /// Whether it has exactly this version of the key.
+    pub(crate) fn has(&self, key: &[u8], revision: Revision) -> bool {
+        let leaf = self.root.leaf(key);
+        leaf.keys.search(key).is_ok_and(|slot| leaf.has(slot, revision))
+    }
+
+    /// Says up to which horizon versions may be missing already, before the first [`IndexOf::drop_below`].
+    pub(crate) fn set_horizon(&mut self, horizon: i64) {
+        self.horizon = self.horizon.max(horizon);
     }
 
     /// Drops a piece of what nobody at or above `horizon` sees, in order of keys: of each key all versions at or below
@@ -203,11 +219,10 @@ impl<const N: usize> IndexOf<N> {
         }
     }
 
-    /// Gives a version another location, if it is there and has the one named.
-    #[allow(dead_code, reason = "for merging segments")]
-    pub(crate) fn relocate(&mut self, key: &[u8], revision: Revision, from: Location, to: Location) -> bool {
+    /// Gives a version another location, if it is there.
+    pub(crate) fn relocate(&mut self, key: &[u8], revision: Revision, to: Location) -> bool {
         let leaf = self.root.leaf_mut(key);
-        leaf.keys.search(key).is_ok_and(|slot| leaf.relocate(slot, revision, from, to))
+        leaf.keys.search(key).is_ok_and(|slot| leaf.relocate(slot, revision, to))
     }
 
     /// Checks every invariant. `last` is the highest revision that anything may have.

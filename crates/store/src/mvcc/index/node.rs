@@ -226,7 +226,6 @@ impl<const N: usize> Node<N> {
 impl<const N: usize> Leaf<N> {
     /// Adds a new key, which may need a leaf more.
     fn add(&mut self, slot: usize, key: &[u8], version: &Version) -> Option<Split<N>> {
-        assert!(!version.is_tombstone(), "tombstone of an unknown key");
         let len = self.len();
         if len < N {
             self.insert(slot, key, version);

@@ -296,12 +296,12 @@ impl<const N: usize> Twin<N> {
             .and_then(|versions| versions.iter_mut().rev().find(|version| version.mod_revision <= revision));
         let Some(version) = version else {
             let nowhere = Revision { main: revision, sub: 0 };
-            assert!(!self.index.relocate(key, nowhere, Location(0), Location(1)));
+            assert!(!self.index.has(key, nowhere) && !self.index.relocate(key, nowhere, Location(1)));
             return;
         };
-        let (from, to) = (version.location, Location(version.location.0 + 7));
-        assert!(!self.index.relocate(key, version.revision(), to, from), "it is not there");
-        assert!(self.index.relocate(key, version.revision(), from, to));
+        let to = Location(version.location.0 + 7);
+        assert!(self.index.has(key, version.revision()));
+        assert!(self.index.relocate(key, version.revision(), to));
         version.location = to;
         self.reads.clear();
     }

@@ -1,0 +1,160 @@
+//! The thread that merges segments of the revision log. It works in small steps and has a budget of bytes a second, so
+//! that neither clients nor the disk feel it; what it may spend depends on whether anybody else is busy.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use node::{MergeStep, Merger};
+
+use super::mailbox::Receiver;
+use crate::grpc::SharedStatus;
+use crate::log;
+
+/// Bytes read and written a second while entries are applied.
+const BUSY_BYTES_PER_SECOND: u64 = 24 << 20;
+/// Bytes read and written a second while nothing happens.
+const IDLE_BYTES_PER_SECOND: u64 = 128 << 20;
+/// How often it looks whether anything is worth a merge, or anybody is busy.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How soon it tries again what has to wait for something else.
+const WAIT_INTERVAL: Duration = Duration::from_millis(20);
+/// Shorter pauses are saved up: a sleep is not exact.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+
+/// What the thread is told.
+pub enum MergeMail {
+    /// A compaction is done: something may be worth it now.
+    Compacted,
+    /// Somebody asks for a merge of everything that is worth it.
+    Asked,
+}
+
+/// Merges segments.
+pub(super) struct MergeThread {
+    pub merger: Merger,
+    pub mail: Receiver<MergeMail>,
+    pub status: Arc<SharedStatus>,
+    /// What it may spend now.
+    pub budget: Budget,
+}
+
+/// How many bytes a second may be spent.
+pub(super) struct Budget {
+    looked_at: Instant,
+    applied: u64,
+    bytes_per_second: u64,
+    /// How long what was spent takes at that rate, and was not slept for.
+    owed: Duration,
+}
+
+impl Budget {
+    pub(super) fn new() -> Self {
+        Budget {
+            looked_at: Instant::now(),
+            applied: 0,
+            bytes_per_second: BUSY_BYTES_PER_SECOND,
+            owed: Duration::ZERO,
+        }
+    }
+
+    /// Looks whether anybody was busy since the last look.
+    fn look(&mut self, now: Instant, applied: u64, is_urgent: bool) {
+        if now.duration_since(self.looked_at) < LOOK_INTERVAL {
+            return;
+        }
+        self.looked_at = now;
+        let is_busy = std::mem::replace(&mut self.applied, applied) != applied;
+        self.bytes_per_second = match (is_urgent, is_busy) {
+            (true, _) => u64::MAX,
+            (false, true) => BUSY_BYTES_PER_SECOND,
+            (false, false) => IDLE_BYTES_PER_SECOND,
+        };
+    }
+
+    /// So many bytes were spent: the pause that is due now.
+    fn spend(&mut self, bytes: u64) -> Duration {
+        let micros = u128::from(bytes) * 1_000_000 / u128::from(self.bytes_per_second);
+        self.owed += Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
+        if self.owed < PAUSE_MIN { Duration::ZERO } else { std::mem::take(&mut self.owed) }
+    }
+}
+
+impl MergeThread {
+    /// Works until the queue is closed. A merge that is under way then is begun anew by the next start.
+    pub(super) fn run(mut self) -> Result<(), node::Error> {
+        let mut mail = Vec::new();
+        let mut next = Instant::now() + LOOK_INTERVAL;
+        let mut begun = Instant::now();
+        let mut is_idle = true;
+        while self.mail.receive(&mut mail, Some(next)) {
+            for item in mail.drain(..) {
+                if let MergeMail::Asked = item {
+                    self.merger.ask();
+                }
+                if is_idle {
+                    next = Instant::now();
+                }
+            }
+            let now = Instant::now();
+            if now < next {
+                continue;
+            }
+            self.budget.look(now, self.status.applied(), self.merger.is_urgent());
+            if std::mem::replace(&mut is_idle, false) {
+                begun = now;
+            }
+            let pause = match self.merger.step()? {
+                MergeStep::Idle => {
+                    is_idle = true;
+                    LOOK_INTERVAL
+                }
+                MergeStep::Working(bytes) => self.budget.spend(bytes),
+                MergeStep::Waiting => WAIT_INTERVAL,
+                MergeStep::Finished(merged) => {
+                    log::info!(
+                        "merged segments of the revision log",
+                        "segments" => merged.segments,
+                        "bytes-before" => merged.source_bytes,
+                        "bytes-after" => merged.merged_bytes,
+                        "took" => format!("{:?}", begun.elapsed()),
+                    );
+                    begun = Instant::now();
+                    Duration::ZERO
+                }
+                MergeStep::Damaged(error) => {
+                    log::error!(
+                        "a segment of the revision log cannot be read: nothing is merged any more",
+                        "error" => error.to_string(),
+                    );
+                    LOOK_INTERVAL
+                }
+            };
+            next = Instant::now() + pause;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_kept_and_yields_to_others() {
+        let mut budget = Budget::new();
+        let start = budget.looked_at;
+        let mut now = start;
+        let mut second = |budget: &mut Budget, applied, is_urgent| {
+            now += LOOK_INTERVAL;
+            budget.look(now, applied, is_urgent);
+            budget.bytes_per_second
+        };
+        assert_eq!(second(&mut budget, 5, false), BUSY_BYTES_PER_SECOND);
+        assert_eq!(second(&mut budget, 5, false), IDLE_BYTES_PER_SECOND);
+        let pauses: Duration = (0..1024).map(|_| budget.spend(IDLE_BYTES_PER_SECOND / 1024)).sum();
+        assert!(pauses > Duration::from_millis(990) && pauses <= Duration::from_secs(1), "{pauses:?}");
+        assert_eq!(second(&mut budget, 6, false), BUSY_BYTES_PER_SECOND);
+        assert_eq!(second(&mut budget, 7, true), u64::MAX);
+        assert!(budget.spend(1 << 40) < Duration::from_millis(2));
+    }
+}
