@@ -21,6 +21,7 @@
 mod applier;
 mod auto_compaction;
 mod consensus;
+pub mod database;
 mod error;
 mod exchange;
 mod identity;

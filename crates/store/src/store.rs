@@ -9,6 +9,7 @@ use wire::{ApiError, raftpb};
 
 use crate::apply::{self, Fatal, Kind, Request};
 use crate::compaction::{Compaction, Compactor, KeptHashes, Pin, Pins, lock};
+use crate::cut::Cut;
 use crate::encoding::put_number;
 use crate::lease::{LeaseChange, LeaseTimes, Leases};
 use crate::membership::{ConfChangeOutcome, Membership};
@@ -19,7 +20,7 @@ use crate::mvcc::{
 use crate::record::{Location, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision};
 use crate::request::{Range, Txn};
 use crate::stream::Piece;
-use crate::tables::{Changed, Tables};
+use crate::tables::{Changed, Tables, encode_tables};
 use crate::{Answer, ReadError};
 
 /// The revision of a store in which nothing was ever written.
@@ -179,10 +180,12 @@ impl Store {
             return refuse("its revision is below the one before it");
         }
         let is_put = kind == RecordKind::Put;
-        if is_put && (pair.mod_revision != revision.main || pair.version < 1) {
+        // What etcd's tools write to raise the revision of a restored store: a put of no key, with nothing in it.
+        let raises = is_put && encoded.is_empty();
+        if is_put && !raises && (pair.mod_revision != revision.main || pair.version < 1) {
             return refuse("the pair is of another revision");
         }
-        let version = Version {
+        let mut version = Version {
             mod_revision: revision.main,
             create_revision: if is_put { pair.create_revision } else { 0 },
             version: if is_put { pair.version } else { 0 },
@@ -192,6 +195,18 @@ impl Store {
             length,
         };
         let mut index = lock_write(&self.shared.index);
+        if raises {
+            let before = index.at(pair.key, i64::MAX);
+            version.create_revision = before.map_or(revision.main, |before| before.create_revision);
+            version.version = before.map_or(1, |before| before.version + 1);
+        }
+        // One that a compaction keeps, all that it deleted being gone: it matters to hashes and watches only, which go
+        // by the records.
+        let is_last_trace = !is_put && revision.main <= self.compacted;
+        if is_last_trace && index.at(pair.key, i64::MAX).is_none() {
+            self.revision = revision.main;
+            return Ok(());
+        }
         if !index.accepts(pair.key, &version) {
             return refuse("it does not follow the key's last one");
         }
@@ -232,6 +247,7 @@ impl Store {
     pub fn end_restore(&mut self) -> Option<Compaction> {
         // A compaction may have taken the newest records away; etcd never lets the revision fall below it either.
         self.revision = self.revision.max(self.compacted);
+        lock_write(&self.shared.index).begin_at(self.compacted);
         self.attach_keys();
         let _ = self.shared.leases_mut().take_changes();
         self.publish();
@@ -275,10 +291,18 @@ impl Store {
 
     /// All small tables, encoded.
     pub fn tables(&self) -> Vec<u8> {
-        let compacted = (self.compacted > NOT_COMPACTED).then_some(self.compacted);
-        let mut tables = Tables { compacted, leases: self.shared.leases().all(), ..Tables::default() };
-        tables.set_membership(&self.membership);
-        tables.encode_to_vec()
+        encode_tables(&self.membership, self.compacted, self.shared.leases().all())
+    }
+
+    /// Everything as of now, for a snapshot. Takes time with many leases, of which it makes a copy.
+    ///
+    /// Panics if something is applied and not published.
+    pub fn cut(&self) -> Cut {
+        let pin = Pin::take(&self.shared);
+        let published = self.shared.current.load(Ordering::Acquire);
+        assert_eq!((published, pin.at), (self.revision, self.compacted), "a cut is of what is published");
+        let membership = self.reader().membership();
+        Cut::new(pin, self.revision, self.shared.leases().all(), membership)
     }
 
     /// Does the background work of compactions; there is to be one for a store. `batch_limit`: versions dropped in one

@@ -203,6 +203,11 @@ impl<const N: usize> IndexOf<N> {
         }
     }
 
+    /// Says that what a drop below `horizon` takes away may be missing from what was inserted.
+    pub(crate) fn begin_at(&mut self, horizon: i64) {
+        self.horizon = self.horizon.max(horizon);
+    }
+
     /// Gives a version another location, if it is there and has the one named.
     #[allow(dead_code, reason = "for merging segments")]
     pub(crate) fn relocate(&mut self, key: &[u8], revision: Revision, from: Location, to: Location) -> bool {
