@@ -20,7 +20,7 @@ const EDGES: [(&str, &[&str]); 10] = [
     ("node", &["wire", "raft", "disk", "store"]),
     ("server", &["wire", "raft", "disk", "store", "node", "client"]),
     ("client", &["wire"]),
-    ("cli", &["wire", "client", "disk", "store"]),
+    ("cli", &["wire", "client", "disk", "node"]),
     ("sim", &["wire", "raft", "disk", "store", "node"]),
     ("bench", &["wire", "client"]),
 ];

@@ -22,6 +22,9 @@ const VERSION_END: Version = Version { major: 3, minor: 8, patch: 0 };
 /// Pairs between two words about the progress.
 const PROGRESS_PAIRS: u64 = 4096;
 
+/// Sees one record after the other.
+pub(super) type RecordVisitor<'a> = dyn FnMut(RevisionKey, &[u8]) -> Result<(), Error> + 'a;
+
 /// A database file that was opened, checked page by page, and understood: what a store's state is taken over from.
 pub struct Database {
     reader: Reader,
@@ -53,8 +56,7 @@ pub struct Imported {
 }
 
 impl Database {
-    /// Opens a file and reads all of it, to check it; nothing is changed. A file that etcd 3.5 or older wrote is refused,
-    /// and one that holds what this version does not keep yet (users, roles, alarms, a downgrade).
+    /// Opens a file and reads all of it, to check it; nothing is changed.
     ///
     /// # Errors
     /// The file, and what is wrong with it where; or the failed operation.
@@ -86,7 +88,8 @@ impl Database {
     }
 
     /// Writes everything into a new revision log in the folder `to`, which holds none, and makes it durable. `log_id` is
-    /// random and not 0. `progress` hears how many pairs of how many are done.
+    /// random and not 0. `progress` hears how many pairs of how many are done. A file that etcd 3.5 or older wrote is
+    /// refused, and one that holds what this version does not keep yet (users, roles, alarms, a downgrade).
     ///
     /// # Errors
     /// A record that makes no sense, by file and revision; a failed operation, a full disk among them. What was written
@@ -99,6 +102,8 @@ impl Database {
         log_id: u64,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Imported, Error> {
+        check_version(&self.reader, &self.path)?;
+        check_features(&self.reader, &self.path)?;
         let opened = revlog::open(fs.clone(), to, limits, log_id, &mut Nothing)?;
         if !opened.is_empty() {
             return Err(self.refuse(format!("{} holds a revision log already", to.display())));
@@ -140,10 +145,7 @@ impl Database {
     }
 
     /// Visits the bucket of revisions in order.
-    pub(super) fn records(
-        &self,
-        visit: &mut dyn FnMut(RevisionKey, &[u8]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    pub(super) fn records(&self, visit: &mut RecordVisitor<'_>) -> Result<(), Error> {
         let Some(bucket) = self.reader.bucket(schema::BUCKET_KEY)? else { return Ok(()) };
         each(&bucket, &self.path, |key, value| {
             let key = RevisionKey::decode(key).map_err(|error| self.refuse(error))?;
@@ -213,8 +215,6 @@ pub(super) fn text(bytes: &[u8]) -> String {
 
 impl Tables {
     fn read(reader: &Reader, path: &Path) -> Result<Tables, Error> {
-        check_version(reader, path)?;
-        check_features(reader, path)?;
         let refused = |error: schema::Malformed| refuse(path, error);
         let meta = |key: &[u8]| reader.get(schema::BUCKET_META, key);
         let number = |key: &[u8]| match meta(key)? {
@@ -281,7 +281,7 @@ fn membership(reader: &Reader, path: &Path) -> Result<Membership, Error> {
 }
 
 /// Refuses files of versions whose contents may mean something else.
-pub(super) fn check_version(reader: &Reader, path: &Path) -> Result<(), Error> {
+fn check_version(reader: &Reader, path: &Path) -> Result<(), Error> {
     let decode = |value: Vec<u8>| Version::decode(&value).map_err(|error| refuse(path, error));
     let storage = reader.get(schema::BUCKET_META, schema::META_STORAGE_VERSION)?.map(decode).transpose()?;
     let cluster = reader.get(schema::BUCKET_CLUSTER, schema::CLUSTER_VERSION)?.map(decode).transpose()?;

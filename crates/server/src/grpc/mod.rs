@@ -22,6 +22,7 @@ pub mod maintenance;
 pub mod member;
 pub mod method;
 pub mod service;
+pub mod snapshot;
 pub mod stream;
 pub mod task;
 pub mod watch;
