@@ -12,8 +12,8 @@ use wire::Status;
 use wire::raftpb::{ConfChange, ConfChangeType};
 
 use crate::consensus::Applied;
-use crate::database::Cut;
 use crate::ids::RequestIds;
+use crate::interchange::Cut;
 use crate::records::{FrameState, LogSink, parse};
 use crate::snapshot::SnapshotSchedule;
 use crate::{Error, RequestId, SnapshotOrder};

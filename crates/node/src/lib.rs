@@ -21,11 +21,11 @@
 mod applier;
 mod auto_compaction;
 mod consensus;
-pub mod database;
 mod error;
 mod exchange;
 mod identity;
 mod ids;
+pub mod interchange;
 pub mod lease;
 mod log_writer;
 mod records;

@@ -17,9 +17,9 @@ use wire::raftpb::{ConfChange, ConfChangeType};
 
 use crate::auto_compaction::{AutoCompaction, AutoCompactor};
 use crate::consensus::{Consensus, OwnAttributes, Past};
-use crate::database::{self, Database, Imported, check_beside};
 use crate::identity::{Identity, InitialMember, cluster_id, member_id};
 use crate::ids::RequestIds;
+use crate::interchange::{self, Database, Imported, check_beside};
 use crate::lease::keeper::Keeper;
 use crate::lease::{Lessor, LessorSettings, SharedLessor};
 use crate::records::{FrameState, LogSource, parse};
@@ -322,7 +322,7 @@ impl Folders {
     /// Makes the folders that are missing, and takes the member's lock.
     fn prepare(&self, fs: &dyn Fs) -> Result<DirLock, Error> {
         make_folder(fs, &self.data)?;
-        let restoring = self.data.join(database::RESTORING);
+        let restoring = self.data.join(interchange::RESTORING);
         if fs.exists(&restoring).map_err(io("look for", &restoring))? {
             return Err(Error::Contradiction(format!(
                 "{} is what an interrupted restore of a snapshot has left: remove it, and restore again",
@@ -588,7 +588,7 @@ fn check_database(fs: &dyn Fs, folders: &Folders, opened: &revlog::Opened) -> Re
         return Ok(());
     }
     let path = folders.database();
-    let index = database::applied_index(fs, &path)?;
+    let index = interchange::applied_index(fs, &path)?;
     let applied = opened.applied().index;
     if index > applied {
         return Err(Error::Contradiction(format!(

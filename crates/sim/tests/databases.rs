@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use disk::{Fs, MemFs, wal};
-use node::database::{Cut, Restore, restore};
+use node::interchange::{Cut, Restore, restore};
 use node::{Entropy, Error, InitialMember, Settings};
 use prost::Message;
 use raft::Time;
@@ -186,7 +186,7 @@ fn a_store_that_went_through_a_file_is_the_same() {
         );
         assert!(!memory.exists(Path::new("/restored/member/snap/db")).expect("a look"), "{what}");
         for hash in hashes(&member) {
-            let of_file = node::database::hash_kv(&*other_fs, Path::new(SNAPSHOT), hash.hash_revision);
+            let of_file = node::interchange::hash_kv(&*other_fs, Path::new(SNAPSHOT), hash.hash_revision);
             assert_eq!(of_file.expect("a sound file"), hash, "{what}");
         }
         // Once more: what the restored member gives out has the same revisions.

@@ -93,7 +93,7 @@ pub(crate) struct Pins(BTreeMap<i64, usize>);
 
 /// Keeps every revision readable that can be read when it is taken, until it is dropped itself.
 pub(crate) struct Pin {
-    pub shared: Arc<Shared>,
+    shared: Arc<Shared>,
     /// The compacted revision.
     pub at: i64,
 }

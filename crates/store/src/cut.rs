@@ -8,8 +8,9 @@ use wire::leasepb;
 use crate::ReadError;
 use crate::compaction::Pin;
 use crate::membership::Membership;
-use crate::mvcc::{KeyValue, lock_read};
+use crate::mvcc::{KeyValue, NOT_COMPACTED, lock_read};
 use crate::record::{RecordKind, RecordVisitor, Revision};
+use crate::store::Shared;
 
 /// Everything that a snapshot holds of the store. Taken by the thread that applies, between two batches, and read by
 /// any other.
@@ -17,6 +18,7 @@ use crate::record::{RecordKind, RecordVisitor, Revision};
 /// Leases and members are copies. Records are read from where they lie, and nothing that belongs to the cut is dropped
 /// as long as it is held: the background work of later compactions waits for it.
 pub struct Cut {
+    shared: Arc<Shared>,
     pin: Pin,
     revision: i64,
     leases: Vec<leasepb::Lease>,
@@ -24,13 +26,10 @@ pub struct Cut {
 }
 
 impl Cut {
-    pub(crate) fn new(
-        pin: Pin,
-        revision: i64,
-        leases: Vec<leasepb::Lease>,
-        membership: Arc<Membership>,
-    ) -> Cut {
-        Cut { pin, revision, leases, membership }
+    /// To be made between two batches, by the thread that applies.
+    pub(crate) fn new(shared: &Arc<Shared>, revision: i64, membership: Arc<Membership>) -> Cut {
+        let leases = shared.leases().all();
+        Cut { pin: Pin::take(shared), shared: Arc::clone(shared), revision, leases, membership }
     }
 
     /// The newest revision.
@@ -38,9 +37,9 @@ impl Cut {
         self.revision
     }
 
-    /// The compacted revision; -1 before the first compaction.
-    pub fn compacted(&self) -> i64 {
-        self.pin.at
+    /// The compacted revision; `None` before the first compaction.
+    pub fn compacted(&self) -> Option<i64> {
+        (self.pin.at > NOT_COMPACTED).then_some(self.pin.at)
     }
 
     /// All leases as they are stored, in ascending order of id.
@@ -49,7 +48,7 @@ impl Cut {
     }
 
     /// The membership.
-    pub fn membership(&self) -> &Membership {
+    pub fn membership(&self) -> &Arc<Membership> {
         &self.membership
     }
 
@@ -61,7 +60,7 @@ impl Cut {
     /// A record that cannot be read.
     pub fn records(&self, visit: &mut RecordVisitor<'_>) -> Result<(), ReadError> {
         let mut damaged = None;
-        self.pin.shared.source.scan(0, &mut |kind, at, encoded| {
+        self.shared.source.scan(0, &mut |kind, at, encoded| {
             if at.main > self.revision {
                 return ControlFlow::Break(());
             }
@@ -82,12 +81,12 @@ impl Cut {
 
     /// `None` if the record is none.
     fn is_kept(&self, kind: RecordKind, at: Revision, encoded: &[u8]) -> Option<bool> {
-        let compacted = self.compacted();
+        let compacted = self.pin.at;
         if at.main > compacted {
             return Some(true);
         }
         let key = KeyValue::decode(encoded).ok()?.key;
-        let newest = lock_read(&self.pin.shared.index).at(key, compacted);
+        let newest = lock_read(&self.shared.index).at(key, compacted);
         // A tombstone exactly there stays, as in etcd; all that it deleted may be gone, and the index not know it.
         let may_stay = kind == RecordKind::Put || at.main == compacted;
         Some(match newest {

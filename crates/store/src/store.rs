@@ -100,7 +100,7 @@ impl Shared {
         any
     }
 
-    fn leases(&self) -> RwLockReadGuard<'_, Leases> {
+    pub(crate) fn leases(&self) -> RwLockReadGuard<'_, Leases> {
         self.leases.read().expect("no thread panics while it holds this lock")
     }
 
@@ -247,7 +247,7 @@ impl Store {
     pub fn end_restore(&mut self) -> Option<Compaction> {
         // A compaction may have taken the newest records away; etcd never lets the revision fall below it either.
         self.revision = self.revision.max(self.compacted);
-        lock_write(&self.shared.index).begin_at(self.compacted);
+        lock_write(&self.shared.index).set_horizon(self.compacted);
         self.attach_keys();
         let _ = self.shared.leases_mut().take_changes();
         self.publish();
@@ -294,15 +294,14 @@ impl Store {
         encode_tables(&self.membership, self.compacted, self.shared.leases().all())
     }
 
-    /// Everything as of now, for a snapshot. Takes time with many leases, of which it makes a copy.
+    /// Everything as it is now, for a snapshot. To be taken between batches; takes time with many leases, of which it makes
+    /// a copy.
     ///
-    /// Panics if something is applied and not published.
+    /// # Panics
+    /// If something that was applied is not published.
     pub fn cut(&self) -> Cut {
-        let pin = Pin::take(&self.shared);
-        let published = self.shared.current.load(Ordering::Acquire);
-        assert_eq!((published, pin.at), (self.revision, self.compacted), "a cut is of what is published");
-        let membership = self.reader().membership();
-        Cut::new(pin, self.revision, self.shared.leases().all(), membership)
+        assert_eq!(self.shared.current.load(Ordering::Acquire), self.revision, "in the midst of a batch");
+        Cut::new(&self.shared, self.revision, self.reader().membership())
     }
 
     /// Does the background work of compactions; there is to be one for a store. `batch_limit`: versions dropped in one

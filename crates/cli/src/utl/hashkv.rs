@@ -19,7 +19,7 @@ pub(super) fn run(call: &mut Invocation<'_>) -> Result<(), Failure> {
     let format = Format::parse(call.flags.text("write-out"))?;
     stat(&path)?;
     let hash =
-        node::database::hash_kv(&RealFs, &path, call.flags.int("rev")).map_err(|error| match error {
+        node::interchange::hash_kv(&RealFs, &path, call.flags.int("rev")).map_err(|error| match error {
             // The library's word, which the server puts its name before.
             Error::Api(error) => Failure::new(exit::ERROR, error.text().trim_start_matches("etcdserver: ")),
             other => node_failure(&other),

@@ -9,7 +9,7 @@ use disk::boltfile::Reader;
 use disk::boltfile::schema::{self, RevisionKey};
 use disk::{Fs, RealFs, wal};
 use node::InitialMember;
-use node::database::{Restore, Restored, restore as restore_member};
+use node::interchange::{Restore, Restored, restore as restore_member};
 use prost::Message as _;
 use wire::mvccpb::KeyValue;
 use wire::url::Url;

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use disk::{revlog, wal};
-use node::database::Cut;
+use node::interchange::Cut;
 use node::lease::SharedLessor;
 use node::{
     Applied, Applier, AutoCompactionEvent, Batch, Completions, Consensus, Input, LogWriter, Outputs,

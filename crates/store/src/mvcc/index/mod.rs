@@ -203,8 +203,8 @@ impl<const N: usize> IndexOf<N> {
         }
     }
 
-    /// Says that what a drop below `horizon` takes away may be missing from what was inserted.
-    pub(crate) fn begin_at(&mut self, horizon: i64) {
+    /// Says up to which horizon versions may be missing already, before the first [`IndexOf::drop_below`].
+    pub(crate) fn set_horizon(&mut self, horizon: i64) {
         self.horizon = self.horizon.max(horizon);
     }
 

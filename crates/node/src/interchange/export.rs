@@ -127,14 +127,13 @@ impl Cut {
 
     fn meta(&self, out: &mut impl Pairs) -> Result<(), Error> {
         let conf = schema::encode_conf_state(&wal_conf(&self.conf));
-        let compacted = schema::encode_compact_revision(self.store.compacted().max(0));
-        let is_compacted = self.store.compacted() >= 0;
+        let compacted = self.store.compacted().map(schema::encode_compact_revision);
         let (index, term) = (schema::encode_u64(self.applied.index), schema::encode_u64(self.applied.term));
         out.pair(schema::META_CONF_STATE, &conf)?;
         out.pair(schema::META_CONSISTENT_INDEX, &index)?;
-        if is_compacted {
-            out.pair(schema::META_FINISHED_COMPACT, &compacted)?;
-            out.pair(schema::META_SCHEDULED_COMPACT, &compacted)?;
+        if let Some(compacted) = &compacted {
+            out.pair(schema::META_FINISHED_COMPACT, compacted)?;
+            out.pair(schema::META_SCHEDULED_COMPACT, compacted)?;
         }
         if let Some(version) = self.storage_version() {
             out.pair(schema::META_STORAGE_VERSION, version.as_bytes())?;
