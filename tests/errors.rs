@@ -236,7 +236,7 @@ fn message() -> tonic::Request<RangeRequest> {
 /// The calls that answer Unimplemented so far, and say which they are.
 const NOT_YET: &[(&str, &[&str])] = &[
     ("etcdserverpb.Cluster", &["MemberAdd", "MemberRemove", "MemberUpdate", "MemberPromote"]),
-    ("etcdserverpb.Maintenance", &["Snapshot", "MoveLeader", "Downgrade"]),
+    ("etcdserverpb.Maintenance", &["MoveLeader", "Downgrade"]),
     (
         "etcdserverpb.Auth",
         &[

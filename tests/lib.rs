@@ -103,6 +103,11 @@ impl Member {
         format!("http://127.0.0.1:{}", self.ports.0)
     }
 
+    /// Where its peers would reach it.
+    pub fn peer_endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.1)
+    }
+
     /// Everything that it has logged in its last run.
     ///
     /// # Panics
@@ -113,7 +118,7 @@ impl Member {
 
     /// The command that starts it, its log not redirected.
     pub fn command(&self) -> Command {
-        let (client, peer) = (self.endpoint(), format!("http://127.0.0.1:{}", self.ports.1));
+        let (client, peer) = (self.endpoint(), self.peer_endpoint());
         let mut command = Command::new(&self.program);
         command.args(["--name", "m", "--data-dir"]).arg(self.data_dir());
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);

@@ -5,6 +5,7 @@
 mod boltfile;
 mod clients;
 mod conform;
+mod database;
 mod gen_proto;
 mod interop;
 mod peers;
@@ -27,6 +28,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   boltfile --bbolt PATH --etcdutl PATH
                                       our database files before the real bbolt and etcdutl
   peers --etcd PATH                   our transport and a real etcd in one cluster
+  database --etcd PATH --etcdutl PATH saved snapshots, and data directories, between ours and the real programs
   raft-scenarios --testdata DIR       the scenario scripts of etcd's raft through our consensus
   conform --suite DIR PACKAGE...      run packages of the contract suite against our release binaries
                                       (-run REGEX limits the tests; without it, the list of what passes is used)
@@ -54,6 +56,7 @@ fn run(args: &[String]) -> Result<()> {
         ["interop", rest @ ..] => interop::run(rest),
         ["peers", rest @ ..] => peers::run(rest),
         ["boltfile", rest @ ..] => boltfile::run(rest),
+        ["database", rest @ ..] => database::run(rest),
         ["raft-scenarios", rest @ ..] => raft_scenarios::run(rest),
         ["conform", rest @ ..] => conform::run(rest),
         ["soak", rest @ ..] => soak::run(rest),

@@ -143,7 +143,7 @@ fn unknown(app: &App, word: &str) -> Failure {
     Failure { code: exit::ERROR, message }
 }
 
-fn usage_error(app: &App, path: &Path, text: &str) -> Failure {
+pub(crate) fn usage_error(app: &App, path: &Path, text: &str) -> Failure {
     let again = if app.errors_twice { format!("Error: {text}\n") } else { String::new() };
     let message = format!("Error: {text}\n{}\n{again}", help::usage(app, path));
     Failure { code: exit::ERROR, message }

@@ -291,6 +291,14 @@ impl Flags {
         }
     }
 
+    /// The value of a [`Kind::Uint`].
+    pub fn uint(&self, name: &str) -> u64 {
+        match self.setting(name).value {
+            Value::Uint(value) => value,
+            ref other => panic!("flag {name} is {other:?}"),
+        }
+    }
+
     /// The value of a [`Kind::Duration`]; what is below zero is zero.
     pub fn duration(&self, name: &str) -> Duration {
         match self.setting(name).value {

@@ -6,6 +6,8 @@ use crate::flag::{Flag, HELP, Kind};
 /// The page of a command, or of the program.
 pub fn page(app: &App, path: &Path) -> String {
     let about = match path.last() {
+        // What says nothing of itself says nothing of its commands either: etcdutl's help is the usage.
+        _ if app.about.is_empty() => "",
         None => app.about,
         Some(c) if c.long.is_empty() => c.short,
         Some(c) => c.long,

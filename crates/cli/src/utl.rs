@@ -1,9 +1,15 @@
 //! etcdutl: the tool for files and data directories.
 
-use crate::app::{Failure, Invocation};
+mod hashkv;
+mod snapshot;
+
+use std::path::Path;
+
+use crate::app::{Failure, Invocation, exit};
 use crate::command::{App, Command};
 use crate::ctl::planned;
 use crate::flag::{Flag, Kind};
+use crate::gotext;
 
 /// The program.
 pub static APP: App = App {
@@ -35,7 +41,7 @@ static COMMANDS: &[Command] = &[
         Kind::Text,
         "data directory that no server uses; required",
     )]),
-    planned("hashkv", "hashkv <filename>", "Prints the hash of the keys and values of a file")
+    Command::new("hashkv", "hashkv <filename>", "Prints the KV history hash of a given file", hashkv::run)
         .with_flags(&[Flag::new("rev", Kind::Int, "hash up to this revision (0 means the newest)")]),
     planned("migrate", "migrate", "Changes a data directory for another version").with_flags(&[
         Flag::new("data-dir", Kind::Text, "data directory that no server uses; required"),
@@ -45,16 +51,17 @@ static COMMANDS: &[Command] = &[
     Command::group_of(
         "snapshot",
         "snapshot <subcommand>",
-        "Snapshot related commands",
-        "Snapshot related commands",
+        "Manages etcd node snapshots",
+        "Manages etcd node snapshots",
         &[
-            planned(
+            Command::new(
                 "restore",
                 "restore <filename> --data-dir {output dir} [options]",
                 "Makes a data directory from a snapshot",
+                snapshot::restore,
             )
             .with_flags(RESTORE_FLAGS),
-            planned("status", "status <filename>", "Prints what a snapshot holds"),
+            Command::new("status", "status <filename>", "Prints what a snapshot holds", snapshot::status),
         ],
     ),
 ];
@@ -77,4 +84,31 @@ static RESTORE_FLAGS: &[Flag] = &[
 
 fn version(call: &mut Invocation<'_>) -> Result<(), Failure> {
     crate::app::print_version(call)
+}
+
+/// Whether a file is there, in Go's words if it is not.
+fn stat(path: &Path) -> Result<(), Failure> {
+    std::fs::metadata(path).map(drop).map_err(|error| {
+        Failure::new(exit::ERROR, format!("stat {}: {}", path.display(), gotext::os_error(&error)))
+    })
+}
+
+fn node_failure(error: &node::Error) -> Failure {
+    match error {
+        node::Error::Io { operation, path, source } => {
+            let text = format!("{operation} {}: {}", path.display(), gotext::os_error(source));
+            Failure::new(exit::ERROR, text)
+        }
+        other => Failure::new(exit::ERROR, other),
+    }
+}
+
+/// A line of the tool's log on standard error, in the form of etcdutl's.
+fn log(call: &mut Invocation<'_>, text: &str, fields: &[(&str, &str)]) -> Result<(), Failure> {
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+    let pairs: Vec<String> = fields
+        .iter()
+        .map(|(name, value)| format!("\"{name}\": {}", gotext::quote(value.as_bytes())))
+        .collect();
+    Ok(writeln!(call.world.err, "{now}\tinfo\t{text}\t{{{}}}", pairs.join(", "))?)
 }

@@ -11,7 +11,8 @@ use wire::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
     LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
     LeaseTimeToLiveResponse, MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest,
-    RangeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
+    RangeResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
+    WatchRequest, WatchResponse,
 };
 use wire::v3electionpb::{
     CampaignRequest, CampaignResponse, LeaderRequest, LeaderResponse, ProclaimRequest, ProclaimResponse,
@@ -190,6 +191,29 @@ impl Client {
     pub async fn hash_kv(&self, revision: i64, deadline: Deadline) -> Result<HashKvResponse, Error> {
         let request = HashKvRequest { revision };
         self.call(request, deadline, async |r| self.maintenance().hash_kv(r).await).await
+    }
+
+    /// Maintenance.Snapshot of the member that is connected: its store as a database file, in pieces, and last its
+    /// SHA-256. It takes as long as it takes, but for the connection: that has the time that one attempt gets.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, as the other streams.
+    pub fn snapshot(&self) -> Answers<SnapshotResponse> {
+        let (client, mut service) = (self.clone(), self.maintenance());
+        Answers::open(async move {
+            let call = service.snapshot(with_version(tonic::Request::new(SnapshotRequest {})));
+            tokio::pin!(call);
+            loop {
+                tokio::select! {
+                    answer = &mut call => return answer,
+                    () = tokio::time::sleep(client.dial_timeout) => {
+                        if let Some(error) = client.channel.failure() {
+                            return Err(tonic::Status::unavailable(error.to_string()));
+                        }
+                    }
+                }
+            }
+        })
     }
 
     /// Maintenance.Alarm GET: the alarms of all members.

@@ -13,6 +13,7 @@ use wire::raftpb::{ConfChange, ConfChangeType};
 
 use crate::consensus::Applied;
 use crate::ids::RequestIds;
+use crate::interchange::Cut;
 use crate::merge::CompactionFrames;
 use crate::records::{FrameState, LogSink, parse};
 use crate::snapshot::SnapshotSchedule;
@@ -124,6 +125,11 @@ impl Applier {
     /// The last applied entry.
     pub fn applied_index(&self) -> u64 {
         self.applied.index
+    }
+
+    /// Everything as of the last batch, for a snapshot.
+    pub fn cut(&self) -> Cut {
+        Cut::new(self.store.cut(), self.applied, self.conf.clone())
     }
 
     /// The store, for checks and reads of the shell.

@@ -27,6 +27,26 @@ pub enum Error {
     /// Snapshot files failed.
     #[error(transparent)]
     Snap(#[from] disk::snap::Error),
+    /// A database file failed or is damaged.
+    #[error(transparent)]
+    Boltfile(#[from] disk::boltfile::Error),
+    /// A database file holds what cannot be taken over.
+    #[error("{}: {what}", file.display())]
+    Database {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        what: String,
+    },
+    /// A saved snapshot is not what was saved, in etcd's words.
+    #[error("{0}")]
+    Snapshot(String),
+    /// A stored record cannot be read.
+    #[error(transparent)]
+    Read(#[from] store::ReadError),
+    /// A request that the store refuses.
+    #[error(transparent)]
+    Api(wire::ApiError),
     /// Consensus refuses what was found.
     #[error(transparent)]
     Raft(#[from] raft::Error),

@@ -25,6 +25,7 @@ mod error;
 mod exchange;
 mod identity;
 mod ids;
+pub mod interchange;
 pub mod lease;
 mod log_writer;
 mod merge;

@@ -68,11 +68,7 @@ pub(crate) struct LogSink<'a> {
 
 impl RecordSink for LogSink<'_> {
     fn push(&mut self, kind: RecordKind, revision: Revision, encoded: &[u8]) -> Location {
-        let kind = match kind {
-            RecordKind::Put => PUT,
-            RecordKind::Tombstone => TOMBSTONE,
-        };
-        let header = RecordHeader { kind, main: revision.main, sub: revision.sub };
+        let header = RecordHeader { kind: record_kind(kind), main: revision.main, sub: revision.sub };
         Location(self.builder.push(header, encoded).0)
     }
 
@@ -83,6 +79,14 @@ impl RecordSink for LogSink<'_> {
 
 fn read_error(error: disk::revlog::Error) -> ReadError {
     ReadError(error.to_string())
+}
+
+/// How the log names a kind.
+pub(crate) fn record_kind(kind: RecordKind) -> u8 {
+    match kind {
+        RecordKind::Put => PUT,
+        RecordKind::Tombstone => TOMBSTONE,
+    }
 }
 
 /// The kind and revision of a stored record; `None` for a kind that this version does not know.

@@ -19,6 +19,7 @@ use crate::auto_compaction::{AutoCompaction, AutoCompactor};
 use crate::consensus::{Consensus, OwnAttributes, Past};
 use crate::identity::{Identity, InitialMember, cluster_id, member_id};
 use crate::ids::RequestIds;
+use crate::interchange::{self, Database, Imported, check_beside};
 use crate::lease::keeper::Keeper;
 use crate::lease::{Lessor, LessorSettings, SharedLessor};
 use crate::merge::{CompactionFrames, Merger};
@@ -187,6 +188,8 @@ pub struct Found {
     pub broken: Vec<(snap::Broken, PathBuf)>,
     /// The `.snap` file that the log names, if it is not there, or broken: another is made as soon as can be.
     pub missing: Option<PathBuf>,
+    /// The database of etcd's that was taken over; it is gone.
+    pub imported: Option<Imported>,
 }
 
 /// Opens or begins a member whose network threads make requests on `lanes` lanes. `progress` hears how many bytes
@@ -313,6 +316,11 @@ impl Folders {
         }
     }
 
+    /// The database of etcd's, in a data directory that it wrote or that a snapshot was restored to.
+    fn database(&self) -> PathBuf {
+        self.snap.join("db")
+    }
+
     /// The `.snap` files.
     fn snap(&self, fs: &Arc<dyn Fs>) -> snap::Folder {
         snap::Folder::new(fs.clone(), &self.snap)
@@ -321,6 +329,13 @@ impl Folders {
     /// Makes the folders that are missing, and takes the member's lock.
     fn prepare(&self, fs: &dyn Fs) -> Result<DirLock, Error> {
         make_folder(fs, &self.data)?;
+        let restoring = self.data.join(interchange::RESTORING);
+        if fs.exists(&restoring).map_err(io("look for", &restoring))? {
+            return Err(Error::Contradiction(format!(
+                "{} is what an interrupted restore of a snapshot has left: remove it, and restore again",
+                restoring.display()
+            )));
+        }
         make_folder(fs, &self.member)?;
         make_folder(fs, &self.snap)?;
         if let Some(parent) = parent_of(&self.wal) {
@@ -337,14 +352,14 @@ fn make_folder(fs: &dyn Fs, folder: &Path) -> Result<(), Error> {
     disk::make_dir(fs, folder, 0o700).map_err(io("create folder", folder))
 }
 
-fn parent_of(path: &Path) -> Option<&Path> {
+pub(crate) fn parent_of(path: &Path) -> Option<&Path> {
     match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Some(Path::new(".")),
         parent => parent,
     }
 }
 
-fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::Io { operation, path, source }
 }
@@ -375,36 +390,46 @@ fn begin(
         let snap = folders.snap.display();
         return Err(Error::Contradiction(format!("{snap} holds snapshots, but {wal} holds no log")));
     }
+    if has_database(&**fs, folders)? {
+        let snap = folders.snap.display();
+        return Err(Error::Contradiction(format!("{snap} holds a database, but {wal} holds no log")));
+    }
     let identity = configured_identity(settings)?;
     let metadata = Metadata { node_id: Some(identity.member_id), cluster_id: Some(identity.cluster_id) };
     let wal = Wal::create(fs.clone(), &folders.wal, &metadata.encode_to_vec(), settings.limits.wal)?;
-    let (wal, hard_state, entries) = write_first_entries(wal, settings)?;
+    let (wal, hard_state, entries) = write_first_entries(wal, &settings.initial_cluster, &settings.token)?;
     let found = Found { is_new: true, last_index: entries.len() as u64, ..Found::default() };
     Ok((Recovered { identity, wal, opened, replay, hard_state, entries }, found))
 }
 
 /// The ids that a new cluster gets from its configuration.
 fn configured_identity(settings: &Settings) -> Result<Identity, Error> {
-    let ids: Vec<u64> =
-        settings.initial_cluster.iter().map(|member| member_id(&member.peer_urls, &settings.token)).collect();
-    let own = settings.initial_cluster.iter().position(|member| member.name == settings.name);
+    identity_of(&settings.initial_cluster, &settings.name, &settings.token)
+}
+
+/// The ids of the member `name` of a new cluster.
+pub(crate) fn identity_of(
+    initial_cluster: &[InitialMember],
+    name: &str,
+    token: &str,
+) -> Result<Identity, Error> {
+    let ids: Vec<u64> = initial_cluster.iter().map(|member| member_id(&member.peer_urls, token)).collect();
+    let own = initial_cluster.iter().position(|member| member.name == name);
     let own = own.ok_or_else(|| {
-        Error::Identity(format!(
-            "couldn't find local name {:?} in the initial cluster configuration",
-            settings.name
-        ))
+        Error::Identity(format!("couldn't find local name {name:?} in the initial cluster configuration"))
     })?;
     Ok(Identity { cluster_id: cluster_id(&ids), member_id: ids[own] })
 }
 
 /// A new cluster's log begins as etcd's (rule 20): one ConfChangeAddNode a member, ascending by id, at term 1, all
 /// committed.
-fn write_first_entries(mut wal: Wal, settings: &Settings) -> Result<(Wal, HardState, Vec<Entry>), Error> {
-    let mut members: Vec<(u64, &InitialMember)> = settings
-        .initial_cluster
-        .iter()
-        .map(|member| (member_id(&member.peer_urls, &settings.token), member))
-        .collect();
+pub(crate) fn write_first_entries(
+    mut wal: Wal,
+    initial_cluster: &[InitialMember],
+    token: &str,
+) -> Result<(Wal, HardState, Vec<Entry>), Error> {
+    let mut members: Vec<(u64, &InitialMember)> =
+        initial_cluster.iter().map(|member| (member_id(&member.peer_urls, token), member)).collect();
     members.sort_by_key(|(id, _)| *id);
     let entries: Vec<Entry> = members
         .into_iter()
@@ -461,7 +486,9 @@ fn recover(
 ) -> Result<(Recovered, Found), Error> {
     let log = Wal::open(fs.clone(), &folders.wal, settings.limits.wal)?;
     let identity = recorded_identity(log.metadata())?;
+    let imported = import(fs, settings, folders, &log, entropy, progress)?;
     let (opened, replay) = open_revlog(fs, settings, folders, entropy, progress)?;
+    check_database(&**fs, folders, &opened)?;
     check_together(&log, &opened, may_make_anew(&**fs, folders, &log, &opened)?)?;
     let snap = folders.snap(fs);
     let broken = snap.check()?;
@@ -489,6 +516,7 @@ fn recover(
         applied_index: applied.index,
         snapshot_index: log.newest_snapshot().index,
         missing,
+        imported,
         ..Found::default()
     };
     found.torn.extend(log.torn().map(|torn| (torn.file, torn.offset)));
@@ -505,15 +533,88 @@ fn recover(
     // All checks hold: from here on the disk may change.
     let mut wal = log.into_writer()?;
     snap.tidy()?;
+    remove_database(&**fs, folders)?;
     for broken in broken {
         let aside = snap.set_aside(&broken)?;
         found.broken.push((broken, aside));
     }
     if is_unborn {
-        (wal, hard_state, entries) = write_first_entries(wal, settings)?;
+        (wal, hard_state, entries) = write_first_entries(wal, &settings.initial_cluster, &settings.token)?;
         found.last_index = entries.len() as u64;
     }
     Ok((Recovered { identity, wal, opened, replay, hard_state, entries }, found))
+}
+
+/// Takes over etcd's database, where there is one and no revision log: as a new log under another name, which gets its
+/// own in one step. The database stays until all checks hold; an import that was interrupted begins anew.
+fn import(
+    fs: &Arc<dyn Fs>,
+    settings: &Settings,
+    folders: &Folders,
+    log: &wal::Opened,
+    entropy: Entropy,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Option<Imported>, Error> {
+    if !has_database(&**fs, folders)? || has_segments(&**fs, &folders.rev)? {
+        return Ok(None);
+    }
+    let database = Database::open(&**fs, &folders.database())?;
+    check_beside(log, &database)?;
+    let unfinished = folders.member.join("rev.importing");
+    // Of an earlier import that was interrupted; and what was allocated ahead of a log without frames.
+    for folder in [&unfinished, &folders.rev] {
+        if fs.exists(folder).map_err(io("look for", folder))? {
+            for name in fs.list(folder).map_err(io("list folder", folder))? {
+                let path = folder.join(name);
+                fs.remove(&path).map_err(io("remove", &path))?;
+            }
+        }
+    }
+    let limits = settings.limits.revlog.clone();
+    let imported = database.import(fs, &unfinished, limits, entropy.log.max(1), progress)?;
+    fs.rename(&unfinished, &folders.rev).map_err(io("rename folder", &unfinished))?;
+    fs.sync_dir(&folders.member).map_err(io("sync folder", &folders.member))?;
+    Ok(Some(imported))
+}
+
+fn has_database(fs: &dyn Fs, folders: &Folders) -> Result<bool, Error> {
+    let database = folders.database();
+    fs.exists(&database).map_err(io("look for", &database))
+}
+
+fn has_segments(fs: &dyn Fs, rev: &Path) -> Result<bool, Error> {
+    if !fs.exists(rev).map_err(io("look for", rev))? {
+        return Ok(false);
+    }
+    Ok(fs.list(rev).map_err(io("list folder", rev))?.iter().any(|name| name.ends_with(".seg")))
+}
+
+/// A database beside a revision log was taken over, and is to go; unless it has more: then etcd ran here since.
+fn check_database(fs: &dyn Fs, folders: &Folders, opened: &revlog::Opened) -> Result<(), Error> {
+    if !has_database(fs, folders)? {
+        return Ok(());
+    }
+    let path = folders.database();
+    let index = interchange::applied_index(fs, &path)?;
+    let applied = opened.applied().index;
+    if index > applied {
+        return Err(Error::Contradiction(format!(
+            "{} has entry {index}, and the revision log ends at {applied}: another etcd ran here since. Move {} away, and \
+             the database is taken over",
+            path.display(),
+            folders.rev.display()
+        )));
+    }
+    Ok(())
+}
+
+fn remove_database(fs: &dyn Fs, folders: &Folders) -> Result<(), Error> {
+    if has_database(fs, folders)? {
+        let database = folders.database();
+        fs.remove(&database).map_err(io("remove", &database))?;
+        fs.sync_dir(&folders.snap).map_err(io("sync folder", &folders.snap))?;
+    }
+    Ok(())
 }
 
 fn recorded_identity(metadata: &[u8]) -> Result<Identity, Error> {
@@ -558,7 +659,7 @@ fn may_make_anew(
         let entry = entry?;
         let is_made_up = entry.term == 1 && entry.kind == wal::EntryKind::ConfChange;
         if !is_made_up {
-            let db = folders.snap.join("db");
+            let db = folders.database();
             return Ok(!fs.exists(&db).map_err(io("look for database", &db))?);
         }
     }

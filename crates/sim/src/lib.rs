@@ -11,6 +11,6 @@ pub mod member;
 mod model;
 pub mod random;
 mod run;
-mod workload;
+pub mod workload;
 
 pub use run::{Options, Report, run};

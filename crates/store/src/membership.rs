@@ -73,6 +73,16 @@ struct Context {
 }
 
 impl Membership {
+    /// Members, ids that were removed, and the cluster's version, empty while there is none.
+    pub fn new(
+        members: impl IntoIterator<Item = Member>,
+        removed: impl IntoIterator<Item = u64>,
+        cluster_version: String,
+    ) -> Membership {
+        let members = members.into_iter().map(|member| (member.id, member)).collect();
+        Membership { members, removed: removed.into_iter().collect(), cluster_version }
+    }
+
     /// All members, in ascending order of id.
     pub fn members(&self) -> impl ExactSizeIterator<Item = &Member> {
         self.members.values()
@@ -231,7 +241,7 @@ impl Membership {
     }
 
     /// The ids of removed members, in ascending order.
-    pub(crate) fn removed(&self) -> impl Iterator<Item = u64> {
+    pub fn removed(&self) -> impl Iterator<Item = u64> {
         self.removed.iter().copied()
     }
 

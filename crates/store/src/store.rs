@@ -9,6 +9,7 @@ use wire::{ApiError, raftpb};
 
 use crate::apply::{self, Fatal, Kind, Request};
 use crate::compaction::{Compaction, Compactor, KeptHashes, Pin, Pins, lock};
+use crate::cut::Cut;
 use crate::encoding::put_number;
 use crate::lease::{LeaseChange, LeaseTimes, Leases};
 use crate::membership::{ConfChangeOutcome, Membership};
@@ -21,7 +22,7 @@ use crate::relocate::Relocator;
 use crate::request::{Range, Txn};
 use crate::size::{snapshot_bytes, stored_bytes};
 use crate::stream::Piece;
-use crate::tables::{Changed, Tables};
+use crate::tables::{Changed, Tables, encode_tables};
 use crate::{Answer, ReadError};
 
 /// The revision of a store in which nothing was ever written.
@@ -105,7 +106,7 @@ impl Shared {
         any
     }
 
-    fn leases(&self) -> RwLockReadGuard<'_, Leases> {
+    pub(crate) fn leases(&self) -> RwLockReadGuard<'_, Leases> {
         self.leases.read().expect("no thread panics while it holds this lock")
     }
 
@@ -193,10 +194,12 @@ impl Store {
             return refuse("its revision is below the one before it");
         }
         let is_put = kind == RecordKind::Put;
-        if is_put && (pair.mod_revision != revision.main || pair.version < 1) {
+        // What etcd's tools write to raise the revision of a restored store: a put of no key, with nothing in it.
+        let raises = is_put && encoded.is_empty();
+        if is_put && !raises && (pair.mod_revision != revision.main || pair.version < 1) {
             return refuse("the pair is of another revision");
         }
-        let version = Version {
+        let mut version = Version {
             mod_revision: revision.main,
             create_revision: if is_put { pair.create_revision } else { 0 },
             version: if is_put { pair.version } else { 0 },
@@ -206,6 +209,18 @@ impl Store {
             length,
         };
         let mut index = lock_write(&self.shared.index);
+        if raises {
+            let before = index.at(pair.key, i64::MAX);
+            version.create_revision = before.map_or(revision.main, |before| before.create_revision);
+            version.version = before.map_or(1, |before| before.version + 1);
+        }
+        // One that a compaction keeps, all that it deleted being gone: it matters to hashes and watches only, which go
+        // by the records.
+        let is_last_trace = !is_put && revision.main <= self.compacted;
+        if is_last_trace && index.at(pair.key, i64::MAX).is_none() {
+            self.revision = revision.main;
+            return Ok(());
+        }
         if !index.accepts(pair.key, &version) {
             return refuse("it does not follow the key's last one");
         }
@@ -306,10 +321,17 @@ impl Store {
 
     /// All small tables, encoded.
     pub fn tables(&self) -> Vec<u8> {
-        let compacted = (self.compacted > NOT_COMPACTED).then_some(self.compacted);
-        let mut tables = Tables { compacted, leases: self.shared.leases().all(), ..Tables::default() };
-        tables.set_membership(&self.membership);
-        tables.encode_to_vec()
+        encode_tables(&self.membership, self.compacted, self.shared.leases().all())
+    }
+
+    /// Everything as it is now, for a snapshot. To be taken between batches; takes time with many leases, of which it makes
+    /// a copy.
+    ///
+    /// # Panics
+    /// If something that was applied is not published.
+    pub fn cut(&self) -> Cut {
+        assert_eq!(self.shared.current.load(Ordering::Acquire), self.revision, "in the midst of a batch");
+        Cut::new(&self.shared, self.revision, self.reader().membership())
     }
 
     /// Does the background work of compactions; there is to be one for a store. `batch_limit`: versions dropped in one

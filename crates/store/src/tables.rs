@@ -6,6 +6,7 @@
 use wire::{leasepb, membershippb};
 
 use crate::membership::Membership;
+use crate::mvcc::NOT_COMPACTED;
 
 /// Fields 1 to 3 are the membership. They were all there was in the first version, so a message without
 /// `keeps_membership` sets it.
@@ -29,6 +30,14 @@ pub(crate) struct Tables {
     /// Leases that are gone.
     #[prost(sint64, repeated, tag = "7")]
     pub leases_gone: Vec<i64>,
+}
+
+/// The small tables whole, as [`crate::Store::restore_tables`] takes them up. `compacted` is -1 if nothing is compacted.
+pub fn encode_tables(membership: &Membership, compacted: i64, leases: Vec<leasepb::Lease>) -> Vec<u8> {
+    let compacted = (compacted > NOT_COMPACTED).then_some(compacted);
+    let mut tables = Tables { compacted, leases, ..Tables::default() };
+    tables.set_membership(membership);
+    prost::Message::encode_to_vec(&tables)
 }
 
 impl Tables {

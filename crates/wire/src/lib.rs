@@ -6,6 +6,7 @@
 
 pub mod error;
 pub mod limits;
+pub mod url;
 pub mod version;
 
 pub use error::{ApiError, Code, Status};

@@ -16,6 +16,7 @@ mod put;
 mod range_end;
 mod session;
 mod signals;
+mod snapshot;
 mod txn;
 mod version;
 mod watch;
@@ -58,7 +59,7 @@ static COMMANDS: &[Command] = &[
     version::COMMAND.under(UTILITY),
     lease::COMMAND.under(KEYS),
     planned::MEMBER.under(CLUSTER),
-    planned::SNAPSHOT.under(CLUSTER),
+    snapshot::COMMAND.under(CLUSTER),
     planned::MAKE_MIRROR.under(UTILITY),
     lock::COMMAND.under(CONCURRENCY),
     elect::COMMAND.under(CONCURRENCY),

@@ -47,14 +47,6 @@ pub(super) const MEMBER: Command = Command::group_of(
     ],
 );
 
-pub(super) const SNAPSHOT: Command = Command::group_of(
-    "snapshot",
-    "snapshot <subcommand>",
-    "Snapshot related commands",
-    "Snapshot related commands",
-    &[planned("save", "save <filename>", "Saves the store of an endpoint to a file")],
-);
-
 pub(super) const MAKE_MIRROR: Command = planned(
     "make-mirror",
     "make-mirror [options] <destination>",

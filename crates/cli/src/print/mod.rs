@@ -4,6 +4,7 @@
 //! [`exit::BAD_FEATURE`](crate::app::exit::BAD_FEATURE).
 
 mod fields;
+mod file;
 mod json;
 mod json_text;
 mod protobuf;
@@ -102,6 +103,32 @@ pub struct EndpointHash {
     pub endpoint: String,
     /// Its answer.
     pub hash: HashKvResponse,
+}
+
+/// What a snapshot holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotStatus {
+    /// CRC-32C over the names of buckets, and their keys and values.
+    pub hash: u32,
+    /// The newest revision.
+    pub revision: i64,
+    /// Keys that are there at that revision.
+    pub total_key: u64,
+    /// Length of the database, bytes.
+    pub total_size: u64,
+    /// Its storage version; empty if it says none.
+    pub version: String,
+}
+
+/// HashKV of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileHash {
+    /// CRC-32C.
+    pub hash: u32,
+    /// The last revision in it.
+    pub hash_revision: i64,
+    /// The compacted revision; -1 if nothing is compacted.
+    pub compact_revision: i64,
 }
 
 type Out<'a> = &'a mut dyn Write;
@@ -271,6 +298,22 @@ impl Printer {
             Format::Protobuf => return Err(self.format.unsupported()),
         };
         Ok(printed?)
+    }
+
+    /// `snapshot status` of etcdutl.
+    pub fn snapshot_status(&self, out: Out<'_>, status: &SnapshotStatus) -> Result<(), Failure> {
+        match self.format {
+            Format::Protobuf => Err(self.format.unsupported()),
+            format => Ok(file::status(out, format, status)?),
+        }
+    }
+
+    /// `hashkv` of etcdutl.
+    pub fn file_hash(&self, out: Out<'_>, hash: &FileHash) -> Result<(), Failure> {
+        match self.format {
+            Format::Protobuf => Err(self.format.unsupported()),
+            format => Ok(file::hash(out, format, hash)?),
+        }
     }
 
     /// `endpoint hashkv`.

@@ -12,7 +12,6 @@ pub mod gates;
 pub mod help;
 pub mod raw;
 pub mod settings;
-pub mod url;
 pub mod value;
 
 use std::net::IpAddr;
@@ -31,7 +30,8 @@ use settings::find;
 pub use bootstrap::{Bootstrap, BootstrapError};
 pub use file::FileError;
 pub use raw::RawConfig;
-pub use url::{Scheme, Url};
+pub(crate) use wire::url::quote;
+pub use wire::url::{Scheme, Url};
 
 /// The name of a member that was not given one.
 pub const DEFAULT_NAME: &str = "default";
@@ -521,24 +521,6 @@ fn default_host() -> Option<IpAddr> {
 
 fn join(urls: &[Url]) -> String {
     urls.iter().map(Url::as_str).collect::<Vec<_>>().join(",")
-}
-
-/// A text in quotes, as Go's `%q` prints it.
-pub(crate) fn quote(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c.is_control() => out.push_str(&format!("\\x{:02x}", c as u32)),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 #[cfg(test)]

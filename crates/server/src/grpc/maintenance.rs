@@ -1,4 +1,4 @@
-//! `etcdserverpb.Maintenance`: Status, Defragment, hashes and the list of alarms, so far.
+//! `etcdserverpb.Maintenance`: Status, Defragment, Snapshot, hashes and the list of alarms, so far.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use wire::{ApiError, etcdserverpb as pb};
 use super::kv::read_status;
 use super::member::MemberView;
 use super::service::{not_yet, to_tonic};
+use super::snapshot::{self, Pieces};
 use crate::stubs::etcdserverpb::maintenance_server::Maintenance;
 
 /// Answers about this member.
@@ -100,13 +101,16 @@ impl Maintenance for MaintenanceService {
         Ok(Response::new(pb::HashResponse { header: Some(self.member.header(current)), hash }))
     }
 
-    type SnapshotStream = tonic::codegen::BoxStream<pb::SnapshotResponse>;
+    type SnapshotStream = Pieces;
 
     async fn snapshot(
         &self,
         _: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        not_yet("Maintenance.Snapshot")
+        // The turn first: who waits for one holds nothing up.
+        let turn = self.member.snapshots.wait().await.ok_or_else(snapshot::stopped)?;
+        let cut = self.member.cuts.take().await.ok_or_else(snapshot::stopped)?;
+        Ok(Response::new(Pieces::begin(cut, turn)))
     }
 
     async fn move_leader(

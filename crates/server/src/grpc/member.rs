@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use node::RequestId;
 use node::lease::{Remaining, Renewal, SharedLessor, Wait};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::etcdserverpb as pb;
 
+use super::snapshot::Cuts;
 use crate::clock::Clock;
 
 /// What changes about a member while it runs; written by the member's threads.
@@ -65,6 +66,9 @@ const READS_MAX: usize = 16;
 /// Reads of history for watches that are behind, at the same time.
 const HISTORY_READS_MAX: usize = 4;
 
+/// Snapshots that are sent to clients at the same time.
+const SNAPSHOTS_MAX: usize = 2;
+
 /// So many pieces of long work of one kind at a time, each on a thread made for it. Once begun one goes on when its
 /// client is gone; the others wait, until their clients give up.
 #[derive(Clone, Debug)]
@@ -86,9 +90,19 @@ impl Turns {
         Turns(Arc::new(Semaphore::new(HISTORY_READS_MAX)))
     }
 
+    /// For snapshots, each of which holds up compactions.
+    pub fn for_snapshots() -> Self {
+        Turns(Arc::new(Semaphore::new(SNAPSHOTS_MAX)))
+    }
+
+    /// Waits for a turn, which is over when the answer is dropped; `None` where the process is about to end.
+    pub async fn wait(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.clone().acquire_owned().await.ok()
+    }
+
     /// Runs `work` when its turn comes; `None` where the process is about to end.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let turn = self.0.clone().acquire_owned().await.ok()?;
+        let turn = self.wait().await?;
         let run = move || {
             let result = work();
             drop(turn);
@@ -201,6 +215,10 @@ pub struct MemberView {
     pub reads: Turns,
     /// Turns for reads of history, for watches.
     pub history: Turns,
+    /// Turns for snapshots.
+    pub snapshots: Turns,
+    /// Where snapshots are had from.
+    pub cuts: Cuts,
 }
 
 impl MemberView {

@@ -129,7 +129,7 @@ const CALLS: &[(&str, &[(&str, Route)])] = &[
             ("Defragment", Route::NotYet("Maintenance.Defragment")),
             ("Hash", Route::Cold(Maintenance, Refused)),
             ("HashKV", Route::Cold(Maintenance, Refused)),
-            ("Snapshot", Route::NotYet("Maintenance.Snapshot")),
+            ("Snapshot", Route::Cold(Maintenance, Served)),
             ("MoveLeader", Route::NotYet("Maintenance.MoveLeader")),
             ("Downgrade", Route::NotYet("Maintenance.Downgrade")),
         ],

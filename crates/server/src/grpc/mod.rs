@@ -26,6 +26,7 @@ pub mod member;
 pub mod method;
 mod queue;
 pub mod service;
+pub mod snapshot;
 pub mod stream;
 pub mod task;
 pub mod watch;

@@ -64,7 +64,7 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
     let mut progress = |done: u64, total: u64| {
         if shown.elapsed() >= PROGRESS_INTERVAL {
             shown = Instant::now();
-            log::info!("reading the revision log", "bytes-done" => done, "bytes-total" => total);
+            log::info!("reading the store", "done" => done, "total" => total);
         }
     };
     let opened = node::open(&fs, &settings, entropy, lanes, clock.now(), &mut progress)?;
@@ -75,30 +75,16 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
     let (compaction_finished, finished) = tokio::sync::watch::channel(opened.reader.finished_compaction());
     let (merges, merge_mail) = mailbox::mailbox(MERGE_REQUESTS_MAX);
     let asked = merges.clone();
-    let view = Arc::new(MemberView {
-        cluster_id: opened.identity.cluster_id,
-        member_id: opened.identity.member_id,
-        reader: opened.reader,
-        leases: Leases::new(opened.lessor.clone(), clock),
-        status: status.clone(),
-        quota_bytes: QUOTA_BYTES,
-        compaction_finished: finished,
-        // One that is refused asks for what has been asked for already.
-        defragment: Box::new(move || drop(asked.try_send(merge::MergeMail::Asked, 1))),
-        hashes: Turns::for_hashes(),
-        reads: Turns::for_reads(),
-        history: Turns::for_history(),
-    });
     let gates: Vec<Arc<AppliedGate>> = (0..lanes).map(|_| Arc::default()).collect();
     let (completions, receivers): (Vec<_>, Vec<_>) =
         (0..lanes).map(|_| tokio::sync::mpsc::channel(COMPLETIONS_MAX)).unzip();
     let ids = opened.ids;
-    let channels = Channels { completions, gates: gates.clone(), status, ids, clock };
+    let channels = Channels { completions, gates: gates.clone(), status: status.clone(), ids, clock };
     let parts = threads::Parts {
         consensus: opened.consensus,
         log_writer: opened.log_writer,
         applier: opened.applier,
-        lessor: opened.lessor,
+        lessor: opened.lessor.clone(),
         revision_writer: opened.revision_writer,
         snapshot_writer: opened.snapshot_writer,
         snapshot_index: opened.found.snapshot_index,
@@ -112,6 +98,22 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         unwritten_bytes_max: settings.limits.unwritten_bytes_max,
     };
     let threads = Threads::start(parts, channels, events)?;
+    let view = Arc::new(MemberView {
+        cluster_id: opened.identity.cluster_id,
+        member_id: opened.identity.member_id,
+        reader: opened.reader,
+        leases: Leases::new(opened.lessor, clock),
+        status,
+        quota_bytes: QUOTA_BYTES,
+        compaction_finished: finished,
+        // One that is refused asks for what has been asked for already.
+        defragment: Box::new(move || drop(asked.try_send(merge::MergeMail::Asked, 1))),
+        hashes: Turns::for_hashes(),
+        reads: Turns::for_reads(),
+        history: Turns::for_history(),
+        snapshots: Turns::for_snapshots(),
+        cuts: threads.cuts(),
+    });
     let request_timeout = config.request_timeout();
     let tail = opened.tail;
     let fragment_bytes = config.limits.message_bytes_max() as usize;
@@ -193,6 +195,15 @@ fn describe(opened: &node::Member) {
         let error = format!("damaged at offset {}: {reason}", broken.offset);
         log::warn!("failed to read a snap file", "path" => path, "error" => error);
         log::warn!("renamed to a broken snap file", "path" => path, "broken-path" => log::Text(aside.display()));
+    }
+    if let Some(imported) = &found.imported {
+        log::info!(
+            "took over etcd's database",
+            "path" => log::Text(imported.file.display()),
+            "consistent-index" => imported.applied.index,
+            "revision" => imported.revision,
+            "compact-revision" => imported.compacted,
+        );
     }
     if let Some(path) = &found.missing {
         log::warn!(

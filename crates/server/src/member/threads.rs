@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use disk::{revlog, wal};
+use node::interchange::Cut;
 use node::lease::SharedLessor;
 use node::{
     Applied, Applier, AutoCompactionEvent, Batch, Completions, Consensus, Input, LogWriter, Merger, Outputs,
@@ -16,7 +17,7 @@ use node::{
 use raft::Entry;
 use store::{Compaction, Compactor};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use wire::ApiError;
 
 use super::compact::CompactThread;
@@ -25,6 +26,7 @@ use super::mailbox::{Receiver, Sender, holding_mailbox, mailbox};
 use super::merge::{Budget, MergeMail, MergeThread};
 use crate::clock::Clock;
 use crate::grpc::SharedStatus;
+use crate::grpc::snapshot::Cuts;
 use crate::lane::{AppliedGate, MemberPort};
 use crate::log;
 use crate::process::Events;
@@ -66,6 +68,7 @@ pub(super) enum WalMail {
 pub(super) enum ApplyMail {
     Entries(Vec<Entry>),
     SnapshotTaken(u64),
+    Cut(oneshot::Sender<Cut>),
 }
 
 enum RevisionMail {
@@ -107,6 +110,7 @@ pub(super) struct Channels {
 /// The running threads, in the order in which they have to end.
 pub(super) struct Threads {
     raft: Sender<RaftMail>,
+    apply: Sender<ApplyMail>,
     revisions: Sender<RevisionMail>,
     running: Vec<Running>,
 }
@@ -190,7 +194,9 @@ impl Threads {
             waiting: None,
         };
         files.send(FileMail::Purge(parts.snapshot_index));
-        let mut threads = Threads { raft: raft.clone(), revisions: revisions.clone(), running: Vec::new() };
+        let running = Vec::new();
+        let mut threads =
+            Threads { raft: raft.clone(), apply: apply.clone(), revisions: revisions.clone(), running };
         let close_raft = raft.clone();
         threads.spawn("raft", events, move || close_raft.close(), move || raft_thread.run())?;
         threads.spawn("wal", events, move || wal.close(), move || wal_thread.run())?;
@@ -217,6 +223,12 @@ impl Threads {
         })?;
         self.running.push(Running { handle, close: Box::new(close) });
         Ok(())
+    }
+
+    /// Where snapshots are had from.
+    pub(super) fn cuts(&self) -> Cuts {
+        let apply = self.apply.clone();
+        Cuts::new(move |reply| apply.send(ApplyMail::Cut(reply)))
     }
 
     /// Where lanes put their submissions.
@@ -504,6 +516,8 @@ impl ApplyThread {
                         let next = self.applier.snapshot_taken(index);
                         next.into_iter().for_each(|next| self.revisions.send(RevisionMail::Snapshot(next)));
                     }
+                    // Between two batches; whoever asked may be gone.
+                    ApplyMail::Cut(reply) => drop(reply.send(self.applier.cut())),
                 }
             }
             self.applier.wal_durable(self.durable.load(Ordering::Acquire));

@@ -175,6 +175,8 @@ impl FakeMember {
             hashes: server::grpc::member::Turns::for_hashes(),
             reads: server::grpc::member::Turns::for_reads(),
             history: server::grpc::member::Turns::for_history(),
+            snapshots: server::grpc::member::Turns::for_snapshots(),
+            cuts: server::grpc::snapshot::Cuts::none(),
         };
         let tail = Arc::new(Tail::new(view.reader.revision(), TAIL_BYTES));
         let state = State {

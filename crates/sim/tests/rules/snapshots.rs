@@ -336,7 +336,7 @@ fn rule_5_a_log_that_does_not_say_everything_makes_no_revision_log() {
     let memory = directory(&Settings { wals_max: 0, ..snapping() }, 30);
     take_away_revisions(&memory);
     memory.put("/data/member/snap/db", b"pages").expect("a file");
-    assert_refused(&memory, "the newest snapshot record is at");
+    assert_refused(&memory, "/data/member/snap/db is no database file");
 }
 
 /// Nothing depends on a snapshot file, so none stops a start: it is named, set aside, and another one made.

@@ -3,8 +3,6 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use super::quote;
-
 /// A URL in the form that etcd prints: what is hashed into member ids and shown to clients.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Url {
@@ -243,6 +241,24 @@ fn split_port(authority: &str) -> (&str, &str) {
         _ => (authority, ""),
     };
     (host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host), port)
+}
+
+/// A text in quotes, as Go's `%q` prints it.
+pub fn quote(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c.is_control() => out.push_str(&format!("\\x{:02x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
 }
 
 #[cfg(test)]

@@ -1,0 +1,385 @@
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use disk::boltfile::schema::{self, Downgrade, RevisionKey, Version};
+use disk::boltfile::{Bucket, Reader};
+use disk::revlog::{self, FrameBuilder, RecordHeader, Replay, ReplayError, Writer};
+use disk::{Fs, wal};
+use prost::Message;
+use raft::{ConfState, NodeId};
+use store::{Location, Member, Membership, RecordKind, Revision, Store};
+use wire::leasepb::Lease;
+
+use crate::Error;
+use crate::records::{FrameState, LogSource, record_kind};
+
+/// The oldest etcd whose files are taken over.
+const VERSION_MIN: Version = Version { major: 3, minor: 6, patch: 0 };
+/// The first that is not.
+const VERSION_END: Version = Version { major: 3, minor: 8, patch: 0 };
+
+/// Pairs between two words about the progress.
+const PROGRESS_PAIRS: u64 = 4096;
+
+/// Sees one record after the other.
+pub(super) type RecordVisitor<'a> = dyn FnMut(RevisionKey, &[u8]) -> Result<(), Error> + 'a;
+
+/// A database file that was opened, checked page by page, and understood: what a store's state is taken over from.
+pub struct Database {
+    reader: Reader,
+    path: PathBuf,
+    tables: Tables,
+    pairs: u64,
+}
+
+/// Everything but the revisions.
+struct Tables {
+    applied: revlog::Applied,
+    membership: Membership,
+    leases: Vec<Lease>,
+    /// -1 if nothing is compacted.
+    compacted: i64,
+}
+
+/// What was taken over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// From where.
+    pub file: PathBuf,
+    /// The last entry whose effects it has.
+    pub applied: revlog::Applied,
+    /// The newest revision.
+    pub revision: i64,
+    /// The compacted revision; -1 if nothing is compacted.
+    pub compacted: i64,
+}
+
+impl Database {
+    /// Opens a file and reads all of it, to check it; nothing is changed.
+    ///
+    /// # Errors
+    /// The file, and what is wrong with it where; or the failed operation.
+    pub fn open(fs: &dyn Fs, path: &Path) -> Result<Database, Error> {
+        let reader = Reader::open(fs, path)?;
+        let summary = reader.check()?;
+        let tables = Tables::read(&reader, path)?;
+        Ok(Database { reader, path: path.to_owned(), tables, pairs: summary.pairs })
+    }
+
+    /// The last entry whose effects it has.
+    pub fn applied(&self) -> revlog::Applied {
+        self.tables.applied
+    }
+
+    /// The membership.
+    pub fn membership(&self) -> &Membership {
+        &self.tables.membership
+    }
+
+    /// The membership of consensus that goes with the members. (What the file says of that itself is older in one that
+    /// etcd restored.)
+    pub fn conf(&self) -> ConfState {
+        let ids = |learners: bool| {
+            let members = self.tables.membership.members().filter(|member| member.is_learner == learners);
+            members.map(|member| NodeId(member.id)).collect()
+        };
+        ConfState { voters: ids(false), learners: ids(true) }
+    }
+
+    /// Writes everything into a new revision log in the folder `to`, which holds none, and makes it durable. `log_id` is
+    /// random and not 0. `progress` hears how many pairs of how many are done. A file that etcd 3.5 or older wrote is
+    /// refused, and one that holds what this version does not keep yet (users, roles, alarms, a downgrade).
+    ///
+    /// # Errors
+    /// A record that makes no sense, by file and revision; a failed operation, a full disk among them. What was written
+    /// is to be thrown away.
+    pub fn import(
+        &self,
+        fs: &Arc<dyn Fs>,
+        to: &Path,
+        limits: revlog::Limits,
+        log_id: u64,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Imported, Error> {
+        check_version(&self.reader, &self.path)?;
+        check_features(&self.reader, &self.path)?;
+        let opened = revlog::open(fs.clone(), to, limits, log_id, &mut Nothing)?;
+        if !opened.is_empty() {
+            return Err(self.refuse(format!("{} holds a revision log already", to.display())));
+        }
+        let (builder, writer, _) = opened.into_parts()?;
+        let Tables { applied, ref membership, ref leases, compacted } = self.tables;
+        let tables = store::encode_tables(membership, compacted, leases.clone());
+        let conf = super::export::wal_conf(&self.conf());
+        let state = FrameState { voters: conf.voters, learners: conf.learners, tables: None };
+        let mut out = Out { builder, writer, applied, state, tables, folder: to.to_owned() };
+        // Judges every record as the start will; nothing is read through it.
+        let mut store = Store::new(Arc::new(LogSource::default()), store::Settings::default());
+        store.restore_tables(&out.tables, true).map_err(|error| self.refuse(error))?;
+        // Alone, so that every record is read with the compacted revision known.
+        out.frame()?;
+        let mut done = 0;
+        self.records(&mut |key, value| {
+            let at = Revision { main: key.main, sub: key.sub };
+            let kind = if key.tombstone { RecordKind::Tombstone } else { RecordKind::Put };
+            let header = RecordHeader { kind: record_kind(kind), main: at.main, sub: at.sub };
+            let location = out.builder.push(header, value);
+            store.replay(kind, at, Location(location.0), value).map_err(|error| self.refuse(error))?;
+            done += 1;
+            if done % PROGRESS_PAIRS == 0 {
+                progress(done, self.pairs);
+            }
+            if out.builder.is_full() { out.frame() } else { Ok(()) }
+        })?;
+        if out.builder.records() > 0 {
+            out.frame()?;
+        }
+        out.writer.sync()?;
+        Ok(Imported {
+            file: self.path.clone(),
+            applied,
+            revision: store.revision().max(compacted),
+            compacted,
+        })
+    }
+
+    /// Visits the bucket of revisions in order.
+    pub(super) fn records(&self, visit: &mut RecordVisitor<'_>) -> Result<(), Error> {
+        let Some(bucket) = self.reader.bucket(schema::BUCKET_KEY)? else { return Ok(()) };
+        each(&bucket, &self.path, |key, value| {
+            let key = RevisionKey::decode(key).map_err(|error| self.refuse(error))?;
+            visit(key, value)
+        })
+    }
+
+    /// The same from a main revision on, until the visitor breaks.
+    pub(super) fn records_from(
+        &self,
+        from: i64,
+        visit: &mut dyn FnMut(RevisionKey, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let Some(bucket) = self.reader.bucket(schema::BUCKET_KEY)? else { return Ok(()) };
+        let mut cursor = bucket.cursor();
+        let first = RevisionKey { main: from.max(0), sub: 0, tombstone: false };
+        cursor.seek(first.encode(&mut [0; RevisionKey::LEN_MAX]))?;
+        while let Some(item) = cursor.next()? {
+            let key = RevisionKey::decode(item.key).map_err(|error| self.refuse(error))?;
+            if visit(key, item.value.unwrap_or_default()).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tables as frames have them.
+    pub(super) fn encoded_tables(&self) -> Vec<u8> {
+        let Tables { membership, leases, compacted, .. } = &self.tables;
+        store::encode_tables(membership, *compacted, leases.clone())
+    }
+
+    pub(super) fn refuse(&self, what: impl std::fmt::Display) -> Error {
+        refuse(&self.path, what)
+    }
+}
+
+/// The last entry whose effects a file has; reads little of it.
+pub(crate) fn applied_index(fs: &dyn Fs, path: &Path) -> Result<u64, Error> {
+    let index = Reader::open(fs, path)?.get(schema::BUCKET_META, schema::META_CONSISTENT_INDEX)?;
+    index.map_or(Ok(0), |value| schema::decode_u64(&value).map_err(|error| refuse(path, error)))
+}
+
+pub(super) fn refuse(path: &Path, what: impl std::fmt::Display) -> Error {
+    Error::Database { file: path.to_owned(), what: what.to_string() }
+}
+
+/// Visits the pairs of a bucket in order. A bucket in it is nothing that etcd writes.
+pub(super) fn each(
+    bucket: &Bucket<'_>,
+    path: &Path,
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut cursor = bucket.cursor();
+    while let Some(item) = cursor.next()? {
+        let Some(value) = item.value else {
+            return Err(refuse(path, format_args!("a bucket inside a bucket, {:?}", text(item.key))));
+        };
+        visit(item.key, value)?;
+    }
+    Ok(())
+}
+
+pub(super) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+impl Tables {
+    fn read(reader: &Reader, path: &Path) -> Result<Tables, Error> {
+        let refused = |error: schema::Malformed| refuse(path, error);
+        let meta = |key: &[u8]| reader.get(schema::BUCKET_META, key);
+        let number = |key: &[u8]| match meta(key)? {
+            Some(value) => schema::decode_u64(&value).map_err(refused),
+            None => Ok(0),
+        };
+        let revision = |key: &[u8]| match meta(key)? {
+            Some(value) => schema::decode_compact_revision(&value).map_err(refused),
+            None => Ok(-1),
+        };
+        let applied = revlog::Applied {
+            index: number(schema::META_CONSISTENT_INDEX)?,
+            term: number(schema::META_TERM)?,
+        };
+        let compacted =
+            revision(schema::META_SCHEDULED_COMPACT)?.max(revision(schema::META_FINISHED_COMPACT)?);
+        if let Some(value) = meta(schema::META_CONF_STATE)? {
+            let conf = schema::decode_conf_state(&value).map_err(refused)?;
+            if !conf.voters_outgoing.is_empty() || !conf.learners_next.is_empty() {
+                return Err(refuse(path, "it was written in the midst of a joint change of membership"));
+            }
+        }
+        let mut leases = Vec::new();
+        if let Some(bucket) = reader.bucket(schema::BUCKET_LEASE)? {
+            each(&bucket, path, |key, value| {
+                leases.push(schema::decode_lease(key, value).map_err(refused)?);
+                Ok(())
+            })?;
+        }
+        Ok(Tables { applied, membership: membership(reader, path)?, leases, compacted })
+    }
+}
+
+fn membership(reader: &Reader, path: &Path) -> Result<Membership, Error> {
+    let refused = |error: schema::Malformed| refuse(path, error);
+    let (mut members, mut removed) = (Vec::new(), Vec::new());
+    if let Some(bucket) = reader.bucket(schema::BUCKET_MEMBERS)? {
+        each(&bucket, path, |key, value| {
+            let id = schema::decode_member_key(key).map_err(refused)?;
+            let member = schema::Member::decode(value).map_err(refused)?;
+            if member.id != id {
+                return Err(refuse(path, format_args!("member {:x} under the key {id:x}", member.id)));
+            }
+            let schema::Member { id, peer_urls, is_learner, name, client_urls } = member;
+            members.push(Member { id, name, peer_urls, client_urls, is_learner });
+            Ok(())
+        })?;
+    }
+    if let Some(bucket) = reader.bucket(schema::BUCKET_MEMBERS_REMOVED)? {
+        each(&bucket, path, |key, _| {
+            removed.push(schema::decode_member_key(key).map_err(refused)?);
+            Ok(())
+        })?;
+    }
+    if let Some(member) = members.iter().find(|member| removed.contains(&member.id)) {
+        return Err(refuse(path, format_args!("member {:x} is there and removed", member.id)));
+    }
+    let version = reader.get(schema::BUCKET_CLUSTER, schema::CLUSTER_VERSION)?;
+    let version = match version {
+        Some(version) => Version::decode(&version).map_err(refused)?.to_string(),
+        None => String::new(),
+    };
+    Ok(Membership::new(members, removed, version))
+}
+
+/// Refuses files of versions whose contents may mean something else.
+fn check_version(reader: &Reader, path: &Path) -> Result<(), Error> {
+    let decode = |value: Vec<u8>| Version::decode(&value).map_err(|error| refuse(path, error));
+    let storage = reader.get(schema::BUCKET_META, schema::META_STORAGE_VERSION)?.map(decode).transpose()?;
+    let cluster = reader.get(schema::BUCKET_CLUSTER, schema::CLUSTER_VERSION)?.map(decode).transpose()?;
+    match storage.or(cluster) {
+        // Of a cluster so young that it has agreed on no version.
+        None => Ok(()),
+        Some(version) if version >= VERSION_END => {
+            Err(refuse(path, format_args!("it is of etcd {version}, which is newer than this version knows")))
+        }
+        Some(version) if version >= VERSION_MIN => Ok(()),
+        Some(version) => Err(refuse(
+            path,
+            format_args!(
+                "it is of etcd {version}: upgrade to etcd 3.6 first, or restore a snapshot with etcdutl of etcd 3.6 \
+                 or later and start etcd 3.6 with it"
+            ),
+        )),
+    }
+}
+
+/// Refuses files that hold what would be lost, or not be enforced.
+fn check_features(reader: &Reader, path: &Path) -> Result<(), Error> {
+    let lacks =
+        |what: &str| refuse(path, format_args!("it holds {what}, which this version does not have yet"));
+    let is_enabled = reader.get(schema::BUCKET_AUTH, schema::AUTH_ENABLED)?;
+    if is_enabled.is_some_and(|value| schema::decode_auth_enabled(&value)) {
+        return Err(lacks("a store with authentication enabled"));
+    }
+    for (bucket, what) in [
+        (schema::BUCKET_AUTH_USERS, "users"),
+        (schema::BUCKET_AUTH_ROLES, "roles"),
+        (schema::BUCKET_ALARM, "alarms"),
+    ] {
+        if let Some(bucket) = reader.bucket(bucket)?
+            && bucket.cursor().next()?.is_some()
+        {
+            return Err(lacks(what));
+        }
+    }
+    if let Some(value) = reader.get(schema::BUCKET_CLUSTER, schema::CLUSTER_DOWNGRADE)? {
+        let downgrade = Downgrade::decode(&value).map_err(|error| refuse(path, error))?;
+        if downgrade.enabled {
+            return Err(lacks("a downgrade that is under way"));
+        }
+    }
+    Ok(())
+}
+
+/// The revision log that is being written.
+struct Out {
+    builder: FrameBuilder,
+    writer: Writer,
+    applied: revlog::Applied,
+    /// Of each frame; the tables are added where a segment begins.
+    state: FrameState,
+    tables: Vec<u8>,
+    folder: PathBuf,
+}
+
+impl Out {
+    fn frame(&mut self) -> Result<(), Error> {
+        self.state.tables = self.builder.starts_segment().then(|| self.tables.clone());
+        // Nothing of it depends on the other log: that may end anywhere at or above the applied entry.
+        let frame = self.builder.finish(self.applied, &self.state.encode_to_vec(), 0)?;
+        if !self.writer.make_room(&frame)? {
+            let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            return Err(Error::Io { operation: "import into", path: self.folder.clone(), source });
+        }
+        Ok(self.writer.write(frame)?)
+    }
+}
+
+/// The log in a new folder holds nothing.
+struct Nothing;
+
+impl Replay for Nothing {
+    fn record(&mut self, _: RecordHeader, _: revlog::Location, _: &[u8]) -> Result<(), ReplayError> {
+        Ok(())
+    }
+
+    fn frame(&mut self, _: revlog::Applied, _: &[u8], _: bool) -> Result<(), ReplayError> {
+        Ok(())
+    }
+}
+
+/// Whether an import at `applied` fits the log beside it (rule 5): with the entries behind it the log must go on.
+pub(crate) fn check_beside(log: &wal::Opened, database: &Database) -> Result<(), Error> {
+    let applied = database.applied();
+    let snapshot = log.newest_snapshot();
+    let (first, last) = (log.first_index().unwrap_or(snapshot.index + 1), log.last());
+    let fault = if applied.index < snapshot.index {
+        format!("it ends at entry {}, and the newest snapshot is at {}", applied.index, snapshot.index)
+    } else if applied.index + 1 < first {
+        format!("it ends at entry {}, and the first entry kept is {first}", applied.index)
+    } else if applied.index > last.index {
+        format!("it has entry {}, and the write-ahead log ends at {}", applied.index, last.index)
+    } else {
+        return Ok(());
+    };
+    Err(database.refuse(format_args!("it does not fit the write-ahead log: {fault}")))
+}
