@@ -25,7 +25,7 @@ pub use apply::{Fatal, fuzz_apply};
 pub use compaction::{Compaction, CompactionStep, Compactor, FinishedCompaction};
 pub use lease::{LeaseChange, LeaseTimes, TTL_MAX_S};
 pub use membership::{ConfChangeOutcome, Member, Membership, V2StoreError, fuzz_v2_store};
-pub use mvcc::{KvHash, ReadFailure, ReadMode};
+pub use mvcc::{KvHash, Pace, ReadFailure, ReadMode};
 pub use record::{Location, ReadError, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision};
 pub use store::{Applied, Reader, RestoreError, Settings, Store};
 pub use stream::{RangeStream, StreamChunk};

@@ -8,6 +8,7 @@ use node::lease::{Remaining, Renewal, SharedLessor, Wait};
 use tokio::sync::Semaphore;
 use wire::etcdserverpb as pb;
 
+use super::turns::ReadTurns;
 use crate::clock::Clock;
 
 /// What changes about a member while it runs; written by the member's threads.
@@ -65,9 +66,6 @@ impl SharedStatus {
 
 /// Hashes that are made at the same time.
 const HASHES_MAX: usize = 2;
-/// Reads that wait for a disk, or take long, at the same time.
-const READS_MAX: usize = 16;
-
 /// Reads of history for watches that are behind, at the same time.
 const HISTORY_READS_MAX: usize = 4;
 
@@ -80,11 +78,6 @@ impl Turns {
     /// For hashes, each of which reads everything that is stored.
     pub fn for_hashes() -> Self {
         Turns(Arc::new(Semaphore::new(HASHES_MAX)))
-    }
-
-    /// For reads, each of which holds its answer.
-    pub fn for_reads() -> Self {
-        Turns(Arc::new(Semaphore::new(READS_MAX)))
     }
 
     /// For watches that are behind.
@@ -202,7 +195,7 @@ pub struct MemberView {
     /// Turns for hashes.
     pub hashes: Turns,
     /// Turns for reads off the network threads.
-    pub reads: Turns,
+    pub reads: ReadTurns,
     /// Turns for reads of history, for watches.
     pub history: Turns,
 }

@@ -11,6 +11,7 @@ pub mod answer;
 pub mod calls;
 pub mod cluster;
 pub mod connection;
+pub mod elsewhere;
 pub mod frames;
 pub mod head;
 pub mod health;
@@ -24,6 +25,7 @@ pub mod method;
 pub mod service;
 pub mod stream;
 pub mod task;
+pub mod turns;
 pub mod watch;
 
 use std::rc::Rc;

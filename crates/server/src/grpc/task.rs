@@ -14,11 +14,13 @@ use wire::etcdserverpb as pb;
 use wire::{ApiError, Status};
 
 use super::Shared;
-use super::answer::{self, Held, Payload};
+use super::answer::{self, Charge, Held, Payload};
+use super::elsewhere::{BRIEF_BYTES, Elsewhere};
 use super::head::Head;
 use super::kv::{read_status, undecodable};
 use super::method::Task;
 use super::stream::Outgoing;
+use super::turns::Length;
 
 /// One call whose message is whole.
 pub struct TaskCall {
@@ -28,8 +30,8 @@ pub struct TaskCall {
     pub body: RecvStream,
     /// When the client gives up.
     pub deadline: Option<Instant>,
-    /// Counts the bytes of answers.
-    pub held: Held,
+    /// Where reads run that take long; counts the bytes of answers.
+    pub elsewhere: Elsewhere,
 }
 
 /// One call whose headers have come.
@@ -48,11 +50,11 @@ pub struct StreamCall {
 
 /// Runs a call to its end.
 pub(super) async fn run(task: Task, message: Bytes, call: TaskCall, front: Rc<Shared>) {
-    let TaskCall { respond, body, deadline, held } = call;
-    let mut out = Outgoing::new(respond, deadline, held);
+    let TaskCall { respond, body, deadline, elsewhere } = call;
+    let mut out = Outgoing::new(respond, deadline, elsewhere.held.clone());
     let ended = match task {
         Task::Compact => compact(&message, &mut out, deadline, &front).await,
-        Task::RangeStream => range_stream(&message, &mut out, deadline, &front).await,
+        Task::RangeStream => range_stream(&message, &mut out, (deadline, &elsewhere), &front).await,
     };
     // A client that is gone is told nothing.
     if let Some(result) = ended {
@@ -105,7 +107,7 @@ async fn compact(
 async fn range_stream(
     message: &Bytes,
     out: &mut Outgoing,
-    deadline: Option<Instant>,
+    (deadline, elsewhere): (Option<Instant>, &Elsewhere),
     front: &Rc<Shared>,
 ) -> Ended {
     let request = attempt!(Range::decode(message).map_err(|error| undecodable(&error)));
@@ -115,36 +117,52 @@ async fn range_stream(
     if !request.serializable {
         attempt!(out.wait(lane.linearizable(deadline)).await?);
     }
-    let mut stream = RangeStream::new(&request, front.config.limits.request_bytes_max as usize);
+    let bytes_target = front.config.limits.request_bytes_max as usize;
+    let mut stream = RangeStream::new(&request, bytes_target);
     loop {
-        let (made, body) = {
-            let mut body = Vec::new();
-            match stream.next(&member.reader, ReadMode::NoWait, &mut body) {
-                Err(ReadFailure::WouldBlock) => {
-                    let (reader, mut moved) = (member.reader.clone(), stream.clone());
-                    let read = member.reads.run(move || {
-                        let mut body = Vec::new();
-                        let made = moved.next(&reader, ReadMode::MayBlock, &mut body);
-                        (moved, made, body)
-                    });
-                    let read = out.wait(read).await?;
-                    let (moved, made, body) = attempt!(read.ok_or_else(|| Status::from(ApiError::Stopped)));
-                    stream = moved;
-                    (made, body)
-                }
-                made => (made, body),
-            }
-        };
-        let made = attempt!(made.map_err(|failure| read_status(&failure)));
+        let (made, body, charge);
+        (stream, made, body, charge) = attempt!(next_chunk(stream, out, elsewhere, bytes_target).await?);
         let header = match made {
             StreamChunk::Next => None,
             StreamChunk::Last(revision) => Some(member.header(revision)),
         };
         let (front, body) = attempt!(answer::wrap_chunk(body, header.as_ref()));
         out.send(front).await?;
-        out.send(body).await?;
+        out.send_charged(body, Some(charge)).await?;
         if header.is_some() {
             return Some(Ok(()));
         }
     }
+}
+
+/// Makes the next chunk once there is room for it: here if that is done at once, else where it may wait. `None` if the
+/// client is gone.
+async fn next_chunk(
+    mut stream: RangeStream,
+    out: &mut Outgoing,
+    elsewhere: &Elsewhere,
+    bytes_target: usize,
+) -> Option<Result<(RangeStream, StreamChunk, Vec<u8>, Charge), Status>> {
+    let Elsewhere { reader, reads, held } = elsewhere;
+    let mut charge = out.wait(held.reserve(Length::Brief, BRIEF_BYTES)).await?;
+    let mut body = Vec::new();
+    let mut made = stream.next(reader, ReadMode::NoWait, &mut body);
+    while let Err(failure @ (ReadFailure::WouldBlock | ReadFailure::Long)) = made {
+        let length = if failure == ReadFailure::Long { Length::Long } else { Length::Brief };
+        if length == Length::Long {
+            drop(charge);
+            charge = out.wait(held.reserve(length, 2 * bytes_target)).await?;
+        }
+        let (reader, mut moved) = (reader.clone(), stream);
+        let work = move |pace| {
+            let mut body = Vec::new();
+            let made = moved.next(&reader.paced(pace), length.mode(), &mut body);
+            (moved, made, body)
+        };
+        let read = out.wait(reads.run(length, work)).await?;
+        (stream, made, body) = attempt!(read.ok_or_else(|| Status::from(ApiError::Stopped)));
+    }
+    let made = attempt!(made.map_err(|failure| read_status(&failure)));
+    charge.settle(body.len());
+    Some(Ok((stream, made, body, charge)))
 }

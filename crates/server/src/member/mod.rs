@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Url};
 use crate::front::{Front, LaneSeed};
 use crate::grpc::member::{Leases, Turns};
+use crate::grpc::turns::ReadTurns;
 use crate::grpc::{GrpcConfig, MemberView, SharedStatus};
 use crate::lane::{AppliedGate, LaneParts, WatchParts};
 use crate::listen::Service;
@@ -80,7 +81,7 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         quota_bytes: QUOTA_BYTES,
         compaction_finished: finished,
         hashes: Turns::for_hashes(),
-        reads: Turns::for_reads(),
+        reads: ReadTurns::default(),
         history: Turns::for_history(),
     });
     let gates: Vec<Arc<AppliedGate>> = (0..lanes).map(|_| Arc::default()).collect();
