@@ -50,7 +50,9 @@ async fn begins(begun: Receiver<u64>, record: u64) -> (Receiver<u64>, Result<usi
             match begun.recv_timeout(NEVER) {
                 Ok(known) if known == record => return (begun, Ok(others)),
                 Ok(_) => others += 1,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return (begun, Err(others)),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    return (begun, Err(others));
+                }
             }
         }
     };
@@ -190,11 +192,7 @@ async fn lazy_client(bed: &Bed) -> SendRequest<Bytes> {
     requests
 }
 
-async fn send(
-    requests: &mut SendRequest<Bytes>,
-    path: &str,
-    request: &pb::RangeRequest,
-) -> ResponseFuture {
+async fn send(requests: &mut SendRequest<Bytes>, path: &str, request: &pb::RangeRequest) -> ResponseFuture {
     poll_fn(|cx| requests.poll_ready(cx)).await.unwrap();
     let (response, mut stream) = requests.send_request(Client::request(path, &[]), false).unwrap();
     stream.send_data(frame(request), true).unwrap();
@@ -230,7 +228,8 @@ fn long_answers_that_are_not_read_are_bounded() {
             settle().await;
             let records = bed.member.reads();
             assert!((2..=records_max).contains(&records), "{records} records of 1 MiB were read for {path}");
-            let brief: pb::RangeResponse = ended(send(&mut client, RANGE, &local("brief")).await).await.decoded();
+            let brief: pb::RangeResponse =
+                ended(send(&mut client, RANGE, &local("brief")).await).await.decoded();
             assert_eq!(brief.count, 1);
             let readers: Vec<_> = calls.into_iter().map(|call| spawn_local(bytes_of(call))).collect();
             for reader in readers {

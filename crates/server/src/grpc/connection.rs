@@ -339,7 +339,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
     /// Starts a call whose message is whole; true if that already answered it.
     fn begin(&mut self, index: usize, frame: Bytes) -> bool {
         let Some(call) = self.calls.get_mut(index) else { return false };
-        let State::Receiving(route, _, parts) = std::mem::replace(&mut call.state, State::Blocking(None)) else {
+        let State::Receiving(route, _, parts) = std::mem::replace(&mut call.state, State::Blocking(None))
+        else {
             return false;
         };
         let frame = match stream::inflated(frame, self.front.config.limits.message_bytes_max()) {
@@ -441,8 +442,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 self.succeed(index, revision, None, |header| Ok((answer::finish(body, header)?, None)))
             }
             Ok(Err(failure @ (ReadFailure::WouldBlock | ReadFailure::Long))) => {
-                let length =
-                    if failure == ReadFailure::Long { Length::Long } else { Length::Brief };
+                let length = if failure == ReadFailure::Long { Length::Long } else { Length::Brief };
                 let made = self.elsewhere().run(read, length, call_deadline);
                 let task = self.tasks.spawn_local(async move { Some(Made(slot, made.await)) });
                 if let Some(call) = self.calls.get_mut(index) {

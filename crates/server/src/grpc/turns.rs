@@ -361,8 +361,7 @@ mod tests {
             [(Length::Brief, BRIEF_MAX, BRIEF_SHARE), (Length::Long, LONG_MAX, LONG_SHARE)]
         {
             let turns = ReadTurns::default();
-            let mut waiting: Vec<_> =
-                (0..500).map(|_| (1, turns.enter(length, 1, turns.next()))).collect();
+            let mut waiting: Vec<_> = (0..500).map(|_| (1, turns.enter(length, 1, turns.next()))).collect();
             let mut running = given(&mut waiting);
             assert_eq!(running.len(), share);
             let others = (0..20).flat_map(|_| 2..5);
