@@ -295,24 +295,32 @@ fn a_stream_comes_in_chunks_of_a_size() {
         member.put(&format!("small/{i:03}"), "v");
         member.put(&format!("large/{i:03}"), &"v".repeat(1000));
     }
+    for i in 0..10 {
+        member.put(&format!("huge/{i}"), &"v".repeat(500_000));
+    }
     for (prefix, end, limit, want) in [
         ("small/", "small0", 0, vec![10, 20, 40, 80, 50]),
         ("small/", "small0", 45, vec![10, 20, 15]),
         ("small/", "small0", 5, vec![5]),
-        // None goes beyond twice the target, the first one neither.
-        ("large/", "large0", 0, vec![7, 7, 7, 7]),
+        ("large/", "large0", 0, vec![10, 5, 5, 5]),
+        // Above 2 MiB no chunk goes beyond twice the target, the first one neither.
+        ("huge/", "huge0", 0, vec![4, 4, 2]),
         ("none/", "none0", 0, vec![0]),
     ] {
         let range =
             request::Range { key: prefix.as_bytes(), range_end: end.as_bytes(), limit, ..Default::default() };
-        let target = if prefix == "large/" { 4000 } else { 64000 };
+        let target = match prefix {
+            "large/" => 4000,
+            "huge/" => 1 << 20,
+            _ => 64000,
+        };
         let mut stream = RangeStream::new(&range, target);
         let mut sizes = Vec::new();
         let mut is_last = false;
         while !is_last && sizes.len() < 10 {
             let mut body = Vec::new();
-            let chunk = stream.next(&member.reader, ReadMode::NoWait, &mut body).unwrap();
-            is_last = matches!(chunk, StreamChunk::Last(401));
+            let chunk = stream.next(&member.reader, ReadMode::MayBlock, &mut body).unwrap();
+            is_last = matches!(chunk, StreamChunk::Last(411));
             sizes
                 .push(support::response::<pb::RangeResponse>(&store::Answer { revision: 0, body }).kvs.len());
         }

@@ -117,11 +117,10 @@ async fn range_stream(
     if !request.serializable {
         attempt!(out.wait(lane.linearizable(deadline)).await?);
     }
-    let bytes_target = front.config.limits.request_bytes_max as usize;
-    let mut stream = RangeStream::new(&request, bytes_target);
+    let mut stream = RangeStream::new(&request, front.config.limits.request_bytes_max as usize);
     loop {
         let (made, body, charge);
-        (stream, made, body, charge) = attempt!(next_chunk(stream, out, elsewhere, bytes_target).await?);
+        (stream, made, body, charge) = attempt!(next_chunk(stream, out, elsewhere).await?);
         let header = match made {
             StreamChunk::Next => None,
             StreamChunk::Last(revision) => Some(member.header(revision)),
@@ -141,7 +140,6 @@ async fn next_chunk(
     mut stream: RangeStream,
     out: &mut Outgoing,
     elsewhere: &Elsewhere,
-    bytes_target: usize,
 ) -> Option<Result<(RangeStream, StreamChunk, Vec<u8>, Charge), Status>> {
     let Elsewhere { reader, reads, held } = elsewhere;
     let mut charge = out.wait(held.reserve(Length::Brief, BRIEF_BYTES)).await?;
@@ -151,7 +149,7 @@ async fn next_chunk(
         let length = if failure == ReadFailure::Long { Length::Long } else { Length::Brief };
         if length == Length::Long {
             drop(charge);
-            charge = out.wait(held.reserve(length, 2 * bytes_target)).await?;
+            charge = out.wait(held.reserve(length, stream.chunk_bytes_max())).await?;
         }
         let (reader, mut moved) = (reader.clone(), stream);
         let work = move |pace| {
