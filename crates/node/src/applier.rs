@@ -185,8 +185,10 @@ impl Applier {
     fn request(&mut self, entry: &Entry, report: &mut Applied, gave: &mut Gave) -> Result<(), Error> {
         let mut sink = LogSink { builder: &mut self.builder, reader: &self.reader };
         // An answer is built for whoever may wait here; the state does not depend on it (rule 8).
-        let applied =
-            self.store.apply(&entry.data, true, &mut sink).map_err(|fatal| apply_error(entry, fatal))?;
+        let (ids, own_lane) = (&self.ids, self.own_lane);
+        let is_awaited = |id| ids.origin(RequestId(id)).is_some_and(|lane| lane != own_lane);
+        let applied = self.store.apply_for(&entry.data, is_awaited, &mut sink);
+        let applied = applied.map_err(|fatal| apply_error(entry, fatal))?;
         // Hashes made at compactions end with the run, as in etcd: those of entries that it began with are not made.
         let wants_hash = entry.index.0 > self.found_index;
         gave.leases.extend(applied.leases);

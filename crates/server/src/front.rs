@@ -102,7 +102,7 @@ impl Health for FrontThread {
             let request = Range { key: &[0], keys_only: true, limit: 1, ..Range::default() };
             match self.lane.member().reader.range(&request, ReadMode::NoWait, &mut Vec::new()) {
                 // Keys are in memory; and a disk that has to be waited for is no illness.
-                Ok(_) | Err(ReadFailure::WouldBlock) => Ok(()),
+                Ok(_) | Err(ReadFailure::WouldBlock | ReadFailure::Long) => Ok(()),
                 Err(failure) => Err(failure.to_string()),
             }
         })

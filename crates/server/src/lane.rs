@@ -112,8 +112,6 @@ pub enum Outcome {
     Applied(Answer),
     /// The read may run now: everything that was acknowledged before it arrived is visible.
     Readable,
-    /// A read that had to wait for a disk: the answer of [`Lane::run_blocking`]'s closure.
-    Read(Vec<u8>, i64),
     /// The call failed.
     Failed(Status),
 }
@@ -282,7 +280,7 @@ impl LaneHandle {
         match self.ask(Ask::Propose(Box::new(encode)), deadline).await? {
             Outcome::Applied(answer) => Ok(answer),
             Outcome::Failed(status) => Err(status),
-            Outcome::Readable | Outcome::Read(..) => Err(ApiError::Stopped.into()),
+            Outcome::Readable => Err(ApiError::Stopped.into()),
         }
     }
 
@@ -432,24 +430,6 @@ impl Lane {
     /// Forgets a call whose client has gone. What was proposed may still happen (rule 15).
     pub fn cancel(&self, id: RequestId) {
         self.0.waiters.borrow_mut().remove(&id.0);
-    }
-
-    /// Runs `read` where it may wait for a disk or take long, when its turn comes, and delivers what it returns.
-    pub fn run_blocking(
-        &self,
-        to: (&Rc<Mailbox>, Slot),
-        read: impl FnOnce() -> Result<(Vec<u8>, i64), Status> + Send + 'static,
-    ) -> impl Future<Output = ()> + 'static {
-        let (mailbox, slot) = (Rc::clone(to.0), to.1);
-        let turns = self.0.parts.member.reads.clone();
-        async move {
-            let outcome = match turns.run(read).await {
-                Some(Ok((answer, revision))) => Outcome::Read(answer, revision),
-                Some(Err(status)) => Outcome::Failed(status),
-                None => Outcome::Failed(ApiError::Stopped.into()),
-            };
-            mailbox.push(slot, outcome);
-        }
     }
 
     fn wait(

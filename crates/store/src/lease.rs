@@ -3,6 +3,7 @@
 //! Nothing here counts time. When a lease ends is the leader's business; it ends by a revoke in the log.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use wire::{ApiError, leasepb};
 
@@ -88,6 +89,17 @@ impl Leases {
     /// The attached keys, in order; none if there is no such lease.
     pub(crate) fn keys(&self, id: i64) -> impl Iterator<Item = &[u8]> {
         self.leases.get(&id).into_iter().flat_map(|lease| lease.keys.iter().map(Key::as_slice))
+    }
+
+    /// As [`Leases::keys`], but only those behind `after`.
+    pub(crate) fn keys_after(&self, id: i64, after: Option<&[u8]>) -> impl Iterator<Item = &[u8]> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let keys = self.leases.get(&id).map(|lease| lease.keys.range::<[u8], _>((from, Bound::Unbounded)));
+        keys.into_iter().flatten().map(Key::as_slice)
+    }
+
+    pub(crate) fn key_count(&self, id: i64) -> usize {
+        self.leases.get(&id).map_or(0, |lease| lease.keys.len())
     }
 
     /// Grants a lease, with a TTL of at least `ttl_min_s`; returns the TTL granted.

@@ -29,7 +29,7 @@ pub use compaction::{Compaction, CompactionStep, Compactor, FinishedCompaction};
 pub use cut::Cut;
 pub use lease::{LeaseChange, LeaseTimes, TTL_MAX_S};
 pub use membership::{ConfChangeOutcome, Member, Membership, V2StoreError, fuzz_v2_store};
-pub use mvcc::{KvHash, ReadFailure, ReadMode};
+pub use mvcc::{KvHash, Pace, ReadFailure, ReadMode};
 pub use record::{Location, ReadError, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision};
 pub use relocate::{Relocated, Relocator};
 pub use store::{Applied, Reader, RestoreError, Settings, Store};

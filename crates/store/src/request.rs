@@ -6,10 +6,9 @@
 
 use std::ops::Range as Indices;
 
-use prost::Message as _;
 use wire::etcdserverpb as pb;
 
-use crate::encoding::{Field, Fields};
+use crate::encoding::{Field, Fields, put_length, varint_len};
 
 pub use crate::encoding::DecodeError;
 
@@ -341,7 +340,115 @@ fn decode_op<'a>(bytes: &'a [u8], pending: &mut Vec<&'a [u8]>) -> Result<Op<'a>,
 }
 
 /// The same `TxnRequest` with every part in one piece, so that [`Txn::decode`] takes it. Only for the rare message
-/// for which that said [`DecodeError::Repeated`]; such a one may nest no deeper than prost goes.
+/// for which that said [`DecodeError::Repeated`].
 pub fn canonical_txn(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
-    Ok(pb::TxnRequest::decode(bytes).map_err(|_| DecodeError::Malformed)?.encode_to_vec())
+    let mut pending = vec![vec![bytes]];
+    let mut nodes = Vec::new();
+    while let Some(pieces) = pending.get_mut(nodes.len()).map(std::mem::take) {
+        nodes.push(parts_of(&pieces, &mut pending)?);
+    }
+    // Transactions within stand behind those that they are in: from the end on all lengths are known.
+    let mut lengths = vec![0; nodes.len()];
+    for (place, parts) in nodes.iter().enumerate().rev() {
+        lengths[place] = parts.iter().map(|part| field_len(part.len(&lengths))).sum();
+    }
+    let mut out = Vec::with_capacity(lengths[0]);
+    let mut open = vec![nodes[0].iter()];
+    while let Some(parts) = open.last_mut() {
+        let Some(part) = parts.next() else {
+            open.pop();
+            continue;
+        };
+        put_length(&mut out, part.list, part.len(&lengths));
+        match &part.content {
+            Content::Compare(compare) => out.extend_from_slice(compare),
+            Content::Empty => {}
+            Content::Request(number, pieces) => {
+                put_length(&mut out, *number, pieces.iter().map(|piece| piece.len()).sum());
+                pieces.iter().for_each(|piece| out.extend_from_slice(piece));
+            }
+            Content::Txn(child) => {
+                put_length(&mut out, TXN_REQUEST, lengths[*child]);
+                open.push(nodes[*child].iter());
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// `RequestOp.request_txn`.
+const TXN_REQUEST: u32 = 4;
+
+/// An element of one of a transaction's lists, put together from pieces.
+struct Part<'a> {
+    /// The list's field number.
+    list: u32,
+    content: Content<'a>,
+}
+
+enum Content<'a> {
+    Compare(&'a [u8]),
+    /// An op with nothing set.
+    Empty,
+    /// A request by its number; merging messages means to put their bytes one behind the other.
+    Request(u32, Vec<&'a [u8]>),
+    /// A transaction within, by its place.
+    Txn(usize),
+}
+
+impl Part<'_> {
+    fn len(&self, lengths: &[usize]) -> usize {
+        match &self.content {
+            Content::Compare(compare) => compare.len(),
+            Content::Empty => 0,
+            Content::Request(_, pieces) => field_len(pieces.iter().map(|piece| piece.len()).sum()),
+            Content::Txn(child) => field_len(lengths[*child]),
+        }
+    }
+}
+
+/// What a field with so many bytes takes, its number being below 16.
+fn field_len(bytes: usize) -> usize {
+    1 + varint_len(bytes as u64) + bytes
+}
+
+/// The elements of the lists of a transaction that came in `pieces`; the pieces of transactions within go to the end of
+/// `pending`.
+fn parts_of<'a>(pieces: &[&'a [u8]], pending: &mut Vec<Vec<&'a [u8]>>) -> Result<Vec<Part<'a>>, DecodeError> {
+    let mut parts = Vec::new();
+    for piece in pieces {
+        let mut fields = Fields::new(piece);
+        while let Some(field) = fields.next()? {
+            let (list, content) = match field {
+                (1, Field::Bytes(b)) => (1, Content::Compare(b)),
+                (list @ 2..=3, Field::Bytes(b)) => (list, joined(b, pending)?),
+                _ => continue,
+            };
+            parts.push(Part { list, content });
+        }
+    }
+    Ok(parts)
+}
+
+/// An op's request: of several the last counts, and its pieces are put together.
+fn joined<'a>(op: &'a [u8], pending: &mut Vec<Vec<&'a [u8]>>) -> Result<Content<'a>, DecodeError> {
+    let mut fields = Fields::new(op);
+    let (mut number, mut pieces) = (0, Vec::new());
+    while let Some(field) = fields.next()? {
+        if let (next @ 1..=4, Field::Bytes(b)) = field {
+            if next != number {
+                pieces.clear();
+            }
+            number = next;
+            pieces.push(b);
+        }
+    }
+    Ok(match number {
+        0 => Content::Empty,
+        TXN_REQUEST => {
+            pending.push(pieces);
+            Content::Txn(pending.len() - 1)
+        }
+        number => Content::Request(number, pieces),
+    })
 }

@@ -14,8 +14,9 @@ use crate::encoding::put_number;
 use crate::lease::{LeaseChange, LeaseTimes, Leases};
 use crate::membership::{ConfChangeOutcome, Membership};
 use crate::mvcc::{
-    Bytes, Chunk, Cursor, End, Hasher, Index, KeyValue, KvHash, NOT_COMPACTED, ReadFailure, ReadMode, Span,
-    Version, View, Write, chunk, count, lock_read, lock_write, range, run_read, run_write,
+    Bytes, Chunk, Cursor, End, Hasher, Index, KEYS_PER_CHUNK, KeyValue, KvHash, NOT_COMPACTED, Pace,
+    ReadFailure, ReadMode, Span, Version, View, Write, chunk, count, lock_read, lock_write, range, run_read,
+    run_write,
 };
 use crate::record::{Location, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision};
 use crate::relocate::Relocator;
@@ -172,7 +173,7 @@ impl Store {
 
     /// A way to read, for any number of threads.
     pub fn reader(&self) -> Reader {
-        Reader { shared: Arc::clone(&self.shared) }
+        Reader { shared: Arc::clone(&self.shared), pace: None }
     }
 
     /// Takes up one record of the log at start. Records come in revision order; [`Store::publish`] ends the restart.
@@ -371,7 +372,20 @@ impl Store {
         want_answer: bool,
         sink: &mut dyn RecordSink,
     ) -> Result<Applied, Fatal> {
-        apply::with_request(entry_data, |request| self.apply_request(request, want_answer, sink))
+        self.apply_for(entry_data, |_| want_answer, sink)
+    }
+
+    /// As [`Store::apply`]; `wants_answer` is asked with the request's id.
+    pub fn apply_for(
+        &mut self,
+        entry_data: &[u8],
+        wants_answer: impl FnOnce(u64) -> bool,
+        sink: &mut dyn RecordSink,
+    ) -> Result<Applied, Fatal> {
+        apply::with_request(entry_data, |request| {
+            let want_answer = wants_answer(request.id);
+            self.apply_request(request, want_answer, sink)
+        })
     }
 
     fn apply_request(
@@ -426,7 +440,7 @@ impl Store {
             Ok(()) => Ok(Answer { revision: self.revision, body }),
             Err(ReadFailure::Api(error)) => Err(error),
             Err(ReadFailure::Source(error)) => return Err(Fatal::Read(error)),
-            Err(ReadFailure::WouldBlock) => {
+            Err(ReadFailure::WouldBlock | ReadFailure::Long | ReadFailure::Gone) => {
                 return Err(Fatal::Read(ReadError("an apply was told to come back later".into())));
             }
         };
@@ -550,9 +564,15 @@ impl Store {
 #[derive(Clone)]
 pub struct Reader {
     shared: Arc<Shared>,
+    pace: Option<Arc<dyn Pace>>,
 }
 
 impl Reader {
+    /// The same, whose ranges and transactions ask `pace` whether to go on.
+    pub fn paced(&self, pace: Arc<dyn Pace>) -> Reader {
+        Reader { shared: Arc::clone(&self.shared), pace: Some(pace) }
+    }
+
     /// The newest published revision.
     pub fn revision(&self) -> i64 {
         self.shared.current.load(Ordering::Acquire)
@@ -584,11 +604,11 @@ impl Reader {
         self.read(mode, body, |view, body| run_read(view, request, body))
     }
 
-    /// One chunk of a stream; `sent` rows have left before it, `left` may still leave.
+    /// One chunk of a stream, of at most so many rows and bytes; `sent` rows have left before it, `left` may still leave.
     pub(crate) fn stream_chunk(
         &self,
         request: &Range<'_>,
-        rows: i64,
+        chunk_max: (i64, usize),
         (sent, left): (i64, i64),
         mode: ReadMode,
         body: &mut Vec<u8>,
@@ -598,7 +618,7 @@ impl Reader {
         let mut made = Chunk { rows: 0, more_after: None };
         let current = self.read(mode, body, |view, body| {
             let at = view.revision(request.revision)?;
-            made = chunk(view, request, at, rows, body)?;
+            made = chunk(view, request, at, chunk_max, body)?;
             let mut counted = sent + made.rows;
             match &made.more_after {
                 Some(_) if made.rows < left => return Ok(()),
@@ -657,7 +677,7 @@ impl Reader {
     fn view<'a>(&'a self, mode: ReadMode, compacted: i64, dropped: Option<&'a AtomicI64>) -> View<'a> {
         View {
             index: &self.shared.index,
-            bytes: Bytes::Source(&*self.shared.source, mode),
+            bytes: Bytes::Source(&*self.shared.source, mode, self.pace.as_deref()),
             current: self.revision(),
             compacted,
             leases: &self.shared.leases,
@@ -752,9 +772,26 @@ impl Reader {
         self.shared.leases().times(id)
     }
 
-    /// The keys attached to a lease, in order.
+    /// How many keys are attached to a lease.
+    pub fn lease_key_count(&self, id: i64) -> usize {
+        self.shared.leases().key_count(id)
+    }
+
+    /// The keys attached to a lease, in order. With many it takes long; applies may come between: each key is there that
+    /// was attached from the beginning to the end.
     pub fn lease_keys(&self, id: i64) -> Vec<Vec<u8>> {
-        self.shared.leases().keys(id).map(<[u8]>::to_vec).collect()
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        loop {
+            let known = keys.len();
+            // Under the lock only what is bounded is done: apply waits for it.
+            let mut chunk: Vec<Vec<u8>> = Vec::with_capacity(KEYS_PER_CHUNK);
+            let after = keys.last().map(Vec::as_slice);
+            chunk.extend(self.shared.leases().keys_after(id, after).take(KEYS_PER_CHUNK).map(<[u8]>::to_vec));
+            keys.append(&mut chunk);
+            if keys.len() < known + KEYS_PER_CHUNK {
+                return keys;
+            }
+        }
     }
 
     /// All leases, in ascending order of id.

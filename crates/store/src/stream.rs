@@ -10,6 +10,9 @@ use crate::request::Range;
 /// Rows of the first chunk (etcd: v3_server.go).
 const FIRST_CHUNK_ROWS: i64 = 10;
 
+/// What a chunk may take however small the target is: below, the rows go by etcd's rule alone.
+const CHUNK_BYTES_MIN: usize = 2 << 20;
+
 /// A range that is being streamed.
 #[derive(Clone, Debug)]
 pub struct RangeStream {
@@ -41,7 +44,8 @@ pub enum StreamChunk {
 
 impl RangeStream {
     /// Begins a stream for a request that has passed [`crate::admission::check_range_stream`]. Chunks come to lie between half
-    /// and twice `chunk_bytes_target` (etcd: `--max-request-bytes`).
+    /// and twice `chunk_bytes_target` (etcd: `--max-request-bytes`); unlike in etcd none goes beyond
+    /// [`RangeStream::chunk_bytes_max`].
     pub fn new(request: &Range<'_>, chunk_bytes_target: usize) -> Self {
         let left = if request.limit > 0 { request.limit } else { i64::MAX };
         RangeStream {
@@ -58,6 +62,11 @@ impl RangeStream {
             chunk_bytes_target,
             is_done: false,
         }
+    }
+
+    /// No chunk takes more, but with one row.
+    pub fn chunk_bytes_max(&self) -> usize {
+        self.chunk_bytes_target.saturating_mul(2).max(CHUNK_BYTES_MIN)
     }
 
     /// Whether the last chunk was made.
@@ -91,7 +100,8 @@ impl RangeStream {
             self.is_done = true;
             return Ok(StreamChunk::Last(header_revision));
         }
-        let piece = reader.stream_chunk(&request, self.chunk_rows, (self.sent, self.left), mode, body)?;
+        let chunk_max = (self.chunk_rows, self.chunk_bytes_max());
+        let piece = reader.stream_chunk(&request, chunk_max, (self.sent, self.left), mode, body)?;
         if self.header_revision == 0 {
             self.header_revision = piece.current;
             if self.revision <= 0 {
@@ -106,8 +116,8 @@ impl RangeStream {
         };
         self.key = last;
         self.key.push(0);
-        self.chunk_rows =
-            next_rows(self.chunk_rows, body.len() - start, self.chunk_bytes_target).min(self.left);
+        // What was cut by its bytes tells how many rows go into one.
+        self.chunk_rows = next_rows(piece.rows, body.len() - start, self.chunk_bytes_target).min(self.left);
         Ok(StreamChunk::Next)
     }
 }

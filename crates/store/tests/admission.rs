@@ -306,6 +306,47 @@ fn a_request_in_pieces_is_joined() {
     assert_eq!((applied.id, applied.result.unwrap().revision), (4, 3));
 }
 
+/// A field with bytes.
+fn field(number: u32, content: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    prost::encoding::encode_key(number, prost::encoding::WireType::LengthDelimited, &mut out);
+    prost::encoding::encode_varint(content.len() as u64, &mut out);
+    out.extend_from_slice(content);
+    out
+}
+
+/// How deep it stands decides nothing: etcd's decoder goes deeper than any admitted transaction.
+#[test]
+fn a_request_in_pieces_is_joined_at_any_depth() {
+    let whole = pb::PutRequest { key: bytes("k"), value: bytes("v"), ..Default::default() };
+    let pieces = [field(2, &field(1, b"k")), field(2, &field(2, b"v"))].concat();
+    let nested = |depth: usize, ops: &[u8]| {
+        let mut ops = ops.to_vec();
+        for level in 0..depth {
+            // Of an earlier request of another kind nothing is left, and a transaction may come in pieces too.
+            let replaced = field(1, &field(1, b"gone"));
+            let rest = if level % 2 == 0 { field(4, b"") } else { Vec::new() };
+            ops = field(2, &[replaced, field(4, &ops), rest].concat());
+        }
+        ops
+    };
+    for depth in [0, 1, 60, 5_000] {
+        let encoded = nested(depth, &field(2, &pieces));
+        assert_eq!(request::Txn::decode(&encoded), Err(DecodeError::Repeated));
+        let canonical = request::canonical_txn(&encoded).unwrap();
+        let txn = request::Txn::decode(&canonical).unwrap();
+        assert_eq!(txn.nodes.len(), depth + 1);
+        assert_eq!(txn.ops.last(), Some(&request::Op::Put(request::Put::from(&whole))), "{depth}");
+        let admitted = admission::check_txn(&txn, &RequestLimits::DEFAULT);
+        let want = if depth < 128 { Ok(()) } else { Err(ApiError::TooManyOps.into()) };
+        assert_eq!(admitted, want, "{depth}");
+    }
+    let twice = nested(60, &[field(2, &pieces), field(2, &pieces)].concat());
+    let canonical = request::canonical_txn(&twice).unwrap();
+    let admitted = admission::check_txn(&request::Txn::decode(&canonical).unwrap(), &RequestLimits::DEFAULT);
+    assert_eq!(admitted, Err(ApiError::DuplicateKey.into()));
+}
+
 fn encoded_request() -> impl Strategy<Value = Vec<u8>> {
     let put = (".{0,9}", ".{0,300}", any::<i64>(), any::<(bool, bool, bool)>()).prop_map(
         |(key, value, lease, (prev_kv, ignore_value, ignore_lease))| {

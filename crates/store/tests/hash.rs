@@ -83,6 +83,51 @@ fn a_read_that_may_not_wait_says_so_and_leaves_the_body_alone() {
     assert!(matches!(failure, Err(ReadFailure::Source(_))), "{failure:?}");
 }
 
+/// How often a read may still go on.
+struct Steps(std::sync::atomic::AtomicUsize);
+
+impl store::Pace for Steps {
+    fn go_on(&self, _: usize) -> bool {
+        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+    }
+}
+
+#[test]
+fn a_read_is_brief_where_it_was_told_so_and_ends_when_nobody_waits() {
+    let mut member = Member::new();
+    for i in 0..6000 {
+        member.put(&format!("small/{i:04}"), "v");
+    }
+    for i in 0..20 {
+        member.put(&format!("large/{i:02}"), &"v".repeat(100_000));
+    }
+    let small = request::Range { key: b"small/", range_end: b"small0", ..Default::default() };
+    let large = request::Range { key: b"large/", range_end: b"large0", ..Default::default() };
+    let read = |range: &request::Range<'_>, mode| {
+        let mut body = b"before".to_vec();
+        let result = member.reader.range(range, mode, &mut body);
+        assert!(result.is_ok() || body == b"before");
+        result.map(|_| ())
+    };
+    // Many keys with little in them may be a short read, and are; many bytes never.
+    assert_eq!(read(&small, ReadMode::NoWait), Err(ReadFailure::WouldBlock));
+    assert_eq!(read(&small, ReadMode::Brief), Ok(()));
+    for mode in [ReadMode::NoWait, ReadMode::Brief] {
+        assert_eq!(read(&large, mode), Err(ReadFailure::Long));
+    }
+    member.log.is_cold.store(true, Ordering::Relaxed);
+    let few = request::Range { limit: 3, ..large };
+    assert_eq!(read(&few, ReadMode::NoWait), Err(ReadFailure::WouldBlock));
+    assert_eq!(read(&few, ReadMode::Brief), Ok(()));
+    assert_eq!(read(&large, ReadMode::MayBlock), Ok(()));
+    // One look at the keys, 20 records.
+    for (steps, want) in [(0, false), (10, false), (20, false), (21, true)] {
+        let reader = member.reader.paced(std::sync::Arc::new(Steps(steps.into())));
+        let result = reader.range(&large, ReadMode::MayBlock, &mut Vec::new()).map(|_| ());
+        assert_eq!(result, if want { Ok(()) } else { Err(ReadFailure::Gone) }, "{steps} steps");
+    }
+}
+
 #[test]
 fn a_long_range_is_whole_and_in_order_across_chunks() {
     let mut member = Member::new();
@@ -250,23 +295,32 @@ fn a_stream_comes_in_chunks_of_a_size() {
         member.put(&format!("small/{i:03}"), "v");
         member.put(&format!("large/{i:03}"), &"v".repeat(1000));
     }
+    for i in 0..10 {
+        member.put(&format!("huge/{i}"), &"v".repeat(500_000));
+    }
     for (prefix, end, limit, want) in [
         ("small/", "small0", 0, vec![10, 20, 40, 80, 50]),
         ("small/", "small0", 45, vec![10, 20, 15]),
         ("small/", "small0", 5, vec![5]),
         ("large/", "large0", 0, vec![10, 5, 5, 5]),
+        // Above 2 MiB no chunk goes beyond twice the target, the first one neither.
+        ("huge/", "huge0", 0, vec![4, 4, 2]),
         ("none/", "none0", 0, vec![0]),
     ] {
         let range =
             request::Range { key: prefix.as_bytes(), range_end: end.as_bytes(), limit, ..Default::default() };
-        let target = if prefix == "large/" { 4000 } else { 64000 };
+        let target = match prefix {
+            "large/" => 4000,
+            "huge/" => 1 << 20,
+            _ => 64000,
+        };
         let mut stream = RangeStream::new(&range, target);
         let mut sizes = Vec::new();
         let mut is_last = false;
         while !is_last && sizes.len() < 10 {
             let mut body = Vec::new();
-            let chunk = stream.next(&member.reader, ReadMode::NoWait, &mut body).unwrap();
-            is_last = matches!(chunk, StreamChunk::Last(401));
+            let chunk = stream.next(&member.reader, ReadMode::MayBlock, &mut body).unwrap();
+            is_last = matches!(chunk, StreamChunk::Last(411));
             sizes
                 .push(support::response::<pb::RangeResponse>(&store::Answer { revision: 0, body }).kvs.len());
         }

@@ -3,14 +3,19 @@
 //! Protobuf messages concatenate, so the header is encoded in front of a body that others have made. A body is
 //! begun with room for what comes before it, and so an answer takes one allocation.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use wire::etcdserverpb::ResponseHeader;
 use wire::{Code, Status};
+
+use super::turns::Length;
 
 /// gRPC's prefix: a flag and the length.
 pub const PREFIX_BYTES: usize = 5;
@@ -23,6 +28,10 @@ const MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
 
 /// A longer body that somebody else has allocated is sent as it is, behind a piece of its own for the header.
 const COPY_BYTES_MAX: usize = 4096;
+
+/// Bytes of answers to reads of one length that a client has not taken, or that are being made for it; above, the next
+/// ones wait. Brief ones and long ones are counted apart, so that none waits for a long answer to be taken but another.
+pub const HELD_BYTES_MAX: usize = 16 << 20;
 
 /// Every response message has its header in field 1.
 const HEADER_FIELD: u32 = 1;
@@ -126,14 +135,138 @@ fn front(header: &ResponseHeader, body_len: usize) -> Result<Front, Status> {
     Ok(front)
 }
 
-/// How many bytes of answers a connection holds that its client has not taken yet.
+/// How many bytes of answers a connection holds that its client has not taken yet, or has room for.
 #[derive(Clone, Debug, Default)]
-pub struct Held(Rc<Cell<usize>>);
+pub struct Held(Rc<Accounts>);
+
+#[derive(Debug, Default)]
+struct Accounts {
+    brief: Account,
+    long: Account,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    /// Held and reserved.
+    bytes: Cell<usize>,
+    /// How many reservations there are.
+    reserved: Cell<usize>,
+    /// Who waits for room, in order.
+    waiting: RefCell<BTreeMap<u64, Waker>>,
+    next: Cell<u64>,
+}
 
 impl Held {
-    /// The bytes.
+    /// All bytes.
     pub fn bytes(&self) -> usize {
-        self.0.get()
+        self.0.brief.bytes.get() + self.0.long.bytes.get()
+    }
+
+    /// Whether reads that would be made at once have to wait until the client has taken more.
+    pub fn is_full(&self) -> bool {
+        self.0.brief.bytes.get() > HELD_BYTES_MAX
+    }
+
+    /// Waits for room for an answer of `bytes`, which only an estimate can say: [`Charge::settle`] is to follow. One
+    /// answer may always be made while what is held is within the bound.
+    pub async fn reserve(&self, length: Length, bytes: usize) -> Charge {
+        let account = self.account(length);
+        let number = account.next.replace(account.next.get() + 1);
+        let _waiting = Waiting { account, number };
+        poll_fn(|cx| account.poll_room(number, bytes, cx)).await;
+        account.add(bytes);
+        account.reserved.set(account.reserved.get() + 1);
+        Charge { held: self.clone(), length, bytes, is_reserved: true }
+    }
+
+    fn account(&self, length: Length) -> &Account {
+        match length {
+            Length::Brief => &self.0.brief,
+            Length::Long => &self.0.long,
+        }
+    }
+}
+
+impl Account {
+    fn add(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes);
+    }
+
+    fn poll_room(&self, number: u64, bytes: usize, cx: &Context<'_>) -> Poll<()> {
+        let mut waiting = self.waiting.borrow_mut();
+        let is_first = waiting.first_key_value().is_none_or(|(first, _)| *first >= number);
+        let held = self.bytes.get();
+        let has_room = held + bytes <= HELD_BYTES_MAX || (self.reserved.get() == 0 && held <= HELD_BYTES_MAX);
+        if is_first && has_room {
+            return Poll::Ready(());
+        }
+        waiting.insert(number, cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn wake_first(&self) {
+        if let Some((_, waker)) = self.waiting.borrow().first_key_value() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// A place among those that wait for room.
+struct Waiting<'a> {
+    account: &'a Account,
+    number: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.account.waiting.borrow_mut().remove(&self.number).is_some() {
+            self.account.wake_first();
+        }
+    }
+}
+
+/// Bytes that are counted until this is dropped.
+#[derive(Debug)]
+pub struct Charge {
+    held: Held,
+    length: Length,
+    bytes: usize,
+    is_reserved: bool,
+}
+
+impl Charge {
+    fn new(bytes: usize, held: &Held) -> Self {
+        let length = Length::Brief;
+        held.account(length).add(bytes);
+        Charge { held: held.clone(), length, bytes, is_reserved: false }
+    }
+
+    fn account(&self) -> &Account {
+        self.held.account(self.length)
+    }
+
+    /// The answer is there, and has so many bytes.
+    pub fn settle(&mut self, bytes: usize) {
+        let account = self.account();
+        account.bytes.set(account.bytes.get() - self.bytes + bytes);
+        if self.is_reserved {
+            account.reserved.set(account.reserved.get() - 1);
+        }
+        account.wake_first();
+        (self.bytes, self.is_reserved) = (bytes, false);
+    }
+
+    /// Takes a part of a settled charge out, as far as there is any.
+    fn split(&mut self, bytes: usize) -> Charge {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Charge { held: self.held.clone(), length: self.length, bytes, is_reserved: false }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.settle(0);
     }
 }
 
@@ -141,21 +274,20 @@ impl Held {
 #[derive(Debug)]
 pub struct Payload {
     bytes: Bytes,
-    charged: usize,
-    held: Held,
+    _charge: Charge,
 }
 
 impl Payload {
     /// Charges `held` with `bytes`.
     pub fn new(bytes: Bytes, held: &Held) -> Self {
-        held.0.set(held.0.get() + bytes.len());
-        Payload { charged: bytes.len(), bytes, held: held.clone() }
+        Payload { _charge: Charge::new(bytes.len(), held), bytes }
     }
-}
 
-impl Drop for Payload {
-    fn drop(&mut self) {
-        self.held.0.set(self.held.0.get() - self.charged);
+    /// Bytes that are counted already, as all or a part of `charge`; what that does not cover is counted too.
+    pub fn charged(bytes: Bytes, charge: &mut Charge) -> Self {
+        let mut part = charge.split(bytes.len());
+        part.settle(bytes.len());
+        Payload { _charge: part, bytes }
     }
 }
 
@@ -227,6 +359,39 @@ mod tests {
         payload.advance(3);
         assert_eq!(held.bytes(), 4);
         drop(payload);
+        assert_eq!(held.bytes(), 0);
+    }
+
+    #[test]
+    fn answers_are_made_as_there_is_room() {
+        use std::pin::pin;
+        let held = Held::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        let quarter = HELD_BYTES_MAX / 4;
+        let mut first = pin!(held.reserve(Length::Long, HELD_BYTES_MAX));
+        let Poll::Ready(mut charge) = first.as_mut().poll(&mut cx) else { panic!("there is room") };
+        let mut second = pin!(held.reserve(Length::Long, quarter));
+        let mut third = pin!(held.reserve(Length::Long, HELD_BYTES_MAX));
+        assert!(second.as_mut().poll(&mut cx).is_pending() && third.as_mut().poll(&mut cx).is_pending());
+        // Brief answers do not wait for long ones.
+        let brief = pin!(held.reserve(Length::Brief, quarter));
+        let Poll::Ready(brief) = brief.poll(&mut cx) else { panic!("a brief one waited for a long one") };
+        charge.settle(2 * quarter);
+        assert!(third.as_mut().poll(&mut cx).is_pending(), "first come, first served");
+        let Poll::Ready(next) = second.as_mut().poll(&mut cx) else { panic!("there is room") };
+        assert!(third.as_mut().poll(&mut cx).is_pending(), "another is being made");
+        drop(next);
+        let Poll::Ready(mut last) = third.as_mut().poll(&mut cx) else { panic!("one may always be made") };
+        last.settle(100 * quarter);
+        let piece = Payload::charged(Bytes::from(vec![0; quarter]), &mut last);
+        assert_eq!(held.bytes(), 103 * quarter);
+        drop((piece, charge, brief));
+        assert_eq!(held.bytes(), 99 * quarter);
+        assert!(!held.is_full(), "long answers are counted apart");
+        let mut waits = pin!(held.reserve(Length::Long, 0));
+        assert!(waits.as_mut().poll(&mut cx).is_pending());
+        drop(last);
+        assert!(waits.as_mut().poll(&mut cx).is_ready());
         assert_eq!(held.bytes(), 0);
     }
 

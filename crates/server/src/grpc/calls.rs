@@ -12,6 +12,7 @@ use h2::server::SendResponse;
 use http::request::Parts;
 use node::RequestId;
 use slab::Slab;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
 
 use super::answer::Payload;
@@ -50,8 +51,8 @@ pub enum State {
     Waiting(RequestId, Option<Read>),
     /// May run, once the client has taken more of the answers before.
     Stalled(Read),
-    /// Runs where it may wait for a disk.
-    Blocking,
+    /// Runs where it may wait for a disk; what ends it. `None` only while the call changes its state.
+    Blocking(Option<AbortHandle>),
 }
 
 impl Call {

@@ -18,8 +18,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 use wire::{ApiError, Status};
 
-use super::answer::{self, Held, PREFIX_BYTES, Payload};
+use super::answer::{self, Charge, Held, PREFIX_BYTES, Payload};
 use super::calls::{Call, Calls, State};
+use super::elsewhere::Elsewhere;
 use super::head::{GRPC_ENCODING, Head};
 use super::io::{GatherIo, IoControl, PingPolicy, Turn, gather};
 use super::kv::{self, Read, Step};
@@ -27,6 +28,7 @@ use super::method::{Cold, ForLearner, Hot, Route, Streaming, route};
 use super::service::Deadline;
 use super::stream::{self, Arrival, Assembly, send_message, send_service_response, send_status};
 use super::task::{self, StreamCall, TaskCall};
+use super::turns::{Length, Reads};
 use super::{Front, Shared, keep_alive, watch};
 use crate::lane::{Mailbox, Outcome, Slot};
 
@@ -56,8 +58,6 @@ const FAULTS_MAX: usize = 1 << 16;
 const SMALL_FRAMES_MAX: usize = 1 << 16;
 /// What the codec takes one such piece for.
 const SMALL_FRAME_COST: usize = 256;
-/// Bytes of answers that the client has not taken; above, reads wait.
-const HELD_BYTES_MAX: usize = 16 << 20;
 /// Bytes of messages that have not come whole; above, calls are refused.
 const PARTIAL_BYTES_MAX: usize = 256 << 20;
 
@@ -116,6 +116,9 @@ enum End {
     Lost,
 }
 
+/// What came of a read off the thread: the body with room in front, the header's revision, and what counts the bytes.
+struct Made(Slot, Result<(Vec<u8>, i64, Charge), Status>);
+
 struct Connection<S> {
     h2: H2<S>,
     control: IoControl<S>,
@@ -125,8 +128,9 @@ struct Connection<S> {
     /// Calls that nothing has looked for the messages of yet.
     fresh: Vec<usize>,
     stalled: VecDeque<Slot>,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<Option<Made>>,
     held: Held,
+    reads: Reads,
     keepalive: Keepalive,
     turn: Turn,
     outcomes: Vec<(Slot, Outcome)>,
@@ -144,6 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             h2,
             control,
             mailbox: front.lane.mailbox(),
+            reads: front.lane.member().reads.connection(),
             front,
             calls: Calls::default(),
             fresh: Vec::new(),
@@ -194,7 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             }
             answered |= self.give_up(cx);
             answered |= self.resume();
-            while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
+            answered |= self.join(cx);
             match self.keepalive.poll(cx, self.turn.read) {
                 Alive::Yes => {}
                 Alive::Pinged => answered = true,
@@ -258,11 +263,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         self.fresh.push(self.calls.open(Call::new(respond, body, head, deadline, state)));
     }
 
+    /// Runs a task that answers its call itself.
+    fn spawn(&mut self, task: impl Future<Output = ()> + 'static) {
+        self.tasks.spawn_local(async move {
+            task.await;
+            None
+        });
+    }
+
     fn stream(&mut self, streaming: Streaming, call: StreamCall) {
         let front = Rc::clone(&self.front);
         match streaming {
-            Streaming::Watch => self.tasks.spawn_local(watch::run(call, front)),
-            Streaming::LeaseKeepAlive => self.tasks.spawn_local(keep_alive::run(call, front)),
+            Streaming::Watch => self.spawn(watch::run(call, front)),
+            Streaming::LeaseKeepAlive => self.spawn(keep_alive::run(call, front)),
         };
     }
 
@@ -323,7 +336,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
     /// Starts a call whose message is whole; true if that already answered it.
     fn begin(&mut self, index: usize, frame: Bytes) -> bool {
         let Some(call) = self.calls.get_mut(index) else { return false };
-        let State::Receiving(route, _, parts) = std::mem::replace(&mut call.state, State::Blocking) else {
+        let State::Receiving(route, _, parts) = std::mem::replace(&mut call.state, State::Blocking(None))
+        else {
             return false;
         };
         let frame = match stream::inflated(frame, self.front.config.limits.message_bytes_max()) {
@@ -346,9 +360,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 Ok(()) => {
                     let Call { respond, body, head, deadline, .. } = self.calls.remove(index);
                     let needs_leader = head.leader_required;
-                    let call = TaskCall { respond, body, needs_leader, deadline, held: self.held.clone() };
+                    let call = TaskCall { respond, body, needs_leader, deadline, elsewhere: self.elsewhere() };
                     let message = frame.slice(PREFIX_BYTES..);
-                    self.tasks.spawn_local(task::run(task, message, call, Rc::clone(&self.front)));
+                    self.spawn(task::run(task, message, call, Rc::clone(&self.front)));
                     false
                 }
                 Err(status) => self.fail(index, &status),
@@ -393,19 +407,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         if let Some(deadline) = call.deadline {
             parts.extensions.insert(Deadline(deadline));
         }
+        if service == Cold::Lease {
+            parts.extensions.insert(self.reads.clone());
+        }
         let answer = self.front.services.clone().call(service, parts, frame);
         let (held, body) = (self.held.clone(), call.body);
-        self.tasks.spawn_local(async move {
+        self.spawn(async move {
             send_service_response(answer, call.respond, call.deadline, held).await;
             drop(body);
         });
     }
 
+    fn elsewhere(&self) -> Elsewhere {
+        let reader = self.front.lane.member().reader.clone();
+        Elsewhere { reader, reads: self.reads.clone(), held: self.held.clone() }
+    }
+
     /// Runs a read that may run now; true if that answered it.
     fn read(&mut self, index: usize, read: Read) -> bool {
         let Some(call) = self.calls.get_mut(index) else { return false };
-        let slot = Slot { index, stream: call.stream };
-        if self.held.bytes() > HELD_BYTES_MAX {
+        let (slot, call_deadline) = (Slot { index, stream: call.stream }, call.deadline);
+        if self.held.is_full() {
             call.state = State::Stalled(read);
             self.stalled.push_back(slot);
             return false;
@@ -413,15 +435,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         let reader = &self.front.lane.member().reader;
         match read.run(reader, ReadMode::NoWait) {
             Ok(Ok((body, revision))) => {
-                self.succeed(index, revision, |header| Ok((answer::finish(body, header)?, None)))
+                self.succeed(index, revision, None, |header| Ok((answer::finish(body, header)?, None)))
             }
-            Ok(Err(ReadFailure::WouldBlock)) => {
-                call.state = State::Blocking;
-                let reader = reader.clone();
-                let read = move || {
-                    read.run(&reader, ReadMode::MayBlock)?.map_err(|failure| kv::read_status(&failure))
-                };
-                self.tasks.spawn_local(self.front.lane.run_blocking((&self.mailbox, slot), read));
+            Ok(Err(failure @ (ReadFailure::WouldBlock | ReadFailure::Long))) => {
+                let length = if failure == ReadFailure::Long { Length::Long } else { Length::Brief };
+                let made = self.elsewhere().run(read, length, call_deadline);
+                let task = self.tasks.spawn_local(async move { Some(Made(slot, made.await)) });
+                if let Some(call) = self.calls.get_mut(index) {
+                    call.state = State::Blocking(Some(task));
+                }
                 false
             }
             Ok(Err(failure)) => self.fail(index, &kv::read_status(&failure)),
@@ -432,17 +454,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
     /// Runs the reads that waited for the client to take earlier answers.
     fn resume(&mut self) -> bool {
         let mut answered = false;
-        while self.held.bytes() <= HELD_BYTES_MAX
+        while !self.held.is_full()
             && let Some(slot) = self.stalled.pop_front()
         {
             let Some(call) = self.calls.in_slot(slot) else {
                 continue;
             };
-            if let State::Stalled(read) = std::mem::replace(&mut call.state, State::Blocking) {
+            if let State::Stalled(read) = std::mem::replace(&mut call.state, State::Blocking(None)) {
                 answered |= self.read(slot.index, read);
             }
         }
         answered
+    }
+
+    /// Takes the tasks that have ended, and hands out what was read off the thread; true if there was any: it may have made
+    /// room for more.
+    fn join(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut ended = false;
+        while let Poll::Ready(Some(task)) = self.tasks.poll_join_next(cx) {
+            ended = true;
+            let Ok(Some(Made(slot, result))) = task else { continue };
+            // One that the client has reset meanwhile, or another in its place.
+            if self.calls.in_slot(slot).is_none() {
+                continue;
+            }
+            match result {
+                Ok((body, revision, charge)) => self.succeed(slot.index, revision, Some(charge), |header| {
+                    Ok((answer::finish(body, header)?, None))
+                }),
+                Err(status) => self.fail(slot.index, &status),
+            };
+        }
+        ended
     }
 
     /// Hands out what the member has answered; true if there was anything.
@@ -456,13 +499,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             };
             answered |= match outcome {
                 Outcome::Applied(Answer { revision, body }) => {
-                    self.succeed(slot.index, revision, |header| answer::wrap(body, header))
-                }
-                Outcome::Read(body, revision) => {
-                    self.succeed(slot.index, revision, |header| Ok((answer::finish(body, header)?, None)))
+                    self.succeed(slot.index, revision, None, |header| answer::wrap(body, header))
                 }
                 Outcome::Failed(status) => self.fail(slot.index, &status),
-                Outcome::Readable => match std::mem::replace(&mut call.state, State::Blocking) {
+                Outcome::Readable => match std::mem::replace(&mut call.state, State::Blocking(None)) {
                     State::Waiting(_, Some(read)) => self.read(slot.index, read),
                     _ => false,
                 },
@@ -476,13 +516,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         &mut self,
         index: usize,
         revision: i64,
+        charge: Option<Charge>,
         message: impl FnOnce(&wire::etcdserverpb::ResponseHeader) -> Result<(Bytes, Option<Bytes>), Status>,
     ) -> bool {
         let header = self.front.lane.member().header(revision);
         match message(&header) {
             Ok(pieces) => {
                 let mut call = self.calls.remove(index);
-                send_message(&mut call.respond, &self.front.templates, pieces, &self.held);
+                send_message(&mut call.respond, &self.front.templates, pieces, (&self.held, charge));
                 true
             }
             Err(status) => self.fail(index, &status),
@@ -498,10 +539,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
     /// Forgets the calls that the client has reset.
     fn reset_calls(&mut self) {
         for stream in &self.turn.resets {
-            if let Some(index) = self.calls.place(*stream)
-                && let State::Waiting(id, _) = self.calls.remove(index).state
-            {
-                self.front.lane.cancel(id);
+            let Some(index) = self.calls.place(*stream) else { continue };
+            match self.calls.remove(index).state {
+                State::Waiting(id, _) => self.front.lane.cancel(id),
+                State::Blocking(Some(read)) => read.abort(),
+                State::Blocking(None) | State::Receiving(..) | State::Stalled(_) => {}
             }
         }
         // A client that takes no answers must not make this grow by asking and resetting.

@@ -11,11 +11,14 @@ use wire::{ApiError, etcdserverpb as pb};
 
 use super::member::MemberView;
 use super::service::{client_deadline, to_tonic};
+use super::turns::{Length, Reads};
 use crate::lane::LaneHandle;
 use crate::stubs::etcdserverpb::lease_server::Lease;
 
 /// Most leases that are listed on the network thread itself.
 const LIST_HERE_MAX: usize = 5_000;
+/// Most keys of a lease.
+const KEYS_HERE_MAX: usize = 500;
 
 /// Proposes what changes leases, and answers from what this member has applied.
 pub struct LeaseService {
@@ -31,6 +34,12 @@ impl LeaseService {
 
     fn header(&self) -> Option<pb::ResponseHeader> {
         Some(self.member.header(self.member.reader.revision()))
+    }
+
+    /// The turns of the connection that a request came on.
+    fn reads<T>(&self, request: &Request<T>) -> Reads {
+        let known = request.extensions().get::<Reads>().cloned();
+        known.unwrap_or_else(|| self.member.reads.connection())
     }
 }
 
@@ -99,9 +108,18 @@ impl Lease for LeaseService {
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
         // What was granted before this must be seen.
         self.lane.linearizable(client_deadline(&request)).await.map_err(to_tonic)?;
+        let reads = self.reads(&request);
         let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         let member = &self.member;
-        let keys = if keys { member.reader.lease_keys(id) } else { Vec::new() };
+        let keys = match keys.then(|| member.reader.lease_key_count(id)) {
+            None => Vec::new(),
+            Some(..=KEYS_HERE_MAX) => member.reader.lease_keys(id),
+            Some(_) => {
+                let reader = member.reader.clone();
+                let keys = reads.run(Length::Long, move |_| reader.lease_keys(id)).await;
+                keys.ok_or_else(|| to_tonic(ApiError::Stopped.into()))?
+            }
+        };
         let (ttl, granted_ttl) = match member.leases.remaining(id) {
             // What was revoked since the keys were looked for has none.
             Remaining::Left { ttl_s, granted_ttl_s } if member.reader.lease(id).is_some() => {
@@ -126,13 +144,14 @@ impl Lease for LeaseService {
 
     async fn lease_leases(
         &self,
-        _: Request<pb::LeaseLeasesRequest>,
+        request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         let leases = self.member.leases.clone();
         let ids = match leases.len() {
             ..=LIST_HERE_MAX => leases.by_remaining(),
             _ => {
-                let ids = self.member.reads.run(move || leases.by_remaining()).await;
+                let reads = self.reads(&request);
+                let ids = reads.run(Length::Long, move |_| leases.by_remaining()).await;
                 ids.ok_or_else(|| to_tonic(ApiError::Stopped.into()))?
             }
         };

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::etcdserverpb as pb;
 
 use super::snapshot::Cuts;
+use super::turns::ReadTurns;
 use crate::clock::Clock;
 
 /// What changes about a member while it runs; written by the member's threads.
@@ -60,9 +61,6 @@ impl SharedStatus {
 
 /// Hashes that are made at the same time.
 const HASHES_MAX: usize = 2;
-/// Reads that wait for a disk, or take long, at the same time.
-const READS_MAX: usize = 16;
-
 /// Reads of history for watches that are behind, at the same time.
 const HISTORY_READS_MAX: usize = 4;
 
@@ -78,11 +76,6 @@ impl Turns {
     /// For hashes, each of which reads everything that is stored.
     pub fn for_hashes() -> Self {
         Turns(Arc::new(Semaphore::new(HASHES_MAX)))
-    }
-
-    /// For reads, each of which holds its answer.
-    pub fn for_reads() -> Self {
-        Turns(Arc::new(Semaphore::new(READS_MAX)))
     }
 
     /// For watches that are behind.
@@ -212,7 +205,7 @@ pub struct MemberView {
     /// Turns for hashes.
     pub hashes: Turns,
     /// Turns for reads off the network threads.
-    pub reads: Turns,
+    pub reads: ReadTurns,
     /// Turns for reads of history, for watches.
     pub history: Turns,
     /// Turns for snapshots.

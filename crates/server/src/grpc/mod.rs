@@ -12,6 +12,7 @@ pub mod calls;
 pub mod cluster;
 pub mod connection;
 mod election;
+pub mod elsewhere;
 pub mod frames;
 pub mod head;
 pub mod health;
@@ -29,6 +30,7 @@ pub mod service;
 pub mod snapshot;
 pub mod stream;
 pub mod task;
+pub mod turns;
 pub mod watch;
 
 use std::rc::Rc;

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 use wire::{ApiError, Code, Status};
 
-use super::answer::{Held, PREFIX_BYTES, Payload, percent_encode};
+use super::answer::{Charge, Held, PREFIX_BYTES, Payload, percent_encode};
 
 /// The flag in the prefix of a compressed message.
 const COMPRESSED: u8 = 1;
@@ -154,18 +154,23 @@ impl Default for Templates {
     }
 }
 
-/// Sends a whole good answer. A stream that is gone takes nothing; nobody waits for it.
+/// Sends a whole good answer, whose bytes `charge` counts already if it is there. A stream that is gone takes nothing;
+/// nobody waits for it.
 pub fn send_message(
     respond: &mut SendResponse<Payload>,
     templates: &Templates,
     pieces: (Bytes, Option<Bytes>),
-    held: &Held,
+    (held, charge): (&Held, Option<Charge>),
 ) {
     let mut response = Response::new(());
     *response.headers_mut() = templates.headers.clone();
     let Ok(mut stream) = respond.send_response(response, false) else { return };
     let (first, second) = pieces;
-    let mut sent = stream.send_data(Payload::new(first, held), false);
+    let first = match charge {
+        Some(mut charge) => Payload::charged(first, &mut charge),
+        None => Payload::new(first, held),
+    };
+    let mut sent = stream.send_data(first, false);
     if let (Ok(()), Some(second)) = (&sent, second) {
         sent = stream.send_data(Payload::new(second, held), false);
     }
@@ -228,7 +233,7 @@ pub async fn send_service_response(
         let Some(Ok(frame)) = frame else { return stream.send_reset(h2::Reason::INTERNAL_ERROR) };
         match frame.into_data() {
             Ok(data) => {
-                if send_data(&mut stream, data, &held).await.is_none() {
+                if send_data(&mut stream, data, &held, None).await.is_none() {
                     return;
                 }
             }
@@ -282,6 +287,11 @@ impl Outgoing {
 
     /// Sends a piece of a message as the client makes room for it; `None` if it is gone.
     pub async fn send(&mut self, data: Bytes) -> Option<()> {
+        self.send_charged(data, None).await
+    }
+
+    /// As [`Outgoing::send`], with bytes that are counted already, from before the client has room for them.
+    pub async fn send_charged(&mut self, data: Bytes, charge: Option<Charge>) -> Option<()> {
         if self.stream.is_none() {
             let mut response = Response::new(());
             response.headers_mut().insert(CONTENT_TYPE, GRPC);
@@ -290,7 +300,7 @@ impl Outgoing {
         let mut stream = self.stream.take()?;
         let sent = tokio::select! {
             biased;
-            sent = send_data(&mut stream, data, &self.held) => sent,
+            sent = send_data(&mut stream, data, &self.held, charge) => sent,
             // A message in pieces cannot be ended in order: dropping the stream resets it.
             () = passed(self.deadline) => None,
         };
@@ -319,7 +329,7 @@ impl Outgoing {
 }
 
 /// Ends when a deadline has passed.
-async fn passed(deadline: Option<Instant>) {
+pub(super) async fn passed(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
@@ -327,12 +337,21 @@ async fn passed(deadline: Option<Instant>) {
 }
 
 /// Sends as much at a time as the client has room for; `None` when it is gone.
-async fn send_data(stream: &mut SendStream<Payload>, mut data: Bytes, held: &Held) -> Option<()> {
+async fn send_data(
+    stream: &mut SendStream<Payload>,
+    mut data: Bytes,
+    held: &Held,
+    mut charge: Option<Charge>,
+) -> Option<()> {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         let room = poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()?;
         let piece = data.split_to(room.min(data.len()));
-        stream.send_data(Payload::new(piece, held), false).ok()?;
+        let piece = match &mut charge {
+            Some(charge) => Payload::charged(piece, charge),
+            None => Payload::new(piece, held),
+        };
+        stream.send_data(piece, false).ok()?;
     }
     Some(())
 }

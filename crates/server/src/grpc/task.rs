@@ -14,14 +14,16 @@ use tokio::time::Instant;
 use wire::etcdserverpb as pb;
 use wire::{ApiError, Status};
 
-use super::answer::{self, Held, Payload};
+use super::answer::{self, Charge, Held, Payload};
 use super::election::Observer;
+use super::elsewhere::{BRIEF_BYTES, Elsewhere};
 use super::head::Head;
 use super::kv::{read_status, undecodable};
 use super::member::MemberView;
 use super::method::Task;
 use super::queue::Place;
 use super::stream::Outgoing;
+use super::turns::Length;
 use super::{Shared, election, lock};
 
 /// One call whose message is whole.
@@ -34,8 +36,8 @@ pub struct TaskCall {
     pub needs_leader: bool,
     /// When the client gives up.
     pub deadline: Option<Instant>,
-    /// Counts the bytes of answers.
-    pub held: Held,
+    /// Where reads run that take long; counts the bytes of answers.
+    pub elsewhere: Elsewhere,
 }
 
 /// One call whose headers have come.
@@ -80,12 +82,12 @@ async fn leader_lost(member: &MemberView, election_timeout: Duration) {
 
 /// Runs a call to its end.
 pub(super) async fn run(task: Task, message: Bytes, call: TaskCall, front: Rc<Shared>) {
-    let TaskCall { respond, body, needs_leader, deadline, held } = call;
-    let mut out = Outgoing::new(respond, deadline, held);
+    let TaskCall { respond, body, needs_leader, deadline, elsewhere } = call;
+    let mut out = Outgoing::new(respond, deadline, elsewhere.held.clone());
     let out = &mut out;
     let ended = match task {
         Task::Compact => compact(&message, out, deadline, &front).await,
-        Task::RangeStream => range_stream(&message, out, deadline, &front).await,
+        Task::RangeStream => range_stream(&message, out, (deadline, &elsewhere), &front).await,
         Task::Lock => answer(out, &front, lock::lock(&message, &front)).await,
         Task::Unlock => answer(out, &front, lock::unlock(&message, &front)).await,
         Task::Campaign => answer(out, &front, election::campaign(&message, &front)).await,
@@ -195,7 +197,7 @@ async fn compact(
 async fn range_stream(
     message: &Bytes,
     out: &mut Outgoing,
-    deadline: Option<Instant>,
+    (deadline, elsewhere): (Option<Instant>, &Elsewhere),
     front: &Rc<Shared>,
 ) -> Ended {
     let request = attempt!(Range::decode(message).map_err(|error| undecodable(&error)));
@@ -207,34 +209,48 @@ async fn range_stream(
     }
     let mut stream = RangeStream::new(&request, front.config.limits.request_bytes_max as usize);
     loop {
-        let (made, body) = {
-            let mut body = Vec::new();
-            match stream.next(&member.reader, ReadMode::NoWait, &mut body) {
-                Err(ReadFailure::WouldBlock) => {
-                    let (reader, mut moved) = (member.reader.clone(), stream.clone());
-                    let read = member.reads.run(move || {
-                        let mut body = Vec::new();
-                        let made = moved.next(&reader, ReadMode::MayBlock, &mut body);
-                        (moved, made, body)
-                    });
-                    let read = out.wait(read).await?;
-                    let (moved, made, body) = attempt!(read.ok_or_else(|| Status::from(ApiError::Stopped)));
-                    stream = moved;
-                    (made, body)
-                }
-                made => (made, body),
-            }
-        };
-        let made = attempt!(made.map_err(|failure| read_status(&failure)));
+        let (made, body, charge);
+        (stream, made, body, charge) = attempt!(next_chunk(stream, out, elsewhere).await?);
         let header = match made {
             StreamChunk::Next => None,
             StreamChunk::Last(revision) => Some(member.header(revision)),
         };
         let (front, body) = attempt!(answer::wrap_chunk(body, header.as_ref()));
         out.send(front).await?;
-        out.send(body).await?;
+        out.send_charged(body, Some(charge)).await?;
         if header.is_some() {
             return Some(Ok(()));
         }
     }
+}
+
+/// Makes the next chunk once there is room for it: here if that is done at once, else where it may wait. `None` if the
+/// client is gone.
+async fn next_chunk(
+    mut stream: RangeStream,
+    out: &mut Outgoing,
+    elsewhere: &Elsewhere,
+) -> Option<Result<(RangeStream, StreamChunk, Vec<u8>, Charge), Status>> {
+    let Elsewhere { reader, reads, held } = elsewhere;
+    let mut charge = out.wait(held.reserve(Length::Brief, BRIEF_BYTES)).await?;
+    let mut body = Vec::new();
+    let mut made = stream.next(reader, ReadMode::NoWait, &mut body);
+    while let Err(failure @ (ReadFailure::WouldBlock | ReadFailure::Long)) = made {
+        let length = if failure == ReadFailure::Long { Length::Long } else { Length::Brief };
+        if length == Length::Long {
+            drop(charge);
+            charge = out.wait(held.reserve(length, stream.chunk_bytes_max())).await?;
+        }
+        let (reader, mut moved) = (reader.clone(), stream);
+        let work = move |pace| {
+            let mut body = Vec::new();
+            let made = moved.next(&reader.paced(pace), length.mode(), &mut body);
+            (moved, made, body)
+        };
+        let read = out.wait(reads.run(length, work)).await?;
+        (stream, made, body) = attempt!(read.ok_or_else(|| Status::from(ApiError::Stopped)));
+    }
+    let made = attempt!(made.map_err(|failure| read_status(&failure)));
+    charge.settle(body.len());
+    Some(Ok((stream, made, body, charge)))
 }

@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Url};
 use crate::front::{Front, LaneSeed};
 use crate::grpc::member::{Leases, Turns};
+use crate::grpc::turns::ReadTurns;
 use crate::grpc::{GrpcConfig, MemberView, SharedStatus};
 use crate::lane::{AppliedGate, LaneParts, WatchParts};
 use crate::listen::Service;
@@ -109,7 +110,7 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         // One that is refused asks for what has been asked for already.
         defragment: Box::new(move || drop(asked.try_send(merge::MergeMail::Asked, 1))),
         hashes: Turns::for_hashes(),
-        reads: Turns::for_reads(),
+        reads: ReadTurns::default(),
         history: Turns::for_history(),
         snapshots: Turns::for_snapshots(),
         cuts: threads.cuts(),

@@ -53,6 +53,13 @@ struct Records {
     is_cold: AtomicBool,
     reads: AtomicUsize,
     scans: Mutex<Option<Scans>>,
+    held_reads: Mutex<Option<HeldReads>>,
+}
+
+/// Holds every read that may wait: it says of which record it is, and goes on for each permission.
+struct HeldReads {
+    begun: std::sync::mpsc::Sender<u64>,
+    go_on: Arc<Mutex<std::sync::mpsc::Receiver<()>>>,
 }
 
 /// Holds every scan: it says that it has begun, and goes on for each permission.
@@ -63,16 +70,21 @@ struct Scans {
 
 impl RecordSource for Records {
     fn read(&self, at: Location, out: &mut [u8]) -> Result<(), ReadError> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        out.copy_from_slice(&self.records.read().unwrap()[at.0 as usize].2);
-        Ok(())
+        let held =
+            self.held_reads.lock().unwrap().as_ref().map(|held| (held.begun.clone(), held.go_on.clone()));
+        if let Some((begun, go_on)) = held {
+            // A test that is over lets all go on.
+            let _ = begun.send(at.0);
+            let _ = go_on.lock().unwrap().recv();
+        }
+        self.copy(at, out)
     }
 
     fn read_nowait(&self, at: Location, out: &mut [u8]) -> Result<bool, ReadError> {
         if self.is_cold.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        self.read(at, out).map(|()| true)
+        self.copy(at, out).map(|()| true)
     }
 
     fn scan(&self, from: i64, visitor: &mut RecordVisitor<'_>) -> Result<(), ReadError> {
@@ -94,6 +106,14 @@ impl RecordSource for Records {
     }
 }
 
+impl Records {
+    fn copy(&self, at: Location, out: &mut [u8]) -> Result<(), ReadError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        out.copy_from_slice(&self.records.read().unwrap()[at.0 as usize].2);
+        Ok(())
+    }
+}
+
 struct Sink<'a>(&'a Records);
 
 impl RecordSink for Sink<'_> {
@@ -104,7 +124,7 @@ impl RecordSink for Sink<'_> {
     }
 
     fn read(&self, at: Location, out: &mut [u8]) -> Result<(), ReadError> {
-        self.0.read(at, out)
+        self.0.copy(at, out)
     }
 }
 
@@ -173,7 +193,7 @@ impl FakeMember {
             compaction_finished: tokio::sync::watch::channel(-1).1,
             defragment: Box::new(|| {}),
             hashes: server::grpc::member::Turns::for_hashes(),
-            reads: server::grpc::member::Turns::for_reads(),
+            reads: server::grpc::turns::ReadTurns::default(),
             history: server::grpc::member::Turns::for_history(),
             snapshots: server::grpc::member::Turns::for_snapshots(),
             cuts: server::grpc::snapshot::Cuts::none(),
@@ -229,6 +249,16 @@ impl FakeMember {
         let (begun, beginnings) = std::sync::mpsc::channel();
         let (permissions, go_on) = std::sync::mpsc::channel();
         *self.records.scans.lock().unwrap() = Some(Scans { begun, go_on: Arc::new(Mutex::new(go_on)) });
+        (beginnings, permissions)
+    }
+
+    /// Holds every read that may wait: what tells which record each is of, from 0 on in the order of their puts, and what
+    /// lets one go on; all when that is dropped.
+    pub fn hold_reads(&self) -> (std::sync::mpsc::Receiver<u64>, std::sync::mpsc::Sender<()>) {
+        let (begun, beginnings) = std::sync::mpsc::channel();
+        let (permissions, go_on) = std::sync::mpsc::channel();
+        *self.records.held_reads.lock().unwrap() =
+            Some(HeldReads { begun, go_on: Arc::new(Mutex::new(go_on)) });
         (beginnings, permissions)
     }
 

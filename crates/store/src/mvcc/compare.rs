@@ -6,6 +6,7 @@ use wire::etcdserverpb::compare::{CompareResult, CompareTarget};
 
 use super::index::{Cursor, End, Span, Version};
 use super::put::stored_value;
+use super::range::Effort;
 use super::{ReadFailure, View};
 use crate::request::{Compare, Operand};
 
@@ -22,7 +23,9 @@ pub(super) fn holds(view: &View<'_>, compare: &Compare<'_>) -> Result<bool, Read
     }
     let mut cursor = Cursor::new(span);
     let (mut rows, mut record, mut any) = (Vec::new(), Vec::new(), false);
+    let mut effort = Effort::new(view);
     while !cursor.is_done() {
+        effort.step()?;
         rows.clear();
         view.index().advance(&mut cursor, view.current, |_, row| rows.push(*row));
         for row in &rows {

@@ -21,7 +21,7 @@ use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub(crate) use hash::Hasher;
 pub use hash::KvHash;
-pub(crate) use index::{Cursor, DropCursor, End, Index, Span, Version};
+pub(crate) use index::{Cursor, DropCursor, End, Index, KEYS_PER_CHUNK, Span, Version};
 pub(crate) use key::Key;
 pub(crate) use key_value::KeyValue;
 pub(crate) use range::{count, range};
@@ -44,10 +44,16 @@ pub enum ReadFailure {
     /// The request's own fault; the caller is told.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// A record is not in memory, or the read is a long one, and it was told to be brief: repeat it where it may take
-    /// its time.
-    #[error("the read would take long")]
+    /// A record is not in memory, or many keys have to be looked at, and it was told not to wait: repeat it where it may,
+    /// with [`ReadMode::Brief`].
+    #[error("the read would wait")]
     WouldBlock,
+    /// The read is a long one, and it was told to be brief: repeat it where it may take its time.
+    #[error("the read would take long")]
+    Long,
+    /// Whoever asked for it no longer waits ([`Pace`]).
+    #[error("nobody waits for the read")]
+    Gone,
     /// A record cannot be read.
     #[error(transparent)]
     Source(#[from] ReadError),
@@ -56,35 +62,58 @@ pub enum ReadFailure {
 /// Whether a read may wait for a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadMode {
-    /// On a thread that serves connections: gives up with [`ReadFailure::WouldBlock`] where it would wait for a disk, or
-    /// take long.
+    /// On a thread that serves connections: gives up with [`ReadFailure::WouldBlock`] where it would wait for a disk or
+    /// look at many keys, with [`ReadFailure::Long`] where it would collect much.
     NoWait,
+    /// Where it may wait for a disk, but not keep others waiting: gives up with [`ReadFailure::Long`] where it would
+    /// collect as much as that, or look at very many keys.
+    Brief,
     /// On a thread made for it.
     MayBlock,
+}
+
+/// Whom a read that may block asks before each record and before each hold of the index's lock, with no lock held.
+pub trait Pace: Send + Sync {
+    /// Whether the read is still wanted; it ends with [`ReadFailure::Gone`] if not. May wait. `bytes`: what is read next;
+    /// 0 before a hold of the lock.
+    fn go_on(&self, bytes: usize) -> bool;
 }
 
 /// Where record bytes come from.
 #[derive(Clone, Copy)]
 pub(crate) enum Bytes<'a> {
-    Source(&'a dyn RecordSource, ReadMode),
+    Source(&'a dyn RecordSource, ReadMode, Option<&'a dyn Pace>),
     /// The apply thread's way, which also sees the batch being written.
     Sink(&'a dyn RecordSink),
 }
 
 impl Bytes<'_> {
-    /// Whether whoever reads must be done soon.
-    pub(crate) fn is_brief(&self) -> bool {
-        matches!(self, Bytes::Source(_, ReadMode::NoWait))
+    /// What whoever reads may do.
+    pub(crate) fn mode(&self) -> ReadMode {
+        match self {
+            Bytes::Source(_, mode, _) => *mode,
+            Bytes::Sink(_) => ReadMode::MayBlock,
+        }
+    }
+
+    /// Errors: [`ReadFailure::Gone`] if nobody waits for the read any more.
+    #[inline]
+    pub(crate) fn go_on(&self, bytes: usize) -> Result<(), ReadFailure> {
+        match self {
+            Bytes::Source(_, _, Some(pace)) if !pace.go_on(bytes) => Err(ReadFailure::Gone),
+            Bytes::Source(..) | Bytes::Sink(_) => Ok(()),
+        }
     }
 
     /// Appends a record's bytes.
     pub(crate) fn append(&self, at: Location, length: u32, out: &mut Vec<u8>) -> Result<(), ReadFailure> {
+        self.go_on(length as usize)?;
         let start = out.len();
         out.resize(start + length as usize, 0);
         let place = &mut out[start..];
         match self {
-            Bytes::Source(source, ReadMode::MayBlock) => source.read(at, place)?,
-            Bytes::Source(source, ReadMode::NoWait) => {
+            Bytes::Source(source, ReadMode::MayBlock | ReadMode::Brief, _) => source.read(at, place)?,
+            Bytes::Source(source, ReadMode::NoWait, _) => {
                 if !source.read_nowait(at, place)? {
                     return Err(ReadFailure::WouldBlock);
                 }

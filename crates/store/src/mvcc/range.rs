@@ -6,7 +6,7 @@ use wire::etcdserverpb::range_request::{SortOrder, SortTarget};
 
 use super::index::{Cursor, End, KEYS_PER_CHUNK, Span, Version};
 use super::put::stored_value;
-use super::{KeyValue, ReadFailure, View};
+use super::{Bytes, KeyValue, ReadFailure, ReadMode, View};
 use crate::encoding::{put_length, put_number};
 use crate::request::Range;
 
@@ -16,33 +16,48 @@ const COUNT: u32 = 4;
 
 /// What a read may do on a thread that serves connections; a longer one is done elsewhere, from its beginning.
 const STEPS_MAX: u32 = 16;
+/// What a brief one may do elsewhere.
+const BRIEF_STEPS_MAX: u32 = 256;
+/// What either may collect.
 const BYTES_MAX: usize = 512 << 10;
 
 /// Keys looked at under one hold of the lock where a limit leaves less to show: some of them may be dead.
 const KEYS_MIN: i64 = 16;
 
 /// How much a read has done, if it may not do much.
-pub(super) struct Effort {
-    steps_left: Option<u32>,
+pub(super) struct Effort<'a> {
+    bytes: Bytes<'a>,
+    steps: u32,
 }
 
-impl Effort {
-    pub(super) fn new(view: &View<'_>) -> Self {
-        Effort { steps_left: view.bytes.is_brief().then_some(STEPS_MAX) }
+impl<'a> Effort<'a> {
+    pub(super) fn new(view: &View<'a>) -> Self {
+        Effort { bytes: view.bytes, steps: 0 }
     }
 
     /// Before each hold of the index's lock.
     ///
-    /// Errors: [`ReadFailure::WouldBlock`] if this is too much for where the read runs.
+    /// Errors: [`ReadFailure::WouldBlock`] or [`ReadFailure::Long`] if this is too much for where the read runs,
+    /// [`ReadFailure::Gone`] if nobody waits for it any more.
     pub(super) fn step(&mut self) -> Result<(), ReadFailure> {
-        let Some(left) = &mut self.steps_left else { return Ok(()) };
-        *left = left.checked_sub(1).ok_or(ReadFailure::WouldBlock)?;
-        Ok(())
+        self.bytes.go_on(0)?;
+        self.steps += 1;
+        match self.bytes.mode() {
+            // It may still be a short one: many keys with little in them.
+            ReadMode::NoWait if self.steps > STEPS_MAX => Err(ReadFailure::WouldBlock),
+            ReadMode::Brief if self.steps > BRIEF_STEPS_MAX => Err(ReadFailure::Long),
+            ReadMode::NoWait | ReadMode::Brief | ReadMode::MayBlock => Ok(()),
+        }
     }
 
-    /// Before so many bytes are collected, all in all. Errors as [`Effort::step`].
+    /// Before so many bytes are collected, all in all.
+    ///
+    /// Errors: [`ReadFailure::Long`] if this is too much for where the read runs.
     pub(super) fn bytes(&self, bytes: usize) -> Result<(), ReadFailure> {
-        if self.steps_left.is_some() && bytes > BYTES_MAX { Err(ReadFailure::WouldBlock) } else { Ok(()) }
+        match self.bytes.mode() {
+            ReadMode::NoWait | ReadMode::Brief if bytes > BYTES_MAX => Err(ReadFailure::Long),
+            ReadMode::NoWait | ReadMode::Brief | ReadMode::MayBlock => Ok(()),
+        }
     }
 }
 
@@ -98,7 +113,7 @@ fn count_rest(
     view: &View<'_>,
     cursor: &mut Cursor<'_>,
     at: i64,
-    effort: &mut Effort,
+    effort: &mut Effort<'_>,
 ) -> Result<i64, ReadFailure> {
     let mut count = 0;
     while !cursor.is_done() {

@@ -6,6 +6,9 @@ use super::{ReadFailure, View};
 use crate::request::Range;
 use wire::etcdserverpb::range_request::SortTarget;
 
+/// About what a pair takes beside its key where only keys are shown.
+const KEY_ONLY_BYTES: usize = 24;
+
 /// What a chunk holds.
 pub(crate) struct Chunk {
     /// Rows appended.
@@ -14,13 +17,14 @@ pub(crate) struct Chunk {
     pub more_after: Option<Vec<u8>>,
 }
 
-/// Appends the first `limit` rows (at least 1) of the range to `body`. Of the request only key, end, target and
-/// keys_only count; a target other than the key sorts the chunk by itself.
+/// Appends the first `limit` rows (at least 1) of the range to `body`, fewer if they would take more than `bytes_max`,
+/// but always one. Of the request only key, end, target and keys_only count; a target other than the key sorts the chunk
+/// by itself.
 pub(crate) fn chunk(
     view: &View<'_>,
     range: &Range<'_>,
     at: i64,
-    limit: i64,
+    (limit, bytes_max): (i64, usize),
     body: &mut Vec<u8>,
 ) -> Result<Chunk, ReadFailure> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -28,19 +32,21 @@ pub(crate) fn chunk(
     let keeps_keys = range.keys_only && !by_value;
     let mut cursor = Cursor::new(Span::of(range.key, range.range_end));
     let mut rows: Vec<Row> = Vec::with_capacity(limit.min(KEYS_PER_CHUNK));
-    let (mut last, mut more) = (Vec::new(), false);
+    let (mut last, mut more, mut bytes) = (Vec::new(), false, 0);
     let mut effort = Effort::new(view);
     while !cursor.is_done() && !more {
         effort.step()?;
         view.index().advance(&mut cursor, at, |key, version| {
-            if rows.len() == limit {
-                more = true;
+            let cost = if keeps_keys { key.len() + KEY_ONLY_BYTES } else { bytes_of([version].into_iter()) };
+            more |= rows.len() == limit || (!rows.is_empty() && bytes + cost > bytes_max);
+            if more {
                 return;
             }
+            bytes += cost;
             last.clear();
             last.extend_from_slice(key);
-            let bytes = if keeps_keys { key.to_vec() } else { Vec::new() };
-            rows.push(Row { version: *version, bytes });
+            let kept = if keeps_keys { key.to_vec() } else { Vec::new() };
+            rows.push(Row { version: *version, bytes: kept });
         });
     }
     effort.bytes(bytes_of(rows.iter().map(|row| &row.version)))?;
