@@ -360,7 +360,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 Ok(()) => {
                     let Call { respond, body, head, deadline, .. } = self.calls.remove(index);
                     let needs_leader = head.leader_required;
-                    let call = TaskCall { respond, body, needs_leader, deadline, elsewhere: self.elsewhere() };
+                    let call =
+                        TaskCall { respond, body, needs_leader, deadline, elsewhere: self.elsewhere() };
                     let message = frame.slice(PREFIX_BYTES..);
                     self.spawn(task::run(task, message, call, Rc::clone(&self.front)));
                     false

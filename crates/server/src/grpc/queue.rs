@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use store::request::Txn;
-use store::{ReadMode, admission};
+use store::{ReadFailure, ReadMode, admission};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
@@ -25,9 +25,11 @@ use wire::mvccpb::KeyValue;
 use wire::{ApiError, Code, Status};
 
 use super::Shared;
-use super::answer::{self, PREFIX_BYTES};
+use super::answer::{self, Held, PREFIX_BYTES};
+use super::elsewhere::Elsewhere;
 use super::kv::{Read, read_status, undecodable};
 use super::lease::encode_grant;
+use super::turns::Length;
 use crate::lane::WatchStream;
 
 /// The time to live of a lease that is granted to a caller without one, seconds (etcd: session.go).
@@ -332,10 +334,13 @@ async fn read(front: &Rc<Shared>, request: &pb::RangeRequest) -> Result<pb::Rang
     let member = front.lane.member();
     let read = Read::Range(request.encode_to_vec().into());
     let made = match read.run(&member.reader, ReadMode::NoWait)? {
-        Err(store::ReadFailure::WouldBlock) => {
-            let reader = member.reader.clone();
-            let made = member.reads.run(move || read.run(&reader, ReadMode::MayBlock)).await;
-            made.ok_or_else(|| Status::from(ApiError::Stopped))??
+        Err(failure @ (ReadFailure::WouldBlock | ReadFailure::Long)) => {
+            let length = if failure == ReadFailure::Long { Length::Long } else { Length::Brief };
+            // Few read here, and little each: they take turns like a connection's.
+            let reads = member.reads.connection();
+            let elsewhere = Elsewhere { reader: member.reader.clone(), reads, held: Held::default() };
+            let (body, revision, _) = elsewhere.run(read, length, None).await?;
+            Ok((body, revision))
         }
         made => made,
     };

@@ -64,7 +64,7 @@ impl Lane {
         match (Reply { lane: self.clone(), id, outcome }).await {
             Outcome::Applied(answer) => Ok(answer),
             Outcome::Failed(status) => Err(status),
-            Outcome::Readable | Outcome::Read(..) => Err(ApiError::Stopped.into()),
+            Outcome::Readable => Err(ApiError::Stopped.into()),
         }
     }
 
