@@ -16,14 +16,21 @@ use wire::etcdserverpb::Metadata;
 use wire::raftpb::{ConfChange, ConfChangeType};
 
 use crate::auto_compaction::{AutoCompaction, AutoCompactor};
+use crate::cluster_version::{self, ClusterVersion};
 use crate::consensus::{Consensus, OwnAttributes, Past};
+use crate::fates::Fates;
+use crate::held::HeldRequests;
 use crate::identity::{Identity, InitialMember, cluster_id, member_id};
 use crate::ids::RequestIds;
 use crate::lease::keeper::Keeper;
 use crate::lease::{Lessor, LessorSettings, SharedLessor};
+use crate::reconfigure::Context;
 use crate::records::{FrameState, LogSource, parse};
 use crate::snapshot::SnapshotSchedule;
 use crate::{Applier, Error, LogWriter, RevisionWriter, SnapshotWriter};
+
+/// How long a request may take beside two election timeouts (etcd: config.go, `ReqTimeout`).
+const REQUEST_TIMEOUT_MS: u64 = 5_000;
 
 /// What a member is configured with.
 #[derive(Clone, Debug)]
@@ -38,14 +45,20 @@ pub struct Settings {
     pub peer_urls: Vec<String>,
     /// The client URLs that it advertises.
     pub client_urls: Vec<String>,
-    /// The first members of a new cluster, this one among them. Not looked at where a log exists.
+    /// The first members of a new cluster, this one among them. Not looked at where a log exists, or to join one.
     pub initial_cluster: Vec<InitialMember>,
+    /// `--initial-cluster-state`.
+    pub cluster_state: ClusterState,
     /// Mixed into the ids of a new cluster.
     pub token: String,
     /// Election timeout.
     pub election_timeout_ms: u64,
     /// Heartbeat interval.
     pub heartbeat_interval_ms: u64,
+    /// Whether a member asks before it stands for election (`--pre-vote`).
+    pub pre_vote: bool,
+    /// Most learners that the cluster may have, the same on all members (`--max-learners`).
+    pub learners_max: usize,
     /// Compaction without being asked.
     pub auto_compaction: AutoCompaction,
     /// Whether the leader notes in the log what is left of long leases (gate LeaseCheckpoint).
@@ -71,7 +84,7 @@ impl Settings {
         let lease_ttl_min_ms = 3 * ticks / 2 * self.heartbeat_interval_ms;
         store::Settings {
             lease_ttl_min_s: lease_ttl_min_ms.div_ceil(1000) as i64,
-            ..store::Settings::default()
+            learners_max: self.learners_max,
         }
     }
 
@@ -82,6 +95,17 @@ impl Settings {
             checkpoints: self.lease_checkpoints,
         }
     }
+}
+
+/// What a member without a log does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClusterState {
+    /// It begins a cluster, with the others that the settings name.
+    #[default]
+    New,
+    /// It joins a cluster, whose leader tells it everything. The ids are those that the cluster has for it; to be asked
+    /// of its members if there is no log yet.
+    Existing(Option<Identity>),
 }
 
 /// The limits of one member's parts.
@@ -225,7 +249,7 @@ pub fn open(
         id: NodeId(identity.member_id),
         election_timeout_ms: settings.election_timeout_ms,
         heartbeat_interval_ms: settings.heartbeat_interval_ms,
-        pre_vote: true,
+        pre_vote: settings.pre_vote,
         check_quorum: true,
         seed: entropy.raft,
         limits: settings.limits.raft,
@@ -243,8 +267,13 @@ pub fn open(
         client_urls: settings.client_urls.clone(),
     };
     let raft = Raft::new(config, restored, now)?;
+    let cluster_version = store.membership().cluster_version().and_then(cluster_version::parse);
+    let patience_ms = REQUEST_TIMEOUT_MS + 2 * settings.election_timeout_ms;
     let past = Past {
-        has_cluster_version: store.membership().cluster_version().is_some(),
+        cluster_version: ClusterVersion::new(cluster_version),
+        held: HeldRequests::new(patience_ms, &settings.limits.raft),
+        fates: Fates::new(ids),
+        publish_again_ms: settings.election_timeout_ms,
         revision: store.revision(),
         auto_compaction: AutoCompactor::new(settings.auto_compaction, now, store.revision()),
         leases: Keeper::new(lessor.clone()),
@@ -368,10 +397,19 @@ fn begin(
         let snap = folders.snap.display();
         return Err(Error::Contradiction(format!("{snap} holds snapshots, but {wal} holds no log")));
     }
-    let identity = configured_identity(settings)?;
+    let identity = match settings.cluster_state {
+        ClusterState::New => configured_identity(settings)?,
+        ClusterState::Existing(Some(identity)) => identity,
+        ClusterState::Existing(None) => {
+            return Err(Error::Identity("the cluster to join has not said who this member is".to_owned()));
+        }
+    };
     let metadata = Metadata { node_id: Some(identity.member_id), cluster_id: Some(identity.cluster_id) };
     let wal = Wal::create(fs.clone(), &folders.wal, &metadata.encode_to_vec(), settings.limits.wal)?;
-    let (wal, hard_state, entries) = write_first_entries(wal, settings)?;
+    let (wal, hard_state, entries) = match settings.cluster_state {
+        ClusterState::New => write_first_entries(wal, settings)?,
+        ClusterState::Existing(_) => (wal, HardState::default(), Vec::new()),
+    };
     let found = Found { is_new: true, last_index: entries.len() as u64, ..Found::default() };
     Ok((Recovered { identity, wal, opened, replay, hard_state, entries }, found))
 }
@@ -403,11 +441,12 @@ fn write_first_entries(mut wal: Wal, settings: &Settings) -> Result<(Wal, HardSt
         .into_iter()
         .enumerate()
         .map(|(at, (id, member))| {
-            let context = Context { id, peer_urls: &member.peer_urls, name: &member.name };
+            let peer_urls = Some(&member.peer_urls[..]);
+            let context = Context { id, peer_urls, name: &member.name, ..Context::default() };
             let change = ConfChange {
                 r#type: Some(ConfChangeType::ConfChangeAddNode.into()),
                 node_id: Some(id),
-                context: Some(serde_json::to_vec(&context).expect("strings and numbers encode").into()),
+                context: Some(context.encode().into()),
                 id: None,
             };
             Entry {
@@ -432,16 +471,6 @@ fn write_first_entries(mut wal: Wal, settings: &Settings) -> Result<(Wal, HardSt
     wal.append(written, Some(state))?;
     wal.sync()?;
     Ok((wal, hard_state, entries))
-}
-
-/// A member as the first entries name it: etcd's JSON, with its field order.
-#[derive(serde::Serialize)]
-struct Context<'a> {
-    id: u64,
-    #[serde(rename = "peerURLs")]
-    peer_urls: &'a [String],
-    #[serde(skip_serializing_if = "str::is_empty")]
-    name: &'a str,
 }
 
 /// A later start.
@@ -488,8 +517,10 @@ fn recover(
     found.torn.extend(opened.torn().map(|torn| (torn.file.clone(), torn.offset)));
 
     // The first start may have ended between the log's creation and the sync of its first entries: the hard state is
-    // written behind them, so without one there is at most a torn part of them.
+    // written behind them, so without one there is at most a torn part of them. The log of a member that joins begins
+    // empty, and what it has before its leader's first word is on disk says nothing either.
     let is_unborn = log.hard_state().is_none() && opened.is_empty();
+    let is_unborn = is_unborn && settings.cluster_state == ClusterState::New;
     if is_unborn && configured_identity(settings)? != identity {
         let wal = folders.wal.display();
         return Err(Error::Identity(format!("the empty log in {wal} belongs to another member or cluster")));

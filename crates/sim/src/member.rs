@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use disk::{Fs, wal};
 use node::{
-    AutoCompaction, Completions, Entropy, Error, InitialMember, Input, Limits, Member, Outputs,
+    AutoCompaction, ClusterState, Completions, Entropy, Error, InitialMember, Input, Limits, Member, Outputs,
     PersistRequest, RequestId, Settings, SnapshotOrder, Submission,
 };
 use raft::{Entry, Time};
@@ -74,9 +74,12 @@ pub fn settings() -> Settings {
         peer_urls: peer_urls.clone(),
         client_urls: vec!["http://localhost:2379".into()],
         initial_cluster: vec![InitialMember { name: "sim".into(), peer_urls }],
+        cluster_state: ClusterState::New,
         token: "sim".into(),
         election_timeout_ms: 1000,
         heartbeat_interval_ms: 100,
+        pre_vote: true,
+        learners_max: 1,
         auto_compaction: AutoCompaction::Off,
         lease_checkpoints: false,
         compaction_batch_limit: 3,

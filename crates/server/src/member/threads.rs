@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use disk::{revlog, wal};
 use node::lease::SharedLessor;
 use node::{
-    Applied, Applier, AutoCompactionEvent, Batch, Completions, Consensus, Input, LogWriter, Outputs,
-    PersistRequest, Persisted, RequestId, RequestIds, RevisionWriter, SnapshotOrder, SnapshotWriter,
+    Applied, Applier, AutoCompactionEvent, Batch, Completions, Consensus, Input, LogWriter, LostProposals,
+    Outputs, PersistRequest, Persisted, RequestId, RequestIds, RevisionWriter, SnapshotOrder, SnapshotWriter,
     Submission, Written,
 };
 use raft::Entry;
@@ -65,6 +65,7 @@ pub(super) enum WalMail {
 pub(super) enum ApplyMail {
     Entries(Vec<Entry>),
     SnapshotTaken(u64),
+    Lost(LostProposals),
 }
 
 enum RevisionMail {
@@ -369,6 +370,9 @@ impl RaftThread {
         if !out.apply.is_empty() {
             self.apply.send(ApplyMail::Entries(std::mem::take(&mut out.apply)));
         }
+        if let Some(lost) = out.lost.take() {
+            self.apply.send(ApplyMail::Lost(lost));
+        }
         // No peers yet: the cluster comes with (5 of 7).
         out.send.clear();
         for (context, result) in out.reads.drain(..) {
@@ -430,7 +434,7 @@ impl WalThread {
                 }
             }
             // What needs the segment that is being allocated, or that a full disk refuses, stays in the group.
-            let Written { persisted, snapshot_index } = self.writer.write(&mut group)?;
+            let Written { persisted, snapshot_index, restored: _ } = self.writer.write(&mut group)?;
             if let Some(persisted) = persisted {
                 self.raft.send(RaftMail::Persisted(persisted));
             }
@@ -495,6 +499,13 @@ impl ApplyThread {
                         let next = self.applier.snapshot_taken(index);
                         next.into_iter().for_each(|next| self.revisions.send(RevisionMail::Snapshot(next)));
                     }
+                    // Behind the answers to what was handed out before.
+                    ApplyMail::Lost(proposals) => {
+                        while let Some(batch) = self.applier.apply(&mut queue)? {
+                            self.hand_out(batch);
+                        }
+                        self.tell_lost(&proposals);
+                    }
                 }
             }
             self.applier.wal_durable(self.durable.load(Ordering::Acquire));
@@ -506,7 +517,7 @@ impl ApplyThread {
     }
 
     fn hand_out(&mut self, batch: Batch) {
-        let Batch { frame, report, mut answers, compactions, snapshot, leases } = batch;
+        let Batch { frame, report, mut answers, compactions, snapshot, leases, membership: _ } = batch;
         let applied = report.index;
         // Before anybody can know of it: who knows of a lease may renew it.
         let gone = self.lessor.lock().applied(self.channels.clock.now(), report.term, &leases);
@@ -519,6 +530,16 @@ impl ApplyThread {
         // Here apply waits if the revision log's file cannot keep up; the answers have left.
         self.revisions.send_waiting(RevisionMail::Frame(frame), bytes);
         snapshot.into_iter().for_each(|snapshot| self.revisions.send(RevisionMail::Snapshot(snapshot)));
+    }
+
+    fn tell_lost(&self, proposals: &LostProposals) {
+        for (lane, completions) in self.channels.completions.iter().enumerate() {
+            if let Some(last) = proposals.last(lane) {
+                let applied_index = self.applier.applied_index();
+                let batch = Completions { applied_index, lost_upto: Some(last), ..Completions::default() };
+                let _ = completions.blocking_send(batch);
+            }
+        }
     }
 
     fn answer(&mut self, applied: u64, answers: Vec<(RequestId, Result<store::Answer, wire::Status>)>) {
