@@ -313,6 +313,9 @@ impl FakeMember {
                     state.lessor.lock().applied(state.clock.now(), 2, &applied.leases);
                     completions.answers.push((id, applied.result.map_err(Into::into)));
                 }
+                Submission::Reconfigure { id, .. } => {
+                    completions.answers.push((id, Ok(store::Answer::default())));
+                }
                 Submission::ReadIndex { context } => {
                     completions.reads.push((context, Ok(self.status.committed())));
                 }
@@ -351,7 +354,7 @@ impl MemberPort for FakeMember {
 /// The id of a held submission.
 pub fn id_of(submission: &Submission) -> RequestId {
     match submission {
-        Submission::Propose { id, .. } => *id,
+        Submission::Propose { id, .. } | Submission::Reconfigure { id, .. } => *id,
         Submission::ReadIndex { context } => *context,
     }
 }
