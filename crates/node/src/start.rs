@@ -1,6 +1,7 @@
 //! Start: read and check everything, write nothing until all checks hold, then take up where the last run ended
 //! (rules 5 and 6). A member that has no log yet begins one as etcd does (rule 20).
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use disk::revlog::{self, RecordHeader, Replay, ReplayError};
 use disk::wal::{self, Wal};
 use disk::{DirLock, Fs, snap};
 use prost::Message;
-use raft::{ConfState, Entry, EntryKind, HardState, Index, NodeId, Raft, Restored, Term, Time};
+use raft::{ConfState, Entry, EntryKind, HardState, Index, NodeId, Position, Raft, Restored, Term, Time};
 use store::watch::Tail;
 use store::{Compactor, Location, Reader, Store};
 use wire::etcdserverpb::Metadata;
@@ -230,7 +231,7 @@ pub fn open(
     } else {
         begin(fs, settings, &folders, entropy)?
     };
-    let Recovered { identity, wal, opened, replay, hard_state, entries } = recovered;
+    let Recovered { identity, wal, opened, replay, hard_state, offset, entries } = recovered;
     let Replayed { mut store, conf, source } = replay;
     let applied = opened.applied();
     // While the revision log is made anew from the other one, all of that is needed.
@@ -254,13 +255,8 @@ pub fn open(
         seed: entropy.raft,
         limits: settings.limits.raft,
     };
-    let restored = Restored {
-        hard_state,
-        conf: conf.clone(),
-        offset: (Index(applied.index), Term(applied.term)),
-        entries,
-        applied: Index(applied.index),
-    };
+    let restored =
+        Restored { hard_state, conf: conf.clone(), offset, entries, applied: Index(applied.index) };
     let attributes = OwnAttributes {
         member_id: identity.member_id,
         name: settings.name.clone(),
@@ -377,6 +373,8 @@ struct Recovered {
     opened: revlog::Opened,
     replay: Replayed,
     hard_state: HardState,
+    /// The entry before the first of the entries.
+    offset: Position,
     entries: Vec<Entry>,
 }
 
@@ -411,7 +409,8 @@ fn begin(
         ClusterState::Existing(_) => (wal, HardState::default(), Vec::new()),
     };
     let found = Found { is_new: true, last_index: entries.len() as u64, ..Found::default() };
-    Ok((Recovered { identity, wal, opened, replay, hard_state, entries }, found))
+    let offset = Position::default();
+    Ok((Recovered { identity, wal, opened, replay, hard_state, offset, entries }, found))
 }
 
 /// The ids that a new cluster gets from its configuration.
@@ -490,19 +489,7 @@ fn recover(
     let missing = missing_snapshot(&snap, log.newest_snapshot(), &broken)?;
 
     let applied = opened.applied();
-    let mut entries = Vec::new();
-    for entry in log.entries(applied.index.saturating_sub(1)) {
-        let entry = entry?;
-        if entry.index > applied.index {
-            entries.push(raft_entry(entry));
-        } else if entry.term != applied.term {
-            // Equal length is not enough: the entry that was applied must be the one that the log holds.
-            return Err(Error::Contradiction(format!(
-                "entry {} has term {} in the write-ahead log and {} in the revision log",
-                entry.index, entry.term, applied.term
-            )));
-        }
-    }
+    let (offset, mut entries) = read_entries(&log, applied, kept_entries(settings, &replay.conf))?;
     let state = log.hard_state().unwrap_or_default();
     let vote = (state.vote != 0).then_some(NodeId(state.vote));
     let mut hard_state = HardState { term: Term(state.term), vote, commit: Index(state.commit) };
@@ -537,7 +524,57 @@ fn recover(
         (wal, hard_state, entries) = write_first_entries(wal, settings)?;
         found.last_index = entries.len() as u64;
     }
-    Ok((Recovered { identity, wal, opened, replay, hard_state, entries }, found))
+    Ok((Recovered { identity, wal, opened, replay, hard_state, offset, entries }, found))
+}
+
+/// How many applied entries are read back for followers that lag behind, and how many bytes of them: none by who has
+/// none.
+fn kept_entries(settings: &Settings, conf: &ConfState) -> (u64, usize) {
+    let limits = &settings.limits.raft;
+    match conf.voters.len() + conf.learners.len() {
+        0 | 1 => (0, 0),
+        _ => (limits.kept_entries_max as u64, limits.kept_bytes_max),
+    }
+}
+
+/// The entries behind `applied`, and at most so many before it; and the position before the first of them.
+fn read_entries(
+    log: &wal::Opened,
+    applied: revlog::Applied,
+    (count_max, bytes_max): (u64, usize),
+) -> Result<(Position, Vec<Entry>), Error> {
+    let mut kept: VecDeque<Entry> = VecDeque::new();
+    let mut kept_bytes = 0;
+    let mut entries = Vec::new();
+    for entry in log.entries(applied.index.saturating_sub(count_max + 1)) {
+        let entry = raft_entry(entry?);
+        if entry.index.0 > applied.index {
+            entries.push(entry);
+            continue;
+        }
+        if entry.index.0 == applied.index && entry.term.0 != applied.term {
+            // Equal length is not enough: the entry that was applied must be the one that the log holds.
+            return Err(Error::Contradiction(format!(
+                "entry {} has term {} in the write-ahead log and {} in the revision log",
+                entry.index, entry.term, applied.term
+            )));
+        }
+        kept_bytes += entry.size();
+        kept.push_back(entry);
+        while kept_bytes > bytes_max
+            && let Some(oldest) = kept.pop_front()
+        {
+            kept_bytes -= oldest.size();
+        }
+    }
+    let before = match kept.front() {
+        Some(first) if first.index == Index(1) => Position::default(),
+        // Its term is known, what comes before is not.
+        Some(_) => kept.pop_front().map(|first| (first.index, first.term)).unwrap_or_default(),
+        None => (Index(applied.index), Term(applied.term)),
+    };
+    let kept = Vec::from(kept);
+    Ok((before, if kept.is_empty() { entries } else { [kept, entries].concat() }))
 }
 
 fn recorded_identity(metadata: &[u8]) -> Result<Identity, Error> {
