@@ -14,6 +14,7 @@ use wire::raftpb::{ConfChange, ConfChangeType};
 
 use crate::cluster_version;
 use crate::consensus::Applied;
+use crate::database::SnapshotCut;
 use crate::ids::RequestIds;
 use crate::records::{FrameState, LogSink, parse};
 use crate::snapshot::SnapshotSchedule;
@@ -136,6 +137,12 @@ impl Applier {
     /// The store, for checks and reads of the shell.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Everything as it is now, for a member that lags behind ([`Outputs::snapshots_wanted`](crate::Outputs)).
+    pub fn cut(&self) -> SnapshotCut {
+        let revlog::Applied { index, term } = self.applied;
+        SnapshotCut { index, term, conf: self.conf.clone(), cut: self.store.cut() }
     }
 
     /// Applies entries from the front of the queue, as many as one frame takes; `None` if there is none.

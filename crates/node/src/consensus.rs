@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use disk::boltfile::schema::Version;
-use disk::wal::{self, SnapshotRecord};
+use disk::wal::SnapshotRecord;
 use prost::Message as _;
 use raft::{
     ConfState, Effect, Entry, EntryKind, Event, Message, NodeId, PersistSeq, Proposal, Raft, ReadRefusal,
@@ -17,6 +17,7 @@ use wire::{ApiError, Status};
 
 use crate::auto_compaction::AutoCompactor;
 use crate::cluster_version::ClusterVersion;
+use crate::database::wal_conf_state;
 use crate::fates::{Fates, LostProposals};
 use crate::held::{Held, HeldRequests};
 use crate::ids::LaneIds;
@@ -681,10 +682,7 @@ impl Consensus {
 /// The record of a leader's snapshot.
 fn snapshot_record(snapshot: &Snapshot) -> SnapshotRecord {
     let Snapshot { index, term, conf, .. } = snapshot;
-    let ids = |ids: &[NodeId]| ids.iter().map(|id| id.0).collect();
-    let conf_state =
-        wal::ConfState { voters: ids(&conf.voters), learners: ids(&conf.learners), ..Default::default() };
-    SnapshotRecord { index: index.0, term: term.0, conf_state: Some(conf_state) }
+    SnapshotRecord { index: index.0, term: term.0, conf_state: Some(wal_conf_state(conf)) }
 }
 
 fn refusal(reason: Refusal) -> Status {

@@ -27,6 +27,12 @@ pub enum Error {
     /// Snapshot files failed.
     #[error(transparent)]
     Snap(#[from] disk::snap::Error),
+    /// A database file failed or could not be made.
+    #[error(transparent)]
+    Database(#[from] disk::boltfile::Error),
+    /// A record could not be read.
+    #[error("{0}")]
+    Read(String),
     /// Consensus refuses what was found.
     #[error(transparent)]
     Raft(#[from] raft::Error),

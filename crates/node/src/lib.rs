@@ -22,6 +22,7 @@ mod applier;
 mod auto_compaction;
 mod cluster_version;
 mod consensus;
+mod database;
 mod error;
 mod exchange;
 mod fates;
@@ -41,6 +42,7 @@ pub use auto_compaction::AutoCompaction;
 pub use consensus::{
     Applied, AutoCompactionEvent, Consensus, ForwardRefused, Input, Leadership, Outputs, OwnAttributes,
 };
+pub use database::{Incoming, ReceiveError, SnapshotCut, SnapshotReceiver};
 pub use error::Error;
 pub use exchange::{Completions, Promotion, RequestId, Submission};
 pub use fates::LostProposals;

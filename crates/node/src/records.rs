@@ -60,11 +60,7 @@ pub(crate) struct LogSink<'a> {
 
 impl RecordSink for LogSink<'_> {
     fn push(&mut self, kind: RecordKind, revision: Revision, encoded: &[u8]) -> Location {
-        let kind = match kind {
-            RecordKind::Put => PUT,
-            RecordKind::Tombstone => TOMBSTONE,
-        };
-        let header = RecordHeader { kind, main: revision.main, sub: revision.sub };
+        let header = record_header(kind, revision.main, revision.sub);
         Location(self.builder.push(header, encoded).0)
     }
 
@@ -75,6 +71,15 @@ impl RecordSink for LogSink<'_> {
 
 fn read_error(error: disk::revlog::Error) -> ReadError {
     ReadError(error.to_string())
+}
+
+/// How a record of this kind and revision is stored.
+pub(crate) fn record_header(kind: RecordKind, main: i64, sub: i64) -> RecordHeader {
+    let kind = match kind {
+        RecordKind::Put => PUT,
+        RecordKind::Tombstone => TOMBSTONE,
+    };
+    RecordHeader { kind, main, sub }
 }
 
 /// The kind and revision of a stored record; `None` for a kind that this version does not know.

@@ -19,6 +19,7 @@ use wire::raftpb::{ConfChange, ConfChangeType};
 use crate::auto_compaction::{AutoCompaction, AutoCompactor};
 use crate::cluster_version::{self, ClusterVersion};
 use crate::consensus::{Consensus, OwnAttributes, Past};
+use crate::database;
 use crate::fates::Fates;
 use crate::held::HeldRequests;
 use crate::identity::{Identity, InitialMember, cluster_id, member_id};
@@ -28,7 +29,7 @@ use crate::lease::{Lessor, LessorSettings, SharedLessor};
 use crate::reconfigure::Context;
 use crate::records::{FrameState, LogSource, parse};
 use crate::snapshot::SnapshotSchedule;
-use crate::{Applier, Error, LogWriter, RevisionWriter, SnapshotWriter};
+use crate::{Applier, Error, LogWriter, ReceiveError, RevisionWriter, SnapshotReceiver, SnapshotWriter};
 
 /// How long a request may take beside two election timeouts (etcd: config.go, `ReqTimeout`).
 const REQUEST_TIMEOUT_MS: u64 = 5_000;
@@ -176,6 +177,8 @@ pub struct Member {
     pub revision_writer: RevisionWriter,
     /// The part that writes `.snap` files, for a thread of long work.
     pub snapshot_writer: SnapshotWriter,
+    /// The part that takes in snapshots of a leader, for a thread of long work.
+    pub snapshot_receiver: SnapshotReceiver,
     /// Does the background work of compactions; has what the last run left of it.
     pub compactor: Compactor,
     /// What network threads read through.
@@ -301,6 +304,7 @@ pub fn open(
         applier,
         revision_writer: RevisionWriter::new(writer, durable_index),
         snapshot_writer: SnapshotWriter::new(folders.snap(fs), settings.snapshots_max),
+        snapshot_receiver: folders.receiver(fs, settings),
         compactor,
         reader,
         tail,
@@ -317,6 +321,9 @@ struct Folders {
     wal: PathBuf,
     snap: PathBuf,
     rev: PathBuf,
+    /// The revision log of a leader's snapshot, until the member goes over to it; and the one before, until it is gone.
+    rev_next: PathBuf,
+    rev_old: PathBuf,
 }
 
 impl Folders {
@@ -327,6 +334,8 @@ impl Folders {
             wal: settings.wal_dir.clone().unwrap_or_else(|| member.join("wal")),
             snap: member.join("snap"),
             rev: member.join("rev"),
+            rev_next: member.join("rev.next"),
+            rev_old: member.join("rev.old"),
             member,
         }
     }
@@ -334,6 +343,16 @@ impl Folders {
     /// The `.snap` files.
     fn snap(&self, fs: &Arc<dyn Fs>) -> snap::Folder {
         snap::Folder::new(fs.clone(), &self.snap)
+    }
+
+    fn receiver(&self, fs: &Arc<dyn Fs>, settings: &Settings) -> SnapshotReceiver {
+        SnapshotReceiver {
+            fs: fs.clone(),
+            member: self.member.clone(),
+            next: self.rev_next.clone(),
+            snap: self.snap.clone(),
+            limits: settings.limits.revlog.clone(),
+        }
     }
 
     /// Makes the folders that are missing, and takes the member's lock.
@@ -482,6 +501,7 @@ fn recover(
 ) -> Result<(Recovered, Found), Error> {
     let log = Wal::open(fs.clone(), &folders.wal, settings.limits.wal)?;
     let identity = recorded_identity(log.metadata())?;
+    go_over(fs, settings, folders, &log)?;
     let (opened, replay) = open_revlog(fs, settings, folders, entropy, progress)?;
     check_together(&log, &opened, may_make_anew(&**fs, folders, &log, &opened)?)?;
     let snap = folders.snap(fs);
@@ -514,6 +534,11 @@ fn recover(
     }
 
     // All checks hold: from here on the disk may change.
+    folders.receiver(fs, settings).clear().map_err(|error| match error {
+        ReceiveError::Failed(error) => error,
+        other => Error::Contradiction(other.to_string()),
+    })?;
+    database::clear(&**fs, &folders.rev_old)?;
     let mut wal = log.into_writer()?;
     snap.tidy()?;
     for broken in broken {
@@ -525,6 +550,46 @@ fn recover(
         found.last_index = entries.len() as u64;
     }
     Ok((Recovered { identity, wal, opened, replay, hard_state, offset, entries }, found))
+}
+
+/// Takes the revision log of a leader's snapshot in the place of the present one, if the write-ahead log has come to name
+/// that snapshot and the present one does not reach it. Twice is as once.
+fn go_over(fs: &Arc<dyn Fs>, settings: &Settings, folders: &Folders, log: &wal::Opened) -> Result<(), Error> {
+    let named = log.newest_snapshot();
+    let exists = |folder: &Path| fs.exists(folder).map_err(io("look for", folder));
+    let is_there = exists(&folders.rev_next)?
+        && !fs.list(&folders.rev_next).map_err(io("list", &folders.rev_next))?.is_empty();
+    let reached = |folder: &Path| -> Result<bool, Error> {
+        let limits = settings.limits.revlog.clone();
+        let opened = revlog::open(fs.clone(), folder, limits, 1, &mut Unread)?;
+        Ok(opened.applied().index >= named.index)
+    };
+    if named.index == 0 || !is_there || reached(&folders.rev)? || !reached(&folders.rev_next)? {
+        return Ok(());
+    }
+    // Each step is durable before the next: whatever a crash leaves, one of the two folders has the snapshot.
+    let step = |from: &Path, to: &Path| {
+        fs.rename(from, to).map_err(io("rename", from))?;
+        fs.sync_dir(&folders.member).map_err(io("sync folder", &folders.member))
+    };
+    if exists(&folders.rev)? {
+        database::clear(&**fs, &folders.rev_old)?;
+        step(&folders.rev, &folders.rev_old)?;
+    }
+    step(&folders.rev_next, &folders.rev)
+}
+
+/// Only how far a revision log goes is of interest.
+struct Unread;
+
+impl Replay for Unread {
+    fn record(&mut self, _: RecordHeader, _: revlog::Location, _: &[u8]) -> Result<(), ReplayError> {
+        Ok(())
+    }
+
+    fn frame(&mut self, _: revlog::Applied, _: &[u8], _: bool) -> Result<(), ReplayError> {
+        Ok(())
+    }
 }
 
 /// How many applied entries are read back for followers that lag behind, and how many bytes of them: none by who has

@@ -231,7 +231,7 @@ impl Membership {
     }
 
     /// The ids of removed members, in ascending order.
-    pub(crate) fn removed(&self) -> impl Iterator<Item = u64> {
+    pub fn removed(&self) -> impl Iterator<Item = u64> {
         self.removed.iter().copied()
     }
 

@@ -9,6 +9,7 @@ use wire::{ApiError, raftpb};
 
 use crate::apply::{self, Fatal, Kind, Request};
 use crate::compaction::{Compaction, Compactor, KeptHashes, Pin, Pins, lock};
+use crate::cut::Cut;
 use crate::encoding::put_number;
 use crate::lease::{LeaseChange, LeaseTimes, Leases};
 use crate::membership::{ConfChangeOutcome, Membership};
@@ -99,7 +100,7 @@ impl Shared {
         any
     }
 
-    fn leases(&self) -> RwLockReadGuard<'_, Leases> {
+    pub(crate) fn leases(&self) -> RwLockReadGuard<'_, Leases> {
         self.leases.read().expect("no thread panics while it holds this lock")
     }
 
@@ -232,6 +233,7 @@ impl Store {
     pub fn end_restore(&mut self) -> Option<Compaction> {
         // A compaction may have taken the newest records away; etcd never lets the revision fall below it either.
         self.revision = self.revision.max(self.compacted);
+        lock_write(&self.shared.index).set_horizon(self.compacted);
         self.attach_keys();
         let _ = self.shared.leases_mut().take_changes();
         self.publish();
@@ -285,6 +287,15 @@ impl Store {
     /// step (`--compaction-batch-limit`).
     pub fn compactor(&self, batch_limit: usize) -> Compactor {
         Compactor::new(Arc::clone(&self.shared), batch_limit)
+    }
+
+    /// Everything as it is now, for a snapshot. To be taken between batches.
+    ///
+    /// # Panics
+    /// If something that was applied is not published.
+    pub fn cut(&self) -> Cut {
+        assert_eq!(self.shared.current.load(Ordering::Acquire), self.revision, "in the midst of a batch");
+        Cut::new(&self.shared, self.revision, self.reader().membership())
     }
 
     /// The revision with everything applied, published or not.

@@ -166,6 +166,11 @@ impl<const N: usize> IndexOf<N> {
         leaf.accepts(slot, version)
     }
 
+    /// Says up to which horizon versions may be missing already, before the first [`IndexOf::drop_below`].
+    pub(crate) fn set_horizon(&mut self, horizon: i64) {
+        self.horizon = self.horizon.max(horizon);
+    }
+
     /// Drops a piece of what nobody at or above `horizon` sees, in order of keys: of each key all versions at or below
     /// it but the newest of these, and that one too if it is a tombstone below it (one exactly at it stays, as in
     /// etcd since 3.5.16). `steps_max`, which is not 0, bounds the keys that are looked at plus the versions that are

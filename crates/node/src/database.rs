@@ -1,0 +1,508 @@
+//! A member's whole state as etcd's database file, for members that lag behind (rule 17): made of a cut in two passes, so
+//! that its length is known before its first byte; received into a file, verified, and turned into a revision log that
+//! the next start takes in the place of the present one.
+//!
+//! ```text
+//! leader    Applier ─ SnapshotCut ─► plan: the length ─► write: pieces, in order
+//!                                                          │ transport
+//! follower  SnapshotReceiver: a file ─► checked ─► revision log beside the present one, durable ─► `.snap`, durable
+//!             ─► Consensus hears the message ─► LogWriter: snapshot record and hard state, one fdatasync
+//!             ─► the member is opened anew, and goes over to it
+//! ```
+//!
+//! A crash anywhere on this way leaves a log that does not name the snapshot, and the leftovers go; or one that does, and
+//! then all of it is there.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use disk::boltfile::{self, DEFAULT_PAGE_SIZE, Plan, Planner, schema};
+use disk::revlog::{self, FrameBuilder, RecordHeader, Replay, ReplayError, Writer};
+use disk::{Access, File, Fs, snap, wal};
+use prost::Message as _;
+use raft::{ConfState, NodeId, Snapshot};
+use store::{Cut, RecordKind, SmallTables};
+use wire::membershippb;
+
+use crate::Error;
+use crate::records::{FrameState, record_header};
+
+/// The lowest cluster version whose files say the version of their schema.
+const STORAGE_VERSION_SINCE: schema::Version = schema::Version { major: 3, minor: 6, patch: 0 };
+
+/// A member's state at one applied index. Keeps what it needs until it is dropped.
+pub struct SnapshotCut {
+    pub(crate) index: u64,
+    pub(crate) term: u64,
+    pub(crate) conf: ConfState,
+    pub(crate) cut: Cut,
+}
+
+/// Takes the buckets and pairs of a file: to count them, or to write them.
+trait Target {
+    fn bucket(&mut self, name: &[u8]) -> Result<(), boltfile::Error>;
+    fn pair(&mut self, key: &[u8], value: &[u8]) -> Result<(), boltfile::Error>;
+}
+
+impl Target for Planner {
+    fn bucket(&mut self, name: &[u8]) -> Result<(), boltfile::Error> {
+        Planner::bucket(self, name)
+    }
+
+    fn pair(&mut self, key: &[u8], value: &[u8]) -> Result<(), boltfile::Error> {
+        Planner::pair(self, key.len(), value.len())
+    }
+}
+
+impl<S: FnMut(&[u8]) -> io::Result<()>> Target for boltfile::Writer<S> {
+    fn bucket(&mut self, name: &[u8]) -> Result<(), boltfile::Error> {
+        boltfile::Writer::bucket(self, name)
+    }
+
+    fn pair(&mut self, key: &[u8], value: &[u8]) -> Result<(), boltfile::Error> {
+        boltfile::Writer::pair(self, key, value)
+    }
+}
+
+impl SnapshotCut {
+    /// What the message says that goes before the file.
+    pub fn message(&self) -> Snapshot {
+        Snapshot {
+            index: raft::Index(self.index),
+            term: raft::Term(self.term),
+            conf: self.conf.clone(),
+            data: self.cut.membership().to_v2_store().into(),
+        }
+    }
+
+    /// Works out the file: [`Plan::file_len`] is its length. Reads everything; for a thread of long work.
+    ///
+    /// # Errors
+    /// A failed read.
+    pub fn plan(&self) -> Result<Plan, Error> {
+        let mut planner = Planner::new(DEFAULT_PAGE_SIZE)?;
+        self.pairs(&mut planner)?;
+        Ok(planner.finish())
+    }
+
+    /// Writes the file as it was planned, in pieces from a few bytes on, to `sink`, which may wait. Whatever goes wrong,
+    /// what was written is no file, and the receiver must not take it for one.
+    ///
+    /// # Errors
+    /// A failed read, and what `sink` fails with.
+    pub fn write(&self, plan: Plan, sink: impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), Error> {
+        let mut writer = boltfile::Writer::new(plan, sink)?;
+        self.pairs(&mut writer)?;
+        writer.finish()?;
+        Ok(())
+    }
+
+    /// All buckets and pairs, in the order of the file.
+    fn pairs(&self, target: &mut dyn Target) -> Result<(), Error> {
+        for bucket in schema::BUCKETS {
+            target.bucket(bucket)?;
+            match bucket {
+                schema::BUCKET_CLUSTER => {
+                    if let Some(version) = self.cluster_version() {
+                        target.pair(schema::CLUSTER_VERSION, version.to_string().as_bytes())?;
+                    }
+                }
+                schema::BUCKET_KEY => self.records(target)?,
+                schema::BUCKET_LEASE => self.leases(target)?,
+                schema::BUCKET_MEMBERS => self.members(target)?,
+                schema::BUCKET_MEMBERS_REMOVED => {
+                    let mut keys: Vec<String> =
+                        self.cut.membership().removed().map(schema::member_key).collect();
+                    keys.sort_unstable();
+                    for key in keys {
+                        target.pair(key.as_bytes(), schema::MEMBER_REMOVED)?;
+                    }
+                }
+                schema::BUCKET_META => self.meta(target)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn cluster_version(&self) -> Option<schema::Version> {
+        self.cut.membership().cluster_version().and_then(crate::cluster_version::parse)
+    }
+
+    fn records(&self, target: &mut dyn Target) -> Result<(), Error> {
+        let mut failed = None;
+        let read = self.cut.records(&mut |kind, at, encoded| {
+            let tombstone = kind == RecordKind::Tombstone;
+            let key = schema::RevisionKey { main: at.main, sub: at.sub, tombstone };
+            match target.pair(key.encode(&mut [0; schema::RevisionKey::LEN_MAX]), encoded) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        });
+        read.map_err(|error| Error::Read(error.to_string()))?;
+        failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn leases(&self, target: &mut dyn Target) -> Result<(), Error> {
+        let mut leases: Vec<_> =
+            self.cut.leases().iter().map(|lease| (schema::lease_key(lease.id), lease)).collect();
+        // Ids below zero come last.
+        leases.sort_unstable_by_key(|(key, _)| *key);
+        for (key, lease) in leases {
+            target.pair(&key, &lease.encode_to_vec())?;
+        }
+        Ok(())
+    }
+
+    fn members(&self, target: &mut dyn Target) -> Result<(), Error> {
+        let mut members: Vec<_> = self
+            .cut
+            .membership()
+            .members()
+            .map(|member| {
+                let stored = schema::Member {
+                    id: member.id,
+                    peer_urls: member.peer_urls.clone(),
+                    is_learner: member.is_learner,
+                    name: member.name.clone(),
+                    client_urls: member.client_urls.clone(),
+                };
+                (schema::member_key(member.id), stored.encode())
+            })
+            .collect();
+        members.sort_unstable();
+        for (key, value) in members {
+            target.pair(key.as_bytes(), &value)?;
+        }
+        Ok(())
+    }
+
+    fn meta(&self, target: &mut dyn Target) -> Result<(), Error> {
+        let conf_state = wal_conf_state(&self.conf);
+        target.pair(schema::META_CONF_STATE, &schema::encode_conf_state(&conf_state))?;
+        target.pair(schema::META_CONSISTENT_INDEX, &schema::encode_u64(self.index))?;
+        let compacted = self.cut.compacted().map(schema::encode_compact_revision);
+        if let Some(compacted) = &compacted {
+            target.pair(schema::META_FINISHED_COMPACT, compacted)?;
+            target.pair(schema::META_SCHEDULED_COMPACT, compacted)?;
+        }
+        if let Some(version) = self.cluster_version().filter(|version| *version >= STORAGE_VERSION_SINCE) {
+            target.pair(schema::META_STORAGE_VERSION, version.to_string().as_bytes())?;
+        }
+        target.pair(schema::META_TERM, &schema::encode_u64(self.term))?;
+        Ok(())
+    }
+}
+
+/// The same in the words of the write-ahead log.
+pub(crate) fn wal_conf_state(conf: &ConfState) -> wal::ConfState {
+    let ids = |ids: &[NodeId]| ids.iter().map(|id| id.0).collect();
+    wal::ConfState { voters: ids(&conf.voters), learners: ids(&conf.learners), ..Default::default() }
+}
+
+/// Why a snapshot was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// It is not what its message says, or not whole: to be logged, and told to the sender.
+    #[error("{0}")]
+    Refused(String),
+    /// The disk has no room for it: to be told to the sender, who tries again.
+    #[error("no room for a snapshot")]
+    NoRoom,
+    /// The disk failed; the member must stop (rule 7).
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
+
+impl From<boltfile::Error> for ReceiveError {
+    fn from(error: boltfile::Error) -> Self {
+        match error {
+            boltfile::Error::Io { .. } => ReceiveError::Failed(error.into()),
+            other => ReceiveError::Refused(other.to_string()),
+        }
+    }
+}
+
+impl From<schema::Malformed> for ReceiveError {
+    fn from(error: schema::Malformed) -> Self {
+        ReceiveError::Refused(error.to_string())
+    }
+}
+
+impl From<revlog::Error> for ReceiveError {
+    fn from(error: revlog::Error) -> Self {
+        ReceiveError::Failed(error.into())
+    }
+}
+
+/// Takes in snapshots, one at a time; for a thread of long work.
+#[derive(Clone)]
+pub struct SnapshotReceiver {
+    pub(crate) fs: Arc<dyn Fs>,
+    /// The member's folder.
+    pub(crate) member: PathBuf,
+    /// Where the new revision log is made.
+    pub(crate) next: PathBuf,
+    /// Where the `.snap` files are.
+    pub(crate) snap: PathBuf,
+    pub(crate) limits: revlog::Limits,
+}
+
+/// A database file that is being received.
+pub struct Incoming {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    len: u64,
+}
+
+impl Incoming {
+    /// Takes the next piece of the file.
+    ///
+    /// # Errors
+    /// [`ReceiveError::NoRoom`] and [`ReceiveError::Failed`]; the snapshot is to be given up.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), ReceiveError> {
+        self.file.write_all_at(bytes, self.len).map_err(failed("write", &self.path))?;
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// How much of it has come.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether nothing has come.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ReceiveError {
+    let path = path.to_owned();
+    move |source| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ReceiveError::NoRoom,
+        _ => ReceiveError::Failed(Error::Io { operation, path, source }),
+    }
+}
+
+/// A log that has just been made holds nothing.
+struct Nothing;
+
+impl Replay for Nothing {
+    fn record(&mut self, _: RecordHeader, _: revlog::Location, _: &[u8]) -> Result<(), ReplayError> {
+        Err("the folder was empty".into())
+    }
+
+    fn frame(&mut self, _: revlog::Applied, _: &[u8], _: bool) -> Result<(), ReplayError> {
+        Err("the folder was empty".into())
+    }
+}
+
+impl SnapshotReceiver {
+    /// Begins to receive a file.
+    ///
+    /// # Errors
+    /// [`ReceiveError::NoRoom`] and [`ReceiveError::Failed`].
+    pub fn begin(&self) -> Result<Incoming, ReceiveError> {
+        self.clear()?;
+        let path = self.database();
+        let file = self.fs.open(&path, Access::CreateNew).map_err(failed("create", &path))?;
+        Ok(Incoming { file, path, len: 0 })
+    }
+
+    /// Removes what is left of a snapshot that was not taken over.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Failed`].
+    pub fn clear(&self) -> Result<(), ReceiveError> {
+        clear(&*self.fs, &self.next)?;
+        let path = self.database();
+        if self.fs.exists(&path).map_err(failed("look for", &path))? {
+            self.fs.remove(&path).map_err(failed("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    fn database(&self) -> PathBuf {
+        self.member.join("received.db.tmp")
+    }
+
+    /// Verifies the file that came with `snapshot`, and makes everything durable that a member needs to go over to it; then
+    /// consensus may hear the message. `log_id`: random, not 0.
+    ///
+    /// # Errors
+    /// [`ReceiveError`]; of the snapshot nothing counts then.
+    pub fn finish(&self, incoming: Incoming, snapshot: &Snapshot, log_id: u64) -> Result<(), ReceiveError> {
+        let reader = boltfile::Reader::of(incoming.file, &incoming.path)?;
+        if let Some(lost) = reader.lost_meta() {
+            return Err(ReceiveError::Refused(lost.to_owned()));
+        }
+        reader.check()?;
+        check_meta(&reader, snapshot)?;
+        self.write_log(&reader, snapshot, log_id.max(1))?;
+        let file = snap::Snapshot {
+            index: snapshot.index.0,
+            term: snapshot.term.0,
+            conf_state: wal_conf_state(&snapshot.conf),
+            data: snapshot.data.to_vec(),
+        };
+        let folder = snap::Folder::new(self.fs.clone(), &self.snap);
+        let Some(_path) = folder.write(&file).map_err(Error::from)? else { return Err(ReceiveError::NoRoom) };
+        self.fs.remove(&incoming.path).map_err(failed("remove", &incoming.path))
+    }
+
+    /// Makes a revision log of a file. Only its last frame says that anything is applied, so one that is torn is seen.
+    fn write_log(
+        &self,
+        reader: &boltfile::Reader,
+        snapshot: &Snapshot,
+        log_id: u64,
+    ) -> Result<(), ReceiveError> {
+        let tables = tables(reader)?;
+        let compacted = tables.compacted.unwrap_or(0);
+        let state = |tables| FrameState {
+            voters: snapshot.conf.voters.iter().map(|id| id.0).collect(),
+            learners: snapshot.conf.learners.iter().map(|id| id.0).collect(),
+            tables,
+        };
+        let tables = tables.encode();
+        let whole = state(Some(tables)).encode_to_vec();
+        let bare = state(None).encode_to_vec();
+        disk::make_dir(&*self.fs, &self.next, 0o700).map_err(failed("create folder", &self.next))?;
+        let opened = revlog::open(self.fs.clone(), &self.next, self.limits.clone(), log_id, &mut Nothing)?;
+        let (mut builder, mut writer, _) = opened.into_parts()?;
+        let nothing = revlog::Applied::default();
+        let mut cursor = bucket(reader, schema::BUCKET_KEY)?.cursor();
+        while let Some(item) = cursor.next()? {
+            let key = schema::RevisionKey::decode(item.key)?;
+            let Some(value) = item.value else { return refuse("a bucket among the revisions") };
+            // What it has ended is not in the file.
+            if key.tombstone && key.main <= compacted {
+                continue;
+            }
+            let kind = if key.tombstone { RecordKind::Tombstone } else { RecordKind::Put };
+            builder.push(record_header(kind, key.main, key.sub), value);
+            if builder.is_full() {
+                let state = if builder.starts_segment() { &whole } else { &bare };
+                write_frame(&mut builder, &mut writer, nothing, state)?;
+            }
+        }
+        let applied = revlog::Applied { index: snapshot.index.0, term: snapshot.term.0 };
+        write_frame(&mut builder, &mut writer, applied, &whole)?;
+        writer.sync()?;
+        self.fs.sync_dir(&self.next).map_err(failed("sync folder", &self.next))?;
+        self.fs.sync_dir(&self.member).map_err(failed("sync folder", &self.member))
+    }
+}
+
+fn write_frame(
+    builder: &mut FrameBuilder,
+    writer: &mut Writer,
+    applied: revlog::Applied,
+    state: &[u8],
+) -> Result<(), ReceiveError> {
+    let frame = builder.finish(applied, state, 0)?;
+    if !writer.make_room(&frame)? {
+        return Err(ReceiveError::NoRoom);
+    }
+    Ok(writer.write(frame)?)
+}
+
+fn refuse<T>(what: impl Into<String>) -> Result<T, ReceiveError> {
+    Err(ReceiveError::Refused(what.into()))
+}
+
+fn bucket<'r>(reader: &'r boltfile::Reader, name: &[u8]) -> Result<boltfile::Bucket<'r>, ReceiveError> {
+    match reader.bucket(name)? {
+        Some(bucket) => Ok(bucket),
+        None => refuse(format!("the bucket {} is missing", String::from_utf8_lossy(name))),
+    }
+}
+
+/// Whether the file is of the index that its message names.
+fn check_meta(reader: &boltfile::Reader, snapshot: &Snapshot) -> Result<(), ReceiveError> {
+    let meta = bucket(reader, schema::BUCKET_META)?;
+    let number = |key: &[u8]| -> Result<u64, ReceiveError> {
+        match meta.get(key)? {
+            Some(value) => Ok(schema::decode_u64(&value)?),
+            None => refuse(format!("{} is missing", String::from_utf8_lossy(key))),
+        }
+    };
+    let (index, term) = (number(schema::META_CONSISTENT_INDEX)?, number(schema::META_TERM)?);
+    if (index, term) != (snapshot.index.0, snapshot.term.0) {
+        let (named, named_term) = (snapshot.index, snapshot.term);
+        return refuse(format!("of entry {index} in term {term}, not {named} in {named_term}"));
+    }
+    if let Some(conf) = meta.get(schema::META_CONF_STATE)? {
+        let conf = schema::decode_conf_state(&conf)?;
+        if conf != wal_conf_state(&snapshot.conf) {
+            return refuse(format!("its members are {conf:?}, not {:?}", snapshot.conf));
+        }
+    }
+    for unsupported in [schema::BUCKET_ALARM, schema::BUCKET_AUTH_USERS, schema::BUCKET_AUTH_ROLES] {
+        if let Some(bucket) = reader.bucket(unsupported)?
+            && bucket.cursor().next()?.is_some()
+        {
+            let name = String::from_utf8_lossy(unsupported);
+            return refuse(format!("it has entries in {name}, which this version does not support yet"));
+        }
+    }
+    Ok(())
+}
+
+/// The small tables in a file.
+fn tables(reader: &boltfile::Reader) -> Result<SmallTables, ReceiveError> {
+    let meta = bucket(reader, schema::BUCKET_META)?;
+    let mut tables = SmallTables::default();
+    if let Some(compacted) = meta.get(schema::META_SCHEDULED_COMPACT)? {
+        tables.compacted = Some(schema::decode_compact_revision(&compacted)?);
+    }
+    let mut leases = bucket(reader, schema::BUCKET_LEASE)?.cursor();
+    while let Some(item) = leases.next()? {
+        tables.leases.push(schema::decode_lease(item.key, item.value.unwrap_or_default())?);
+    }
+    let mut members = bucket(reader, schema::BUCKET_MEMBERS)?.cursor();
+    while let Some(item) = members.next()? {
+        let member = schema::Member::decode(item.value.unwrap_or_default())?;
+        tables.members.push(membershippb::Member {
+            id: member.id,
+            raft_attributes: Some(membershippb::RaftAttributes {
+                peer_urls: member.peer_urls,
+                is_learner: member.is_learner,
+            }),
+            member_attributes: Some(membershippb::Attributes {
+                name: member.name,
+                client_urls: member.client_urls,
+            }),
+        });
+    }
+    let mut removed = bucket(reader, schema::BUCKET_MEMBERS_REMOVED)?.cursor();
+    while let Some(item) = removed.next()? {
+        tables.removed.push(schema::decode_member_key(item.key)?);
+    }
+    if let Some(version) = bucket(reader, schema::BUCKET_CLUSTER)?.get(schema::CLUSTER_VERSION)? {
+        tables.cluster_version = schema::Version::decode(&version)?.to_string();
+    }
+    Ok(tables)
+}
+
+/// Removes the files in a folder, if that is there.
+pub(crate) fn clear(fs: &dyn Fs, folder: &Path) -> Result<(), Error> {
+    let fail = |operation, path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Io { operation, path, source }
+    };
+    if !fs.exists(folder).map_err(fail("look for", folder))? {
+        return Ok(());
+    }
+    let names = fs.list(folder).map_err(fail("list", folder))?;
+    for path in names.iter().map(|name| folder.join(name)) {
+        fs.remove(&path).map_err(fail("remove", &path))?;
+    }
+    fs.sync_dir(folder).map_err(fail("sync folder", folder))
+}
