@@ -8,8 +8,8 @@ use disk::boltfile::schema::Version;
 use disk::wal::SnapshotRecord;
 use prost::Message as _;
 use raft::{
-    ConfState, Effect, Entry, EntryKind, Event, Message, NodeId, PersistSeq, Proposal, Raft, ReadRefusal,
-    Refusal, Role, Snapshot, Term, Time,
+    Body, ConfState, Effect, Entry, EntryKind, Event, Message, NodeId, PersistSeq, Proposal, Raft,
+    ReadRefusal, Refusal, Role, Snapshot, Term, Time,
 };
 use wire::etcdserverpb::{CompactionRequest, InternalRaftRequest, RequestHeader};
 use wire::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
@@ -17,7 +17,7 @@ use wire::{ApiError, Status};
 
 use crate::auto_compaction::AutoCompactor;
 use crate::cluster_version::ClusterVersion;
-use crate::database::wal_conf_state;
+use crate::database::{Occupied, wal_conf_state};
 use crate::fates::{Fates, LostProposals};
 use crate::held::{Held, HeldRequests};
 use crate::ids::LaneIds;
@@ -203,6 +203,8 @@ pub struct Consensus {
     /// Requests that wait for a leader.
     held: HeldRequests,
     fates: Fates,
+    /// Whether what was received of a leader's snapshot has to stay.
+    received: Occupied,
     /// The last request to the log writer that raft asked for.
     persisting: PersistSeq,
     /// The last one that is durable.
@@ -215,6 +217,7 @@ pub struct Consensus {
 /// What consensus has to know of the state that the last run left.
 #[derive(Debug)]
 pub(crate) struct Past {
+    pub received: Occupied,
     pub cluster_version: ClusterVersion,
     pub held: HeldRequests,
     pub fates: Fates,
@@ -244,6 +247,7 @@ impl Consensus {
             has_room: true,
             held: past.held,
             fates: past.fates,
+            received: past.received,
             persisting: PersistSeq(0),
             durable: PersistSeq(0),
             unsent: VecDeque::new(),
@@ -313,7 +317,11 @@ impl Consensus {
             Input::SnapshotSaved(record) => self.persist_snapshot(record, out),
             Input::Messages(messages) => {
                 for message in messages {
+                    let is_snapshot = matches!(message.body, Body::Snapshot { .. });
                     self.raft(now, Event::Receive(message));
+                    if is_snapshot && !self.raft.status().restoring {
+                        self.received.release();
+                    }
                 }
             }
             Input::Unreachable(id) => self.raft(now, Event::Unreachable { id: NodeId(id) }),

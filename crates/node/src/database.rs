@@ -17,6 +17,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use disk::boltfile::{self, DEFAULT_PAGE_SIZE, Plan, Planner, schema};
 use disk::revlog::{self, FrameBuilder, RecordHeader, Replay, ReplayError, Writer};
@@ -211,6 +212,9 @@ pub enum ReceiveError {
     /// It is not what its message says, or not whole: to be logged, and told to the sender.
     #[error("{0}")]
     Refused(String),
+    /// Another one is being received or taken over: to be told to the sender, who tries again.
+    #[error("another snapshot is being taken over")]
+    Busy,
     /// The disk has no room for it: to be told to the sender, who tries again.
     #[error("no room for a snapshot")]
     NoRoom,
@@ -251,6 +255,32 @@ pub struct SnapshotReceiver {
     /// Where the `.snap` files are.
     pub(crate) snap: PathBuf,
     pub(crate) limits: revlog::Limits,
+    /// Whether one is on its way, from its first byte until consensus has no use for it or the member is opened anew.
+    pub(crate) occupied: Occupied,
+}
+
+/// Whether a snapshot is being received or taken over: what was made of it must not be replaced by the next one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Occupied(Arc<AtomicBool>);
+
+impl Occupied {
+    fn take(&self) -> Option<Turn> {
+        (!self.0.swap(true, Ordering::AcqRel)).then(|| Turn(Some(self.clone())))
+    }
+
+    /// Consensus has no use for what was received.
+    pub(crate) fn release(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Given back when it is dropped, unless it is kept for consensus.
+struct Turn(Option<Occupied>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.iter().for_each(Occupied::release);
+    }
 }
 
 /// A database file that is being received.
@@ -258,6 +288,7 @@ pub struct Incoming {
     file: Arc<dyn File>,
     path: PathBuf,
     len: u64,
+    turn: Turn,
 }
 
 impl Incoming {
@@ -307,12 +338,13 @@ impl SnapshotReceiver {
     /// Begins to receive a file.
     ///
     /// # Errors
-    /// [`ReceiveError::NoRoom`] and [`ReceiveError::Failed`].
+    /// [`ReceiveError::Busy`], [`ReceiveError::NoRoom`] and [`ReceiveError::Failed`].
     pub fn begin(&self) -> Result<Incoming, ReceiveError> {
+        let turn = self.occupied.take().ok_or(ReceiveError::Busy)?;
         self.clear()?;
         let path = self.database();
         let file = self.fs.open(&path, Access::CreateNew).map_err(failed("create", &path))?;
-        Ok(Incoming { file, path, len: 0 })
+        Ok(Incoming { file, path, len: 0, turn })
     }
 
     /// Removes what is left of a snapshot that was not taken over.
@@ -333,12 +365,17 @@ impl SnapshotReceiver {
     }
 
     /// Verifies the file that came with `snapshot`, and makes everything durable that a member needs to go over to it; then
-    /// consensus may hear the message. `log_id`: random, not 0.
+    /// consensus is to hear the message, and no other snapshot is received until it has. `log_id`: random, not 0.
     ///
     /// # Errors
     /// [`ReceiveError`]; of the snapshot nothing counts then.
-    pub fn finish(&self, incoming: Incoming, snapshot: &Snapshot, log_id: u64) -> Result<(), ReceiveError> {
-        let reader = boltfile::Reader::of(incoming.file, &incoming.path)?;
+    pub fn finish(
+        &self,
+        mut incoming: Incoming,
+        snapshot: &Snapshot,
+        log_id: u64,
+    ) -> Result<(), ReceiveError> {
+        let reader = boltfile::Reader::of(incoming.file.clone(), &incoming.path)?;
         if let Some(lost) = reader.lost_meta() {
             return Err(ReceiveError::Refused(lost.to_owned()));
         }
@@ -353,7 +390,9 @@ impl SnapshotReceiver {
         };
         let folder = snap::Folder::new(self.fs.clone(), &self.snap);
         let Some(_path) = folder.write(&file).map_err(Error::from)? else { return Err(ReceiveError::NoRoom) };
-        self.fs.remove(&incoming.path).map_err(failed("remove", &incoming.path))
+        self.fs.remove(&incoming.path).map_err(failed("remove", &incoming.path))?;
+        incoming.turn.0 = None;
+        Ok(())
     }
 
     /// Makes a revision log of a file. Only its last frame says that anything is applied, so one that is torn is seen.

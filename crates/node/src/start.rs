@@ -19,7 +19,7 @@ use wire::raftpb::{ConfChange, ConfChangeType};
 use crate::auto_compaction::{AutoCompaction, AutoCompactor};
 use crate::cluster_version::{self, ClusterVersion};
 use crate::consensus::{Consensus, OwnAttributes, Past};
-use crate::database;
+use crate::database::{self, Occupied};
 use crate::fates::Fates;
 use crate::held::HeldRequests;
 use crate::identity::{Identity, InitialMember, cluster_id, member_id};
@@ -268,7 +268,9 @@ pub fn open(
     let raft = Raft::new(config, restored, now)?;
     let cluster_version = store.membership().cluster_version().and_then(cluster_version::parse);
     let patience_ms = REQUEST_TIMEOUT_MS + 2 * settings.election_timeout_ms;
+    let snapshot_receiver = folders.receiver(fs, settings);
     let past = Past {
+        received: snapshot_receiver.occupied.clone(),
         cluster_version: ClusterVersion::new(cluster_version),
         held: HeldRequests::new(patience_ms, &settings.limits.raft),
         fates: Fates::new(ids),
@@ -304,7 +306,7 @@ pub fn open(
         applier,
         revision_writer: RevisionWriter::new(writer, durable_index),
         snapshot_writer: SnapshotWriter::new(folders.snap(fs), settings.snapshots_max),
-        snapshot_receiver: folders.receiver(fs, settings),
+        snapshot_receiver,
         compactor,
         reader,
         tail,
@@ -352,6 +354,7 @@ impl Folders {
             next: self.rev_next.clone(),
             snap: self.snap.clone(),
             limits: settings.limits.revlog.clone(),
+            occupied: Occupied::default(),
         }
     }
 

@@ -589,6 +589,7 @@ impl World {
             Err(node::ReceiveError::Refused(reason)) => {
                 assert!(!is_whole || self.hosts[host].is_faulty(), "a snapshot was refused: {reason}");
             }
+            Err(node::ReceiveError::Busy) => {}
             Err(node::ReceiveError::NoRoom) => assert!(self.hosts[host].is_full, "there was room"),
             Err(node::ReceiveError::Failed(error)) => {
                 // A file that is too short is read beyond its end.
