@@ -28,7 +28,7 @@ pub struct ClusterOptions {
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        ClusterOptions { disturbed_ms: 15_000, print_trace: false }
+        ClusterOptions { disturbed_ms: 10_000, print_trace: false }
     }
 }
 
