@@ -9,7 +9,7 @@ use wire::{leasepb, membershippb};
 use crate::compaction::Pin;
 use crate::membership::Membership;
 use crate::mvcc::{KeyValue, NOT_COMPACTED, lock_read};
-use crate::record::{ReadError, RecordKind, Revision};
+use crate::record::{ReadError, RecordKind, RecordVisitor, Revision};
 use crate::store::Shared;
 use crate::tables::Tables;
 
@@ -54,10 +54,7 @@ impl Cut {
     ///
     /// # Errors
     /// A failed read.
-    pub fn records(
-        &self,
-        visitor: &mut dyn FnMut(RecordKind, Revision, &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), ReadError> {
+    pub fn records(&self, visitor: &mut RecordVisitor<'_>) -> Result<(), ReadError> {
         self.shared.source.scan(0, &mut |kind, at, encoded| {
             if at.main > self.revision {
                 return ControlFlow::Break(());

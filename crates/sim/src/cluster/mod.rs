@@ -10,9 +10,13 @@
 //! in the log, reads by what they show, which must be what the model has at that very entry. As revisions order
 //! everything, that is linearizability, in one pass.
 
+mod clients;
+mod finish;
 mod host;
 mod leases;
 mod network;
+mod scenario;
+mod transfer;
 mod world;
 
 pub use world::World;
