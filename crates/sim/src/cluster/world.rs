@@ -196,8 +196,8 @@ impl World {
         let Some((running, _)) = &self.hosts[host].member else { return };
         let (busy, deadline) = (running.busy(), running.parts.consensus.deadline());
         let run = self.hosts[host].run;
-        for part in 0..busy.len() {
-            if !busy[part] || std::mem::replace(&mut self.hosts[host].scheduled[part], true) {
+        for (part, is_busy) in busy.into_iter().enumerate() {
+            if !is_busy || std::mem::replace(&mut self.hosts[host].scheduled[part], true) {
                 continue;
             }
             let most_us = match part {
