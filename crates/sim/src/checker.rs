@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use prost::Message;
 use raft::Entry;
 use store::request::Range;
@@ -10,6 +11,7 @@ use wire::Status;
 use wire::etcdserverpb::{
     DeleteRangeResponse, InternalRaftRequest, LeaseGrantResponse, PutResponse, RangeResponse, TxnResponse,
 };
+use wire::mvccpb::KeyValue;
 
 use crate::model::{Expected, Model, Tables};
 
@@ -104,6 +106,22 @@ impl Checker {
     /// A client has read everything up to this entry.
     pub fn seen(&mut self, index: u64) {
         self.seen_index = self.seen_index.max(index);
+    }
+
+    /// The newest revision anywhere.
+    pub fn revision(&self) -> i64 {
+        self.model.tables().revision
+    }
+
+    /// What a revision has changed: the pairs that it put, and the keys that it deleted, each in order.
+    pub fn changes(&self, revision: i64) -> (Vec<KeyValue>, Vec<Bytes>) {
+        let at = |revision| {
+            self.model.at(revision).unwrap_or_else(|| panic!("no revision {revision} in the model"))
+        };
+        let (before, after) = (at(revision - 1), at(revision));
+        let puts = after.values().filter(|pair| pair.mod_revision == revision).cloned().collect();
+        let deleted = before.keys().filter(|key| !after.contains_key(*key)).cloned().collect();
+        (puts, deleted)
     }
 
     /// The last entry that any member has applied.

@@ -59,6 +59,7 @@ fn assert_is_wild(all: &ClusterReport, seeds: u64) {
     assert!(restored > seeds / 2, "too tame: {restored} snapshots taken over");
     assert!(all.lost > 0, "nobody was told that a fate is unknown");
     assert!(all.leases_ended > seeds, "too tame: {} leases ended", all.leases_ended);
+    assert!(all.events > 50 * seeds, "too tame: {} events", all.events);
     assert!(all.renewals > seeds, "too tame: {} renewals", all.renewals);
 }
 
@@ -73,6 +74,7 @@ fn add(all: &mut ClusterReport, report: &ClusterReport) {
     all.restored += report.restored;
     all.leases_ended += report.leases_ended;
     all.renewals += report.renewals;
+    all.events += report.events;
 }
 
 #[test]

@@ -42,6 +42,10 @@ impl World {
         self.wait("all members are level", SETTLE_BOUND_MS, Self::is_level);
         self.compare();
         let ttl_ms = 1000 * workload::TTL_MAX_S;
+        for _ in 0..200 {
+            self.hear_watches();
+        }
+        assert!(self.watches_are_level(), "a watch did not hear of everything");
         self.wait("all leases end", ttl_ms + SETTLE_BOUND_MS, |world| world.checker.leases().is_empty());
         self.wait("all members are level", SETTLE_BOUND_MS, Self::is_level);
         self.compare();

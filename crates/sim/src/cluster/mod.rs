@@ -17,6 +17,7 @@ mod leases;
 mod network;
 mod scenario;
 mod transfer;
+mod watches;
 mod world;
 
 pub use world::World;
@@ -59,6 +60,8 @@ pub struct ClusterReport {
     pub leases_ended: u64,
     /// Renewals of leases that were acknowledged.
     pub renewals: u64,
+    /// Events that watches were told of.
+    pub events: u64,
     /// A sum over the trace: equal for equal runs.
     pub digest: u64,
 }

@@ -11,6 +11,7 @@ use store::Membership;
 use super::host::{Host, peer_urls};
 use super::leases::{CLOCK_ERROR, Leases};
 use super::network::Network;
+use super::watches::WatchClient;
 use super::{ClusterOptions, ClusterReport};
 use crate::checker::{Checker, Fate};
 use crate::member::Told;
@@ -32,6 +33,8 @@ pub(super) enum Event {
     Client,
     /// Something is disturbed.
     Disturb,
+    /// A host's member was removed, and stops.
+    End { host: usize },
     /// A host's member is started.
     Start { host: usize },
 }
@@ -50,6 +53,7 @@ pub struct World {
     pub(super) network: Network,
     pub(super) checker: Checker,
     pub(super) leases: Leases,
+    pub(super) watches: Vec<WatchClient>,
     /// The membership behind each entry at which a batch ended and that somebody has applied.
     pub(super) memberships: BTreeMap<u64, Membership>,
     /// Terms in which somebody led, and who.
@@ -107,6 +111,7 @@ impl World {
             network: Network::default(),
             checker: Checker::default(),
             leases: Leases::default(),
+            watches: vec![WatchClient::default(), WatchClient::default()],
             memberships: BTreeMap::new(),
             leaders: BTreeMap::new(),
             cluster_id: node::cluster_id(&ids),
@@ -130,6 +135,7 @@ impl World {
             elections: self.leaders.len() as u64,
             leases_ended: self.leases.ended,
             renewals: self.leases.renewed,
+            events: self.watches.iter().map(|client| client.events).sum(),
             ..self.report.clone()
         }
     }
@@ -176,6 +182,7 @@ impl World {
             Event::Client => {
                 if !self.is_calm {
                     self.client();
+                    self.hear_watches();
                     let after_us = 1_000 + self.random.below(40_000);
                     self.plan(after_us, Event::Client);
                 }
@@ -188,6 +195,14 @@ impl World {
                 }
             }
             Event::Start { host } => self.start(host),
+            Event::End { host } if self.hosts[host].member.is_some() => {
+                self.trace(format_args!("host {host}: ends"));
+                let open = self.hosts[host].crash(true, &mut self.random);
+                for id in open {
+                    self.checker.requests.insert(id, Fate::Unknown);
+                }
+            }
+            Event::End { .. } => {}
         }
     }
 
@@ -437,13 +452,9 @@ impl World {
                 self.plan(after_us, Event::Start { host: place });
             }
         }
-        // Who is removed and hears of it stops.
-        if self.hosts[host].is_removed {
-            self.trace(format_args!("host {host}: ends"));
-            let open = self.hosts[host].crash(true, &mut self.random);
-            for id in open {
-                self.checker.requests.insert(id, Fate::Unknown);
-            }
+        // Who is removed and hears of it stops a little later, as in etcd: others may not know yet that it is committed.
+        if self.hosts[host].is_removed && self.hosts[host].member.is_some() {
+            self.plan(1_000_000, Event::End { host });
         }
     }
 
