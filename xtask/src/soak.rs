@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 const USAGE: &str = "usage: cargo xtask soak [NAME...] [--minutes N] [--seeds N]
 
   sim         the simulator, 100,000 seeds in as many processes as there are processors
+  sim-cluster the simulator of clusters, 100,000 seeds in as many threads as there are processors
   raft        consensus under faults, 50,000 seeds of 3,000 steps
   revlog      power cuts and kills of the revision log, 2,000 seeds
   wal         power cuts of the write-ahead log at every operation
@@ -77,7 +78,7 @@ fn parse(args: &[&str]) -> Result<Options> {
         }
     }
     if options.names.is_empty() {
-        let all = ["sim", "raft", "revlog", "wal", "flips", "kill9", "sanitizer", "fuzz"];
+        let all = ["sim", "sim-cluster", "raft", "revlog", "wal", "flips", "kill9", "sanitizer", "fuzz"];
         options.names = all.map(str::to_owned).to_vec();
     }
     Ok(options)
@@ -90,6 +91,11 @@ fn job(name: &str, options: &Options) -> Result<Vec<Done>> {
     };
     match name {
         "sim" => sim(seeds(100_000)),
+        "sim-cluster" => {
+            let mut command = test("quorate-sim", &["--test", "cluster"], &["keeps_its", "--nocapture"]);
+            command.env("QUORATE_SEEDS", seeds(100_000).to_string());
+            one(format!("{} seeds", seeds(100_000)), command)
+        }
         "raft" => {
             let mut command = test("quorate-raft", &["--test", "random"], &["--nocapture"]);
             command.env("QUORATE_SEEDS", seeds(50_000).to_string());

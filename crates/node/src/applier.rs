@@ -3,14 +3,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use disk::boltfile::schema::Version;
 use disk::revlog::{self, Frame, FrameBuilder};
 use prost::Message;
 use raft::{ConfState, Entry, EntryKind, NodeId};
 use store::watch::{self, Event, Tail};
-use store::{Answer, Compaction, ConfChangeOutcome, LeaseChange, Store};
+use store::{Answer, Compaction, ConfChangeOutcome, LeaseChange, Membership, Store};
 use wire::Status;
 use wire::raftpb::{ConfChange, ConfChangeType};
 
+use crate::cluster_version;
 use crate::consensus::Applied;
 use crate::ids::RequestIds;
 use crate::interchange::Cut;
@@ -27,7 +29,7 @@ pub struct Batch {
     pub frame: Frame,
     /// For consensus.
     pub report: Applied,
-    /// Ends of proposals that other lanes of this run made.
+    /// Ends of proposals that other lanes of this run made, on whatever member led.
     pub answers: Vec<(RequestId, Result<Answer, Status>)>,
     /// For the compactor, in order.
     pub compactions: Vec<Compaction>,
@@ -35,6 +37,8 @@ pub struct Batch {
     pub snapshot: Option<SnapshotOrder>,
     /// For the lessor, in order.
     pub leases: Vec<LeaseChange>,
+    /// The membership at the batch's end, if the batch may have changed it: for the transport.
+    pub membership: Option<Arc<Membership>>,
 }
 
 /// What the requests of a batch gave.
@@ -61,6 +65,9 @@ pub struct Applier {
     found_index: u64,
     snapshots: SnapshotSchedule,
     compaction_frames: CompactionFrames,
+    /// The cluster's version as of the membership that was published last.
+    cluster_version: Option<Version>,
+    published_membership: Arc<Membership>,
 }
 
 impl Applier {
@@ -74,7 +81,10 @@ impl Applier {
         (snapshots, compaction_frames): (SnapshotSchedule, CompactionFrames),
     ) -> Self {
         let (conf, applied) = state;
+        let published_membership = store.reader().membership();
         Applier {
+            cluster_version: published_membership.cluster_version().and_then(cluster_version::parse),
+            published_membership,
             store,
             builder,
             reader,
@@ -157,7 +167,7 @@ impl Applier {
             match entry.kind {
                 EntryKind::Normal if entry.data.is_empty() => {}
                 EntryKind::Normal => self.request(&entry, &mut report, &mut gave)?,
-                EntryKind::ConfChange => self.conf_change(&entry, &mut report)?,
+                EntryKind::ConfChange => self.conf_change(&entry, &mut report, &mut gave)?,
                 EntryKind::ConfChangeV2 => {
                     return Err(apply_error(&entry, "the joint form of membership changes is not supported"));
                 }
@@ -176,10 +186,21 @@ impl Applier {
         report.index = self.applied.index;
         report.term = self.applied.term;
         report.revision = self.store.revision();
-        report.has_cluster_version = self.store.membership().cluster_version().is_some();
+        let membership = self.membership_if_changed();
+        report.cluster_version = self.cluster_version;
         let snapshot = self.snapshot();
         let Gave { answers, compactions, leases } = gave;
-        Ok(Some(Batch { frame, report, answers, compactions, snapshot, leases }))
+        Ok(Some(Batch { frame, report, answers, compactions, snapshot, leases, membership }))
+    }
+
+    fn membership_if_changed(&mut self) -> Option<Arc<Membership>> {
+        let membership = self.store.reader().membership();
+        if Arc::ptr_eq(&membership, &self.published_membership) {
+            return None;
+        }
+        self.cluster_version = membership.cluster_version().and_then(cluster_version::parse);
+        self.published_membership = membership.clone();
+        Some(membership)
     }
 
     fn request(&mut self, entry: &Entry, report: &mut Applied, gave: &mut Gave) -> Result<(), Error> {
@@ -202,10 +223,19 @@ impl Applier {
         Ok(())
     }
 
-    fn conf_change(&mut self, entry: &Entry, report: &mut Applied) -> Result<(), Error> {
+    fn conf_change(&mut self, entry: &Entry, report: &mut Applied, gave: &mut Gave) -> Result<(), Error> {
         let change = ConfChange::decode(entry.data.clone()).map_err(|e| apply_error(entry, e))?;
         let id = NodeId(change.node_id());
         let outcome = self.store.apply_conf_change(&change).map_err(|fatal| apply_error(entry, fatal))?;
+        let request = RequestId(change.id());
+        let result = match outcome {
+            // Member calls leave the header's revision at 0.
+            ConfChangeOutcome::Applied => Ok(Answer::default()),
+            ConfChangeOutcome::Refused(error) => Err(error.into()),
+        };
+        if self.ids.origin(request).is_some() && request.0 != 0 {
+            gave.answers.push((request, result));
+        }
         if let ConfChangeOutcome::Refused(_) = outcome {
             // Invalid at apply: a no-op, on all members alike (rule 16).
             return Ok(());

@@ -1,22 +1,29 @@
 //! The raft thread's part: consensus, and what the member itself proposes. No disk, no store, and no work that
 //! grows with an entry's effect (rule 1).
 
+use std::collections::{BTreeMap, VecDeque};
+
 use bytes::Bytes;
+use disk::boltfile::schema::Version;
 use disk::wal::SnapshotRecord;
 use prost::Message as _;
 use raft::{
-    ConfState, Effect, Entry, EntryKind, Event, NodeId, PersistSeq, Proposal, Raft, ReadRefusal, Refusal,
-    Role, Time,
+    Body, ConfState, Effect, Entry, EntryKind, Event, Message, NodeId, PersistSeq, Proposal, Raft,
+    ReadRefusal, Refusal, Role, Snapshot, Term, Time,
 };
 use wire::etcdserverpb::{CompactionRequest, InternalRaftRequest, RequestHeader};
 use wire::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
 use wire::{ApiError, Status};
 
 use crate::auto_compaction::AutoCompactor;
+use crate::cluster_version::ClusterVersion;
+use crate::database::{Occupied, wal_conf_state};
+use crate::fates::{Fates, LostProposals};
+use crate::held::{Held, HeldRequests};
 use crate::ids::LaneIds;
 use crate::lease::keeper::{Keeper, Work};
 use crate::log_writer::{PersistRequest, Persisted};
-use crate::{RequestId, Submission};
+use crate::{Promotion, RequestId, Submission};
 
 /// Something that happened outside.
 #[derive(Debug)]
@@ -33,6 +40,30 @@ pub enum Input {
     Room(bool),
     /// The file of a snapshot is durable: the log is to name it.
     SnapshotSaved(SnapshotRecord),
+    /// Other members sent these, in order. A [`raft::Body::Snapshot`] comes by itself, and only once all that it stands
+    /// for is durable here (rule 17).
+    Messages(Vec<Message>),
+    /// A message to this member could not be sent.
+    Unreachable(u64),
+    /// What [`Outputs::snapshots_wanted`] has asked for is pinned and can be sent. If no snapshot to `to` is among what is
+    /// to be sent after this very step, it is not wanted any more.
+    SnapshotReady {
+        /// Who is to get it.
+        to: u64,
+        /// What its message says.
+        snapshot: Snapshot,
+    },
+    /// How the making or the sending of a snapshot ended.
+    SnapshotReported {
+        /// Who was to get it.
+        to: u64,
+        /// Whether it has it.
+        ok: bool,
+    },
+    /// The versions of other members' servers, as far as they are known: what the leader decides the cluster's by.
+    Versions(BTreeMap<u64, Version>),
+    /// Let this member lead. Nothing tells but [`Outputs::leadership`].
+    TransferLeader(u64),
 }
 
 /// What the applier reports of a batch.
@@ -44,8 +75,8 @@ pub struct Applied {
     pub conf: Option<ConfState>,
     /// Ids of the batch's requests that this member itself proposed (its own lane).
     pub own: Vec<RequestId>,
-    /// Whether a cluster version is set, as of the end of the batch.
-    pub has_cluster_version: bool,
+    /// The cluster's version, as of the end of the batch.
+    pub cluster_version: Option<Version>,
     /// The store's revision at the end of the batch.
     pub revision: i64,
     /// The term of the batch's last entry.
@@ -59,8 +90,16 @@ pub struct Outputs {
     pub persist: Vec<PersistRequest>,
     /// For the applier, in order.
     pub apply: Vec<Entry>,
-    /// For the peers: a message, and what must be durable before it leaves.
-    pub send: Vec<(raft::Message, Option<raft::PersistSeq>)>,
+    /// For the peers, each to be delivered at most once. What must be durable before is.
+    pub send: Vec<Message>,
+    /// Members that need a snapshot, made of what is applied by now: to be answered with [`Input::SnapshotReady`] or
+    /// [`Input::SnapshotReported`].
+    pub snapshots_wanted: Vec<u64>,
+    /// Proposals that others have handed on and that were not taken: to be counted and logged.
+    pub forwards_refused: Vec<ForwardRefused>,
+    /// Proposals whose fate is unknown if they have no answer yet. To be told behind the answers of all that was handed
+    /// out to apply before.
+    pub lost: Option<LostProposals>,
     /// Ends of read-index rounds.
     pub reads: Vec<(RequestId, Result<u64, Status>)>,
     /// Proposals that were not taken.
@@ -89,12 +128,26 @@ pub enum AutoCompactionEvent {
     Failed(i64),
 }
 
+/// Proposals of another member that this one, its leader, did not take. Nobody else hears of it, as in etcd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForwardRefused {
+    /// Who handed them on.
+    pub from: u64,
+    /// How many.
+    pub count: usize,
+    /// Why the first of them was not taken.
+    pub reason: Refusal,
+}
+
 impl Outputs {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.persist.is_empty()
             && self.apply.is_empty()
             && self.send.is_empty()
+            && self.snapshots_wanted.is_empty()
+            && self.forwards_refused.is_empty()
+            && self.lost.is_none()
             && self.reads.is_empty()
             && self.refused.is_empty()
             && self.leadership.is_none()
@@ -131,12 +184,14 @@ pub struct Consensus {
     raft: Raft,
     ids: LaneIds,
     attributes: OwnAttributes,
-    /// The proposal of the attributes that is under way; none before the first and after the last.
-    publishing: Option<RequestId>,
+    /// The proposal of the attributes that is under way, none before the first and after the last; and when it counts as
+    /// lost, since what is handed on to a leader may be.
+    publishing: Option<(RequestId, Time)>,
     published: bool,
+    publish_again_ms: u64,
     /// The proposal of the cluster version that is under way.
     deciding_version: Option<RequestId>,
-    has_cluster_version: bool,
+    cluster_version: ClusterVersion,
     /// The store's revision as far as this thread has heard.
     revision: i64,
     auto_compaction: AutoCompactor,
@@ -145,15 +200,28 @@ pub struct Consensus {
     leases: Keeper,
     leadership: Leadership,
     has_room: bool,
+    /// Requests that wait for a leader.
+    held: HeldRequests,
+    fates: Fates,
+    /// Whether what was received of a leader's snapshot has to stay.
+    received: Occupied,
     /// The last request to the log writer that raft asked for.
     persisting: PersistSeq,
+    /// The last one that is durable.
+    durable: PersistSeq,
+    /// Messages that wait for a request to be durable, in its order.
+    unsent: VecDeque<(PersistSeq, Message)>,
     effects: Vec<Effect>,
 }
 
 /// What consensus has to know of the state that the last run left.
 #[derive(Debug)]
 pub(crate) struct Past {
-    pub has_cluster_version: bool,
+    pub received: Occupied,
+    pub cluster_version: ClusterVersion,
+    pub held: HeldRequests,
+    pub fates: Fates,
+    pub publish_again_ms: u64,
     pub revision: i64,
     pub auto_compaction: AutoCompactor,
     pub leases: Keeper,
@@ -168,27 +236,45 @@ impl Consensus {
             attributes,
             publishing: None,
             published: false,
+            publish_again_ms: past.publish_again_ms,
             deciding_version: None,
-            has_cluster_version: past.has_cluster_version,
+            cluster_version: past.cluster_version,
             revision: past.revision,
             auto_compaction: past.auto_compaction,
             compacting: None,
             leases: past.leases,
             leadership: Leadership::default(),
             has_room: true,
+            held: past.held,
+            fates: past.fates,
+            received: past.received,
             persisting: PersistSeq(0),
+            durable: PersistSeq(0),
+            unsent: VecDeque::new(),
             effects: Vec::new(),
         }
     }
 
     /// When [`Input::Tick`] is due at the latest.
     pub fn deadline(&self) -> Time {
-        self.raft.deadline().min(self.auto_compaction.deadline()).min(self.leases.deadline())
+        let publish = self.publishing.map_or(Time::NEVER, |(_, lost_at)| lost_at);
+        self.raft
+            .deadline()
+            .min(self.auto_compaction.deadline())
+            .min(self.leases.deadline())
+            .min(self.held.deadline())
+            .min(self.cluster_version.deadline())
+            .min(publish)
     }
 
     /// How consensus stands.
     pub fn status(&self) -> raft::Status {
         self.raft.status()
+    }
+
+    /// On a leader, how each of the others stands; on others nothing.
+    pub fn followers(&self) -> impl Iterator<Item = raft::Follower> + '_ {
+        self.raft.followers()
     }
 
     /// Every entry up to here is committed and on this member's own disk, so no leader will ever replace it: what the
@@ -209,6 +295,10 @@ impl Consensus {
     pub fn check(&self) {
         self.raft.check();
         self.leases.check();
+        self.held.check();
+        self.fates.check();
+        assert!(self.unsent.iter().is_sorted_by_key(|(after, _)| *after), "messages out of order");
+        assert!(self.unsent.iter().all(|(after, _)| *after > self.durable), "a message was not sent");
         assert!(!(self.published && self.publishing.is_some()), "published and publishing at once");
     }
 
@@ -219,12 +309,33 @@ impl Consensus {
             Input::Submissions(batch) => self.submissions(now, batch, out),
             Input::Persisted(Persisted { seq, term, last }) => {
                 self.raft(now, Event::Persisted { seq, term, last });
+                self.durable = self.durable.max(seq);
+                self.send_durable(out);
             }
             Input::Applied(applied) => self.applied(now, applied, out),
             Input::Room(has_room) => self.has_room = has_room,
             Input::SnapshotSaved(record) => self.persist_snapshot(record, out),
+            Input::Messages(messages) => {
+                for message in messages {
+                    let is_snapshot = matches!(message.body, Body::Snapshot { .. });
+                    self.raft(now, Event::Receive(message));
+                    if is_snapshot && !self.raft.status().restoring {
+                        self.received.release();
+                    }
+                }
+            }
+            Input::Unreachable(id) => self.raft(now, Event::Unreachable { id: NodeId(id) }),
+            Input::SnapshotReady { to, snapshot } => {
+                self.raft(now, Event::SnapshotReady { to: NodeId(to), snapshot });
+            }
+            Input::SnapshotReported { to, ok } => {
+                self.raft(now, Event::SnapshotReported { to: NodeId(to), ok });
+            }
+            Input::Versions(versions) => self.cluster_version.heard(versions),
+            Input::TransferLeader(to) => self.raft(now, Event::TransferLeader { to: NodeId(to) }),
         }
         self.collect(now, out);
+        self.release_held(now, out);
         self.propose_own(now, out);
         self.compact(now, out);
         self.keep_leases(now, out);
@@ -244,14 +355,108 @@ impl Consensus {
                 Submission::Propose { id, data, .. } => {
                     entries.push(Proposal { token: id.0, kind: EntryKind::Normal, data });
                 }
+                Submission::Reconfigure { id, data, promotes } => {
+                    match promotes.map_or(Ok(()), |promotion| self.may_promote(promotion)) {
+                        Ok(()) => {
+                            entries.push(Proposal { token: id.0, kind: EntryKind::ConfChange, data });
+                        }
+                        Err(refusal) => out.refused.push((id, refusal.into())),
+                    }
+                }
                 Submission::ReadIndex { context } => {
                     // A read must see what its own thread proposed before it, so order is kept.
+                    self.propose_or_hold(now, &mut entries, out);
+                    self.read_or_hold(now, context.0);
+                }
+            }
+        }
+        self.propose_or_hold(now, &mut entries, out);
+    }
+
+    /// Only the leader knows whether a learner has caught up: nine tenths of the log will do (etcd: server.go,
+    /// `isLearnerReady`).
+    fn may_promote(&self, promotion: Promotion) -> Result<(), ApiError> {
+        if !self.leadership.is_leader {
+            return Err(ApiError::NotLeader);
+        }
+        let mut followers = self.raft.followers();
+        let learner = followers.find(|follower| follower.id.0 == promotion.member);
+        let own = self.raft.status().last.0;
+        match learner {
+            // That it has a vote is found out when the change is applied, as in etcd.
+            None if promotion.member == self.attributes.member_id => promotion.may,
+            None => Err(ApiError::MemberNotFound),
+            Some(learner) if u128::from(learner.matched.0) * 10 < u128::from(own.0) * 9 => {
+                Err(ApiError::LearnerNotReady)
+            }
+            Some(_) => promotion.may,
+        }
+    }
+
+    /// Whether there is nobody to hand requests to.
+    fn must_hold(&self) -> bool {
+        let status = self.raft.status();
+        status.leader.is_none() || status.transferee.is_some()
+    }
+
+    /// Hands requests of clients to the leader, or lets them wait for one.
+    fn propose_or_hold(&mut self, now: Time, entries: &mut Vec<Proposal>, out: &mut Outputs) {
+        if entries.is_empty() {
+            return;
+        }
+        if !self.held.is_empty() || self.must_hold() {
+            for proposal in entries.drain(..) {
+                if let Err(Held::Propose(Proposal { token, .. })) =
+                    self.held.push(now, Held::Propose(proposal))
+                {
+                    out.refused.push((RequestId(token), ApiError::TooManyRequests.into()));
+                }
+            }
+            return;
+        }
+        // Who is alone hands nothing over.
+        let conf = self.raft.conf();
+        if conf.voters.len() + conf.learners.len() > 1 {
+            entries.iter().for_each(|entry| self.fates.handed(RequestId(entry.token)));
+        }
+        self.propose(now, entries);
+    }
+
+    /// A read for which there is no room is asked for again.
+    fn read_or_hold(&mut self, now: Time, context: u64) {
+        if !self.held.is_empty() || self.must_hold() {
+            let _is_asked_again = self.held.push(now, Held::Read(context));
+        } else {
+            self.raft(now, Event::ReadIndex { context });
+        }
+    }
+
+    /// Hands over what has waited for a leader, and refuses what has waited too long.
+    fn release_held(&mut self, now: Time, out: &mut Outputs) {
+        while let Some(expired) = self.held.pop_expired(now) {
+            // A read is given up by who asked for it.
+            if let Held::Propose(Proposal { token, .. }) = expired {
+                out.refused.push((RequestId(token), ApiError::ContextDeadlineExceeded.into()));
+            }
+        }
+        if self.held.is_empty() || self.must_hold() {
+            return;
+        }
+        let mut entries = Vec::new();
+        while let Some(held) = self.held.pop() {
+            match held {
+                Held::Propose(proposal) => {
+                    self.fates.handed(RequestId(proposal.token));
+                    entries.push(proposal);
+                }
+                Held::Read(context) => {
                     self.propose(now, &mut entries);
-                    self.raft(now, Event::ReadIndex { context: context.0 });
+                    self.raft(now, Event::ReadIndex { context });
                 }
             }
         }
         self.propose(now, &mut entries);
+        self.collect(now, out);
     }
 
     fn propose(&mut self, now: Time, entries: &mut Vec<Proposal>) {
@@ -260,17 +465,23 @@ impl Consensus {
         }
     }
 
+    fn send_durable(&mut self, out: &mut Outputs) {
+        while self.unsent.front().is_some_and(|(after, _)| *after <= self.durable) {
+            out.send.extend(self.unsent.pop_front().map(|(_, message)| message));
+        }
+    }
+
     fn applied(&mut self, now: Time, applied: Applied, out: &mut Outputs) {
         if let Some(conf) = applied.conf {
             self.raft(now, Event::ConfApplied { conf });
         }
         self.raft(now, Event::Applied { index: raft::Index(applied.index) });
-        self.has_cluster_version = applied.has_cluster_version;
+        self.cluster_version.applied(applied.cluster_version);
+        out.lost = self.fates.applied(Term(applied.term)).or(out.lost.take());
         self.revision = applied.revision;
         self.leases.applied(&applied.own);
         for id in applied.own {
-            if self.publishing == Some(id) {
-                self.publishing = None;
+            if self.publishing.take_if(|(publishing, _)| *publishing == id).is_some() {
                 self.published = true;
                 out.ready = true;
             }
@@ -299,6 +510,7 @@ impl Consensus {
             hard_state: Some(hard_state),
             entries: Vec::new(),
             snapshot: Some(record),
+            restores: false,
         });
     }
 
@@ -308,10 +520,34 @@ impl Consensus {
             match effect {
                 Effect::Persist { seq, term, last, hard_state, entries } => {
                     self.persisting = seq;
-                    let snapshot = None;
-                    out.persist.push(PersistRequest { seq, term, last, hard_state, entries, snapshot });
+                    out.persist.push(PersistRequest {
+                        seq,
+                        term,
+                        last,
+                        hard_state,
+                        entries,
+                        snapshot: None,
+                        restores: false,
+                    });
                 }
-                Effect::Send { message, after } => out.send.push((message, after)),
+                Effect::Restore { seq, term, hard_state, snapshot } => {
+                    self.persisting = seq;
+                    out.lost = self.fates.all().or(out.lost.take());
+                    out.persist.push(PersistRequest {
+                        seq,
+                        term,
+                        last: (snapshot.index, snapshot.term),
+                        hard_state: Some(hard_state),
+                        entries: Vec::new(),
+                        snapshot: Some(snapshot_record(&snapshot)),
+                        restores: true,
+                    });
+                }
+                Effect::Send { message, after: None } => out.send.push(message),
+                Effect::Send { message, after: Some(after) } if after <= self.durable => {
+                    out.send.push(message);
+                }
+                Effect::Send { message, after: Some(after) } => self.unsent.push_back((after, message)),
                 Effect::Apply { entries } => out.apply.extend(entries),
                 Effect::ReadReady { context, index } => {
                     if !self.leases.confirmed(RequestId(context), true) {
@@ -326,11 +562,15 @@ impl Consensus {
                 Effect::ProposalRefused { token, reason } => {
                     self.refused(now, RequestId(token), reason, out);
                 }
-                // A member without others sends no snapshots, gets none, and nobody hands anything on to it.
-                Effect::SnapshotWanted { .. } | Effect::Restore { .. } | Effect::ForwardRefused { .. } => {
-                    unreachable!("members that are alone hear nobody");
+                Effect::SnapshotWanted { to } => out.snapshots_wanted.push(to.0),
+                Effect::ForwardRefused { from, count, reason } => {
+                    out.forwards_refused.push(ForwardRefused { from: from.0, count, reason });
                 }
                 Effect::Leadership { term, leader, role } => {
+                    if term.0 != self.leadership.term {
+                        self.fates.term_ended(Term(self.leadership.term));
+                    }
+                    let was_leader = self.leadership.is_leader;
                     // What was proposed under another leader may never be committed; it is proposed anew.
                     self.publishing = None;
                     self.deciding_version = None;
@@ -343,6 +583,9 @@ impl Consensus {
                         is_leader: role == Role::Leader,
                     };
                     out.leadership = Some(self.leadership);
+                    if was_leader != self.leadership.is_leader {
+                        self.cluster_version.leads(now, self.leadership.is_leader);
+                    }
                     let waited = self.leases.leadership(self.leadership);
                     let moved = |id| (id, ApiError::NotPrimaryLessor.into());
                     out.refused.extend(waited.into_iter().map(moved));
@@ -353,8 +596,8 @@ impl Consensus {
     }
 
     fn refused(&mut self, now: Time, id: RequestId, reason: Refusal, out: &mut Outputs) {
-        if self.publishing == Some(id) {
-            self.publishing = None;
+        if self.publishing.take_if(|(publishing, _)| *publishing == id).is_some() {
+            // It comes again by itself.
         } else if self.deciding_version == Some(id) {
             self.deciding_version = None;
         } else if let Some((_, revision, _)) = self.compacting.take_if(|(compacting, ..)| *compacting == id) {
@@ -366,14 +609,15 @@ impl Consensus {
         }
     }
 
-    /// At each start a member proposes its attributes, and the leader of a new cluster its version. After that
-    /// an idle log stays still.
+    /// At each start a member proposes its attributes, and the leader the cluster's version, if that is to be another.
+    /// After that an idle log stays still.
     fn propose_own(&mut self, now: Time, out: &mut Outputs) {
         if self.leadership.leader == 0 {
             return;
         }
         let mut entries = Vec::new();
-        if !self.published && self.publishing.is_none() {
+        self.publishing.take_if(|(_, lost_at)| *lost_at <= now);
+        if !self.published && self.publishing.is_none() && !self.must_hold() {
             let attributes = Attributes {
                 name: self.attributes.name.clone(),
                 client_urls: self.attributes.client_urls.clone(),
@@ -385,14 +629,20 @@ impl Consensus {
                 }),
                 ..Default::default()
             });
-            self.publishing = Some(id);
+            self.publishing = Some((id, now.plus_ms(self.publish_again_ms)));
             entries.push(Proposal { token: id.0, kind: EntryKind::Normal, data });
         }
-        if self.leadership.is_leader && !self.has_cluster_version && self.deciding_version.is_none() {
+        let conf = self.raft.conf();
+        if self.leadership.is_leader
+            && self.deciding_version.is_none()
+            && let Some(ver) = self.cluster_version.decide(
+                now,
+                NodeId(self.attributes.member_id),
+                conf.voters.iter().chain(&conf.learners),
+            )
+        {
             let (id, data) = self.request(InternalRaftRequest {
-                cluster_version_set: Some(ClusterVersionSetRequest {
-                    ver: wire::version::CLUSTER.to_owned(),
-                }),
+                cluster_version_set: Some(ClusterVersionSetRequest { ver }),
                 ..Default::default()
             });
             self.deciding_version = Some(id);
@@ -437,9 +687,15 @@ impl Consensus {
     }
 }
 
+/// The record of a leader's snapshot.
+fn snapshot_record(snapshot: &Snapshot) -> SnapshotRecord {
+    let Snapshot { index, term, conf, .. } = snapshot;
+    SnapshotRecord { index: index.0, term: term.0, conf_state: Some(wal_conf_state(conf)) }
+}
+
 fn refusal(reason: Refusal) -> Status {
     match reason {
-        // etcd lets such a proposal wait for a leader until its own timeout; it is not in any log (rule 15).
+        // Without a leader, and while another is to lead, they wait; this is what it came to just now.
         Refusal::NoLeader | Refusal::NotLeader => ApiError::NoLeader.into(),
         Refusal::TooMany => ApiError::TooManyRequests.into(),
         Refusal::ConfChangePending | Refusal::LeaderTransfer => ApiError::ProposalDropped.into(),

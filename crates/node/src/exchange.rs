@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use store::Answer;
-use wire::Status;
+use wire::{ApiError, Status};
 
 /// Names a request, or a round of reads, of this run; never reused (rule 19).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,11 +21,30 @@ pub enum Submission {
         /// NoSpace while the disk is full.
         grows: bool,
     },
+    /// Append this change of membership ([`crate::Change::encode`]), which carries `id`. Its answer, when it is applied
+    /// here, has no body: the members are those of the store's reader.
+    Reconfigure {
+        /// The id in the change.
+        id: RequestId,
+        /// The encoded `ConfChange`.
+        data: Bytes,
+        /// If it promotes a learner: only the leader takes that, and only if the learner has caught up.
+        promotes: Option<Promotion>,
+    },
     /// Confirm leadership, then tell the index that a linearizable read must wait for.
     ReadIndex {
         /// Names the round; one serves every read of the thread that waits for it.
         context: RequestId,
     },
+}
+
+/// A learner that is to be promoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promotion {
+    /// Which.
+    pub member: u64,
+    /// What it comes to if it has caught up: [`crate::Situation::may_promote`].
+    pub may: Result<(), ApiError>,
 }
 
 /// What the member tells one network thread, in one message a batch.
@@ -37,4 +56,7 @@ pub struct Completions {
     pub answers: Vec<(RequestId, Result<Answer, Status>)>,
     /// Ends of read-index rounds: the index to wait for.
     pub reads: Vec<(RequestId, Result<u64, Status>)>,
+    /// Behind the answers: every proposal of the thread that was made up to this one and has no answer gets none. Whether
+    /// it happens is unknown: `TimeoutDueToLeaderFail`.
+    pub lost_upto: Option<RequestId>,
 }

@@ -23,14 +23,16 @@ pub struct Identity {
 /// A member's id at bootstrap: the first 8 bytes, big endian, of SHA-1 over its sorted peer URLs and the cluster
 /// token (etcd: membership/member.go).
 pub fn member_id(peer_urls: &[String], token: &str) -> u64 {
-    let mut urls: Vec<&str> = peer_urls.iter().map(String::as_str).collect();
-    urls.sort_unstable();
     let mut hash = Sha1::new();
-    for url in urls {
-        hash.update(url);
-    }
+    hash_urls(&mut hash, peer_urls);
     hash.update(token);
     first_eight(hash)
+}
+
+pub(crate) fn hash_urls(hash: &mut Sha1, peer_urls: &[String]) {
+    let mut urls: Vec<&str> = peer_urls.iter().map(String::as_str).collect();
+    urls.sort_unstable();
+    urls.into_iter().for_each(|url| hash.update(url));
 }
 
 /// A cluster's id: the same over the sorted ids of its first members (etcd: membership/cluster.go).
@@ -44,7 +46,7 @@ pub fn cluster_id(member_ids: &[u64]) -> u64 {
     first_eight(hash)
 }
 
-fn first_eight(hash: Sha1) -> u64 {
+pub(crate) fn first_eight(hash: Sha1) -> u64 {
     let digest = hash.finalize();
     u64::from_be_bytes(digest[..8].try_into().expect("SHA-1 has 20 bytes"))
 }

@@ -36,6 +36,11 @@ impl RequestIds {
         LaneIds { next: self.base.wrapping_add(lane as u64), step: self.lanes }
     }
 
+    /// Whether an id of a lane was made before another of the same lane, or is the same.
+    pub(crate) fn is_at_or_before(&self, id: RequestId, other: RequestId) -> bool {
+        id.0.wrapping_sub(self.base) <= other.0.wrapping_sub(self.base)
+    }
+
     /// The lane that made this id; `None` if this run did not make it.
     pub fn origin(&self, id: RequestId) -> Option<usize> {
         let offset = id.0.wrapping_sub(self.base);

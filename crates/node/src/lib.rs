@@ -20,15 +20,20 @@
 
 mod applier;
 mod auto_compaction;
+mod cluster_version;
 mod consensus;
+mod database;
 mod error;
 mod exchange;
+mod fates;
+mod held;
 mod identity;
 mod ids;
 pub mod interchange;
 pub mod lease;
 mod log_writer;
 mod merge;
+mod reconfigure;
 mod records;
 mod revision_writer;
 mod snapshot;
@@ -36,13 +41,18 @@ mod start;
 
 pub use applier::{Applier, Batch};
 pub use auto_compaction::AutoCompaction;
-pub use consensus::{Applied, AutoCompactionEvent, Consensus, Input, Leadership, Outputs, OwnAttributes};
+pub use consensus::{
+    Applied, AutoCompactionEvent, Consensus, ForwardRefused, Input, Leadership, Outputs, OwnAttributes,
+};
+pub use database::{Incoming, ReceiveError, SnapshotReceiver};
 pub use error::Error;
-pub use exchange::{Completions, RequestId, Submission};
+pub use exchange::{Completions, Promotion, RequestId, Submission};
+pub use fates::LostProposals;
 pub use identity::{Identity, InitialMember, cluster_id, member_id};
 pub use ids::{LaneIds, RequestIds};
 pub use log_writer::{LogWriter, PersistRequest, Persisted, Written};
 pub use merge::{MergeCounters, MergeStep, Merged, Merger};
+pub use reconfigure::{Change, NewMember, Situation, added_member_id};
 pub use revision_writer::RevisionWriter;
 pub use snapshot::{SnapshotOrder, SnapshotWriter};
-pub use start::{Entropy, Found, Limits, Member, Settings, open};
+pub use start::{ClusterState, Entropy, Found, Limits, Member, Settings, open};

@@ -23,6 +23,8 @@ pub struct PersistRequest {
     pub entries: Vec<Entry>,
     /// The record of a snapshot whose file is durable, to write behind the state.
     pub snapshot: Option<wal::SnapshotRecord>,
+    /// Whether it is a leader's, which stands for the log so far: then it is written before the state that commits it.
+    pub restores: bool,
 }
 
 /// Says that a request, and all before it, is durable.
@@ -43,6 +45,8 @@ pub struct Written {
     pub persisted: Option<Persisted>,
     /// The snapshot that the log names now: the next may be taken, and what it covers given back.
     pub snapshot_index: Option<u64>,
+    /// Whether that is a leader's: the member has to go over to it.
+    pub restored: bool,
 }
 
 /// Writes groups to the write-ahead log.
@@ -75,13 +79,15 @@ impl LogWriter {
         let (whole, entries) = self.fitting(group);
         let mut done = Written::default();
         for request in group.drain(..whole) {
-            let PersistRequest { seq, term, last, hard_state: state, entries, snapshot } = request;
-            let state = state.map(hard_state).filter(|state| *state != self.wal.hard_state());
+            let PersistRequest { seq, term, last, hard_state: state, entries, snapshot, restores } = request;
+            let mut state = state.map(hard_state).filter(|state| *state != self.wal.hard_state());
+            let committing = if restores { state.take() } else { None };
             self.wal.append(entries.iter().map(entry), state)?;
             if let Some(record) = snapshot {
-                self.wal.append_snapshot(&record, None)?;
+                self.wal.append_snapshot(&record, committing)?;
                 done.snapshot_index = Some(record.index);
             }
+            done.restored |= restores;
             done.persisted = Some(Persisted { seq, term, last });
         }
         if let Some(first) = group.first_mut().filter(|_| entries > 0) {

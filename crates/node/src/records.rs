@@ -68,7 +68,7 @@ pub(crate) struct LogSink<'a> {
 
 impl RecordSink for LogSink<'_> {
     fn push(&mut self, kind: RecordKind, revision: Revision, encoded: &[u8]) -> Location {
-        let header = RecordHeader { kind: record_kind(kind), main: revision.main, sub: revision.sub };
+        let header = record_header(kind, revision.main, revision.sub);
         Location(self.builder.push(header, encoded).0)
     }
 
@@ -87,6 +87,11 @@ pub(crate) fn record_kind(kind: RecordKind) -> u8 {
         RecordKind::Put => PUT,
         RecordKind::Tombstone => TOMBSTONE,
     }
+}
+
+/// How a record of this kind and revision is stored.
+pub(crate) fn record_header(kind: RecordKind, main: i64, sub: i64) -> RecordHeader {
+    RecordHeader { kind: record_kind(kind), main, sub }
 }
 
 /// The kind and revision of a stored record; `None` for a kind that this version does not know.

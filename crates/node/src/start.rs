@@ -1,6 +1,7 @@
 //! Start: read and check everything, write nothing until all checks hold, then take up where the last run ended
 //! (rules 5 and 6). A member that has no log yet begins one as etcd does (rule 20).
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,23 +10,31 @@ use disk::revlog::{self, RecordHeader, Replay, ReplayError};
 use disk::wal::{self, Wal};
 use disk::{DirLock, Fs, snap};
 use prost::Message;
-use raft::{ConfState, Entry, EntryKind, HardState, Index, NodeId, Raft, Restored, Term, Time};
+use raft::{ConfState, Entry, EntryKind, HardState, Index, NodeId, Position, Raft, Restored, Term, Time};
 use store::watch::Tail;
 use store::{Compactor, Location, Reader, Store};
 use wire::etcdserverpb::Metadata;
 use wire::raftpb::{ConfChange, ConfChangeType};
 
 use crate::auto_compaction::{AutoCompaction, AutoCompactor};
+use crate::cluster_version::{self, ClusterVersion};
 use crate::consensus::{Consensus, OwnAttributes, Past};
+use crate::database::{self, Occupied};
+use crate::fates::Fates;
+use crate::held::HeldRequests;
 use crate::identity::{Identity, InitialMember, cluster_id, member_id};
 use crate::ids::RequestIds;
 use crate::interchange::{self, Database, Imported, check_beside};
 use crate::lease::keeper::Keeper;
 use crate::lease::{Lessor, LessorSettings, SharedLessor};
 use crate::merge::{CompactionFrames, Merger};
+use crate::reconfigure::Context;
 use crate::records::{FrameState, LogSource, parse};
 use crate::snapshot::SnapshotSchedule;
-use crate::{Applier, Error, LogWriter, RevisionWriter, SnapshotWriter};
+use crate::{Applier, Error, LogWriter, ReceiveError, RevisionWriter, SnapshotReceiver, SnapshotWriter};
+
+/// How long a request may take beside two election timeouts (etcd: config.go, `ReqTimeout`).
+const REQUEST_TIMEOUT_MS: u64 = 5_000;
 
 /// What a member is configured with.
 #[derive(Clone, Debug)]
@@ -40,14 +49,20 @@ pub struct Settings {
     pub peer_urls: Vec<String>,
     /// The client URLs that it advertises.
     pub client_urls: Vec<String>,
-    /// The first members of a new cluster, this one among them. Not looked at where a log exists.
+    /// The first members of a new cluster, this one among them. Not looked at where a log exists, or to join one.
     pub initial_cluster: Vec<InitialMember>,
+    /// `--initial-cluster-state`.
+    pub cluster_state: ClusterState,
     /// Mixed into the ids of a new cluster.
     pub token: String,
     /// Election timeout.
     pub election_timeout_ms: u64,
     /// Heartbeat interval.
     pub heartbeat_interval_ms: u64,
+    /// Whether a member asks before it stands for election (`--pre-vote`).
+    pub pre_vote: bool,
+    /// Most learners that the cluster may have, the same on all members (`--max-learners`).
+    pub learners_max: usize,
     /// Compaction without being asked.
     pub auto_compaction: AutoCompaction,
     /// Whether the leader notes in the log what is left of long leases (gate LeaseCheckpoint).
@@ -73,7 +88,7 @@ impl Settings {
         let lease_ttl_min_ms = 3 * ticks / 2 * self.heartbeat_interval_ms;
         store::Settings {
             lease_ttl_min_s: lease_ttl_min_ms.div_ceil(1000) as i64,
-            ..store::Settings::default()
+            learners_max: self.learners_max,
         }
     }
 
@@ -84,6 +99,17 @@ impl Settings {
             checkpoints: self.lease_checkpoints,
         }
     }
+}
+
+/// What a member without a log does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClusterState {
+    /// It begins a cluster, with the others that the settings name.
+    #[default]
+    New,
+    /// It joins a cluster, whose leader tells it everything. The ids are those that the cluster has for it; to be asked
+    /// of its members if there is no log yet.
+    Existing(Option<Identity>),
 }
 
 /// The limits of one member's parts.
@@ -153,6 +179,8 @@ pub struct Member {
     pub revision_writer: RevisionWriter,
     /// The part that writes `.snap` files, for a thread of long work.
     pub snapshot_writer: SnapshotWriter,
+    /// The part that takes in snapshots of a leader, for a thread of long work.
+    pub snapshot_receiver: SnapshotReceiver,
     /// Does the background work of compactions; has what the last run left of it.
     pub compactor: Compactor,
     /// Gives back what compactions have dropped, for a thread of long work.
@@ -212,7 +240,7 @@ pub fn open(
     } else {
         begin(fs, settings, &folders, entropy)?
     };
-    let Recovered { identity, wal, opened, replay, hard_state, entries } = recovered;
+    let Recovered { identity, wal, opened, replay, hard_state, offset, entries } = recovered;
     let Replayed { mut store, conf, source } = replay;
     let applied = opened.applied();
     // While the revision log is made anew from the other one, all of that is needed.
@@ -234,26 +262,28 @@ pub fn open(
         id: NodeId(identity.member_id),
         election_timeout_ms: settings.election_timeout_ms,
         heartbeat_interval_ms: settings.heartbeat_interval_ms,
-        pre_vote: true,
+        pre_vote: settings.pre_vote,
         check_quorum: true,
         seed: entropy.raft,
         limits: settings.limits.raft,
     };
-    let restored = Restored {
-        hard_state,
-        conf: conf.clone(),
-        offset: (Index(applied.index), Term(applied.term)),
-        entries,
-        applied: Index(applied.index),
-    };
+    let restored =
+        Restored { hard_state, conf: conf.clone(), offset, entries, applied: Index(applied.index) };
     let attributes = OwnAttributes {
         member_id: identity.member_id,
         name: settings.name.clone(),
         client_urls: settings.client_urls.clone(),
     };
     let raft = Raft::new(config, restored, now)?;
+    let cluster_version = store.membership().cluster_version().and_then(cluster_version::parse);
+    let patience_ms = REQUEST_TIMEOUT_MS + 2 * settings.election_timeout_ms;
+    let snapshot_receiver = folders.receiver(fs, settings);
     let past = Past {
-        has_cluster_version: store.membership().cluster_version().is_some(),
+        received: snapshot_receiver.occupied.clone(),
+        cluster_version: ClusterVersion::new(cluster_version),
+        held: HeldRequests::new(patience_ms, &settings.limits.raft),
+        fates: Fates::new(ids),
+        publish_again_ms: settings.election_timeout_ms,
         revision: store.revision(),
         auto_compaction: AutoCompactor::new(settings.auto_compaction, now, store.revision()),
         leases: Keeper::new(lessor.clone()),
@@ -285,6 +315,7 @@ pub fn open(
         applier,
         revision_writer: RevisionWriter::new(writer, durable_index),
         snapshot_writer: SnapshotWriter::new(folders.snap(fs), settings.snapshots_max),
+        snapshot_receiver,
         compactor,
         merger,
         reader,
@@ -302,6 +333,9 @@ struct Folders {
     wal: PathBuf,
     snap: PathBuf,
     rev: PathBuf,
+    /// The revision log of a leader's snapshot, until the member goes over to it; and the one before, until it is gone.
+    rev_next: PathBuf,
+    rev_old: PathBuf,
 }
 
 impl Folders {
@@ -312,6 +346,8 @@ impl Folders {
             wal: settings.wal_dir.clone().unwrap_or_else(|| member.join("wal")),
             snap: member.join("snap"),
             rev: member.join("rev"),
+            rev_next: member.join("rev.next"),
+            rev_old: member.join("rev.old"),
             member,
         }
     }
@@ -324,6 +360,17 @@ impl Folders {
     /// The `.snap` files.
     fn snap(&self, fs: &Arc<dyn Fs>) -> snap::Folder {
         snap::Folder::new(fs.clone(), &self.snap)
+    }
+
+    fn receiver(&self, fs: &Arc<dyn Fs>, settings: &Settings) -> SnapshotReceiver {
+        SnapshotReceiver {
+            fs: fs.clone(),
+            member: self.member.clone(),
+            next: self.rev_next.clone(),
+            snap: self.snap.clone(),
+            limits: settings.limits.revlog.clone(),
+            occupied: Occupied::default(),
+        }
     }
 
     /// Makes the folders that are missing, and takes the member's lock.
@@ -370,6 +417,8 @@ struct Recovered {
     opened: revlog::Opened,
     replay: Replayed,
     hard_state: HardState,
+    /// The entry before the first of the entries.
+    offset: Position,
     entries: Vec<Entry>,
 }
 
@@ -394,12 +443,22 @@ fn begin(
         let snap = folders.snap.display();
         return Err(Error::Contradiction(format!("{snap} holds a database, but {wal} holds no log")));
     }
-    let identity = configured_identity(settings)?;
+    let identity = match settings.cluster_state {
+        ClusterState::New => configured_identity(settings)?,
+        ClusterState::Existing(Some(identity)) => identity,
+        ClusterState::Existing(None) => {
+            return Err(Error::Identity("the cluster to join has not said who this member is".to_owned()));
+        }
+    };
     let metadata = Metadata { node_id: Some(identity.member_id), cluster_id: Some(identity.cluster_id) };
     let wal = Wal::create(fs.clone(), &folders.wal, &metadata.encode_to_vec(), settings.limits.wal)?;
-    let (wal, hard_state, entries) = write_first_entries(wal, &settings.initial_cluster, &settings.token)?;
+    let (wal, hard_state, entries) = match settings.cluster_state {
+        ClusterState::New => write_first_entries(wal, &settings.initial_cluster, &settings.token)?,
+        ClusterState::Existing(_) => (wal, HardState::default(), Vec::new()),
+    };
     let found = Found { is_new: true, last_index: entries.len() as u64, ..Found::default() };
-    Ok((Recovered { identity, wal, opened, replay, hard_state, entries }, found))
+    let offset = Position::default();
+    Ok((Recovered { identity, wal, opened, replay, hard_state, offset, entries }, found))
 }
 
 /// The ids that a new cluster gets from its configuration.
@@ -435,11 +494,12 @@ pub(crate) fn write_first_entries(
         .into_iter()
         .enumerate()
         .map(|(at, (id, member))| {
-            let context = Context { id, peer_urls: &member.peer_urls, name: &member.name };
+            let peer_urls = Some(&member.peer_urls[..]);
+            let context = Context { id, peer_urls, name: &member.name, ..Context::default() };
             let change = ConfChange {
                 r#type: Some(ConfChangeType::ConfChangeAddNode.into()),
                 node_id: Some(id),
-                context: Some(serde_json::to_vec(&context).expect("strings and numbers encode").into()),
+                context: Some(context.encode().into()),
                 id: None,
             };
             Entry {
@@ -466,16 +526,6 @@ pub(crate) fn write_first_entries(
     Ok((wal, hard_state, entries))
 }
 
-/// A member as the first entries name it: etcd's JSON, with its field order.
-#[derive(serde::Serialize)]
-struct Context<'a> {
-    id: u64,
-    #[serde(rename = "peerURLs")]
-    peer_urls: &'a [String],
-    #[serde(skip_serializing_if = "str::is_empty")]
-    name: &'a str,
-}
-
 /// A later start.
 fn recover(
     fs: &Arc<dyn Fs>,
@@ -486,6 +536,7 @@ fn recover(
 ) -> Result<(Recovered, Found), Error> {
     let log = Wal::open(fs.clone(), &folders.wal, settings.limits.wal)?;
     let identity = recorded_identity(log.metadata())?;
+    go_over(fs, settings, folders, &log)?;
     let imported = import(fs, settings, folders, &log, entropy, progress)?;
     let (opened, replay) = open_revlog(fs, settings, folders, entropy, progress)?;
     check_database(&**fs, folders, &opened)?;
@@ -495,19 +546,7 @@ fn recover(
     let missing = missing_snapshot(&snap, log.newest_snapshot(), &broken)?;
 
     let applied = opened.applied();
-    let mut entries = Vec::new();
-    for entry in log.entries(applied.index.saturating_sub(1)) {
-        let entry = entry?;
-        if entry.index > applied.index {
-            entries.push(raft_entry(entry));
-        } else if entry.term != applied.term {
-            // Equal length is not enough: the entry that was applied must be the one that the log holds.
-            return Err(Error::Contradiction(format!(
-                "entry {} has term {} in the write-ahead log and {} in the revision log",
-                entry.index, entry.term, applied.term
-            )));
-        }
-    }
+    let (offset, mut entries) = read_entries(&log, applied, kept_entries(settings, &replay.conf))?;
     let state = log.hard_state().unwrap_or_default();
     let vote = (state.vote != 0).then_some(NodeId(state.vote));
     let mut hard_state = HardState { term: Term(state.term), vote, commit: Index(state.commit) };
@@ -523,14 +562,21 @@ fn recover(
     found.torn.extend(opened.torn().map(|torn| (torn.file.clone(), torn.offset)));
 
     // The first start may have ended between the log's creation and the sync of its first entries: the hard state is
-    // written behind them, so without one there is at most a torn part of them.
+    // written behind them, so without one there is at most a torn part of them. The log of a member that joins begins
+    // empty, and what it has before its leader's first word is on disk says nothing either.
     let is_unborn = log.hard_state().is_none() && opened.is_empty();
+    let is_unborn = is_unborn && settings.cluster_state == ClusterState::New;
     if is_unborn && configured_identity(settings)? != identity {
         let wal = folders.wal.display();
         return Err(Error::Identity(format!("the empty log in {wal} belongs to another member or cluster")));
     }
 
     // All checks hold: from here on the disk may change.
+    folders.receiver(fs, settings).clear().map_err(|error| match error {
+        ReceiveError::Failed(error) => error,
+        other => Error::Contradiction(other.to_string()),
+    })?;
+    database::clear(&**fs, &folders.rev_old)?;
     let mut wal = log.into_writer()?;
     snap.tidy()?;
     remove_database(&**fs, folders)?;
@@ -542,7 +588,97 @@ fn recover(
         (wal, hard_state, entries) = write_first_entries(wal, &settings.initial_cluster, &settings.token)?;
         found.last_index = entries.len() as u64;
     }
-    Ok((Recovered { identity, wal, opened, replay, hard_state, entries }, found))
+    Ok((Recovered { identity, wal, opened, replay, hard_state, offset, entries }, found))
+}
+
+/// Takes the revision log of a leader's snapshot in the place of the present one, if the write-ahead log has come to name
+/// that snapshot and the present one does not reach it. Twice is as once.
+fn go_over(fs: &Arc<dyn Fs>, settings: &Settings, folders: &Folders, log: &wal::Opened) -> Result<(), Error> {
+    let named = log.newest_snapshot();
+    let exists = |folder: &Path| fs.exists(folder).map_err(io("look for", folder));
+    let is_there = exists(&folders.rev_next)?
+        && !fs.list(&folders.rev_next).map_err(io("list", &folders.rev_next))?.is_empty();
+    let reached = |folder: &Path| -> Result<bool, Error> {
+        let limits = settings.limits.revlog.clone();
+        let opened = revlog::open(fs.clone(), folder, limits, 1, &mut Unread)?;
+        Ok(opened.applied().index >= named.index)
+    };
+    if named.index == 0 || !is_there || reached(&folders.rev)? || !reached(&folders.rev_next)? {
+        return Ok(());
+    }
+    // Each step is durable before the next: whatever a crash leaves, one of the two folders has the snapshot.
+    let step = |from: &Path, to: &Path| {
+        fs.rename(from, to).map_err(io("rename", from))?;
+        fs.sync_dir(&folders.member).map_err(io("sync folder", &folders.member))
+    };
+    if exists(&folders.rev)? {
+        database::clear(&**fs, &folders.rev_old)?;
+        step(&folders.rev, &folders.rev_old)?;
+    }
+    step(&folders.rev_next, &folders.rev)
+}
+
+/// Only how far a revision log goes is of interest.
+struct Unread;
+
+impl Replay for Unread {
+    fn record(&mut self, _: RecordHeader, _: revlog::Location, _: &[u8]) -> Result<(), ReplayError> {
+        Ok(())
+    }
+
+    fn frame(&mut self, _: revlog::Applied, _: &[u8], _: bool) -> Result<(), ReplayError> {
+        Ok(())
+    }
+}
+
+/// How many applied entries are read back for followers that lag behind, and how many bytes of them: none by who has
+/// none.
+fn kept_entries(settings: &Settings, conf: &ConfState) -> (u64, usize) {
+    let limits = &settings.limits.raft;
+    match conf.voters.len() + conf.learners.len() {
+        0 | 1 => (0, 0),
+        _ => (limits.kept_entries_max as u64, limits.kept_bytes_max),
+    }
+}
+
+/// The entries behind `applied`, and at most so many before it; and the position before the first of them.
+fn read_entries(
+    log: &wal::Opened,
+    applied: revlog::Applied,
+    (count_max, bytes_max): (u64, usize),
+) -> Result<(Position, Vec<Entry>), Error> {
+    let mut kept: VecDeque<Entry> = VecDeque::new();
+    let mut kept_bytes = 0;
+    let mut entries = Vec::new();
+    for entry in log.entries(applied.index.saturating_sub(count_max + 1)) {
+        let entry = raft_entry(entry?);
+        if entry.index.0 > applied.index {
+            entries.push(entry);
+            continue;
+        }
+        if entry.index.0 == applied.index && entry.term.0 != applied.term {
+            // Equal length is not enough: the entry that was applied must be the one that the log holds.
+            return Err(Error::Contradiction(format!(
+                "entry {} has term {} in the write-ahead log and {} in the revision log",
+                entry.index, entry.term, applied.term
+            )));
+        }
+        kept_bytes += entry.size();
+        kept.push_back(entry);
+        while kept_bytes > bytes_max
+            && let Some(oldest) = kept.pop_front()
+        {
+            kept_bytes -= oldest.size();
+        }
+    }
+    let before = match kept.front() {
+        Some(first) if first.index == Index(1) => Position::default(),
+        // Its term is known, what comes before is not.
+        Some(_) => kept.pop_front().map(|first| (first.index, first.term)).unwrap_or_default(),
+        None => (Index(applied.index), Term(applied.term)),
+    };
+    let kept = Vec::from(kept);
+    Ok((before, if kept.is_empty() { entries } else { [kept, entries].concat() }))
 }
 
 /// Takes over etcd's database, where there is one and no revision log: as a new log under another name, which gets its

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use prost::Message;
 use raft::Entry;
 use store::request::Range;
@@ -10,6 +11,7 @@ use wire::Status;
 use wire::etcdserverpb::{
     DeleteRangeResponse, InternalRaftRequest, LeaseGrantResponse, PutResponse, RangeResponse, TxnResponse,
 };
+use wire::mvccpb::KeyValue;
 
 use crate::model::{Expected, Model, Tables};
 
@@ -25,6 +27,14 @@ pub enum Fate {
     /// The member died first: it may have happened, or not, but only once.
     Unknown,
 }
+
+/// What a request is refused with before it is in any log.
+const REFUSALS: [wire::ApiError; 4] = [
+    wire::ApiError::NoSpace,
+    wire::ApiError::TooManyRequests,
+    wire::ApiError::ProposalDropped,
+    wire::ApiError::ContextDeadlineExceeded,
+];
 
 /// The history of the log, and of what clients were told.
 #[derive(Default)]
@@ -44,6 +54,8 @@ pub struct Checker {
     hashes: BTreeMap<(i64, i64), u32>,
     /// The highest index whose result a client has seen.
     seen_index: u64,
+    /// For each request, the highest index whose result a client had seen when it was submitted.
+    submitted_after: BTreeMap<u64, u64>,
     pub answers: u64,
 }
 
@@ -69,6 +81,8 @@ impl Checker {
             && let Some(fate) = self.requests.get(&header.id)
         {
             assert_ne!(*fate, Fate::Refused, "request {:x} was refused and is applied at {index}", header.id);
+            let after = self.submitted_after.get(&header.id).copied().unwrap_or(0);
+            assert!(index > after, "request {:x} is at {index}, and {after} was seen before it", header.id);
             let earlier = self.places.insert(header.id, index);
             assert_eq!(earlier, None, "request {:x} is applied twice, at {index} too", header.id);
         }
@@ -76,6 +90,51 @@ impl Checker {
         self.expected.insert(index, expected);
         self.tables.insert(index, self.model.tables());
         true
+    }
+
+    /// A client submits a request: what anybody has seen by now comes before it.
+    pub fn submitted(&mut self, id: u64) {
+        self.requests.insert(id, Fate::Open);
+        self.submitted_after.insert(id, self.seen_index);
+    }
+
+    /// The highest index whose result a client has seen.
+    pub fn seen_index(&self) -> u64 {
+        self.seen_index
+    }
+
+    /// A client has read everything up to this entry.
+    pub fn seen(&mut self, index: u64) {
+        self.seen_index = self.seen_index.max(index);
+    }
+
+    /// The newest revision anywhere.
+    pub fn revision(&self) -> i64 {
+        self.model.tables().revision
+    }
+
+    /// What a revision has changed: the pairs that it put, and the keys that it deleted, each in order.
+    pub fn changes(&self, revision: i64) -> (Vec<KeyValue>, Vec<Bytes>) {
+        let at = |revision| {
+            self.model.at(revision).unwrap_or_else(|| panic!("no revision {revision} in the model"))
+        };
+        let (before, after) = (at(revision - 1), at(revision));
+        let puts = after.values().filter(|pair| pair.mod_revision == revision).cloned().collect();
+        let deleted = before.keys().filter(|key| !after.contains_key(*key)).cloned().collect();
+        (puts, deleted)
+    }
+
+    /// The last entry that any member has applied.
+    pub fn last_index(&self) -> u64 {
+        self.log.last_key_value().map_or(0, |(last, _)| *last)
+    }
+
+    /// Whether what a member shows, with everything applied up to this entry and nothing more, is what it must be. False if
+    /// it could not be read.
+    pub fn shows(&mut self, reader: &Reader, applied_index: u64) -> bool {
+        let tables = self.tables.get(&applied_index).cloned().unwrap_or_else(|| Model::default().tables());
+        assert_eq!(shown(reader), tables, "revisions and leases at entry {applied_index}");
+        self.compare(reader)
     }
 
     /// The leases behind the last entry ever applied, with their TTLs in seconds.
@@ -94,8 +153,7 @@ impl Checker {
         match (result, place) {
             (Err(status), None) => {
                 assert!(
-                    [wire::ApiError::NoSpace.text(), wire::ApiError::TooManyRequests.text()]
-                        .contains(&status.message.as_ref()),
+                    REFUSALS.iter().any(|refusal| refusal.text() == status.message),
                     "request {id:x} is refused with {status}"
                 );
                 *fate = Fate::Refused;
@@ -139,9 +197,7 @@ impl Checker {
             applied_index <= last_index,
             "applied {applied_index} is ahead of the log's end {last_index}"
         );
-        let tables = self.tables.get(&applied_index).cloned().unwrap_or_else(|| Model::default().tables());
-        assert_eq!(shown(reader), tables, "revisions and leases at entry {applied_index}");
-        self.compare(reader)
+        self.shows(reader, applied_index)
     }
 
     /// Whether nothing was ever applied.

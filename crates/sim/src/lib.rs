@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod checker;
+pub mod cluster;
 mod leases;
 pub mod member;
 mod model;

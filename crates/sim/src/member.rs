@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use disk::{Fs, wal};
 use node::{
-    AutoCompaction, Completions, Entropy, Error, InitialMember, Input, Limits, Member, MergeStep, Merged,
-    Outputs, PersistRequest, RequestId, Settings, SnapshotOrder, Submission,
+    AutoCompaction, ClusterState, Completions, Entropy, Error, InitialMember, Input, Leadership, Limits,
+    LostProposals, Member, MergeStep, Merged, Outputs, PersistRequest, RequestId, Settings, SnapshotOrder,
+    Submission,
 };
 use raft::{Entry, Time};
-use store::Answer;
+use store::{Answer, Membership};
 use wire::Status;
 
 use crate::random::Random;
@@ -33,6 +34,8 @@ pub struct Running {
     has_room: bool,
     /// For the thread of file work.
     files: VecDeque<FileWork>,
+    /// The log names a leader's snapshot: the member has to be opened anew.
+    pub is_restored: bool,
 }
 
 /// What the thread of file work has to do.
@@ -66,6 +69,18 @@ pub struct Told {
     pub merges: Vec<Merged>,
     /// A merge met something that could not be read.
     pub unreadable: bool,
+    /// For other members.
+    pub sent: Vec<raft::Message>,
+    /// Who needs a snapshot.
+    pub snapshots_wanted: Vec<u64>,
+    /// For whom consensus was handed one; it is among what is sent, or is not wanted any more.
+    pub snapshot_for: Option<u64>,
+    /// Proposals that are without an answer and get none.
+    pub lost: Option<LostProposals>,
+    /// Who leads now, if that changed.
+    pub leadership: Option<Leadership>,
+    /// The members, if they changed.
+    pub membership: Option<Arc<Membership>>,
 }
 
 /// The settings of the one member of a cluster of one.
@@ -78,9 +93,12 @@ pub fn settings() -> Settings {
         peer_urls: peer_urls.clone(),
         client_urls: vec!["http://localhost:2379".into()],
         initial_cluster: vec![InitialMember { name: "sim".into(), peer_urls }],
+        cluster_state: ClusterState::New,
         token: "sim".into(),
         election_timeout_ms: 1000,
         heartbeat_interval_ms: 100,
+        pre_vote: true,
+        learners_max: 1,
         auto_compaction: AutoCompaction::Off,
         lease_checkpoints: false,
         compaction_batch_limit: 3,
@@ -118,6 +136,7 @@ impl Running {
             prepared: None,
             has_room: true,
             files,
+            is_restored: false,
         };
         running.files.extend(running.parts.log_writer.release().map(FileWork::Release));
         Ok(running)
@@ -156,10 +175,16 @@ impl Running {
     pub fn consensus(&mut self, now: Time, told: &mut Told) {
         let is_due = self.parts.consensus.deadline() <= now;
         let Some(input) = self.inputs.pop_front().or(is_due.then_some(Input::Tick)) else { return };
+        if let Input::SnapshotReady { to, .. } = &input {
+            told.snapshot_for = Some(*to);
+        }
         let mut out = Outputs::default();
         self.parts.consensus.step(now, input, &mut out);
         self.parts.consensus.check();
-        assert!(out.send.is_empty(), "a cluster of one sends nothing");
+        told.sent.extend(out.send);
+        told.snapshots_wanted.extend(out.snapshots_wanted);
+        told.lost = out.lost.or(told.lost.take());
+        told.leadership = out.leadership.or(told.leadership);
         let durable_index = self.parts.consensus.durable_index();
         self.parts.applier.wal_durable(durable_index);
         self.parts.revision_writer.wal_durable(durable_index);
@@ -181,6 +206,7 @@ impl Running {
         let rest = self.persist.split_off(group.min(self.persist.len()));
         let mut group = std::mem::replace(&mut self.persist, rest);
         let written = self.parts.log_writer.write(&mut group)?;
+        self.is_restored |= written.restored;
         self.inputs.extend(written.persisted.map(Input::Persisted));
         self.files.extend(written.snapshot_index.map(FileWork::Named));
         self.files.extend(self.parts.log_writer.release().map(FileWork::Release));
@@ -235,6 +261,7 @@ impl Running {
         told.completions.applied_index = batch.report.index;
         self.inputs.push_back(Input::Applied(batch.report));
         told.completions.answers.extend(batch.answers);
+        told.membership = batch.membership.or(told.membership.take());
         for compaction in batch.compactions {
             let _keeps_hash = self.parts.compactor.push(compaction);
         }
@@ -305,6 +332,20 @@ impl Running {
         self.parts.log_reader.check();
         self.parts.applier.store().check();
         Ok(())
+    }
+
+    /// Whether each part has something to do now: consensus but for the time, the log's writer, the applier, the revision
+    /// log's writer, its sync, the files, and the compactor.
+    pub fn busy(&self) -> [bool; 7] {
+        [
+            !self.inputs.is_empty(),
+            !self.persist.is_empty(),
+            !self.entries.is_empty() && !self.is_apply_paused(),
+            self.parts.revision_writer.can_write(),
+            self.parts.revision_writer.needs_sync() || self.parts.revision_writer.has_waiting(),
+            !self.files.is_empty(),
+            !self.parts.compactor.is_idle(),
+        ]
     }
 
     /// Whether apply would pause in the shell.

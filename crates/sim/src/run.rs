@@ -377,7 +377,7 @@ impl World {
         for _ in 0..=self.random.below(4) {
             let id = lane.next();
             let (request, grows) = workload::request(&mut self.random, id.0, self.checker.seen_revision());
-            self.checker.requests.insert(id.0, Fate::Open);
+            self.checker.submitted(id.0);
             lines.push(id.0);
             batch.push(proposal(id, request.encode_to_vec(), grows));
         }
@@ -448,6 +448,8 @@ impl World {
     }
 
     fn hear(&mut self, part: u64, told: Told) {
+        assert!(told.sent.is_empty(), "a cluster of one sends nothing");
+        assert_eq!(told.lost, None, "what a member has taken by itself is not lost");
         let ran_us = self.ran_us();
         self.leases.proposed(&told.proposed, ran_us, |id| self.checker.requests.contains_key(&id));
         for entry in &told.applied {

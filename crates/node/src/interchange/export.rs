@@ -5,7 +5,7 @@ use disk::boltfile::schema::{self, RevisionKey};
 use disk::boltfile::{self, DEFAULT_PAGE_SIZE, Plan, Planner, Writer};
 use disk::{revlog, wal};
 use prost::Message;
-use raft::{ConfState, NodeId};
+use raft::{ConfState, Index, NodeId, Snapshot, Term};
 use store::RecordKind;
 use wire::leasepb::Lease;
 
@@ -42,6 +42,16 @@ impl Cut {
     /// The membership of consensus there.
     pub fn conf(&self) -> &ConfState {
         &self.conf
+    }
+
+    /// What the message says that goes before the file to a member that lags behind.
+    pub fn message(&self) -> Snapshot {
+        Snapshot {
+            index: Index(self.applied.index),
+            term: Term(self.applied.term),
+            conf: self.conf.clone(),
+            data: self.store.membership().to_v2_store().into(),
+        }
     }
 
     /// The state of the store there.

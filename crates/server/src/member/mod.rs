@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use disk::{Fs, RealFs};
-use node::{Entropy, InitialMember, Settings};
+use node::{ClusterState, Entropy, InitialMember, Settings};
 use store::watch::HubLimits;
 
 use crate::clock::Clock;
@@ -165,9 +165,12 @@ fn settings(config: &Config) -> Settings {
         peer_urls: texts(&config.initial_advertise_peer_urls),
         client_urls: texts(&config.advertise_client_urls),
         initial_cluster,
+        cluster_state: ClusterState::New,
         token: config.initial_cluster_token.clone(),
         election_timeout_ms: config.election_timeout_ms,
         heartbeat_interval_ms: config.heartbeat_interval_ms,
+        pre_vote: true,
+        learners_max: 1,
         auto_compaction: config.auto_compaction,
         lease_checkpoints: config.lease_checkpoints,
         compaction_batch_limit: config.compaction_batch_limit,

@@ -10,9 +10,9 @@ use disk::{revlog, wal};
 use node::interchange::Cut;
 use node::lease::SharedLessor;
 use node::{
-    Applied, Applier, AutoCompactionEvent, Batch, Completions, Consensus, Input, LogWriter, Merger, Outputs,
-    PersistRequest, Persisted, RequestId, RequestIds, RevisionWriter, SnapshotOrder, SnapshotWriter,
-    Submission, Written,
+    Applied, Applier, AutoCompactionEvent, Batch, Completions, Consensus, Input, LogWriter, LostProposals,
+    Merger, Outputs, PersistRequest, Persisted, RequestId, RequestIds, RevisionWriter, SnapshotOrder,
+    SnapshotWriter, Submission, Written,
 };
 use raft::Entry;
 use store::{Compaction, Compactor};
@@ -69,6 +69,7 @@ pub(super) enum ApplyMail {
     Entries(Vec<Entry>),
     SnapshotTaken(u64),
     Cut(oneshot::Sender<Cut>),
+    Lost(LostProposals),
 }
 
 enum RevisionMail {
@@ -390,6 +391,9 @@ impl RaftThread {
         if !out.apply.is_empty() {
             self.apply.send(ApplyMail::Entries(std::mem::take(&mut out.apply)));
         }
+        if let Some(lost) = out.lost.take() {
+            self.apply.send(ApplyMail::Lost(lost));
+        }
         // No peers yet: the cluster comes with (5 of 7).
         out.send.clear();
         for (context, result) in out.reads.drain(..) {
@@ -451,7 +455,7 @@ impl WalThread {
                 }
             }
             // What needs the segment that is being allocated, or that a full disk refuses, stays in the group.
-            let Written { persisted, snapshot_index } = self.writer.write(&mut group)?;
+            let Written { persisted, snapshot_index, restored: _ } = self.writer.write(&mut group)?;
             if let Some(persisted) = persisted {
                 self.raft.send(RaftMail::Persisted(persisted));
             }
@@ -518,6 +522,13 @@ impl ApplyThread {
                     }
                     // Between two batches; whoever asked may be gone.
                     ApplyMail::Cut(reply) => drop(reply.send(self.applier.cut())),
+                    // Behind the answers to what was handed out before.
+                    ApplyMail::Lost(proposals) => {
+                        while let Some(batch) = self.applier.apply(&mut queue)? {
+                            self.hand_out(batch);
+                        }
+                        self.tell_lost(&proposals);
+                    }
                 }
             }
             self.applier.wal_durable(self.durable.load(Ordering::Acquire));
@@ -529,7 +540,7 @@ impl ApplyThread {
     }
 
     fn hand_out(&mut self, batch: Batch) {
-        let Batch { frame, report, mut answers, compactions, snapshot, leases } = batch;
+        let Batch { frame, report, mut answers, compactions, snapshot, leases, membership: _ } = batch;
         let applied = report.index;
         // Before anybody can know of it: who knows of a lease may renew it.
         let gone = self.lessor.lock().applied(self.channels.clock.now(), report.term, &leases);
@@ -542,6 +553,16 @@ impl ApplyThread {
         // Here apply waits if the revision log's file cannot keep up; the answers have left.
         self.revisions.send_waiting(RevisionMail::Frame(frame), bytes);
         snapshot.into_iter().for_each(|snapshot| self.revisions.send(RevisionMail::Snapshot(snapshot)));
+    }
+
+    fn tell_lost(&self, proposals: &LostProposals) {
+        for (lane, completions) in self.channels.completions.iter().enumerate() {
+            if let Some(last) = proposals.last(lane) {
+                let applied_index = self.applier.applied_index();
+                let batch = Completions { applied_index, lost_upto: Some(last), ..Completions::default() };
+                let _ = completions.blocking_send(batch);
+            }
+        }
     }
 
     fn answer(&mut self, applied: u64, answers: Vec<(RequestId, Result<store::Answer, wire::Status>)>) {

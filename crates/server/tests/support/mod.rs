@@ -410,6 +410,9 @@ impl FakeMember {
                     let gone = gone.into_iter().map(|id| (id, Err(ApiError::LeaseNotFound.into())));
                     completions.answers.extend(gone);
                 }
+                Submission::Reconfigure { id, .. } => {
+                    completions.answers.push((id, Ok(store::Answer::default())));
+                }
                 Submission::ReadIndex { context } => {
                     let result = match state.reads_fail_with {
                         None => Ok(self.status.committed()),
@@ -454,7 +457,7 @@ impl MemberPort for FakeMember {
 /// The id of a held submission.
 pub fn id_of(submission: &Submission) -> RequestId {
     match submission {
-        Submission::Propose { id, .. } => *id,
+        Submission::Propose { id, .. } | Submission::Reconfigure { id, .. } => *id,
         Submission::ReadIndex { context } => *context,
     }
 }

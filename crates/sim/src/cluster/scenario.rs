@@ -1,0 +1,87 @@
+//! A quiet cluster, for tests that disturb it in one way of their own.
+
+use std::collections::BTreeMap;
+
+use prost::Message as _;
+use raft::Role;
+use wire::etcdserverpb::{InternalRaftRequest, LeaseGrantRequest, RequestHeader};
+
+use super::ClusterOptions;
+use super::host::Purpose;
+use super::world::World;
+use crate::member::proposal;
+use crate::random::Random;
+
+impl World {
+    /// So many members that serve.
+    pub fn quiet(seed: u64, members: usize) -> World {
+        let options = ClusterOptions {
+            print_trace: std::env::var_os("QUORATE_SEED").is_some(),
+            ..ClusterOptions::default()
+        };
+        let mut world = World::with(members, Random::new(seed), options);
+        world.is_calm = true;
+        world.wait("all members serve", 10_000, |world| world.live().all(|host| world.serves(host.place)));
+        world
+    }
+
+    /// True time passes.
+    pub fn pass(&mut self, ms: u64) {
+        let end = self.now + ms * 1000;
+        while self.next_at() <= end {
+            self.step();
+        }
+        self.now = end;
+    }
+
+    /// The host whose member leads, of those that are not stopped.
+    pub fn leader(&self) -> Option<usize> {
+        let leads = |host: &usize| {
+            let member = self.hosts[*host].member.as_ref();
+            member.is_some_and(|(running, _)| running.parts.consensus.status().role == Role::Leader)
+        };
+        (0..self.hosts.len()).filter(|host| self.serves(*host)).find(leads)
+    }
+
+    /// The process on a host is stopped, as by SIGSTOP.
+    pub fn stop(&mut self, host: usize, ms: u64) {
+        self.trace(format_args!("host {host}: stopped for {ms} ms"));
+        self.hosts[host].stopped_until = self.now + ms * 1000;
+    }
+
+    /// A client asks a host for a lease.
+    ///
+    /// # Panics
+    /// If it gets none.
+    pub fn grant(&mut self, host: usize, lease: i64, ttl_s: i64) {
+        let (running, lane) = self.hosts[host].member.as_mut().expect("the member runs");
+        let id = lane.next();
+        let request = InternalRaftRequest {
+            header: Some(RequestHeader { id: id.0, ..Default::default() }),
+            lease_grant: Some(LeaseGrantRequest { id: lease, ttl: ttl_s }),
+            ..Default::default()
+        };
+        self.checker.submitted(id.0);
+        running.submit(vec![proposal(id, request.encode_to_vec(), true)]);
+        self.hosts[host].open.insert(id.0);
+        self.schedule(host);
+        self.wait("a lease is granted", 2_000, |world| world.hosts[host].open.is_empty());
+        assert!(self.checker.leases().contains_key(&lease), "no lease");
+    }
+
+    /// A client keeps a lease alive at a host; what comes of it is heard later.
+    pub fn keep_alive(&mut self, host: usize, lease: i64) {
+        let asked_at = self.now;
+        self.ask(host, Purpose::Renew { lease, asked_at });
+    }
+
+    /// Renewals that were acknowledged so far.
+    pub fn renewals(&self) -> u64 {
+        self.leases.renewed
+    }
+
+    /// The leases that there are, with their TTLs in seconds.
+    pub fn leases(&self) -> BTreeMap<i64, i64> {
+        self.checker.leases()
+    }
+}

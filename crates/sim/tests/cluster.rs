@@ -1,0 +1,114 @@
+//! Many seeds of a cluster. `QUORATE_SEED=N` runs that one with its trace, `QUORATE_SEEDS=N` that many.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sim::cluster::{ClusterOptions, ClusterReport, World, run};
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect(variable))
+}
+
+#[test]
+fn a_cluster_keeps_its_promises() {
+    if let Some(seed) = number("QUORATE_SEED") {
+        run(seed, ClusterOptions { print_trace: true, ..ClusterOptions::default() });
+        return;
+    }
+    let first = number("QUORATE_SEED_FIRST").unwrap_or(1);
+    let count = number("QUORATE_SEEDS").unwrap_or(150);
+    let (next, all, failed) = (AtomicU64::new(first), Mutex::default(), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from).min(4) {
+            scope.spawn(|| {
+                while failed.lock().expect("no thread panics here").is_empty() {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        return;
+                    }
+                    match std::panic::catch_unwind(|| run(seed, ClusterOptions::default())) {
+                        Ok(report) => add(&mut all.lock().expect("no thread panics here"), &report),
+                        Err(_) => failed.lock().expect("no thread panics here").push(seed),
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().expect("no thread panics here");
+    if let Some(seed) = failed.first() {
+        panic!(
+            "seed {seed}: run it again with QUORATE_SEED={seed} cargo test -p quorate-sim --test cluster -- --nocapture"
+        );
+    }
+    let all = all.into_inner().expect("no thread panics here");
+    println!("{count} seeds: {all:?}");
+    if count >= 100 {
+        assert_is_wild(&all, count);
+    }
+}
+
+/// A simulation in which nothing happens proves nothing.
+fn assert_is_wild(all: &ClusterReport, seeds: u64) {
+    let ClusterReport { answers, forwarded, reads, crashes, elections, changes, restored, .. } = *all;
+    assert!(answers > 100 * seeds, "too tame: {answers} answers");
+    assert!(forwarded > 10 * seeds, "too tame: {forwarded} answers at members that did not lead");
+    assert!(reads > 10 * seeds, "too tame: {reads} reads");
+    assert!(crashes > 2 * seeds, "too tame: {crashes} crashes");
+    assert!(elections > 2 * seeds, "too tame: {elections} elections");
+    assert!(changes > seeds / 2, "too tame: {changes} changes of membership");
+    assert!(restored > seeds / 2, "too tame: {restored} snapshots taken over");
+    assert!(all.lost > 0, "nobody was told that a fate is unknown");
+    assert!(all.leases_ended > seeds, "too tame: {} leases ended", all.leases_ended);
+    assert!(all.events > 50 * seeds, "too tame: {} events", all.events);
+    assert!(all.renewals > seeds, "too tame: {} renewals", all.renewals);
+}
+
+fn add(all: &mut ClusterReport, report: &ClusterReport) {
+    all.answers += report.answers;
+    all.forwarded += report.forwarded;
+    all.reads += report.reads;
+    all.crashes += report.crashes;
+    all.elections += report.elections;
+    all.lost += report.lost;
+    all.changes += report.changes;
+    all.restored += report.restored;
+    all.leases_ended += report.leases_ended;
+    all.renewals += report.renewals;
+    all.events += report.events;
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in 1..4 {
+        let options = ClusterOptions::default();
+        assert_eq!(run(seed, options), run(seed, options), "seed {seed}");
+    }
+}
+
+/// The leader is stopped while a lease runs out, another one is elected and renews it, and the first one wakes: etcd 3.7.1
+/// ends the lease then, since just after waking it does not ask whether it still leads.
+#[test]
+fn rule_14_a_leader_that_was_stopped_ends_no_lease_that_its_successor_renewed() {
+    for seed in 1..=30 {
+        let mut world = World::quiet(seed, 3);
+        let old = world.leader().expect("somebody leads");
+        world.grant(old, 1, 4);
+        world.pass(3_000 + seed * 30);
+        // Longer than the lease has left, and than an election takes.
+        world.stop(old, 5_000);
+        world.pass(3_500);
+        let new = world.leader().unwrap_or_else(|| panic!("seed {seed}: nobody leads"));
+        assert_ne!(new, old, "seed {seed}: a stopped member does not lead");
+        assert!(world.leases().contains_key(&1), "seed {seed}: not early by failover");
+        for renewals in 1..=10 {
+            world.keep_alive(new, 1);
+            // The one that was stopped may still take itself for the leader when it is asked.
+            world.keep_alive(old, 1);
+            world.pass(1_000);
+            assert!(world.leases().contains_key(&1), "seed {seed}: the renewed lease has ended");
+            assert!(world.renewals() >= renewals, "seed {seed}: not renewed");
+        }
+        world.pass(10_000);
+        assert!(!world.leases().contains_key(&1), "seed {seed}: it ends once nobody renews it");
+    }
+}

@@ -1,0 +1,222 @@
+//! A leader's snapshot on its way to a member that lags behind: rule 17.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use disk::{Fs, MemFs};
+use node::interchange::Cut;
+use node::{Change, ClusterState, Entropy, Identity, Input, NewMember, ReceiveError, Settings};
+use prost::Message as _;
+use raft::{Body, Message, NodeId, Time};
+use sim::member::{Running, Told, proposal, settings};
+use wire::etcdserverpb::{
+    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest, RequestHeader,
+};
+
+const NOW: Time = Time(1);
+/// Whoever is to get a snapshot.
+const LEARNER: u64 = 77;
+
+fn propose(member: &mut Running, ids: &mut node::LaneIds, request: InternalRaftRequest) {
+    let id = ids.next();
+    let header = Some(RequestHeader { id: id.0, ..Default::default() });
+    member.submit(vec![proposal(id, InternalRaftRequest { header, ..request }.encode_to_vec(), true)]);
+    member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+}
+
+/// A leader that is alone but for a learner, and has some of everything.
+fn leader(puts: u32) -> Running {
+    let fs: Arc<dyn Fs> = Arc::new(MemFs::new());
+    let mut member =
+        Running::open(&fs, &settings(), Entropy { ids: 7 << 32, log: 7, raft: 7 }, NOW).expect("a start");
+    member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+    let mut ids = member.lane();
+    let id = ids.next();
+    let peer_urls = vec!["http://learner:2380".to_owned()];
+    let change = Change::Add { member: NewMember { id: LEARNER, peer_urls, is_learner: true } };
+    let data = change.encode(id).into();
+    member.submit(vec![node::Submission::Reconfigure { id, data, promotes: None }]);
+    member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+    let lease = LeaseGrantRequest { id: -5, ttl: 60 };
+    let mut ask = |request| propose(&mut member, &mut ids, request);
+    ask(InternalRaftRequest { lease_grant: Some(lease), ..Default::default() });
+    for n in 0..puts {
+        let (key, value) = (format!("k{}", n % 5).into(), format!("{n:0100}").into());
+        let put = PutRequest { key, value, lease: if n % 3 == 0 { -5 } else { 0 }, ..Default::default() };
+        ask(InternalRaftRequest { put: Some(put), ..Default::default() });
+    }
+    let delete = DeleteRangeRequest { key: "k1".into(), ..Default::default() };
+    ask(InternalRaftRequest { delete_range: Some(delete), ..Default::default() });
+    // At exactly that deletion, and then some more.
+    let compaction = CompactionRequest { revision: i64::from(puts) + 2, physical: false };
+    ask(InternalRaftRequest { compaction: Some(compaction), ..Default::default() });
+    let put = PutRequest { key: "last".into(), value: "1".into(), ..Default::default() };
+    ask(InternalRaftRequest { put: Some(put), ..Default::default() });
+    member
+}
+
+fn file(cut: &Cut) -> Vec<u8> {
+    let plan = cut.plan().expect("a healthy disk");
+    let (length, mut bytes) = (plan.file_len(), Vec::new());
+    cut.write(plan, |piece| {
+        bytes.extend_from_slice(piece);
+        Ok(())
+    })
+    .expect("a healthy disk");
+    assert_eq!(bytes.len() as u64, length, "what was planned");
+    bytes
+}
+
+fn learner(memory: &MemFs, leader: &Running) -> Running {
+    let cluster_id = leader.parts.identity.cluster_id;
+    let identity = Identity { cluster_id, member_id: LEARNER };
+    let settings = Settings {
+        data_dir: PathBuf::from("/data"),
+        name: "learner".into(),
+        cluster_state: ClusterState::Existing(Some(identity)),
+        ..settings()
+    };
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    Running::open(&fs, &settings, Entropy { ids: 9 << 32, log: 9, raft: 9 }, NOW).expect("a learner starts")
+}
+
+fn message(cut: &Cut, leader: &Running) -> Message {
+    Message {
+        from: NodeId(leader.parts.identity.member_id),
+        to: NodeId(LEARNER),
+        term: leader.parts.consensus.status().term,
+        body: Body::Snapshot { snapshot: cut.message() },
+    }
+}
+
+/// Takes a snapshot in, as far as the disk lets it; whether the member is to be opened anew.
+fn receive(member: &mut Running, message: Message, bytes: &[u8]) -> Result<bool, ReceiveError> {
+    let Body::Snapshot { snapshot } = &message.body else { panic!("a snapshot's message") };
+    let receiver = member.parts.snapshot_receiver.clone();
+    let mut incoming = receiver.begin()?;
+    bytes.chunks(1000).try_for_each(|piece| incoming.write(piece))?;
+    receiver.finish(incoming, snapshot, 5)?;
+    member.inputs.push_back(Input::Messages(vec![message]));
+    member.settle(NOW, &mut Told::default())?;
+    Ok(member.is_restored)
+}
+
+/// Stopped at every operation, by a kill and by power cuts: the learner has nothing of the snapshot or all of it, starts
+/// in any case, and can be given it again.
+#[test]
+fn rule_17_a_snapshot_is_there_whole_or_not_at_all() {
+    let leader = leader(40);
+    let cut = leader.parts.applier.cut();
+    let (bytes, message) = (file(&cut), message(&cut, &leader));
+    let index = leader.parts.applier.applied_index();
+    let expected = leader.parts.reader.hash().expect("a healthy disk");
+    let (mut without, mut with) = (0, 0);
+    for operations in 0.. {
+        let memory = MemFs::new();
+        let mut member = learner(&memory, &leader);
+        member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+        memory.halt_after(Some(operations));
+        let is_done = receive(&mut member, message.clone(), &bytes).is_ok_and(|restored| restored);
+        drop(member);
+        for cut in 0..4 {
+            let left = if cut == 0 { memory.copy() } else { memory.crashed(cut) };
+            left.halt_after(None);
+            let what = format!("{operations} operations, cut {cut}");
+            // Twice is as once.
+            drop(learner(&left, &leader));
+            let mut member = learner(&left, &leader);
+            let applied = member.parts.found.applied_index;
+            assert!(applied == 0 || applied == index, "{what}: {applied} is applied");
+            assert!(!is_done || applied == index, "{what}: the log names it");
+            if applied == 0 {
+                without += 1;
+                assert!(receive(&mut member, message.clone(), &bytes).expect("a healthy disk"), "{what}");
+                drop(member);
+                member = learner(&left, &leader);
+            } else {
+                with += 1;
+            }
+            assert_eq!(member.parts.found.applied_index, index, "{what}");
+            assert_eq!(member.parts.reader.hash().expect("a healthy disk"), expected, "{what}");
+            assert_eq!(member.parts.reader.leases(), leader.parts.reader.leases(), "{what}");
+            assert_eq!(member.parts.reader.lease_keys(-5), leader.parts.reader.lease_keys(-5), "{what}");
+            assert_eq!(member.parts.reader.membership(), leader.parts.reader.membership(), "{what}");
+            let leftovers: Vec<_> = left
+                .files()
+                .into_iter()
+                .filter(|path| path.to_string_lossy().contains("rev.") || path.ends_with("received.db.tmp"))
+                .collect();
+            assert!(leftovers.is_empty(), "{what}: {leftovers:?}");
+        }
+        if is_done {
+            break;
+        }
+    }
+    assert!(without > 20 && with > 4, "{without} starts without it, {with} with it");
+}
+
+/// `found-bugs.md`, 2: the second one took away what the log was about to name.
+#[test]
+fn rule_17_while_a_snapshot_is_being_taken_over_no_other_is_received() {
+    let leader = leader(10);
+    let cut = leader.parts.applier.cut();
+    let (bytes, message) = (file(&cut), message(&cut, &leader));
+    let mut member = learner(&MemFs::new(), &leader);
+    member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+    let receiver = member.parts.snapshot_receiver.clone();
+    let Body::Snapshot { snapshot } = &message.body else { panic!("a snapshot's message") };
+
+    let given_up = receiver.begin().expect("nothing is under way");
+    assert!(matches!(receiver.begin(), Err(ReceiveError::Busy)), "one is being received");
+    drop(given_up);
+
+    let mut incoming = receiver.begin().expect("the other was given up");
+    incoming.write(&bytes).expect("room");
+    receiver.finish(incoming, snapshot, 5).expect("a whole file");
+    assert!(matches!(receiver.begin(), Err(ReceiveError::Busy)), "consensus has not heard of it");
+    // From who leads no more: consensus has no use for it.
+    let stale = Message { term: raft::Term(1), ..message.clone() };
+    let newer = Message {
+        term: raft::Term(9),
+        body: Body::Heartbeat { commit: raft::Index::ZERO, context: None },
+        ..message.clone()
+    };
+    member.inputs.push_back(Input::Messages(vec![newer, stale]));
+    member.consensus(NOW, &mut Told::default());
+    let mut incoming = receiver.begin().expect("what was received is of no use");
+    incoming.write(&bytes).expect("room");
+    receiver.finish(incoming, snapshot, 5).expect("a whole file");
+    member.inputs.push_back(Input::Messages(vec![Message { term: raft::Term(9), ..message.clone() }]));
+    member.consensus(NOW, &mut Told::default());
+    assert!(matches!(receiver.begin(), Err(ReceiveError::Busy)), "it is being taken over");
+    member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+    assert!(member.is_restored);
+}
+
+#[test]
+fn rule_17_what_is_not_whole_or_of_another_index_is_refused() {
+    let leader = leader(10);
+    let cut = leader.parts.applier.cut();
+    let (bytes, message) = (file(&cut), message(&cut, &leader));
+    let mut member = learner(&MemFs::new(), &leader);
+    let Body::Snapshot { snapshot } = message.body else { panic!("a snapshot's message") };
+    let receiver = member.parts.snapshot_receiver.clone();
+    let refusal = |bytes: &[u8], snapshot: &raft::Snapshot| {
+        let mut incoming = receiver.begin().expect("nothing is under way");
+        incoming.write(bytes).expect("room");
+        match receiver.finish(incoming, snapshot, 5) {
+            Err(ReceiveError::Refused(reason)) => reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    for length in [0, 1, 4096, bytes.len() / 2, bytes.len() - 4096, bytes.len() - 1] {
+        refusal(&bytes[..length], &snapshot);
+    }
+    let mut other = snapshot.clone();
+    other.index = raft::Index(snapshot.index.0 + 1);
+    assert!(refusal(&bytes, &other).contains("of entry"));
+    let mut other = snapshot.clone();
+    other.conf.learners.clear();
+    assert!(refusal(&bytes, &other).contains("its members are"));
+    assert!(member.inputs.pop_front().is_some(), "the member goes on");
+}
