@@ -17,7 +17,7 @@ pub const USAGE: &str = "Usage:
     Print this help and all flags.
 
   etcd --config-file
-    Read the settings from a YAML or JSON file instead. (not yet supported)
+    Read the settings from a YAML or JSON file instead.
 
   etcd gateway
     Forward TCP connections to members. (not yet supported)
