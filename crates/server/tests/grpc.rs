@@ -132,6 +132,7 @@ fn calls_that_are_not_there_yet_say_so() {
                 let service = service.rsplit_once('.').unwrap().1;
                 let want = format!("{service}.{method} is not supported yet");
                 assert_eq!(ended.status.message, want);
+                eprintln!("NOTYET {path}");
                 unanswered += 1;
             }
         }

@@ -4,7 +4,9 @@
 
 mod support;
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -236,18 +238,46 @@ fn a_connection_that_breaks_ends_the_wait_and_the_place() {
 }
 
 #[test]
-fn a_call_that_is_given_up_before_it_has_a_place_leaves_none() {
+fn a_call_that_is_given_up_before_it_has_a_place_leaves_none_if_the_lease_is_its_own() {
     bed(|bed| async move {
         let mut client = bed.client().await;
-        grant(&mut client, 1).await;
         bed.member.set_mood(Mood::Holds);
-        let call = Call::lock(&mut client, "q", 1).await;
+        let call = Call::lock(&mut client, "q", 0).await;
+        // The lease; the place is held in its turn.
+        bed.member.answer_held();
+        settle().await;
         call.cancel().await;
         bed.member.set_mood(Mood::Answers);
         bed.member.answer_held();
         settle().await;
         assert_eq!(names(&mut client).await, [""; 0]);
         assert_eq!(bed.member.revision_now(), 3, "taken, and given up");
+    });
+}
+
+/// Or there would be two owners: the second call finds the place of the first and is told that it is its own.
+#[test]
+fn whoever_asks_again_with_its_lease_after_a_cancel_keeps_the_place() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        grant(&mut client, 1).await;
+        grant(&mut client, 2).await;
+        for (method, name, message) in [(LOCK, "q", lock("q", 1)), (CAMPAIGN, "e", frame(&campaign(1, "v")))]
+        {
+            bed.member.set_mood(Mood::Holds);
+            let first = Call::begin(&mut client, method, &[], message.clone()).await;
+            first.cancel().await;
+            let again = Call::begin(&mut client, method, &[], message).await;
+            bed.member.set_mood(Mood::Answers);
+            bed.member.answer_held();
+            settle().await;
+            assert_eq!(again.end().await.status.code, Code::Ok);
+            settle().await;
+            let mut other = Call::lock(&mut client, name, 2).await;
+            let answered = poll_fn(|cx| Poll::Ready(Pin::new(&mut other.response).poll(cx).is_ready())).await;
+            assert!(!answered, "two have {name}");
+            other.cancel().await;
+        }
     });
 }
 

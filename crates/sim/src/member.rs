@@ -36,6 +36,8 @@ pub struct Running {
     files: VecDeque<FileWork>,
     /// The log names a leader's snapshot: the member has to be opened anew.
     pub is_restored: bool,
+    /// The last step of a merge found that somebody has to leave first.
+    merge_waits: bool,
 }
 
 /// What the thread of file work has to do.
@@ -137,6 +139,7 @@ impl Running {
             has_room: true,
             files,
             is_restored: false,
+            merge_waits: false,
         };
         running.files.extend(running.parts.log_writer.release().map(FileWork::Release));
         Ok(running)
@@ -155,6 +158,7 @@ impl Running {
     /// # Panics
     /// If it does not come to rest.
     pub fn settle(&mut self, now: Time, told: &mut Told) -> Result<(), Error> {
+        self.merge_waits = false;
         for _ in 0..10_000 {
             if self.is_idle() {
                 return Ok(());
@@ -323,7 +327,9 @@ impl Running {
     /// # Errors
     /// A failed disk operation; the member must stop.
     pub fn merge(&mut self, told: &mut Told) -> Result<(), Error> {
-        match self.parts.merger.step()? {
+        let step = self.parts.merger.step()?;
+        self.merge_waits = matches!(step, MergeStep::Waiting);
+        match step {
             MergeStep::Finished(merged) => told.merges.push(merged),
             // A read that fails ends the merging, and nothing else.
             MergeStep::Damaged(_) => told.unreadable = true,
@@ -335,8 +341,8 @@ impl Running {
     }
 
     /// Whether each part has something to do now: consensus but for the time, the log's writer, the applier, the revision
-    /// log's writer, its sync, the files, and the compactor.
-    pub fn busy(&self) -> [bool; 7] {
+    /// log's writer, its sync, the files, the compactor, and the merger.
+    pub fn busy(&self) -> [bool; 8] {
         [
             !self.inputs.is_empty(),
             !self.persist.is_empty(),
@@ -345,6 +351,7 @@ impl Running {
             self.parts.revision_writer.needs_sync() || self.parts.revision_writer.has_waiting(),
             !self.files.is_empty(),
             !self.parts.compactor.is_idle(),
+            !self.parts.merger.is_idle(),
         ]
     }
 
@@ -365,7 +372,7 @@ impl Running {
             && self.entries.is_empty()
             && self.files.is_empty()
             && self.parts.compactor.is_idle()
-            && self.parts.merger.is_idle()
+            && (self.parts.merger.is_idle() || self.merge_waits)
             && !self.parts.revision_writer.can_write()
             && !self.parts.revision_writer.needs_sync()
     }

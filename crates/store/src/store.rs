@@ -215,13 +215,6 @@ impl Store {
             version.create_revision = before.map_or(revision.main, |before| before.create_revision);
             version.version = before.map_or(1, |before| before.version + 1);
         }
-        // One that a compaction keeps, all that it deleted being gone: it matters to hashes and watches only, which go
-        // by the records.
-        let is_last_trace = !is_put && revision.main <= self.compacted;
-        if is_last_trace && index.at(pair.key, i64::MAX).is_none() {
-            self.revision = revision.main;
-            return Ok(());
-        }
         if !index.accepts(pair.key, &version) {
             return refuse("it does not follow the key's last one");
         }

@@ -23,9 +23,10 @@ pub(super) async fn campaign(message: &Bytes, front: &Rc<Shared>) -> Result<Answ
 }
 
 async fn be_elected(request: pb::CampaignRequest, front: &Rc<Shared>) -> Result<Answered<Place>, Status> {
-    let lease = session(front, request.lease).await?;
+    let session = session(front, request.lease).await?;
+    let lease = session.lease;
     let queue = Queue::of(front, &request.name);
-    let mut entered = queue.enter(lease, request.value.clone()).await?;
+    let mut entered = queue.enter(session, request.value.clone()).await?;
     if entered.found.is_some_and(|value| value != request.value) {
         let place = &entered.place;
         let txn = queue::put_created(&place.key, place.created, request.value, lease);
@@ -47,7 +48,7 @@ async fn be_elected(request: pb::CampaignRequest, front: &Rc<Shared>) -> Result<
 pub(super) async fn proclaim(message: &Bytes, front: &Rc<Shared>) -> Result<Answered<Place>, Status> {
     let request = pb::ProclaimRequest::decode(&message[..]).map_err(|error| undecodable(&error))?;
     let leader = request.leader.ok_or(ApiError::MissingLeaderKey)?;
-    let lease = session(front, leader.lease).await.map_err(told)?;
+    let lease = session(front, leader.lease).await.map_err(told)?.lease;
     let txn = queue::put_created(&leader.key, leader.rev, request.value, lease);
     let answer = queue::txn(front, txn).await.map_err(told)?;
     if !answer.succeeded {

@@ -21,9 +21,9 @@ pub(super) async fn lock(message: &Bytes, front: &Rc<Shared>) -> Result<Answered
 }
 
 async fn acquire(request: pb::LockRequest, front: &Rc<Shared>) -> Result<Answered<Place>, Status> {
-    let lease = session(front, request.lease).await?;
+    let session = session(front, request.lease).await?;
     let queue = Queue::of(front, &request.name);
-    let mut entered = queue.enter(lease, Bytes::new()).await?;
+    let mut entered = queue.enter(session, Bytes::new()).await?;
     let header = match queue.wait_turn(&mut entered.place).await? {
         Turn::AtOnce => entered.header,
         Turn::Waited(header) => header,

@@ -45,8 +45,11 @@ pub(super) struct Queue {
     prefix: Bytes,
 }
 
-/// One lease's place in a queue, for the call that holds it. Where the call fails, or its client is gone, the place is
-/// given up.
+/// One lease's place in a queue, for the call that holds it.
+///
+/// Where the call ends and its client was told nothing, the place is given up if the call was waiting, or if its lease
+/// is its own, which nobody else knows. Else it stays until the lease ends, as in etcd: the client may have asked again
+/// with the same lease, and that call may have found the place and been told that it is the first one.
 pub(super) struct Place {
     front: Rc<Shared>,
     /// Its key.
@@ -54,6 +57,8 @@ pub(super) struct Place {
     /// The revision at which it was taken.
     pub(super) created: i64,
     gives_up: bool,
+    /// Its lease was granted for this call.
+    is_own_lease: bool,
 }
 
 /// A place and what was found there.
@@ -138,13 +143,13 @@ impl Queue {
         Queue { front: Rc::clone(front), prefix: [name, b"/"].concat().into() }
     }
 
-    /// Takes a place for a lease, or finds the one that it has. A call that is given up meanwhile leaves none behind.
-    pub(super) async fn enter(&self, lease: i64, value: Bytes) -> Result<Entered, Status> {
+    /// Takes a place for a lease, or finds the one that it has.
+    pub(super) async fn enter(&self, session: Session, value: Bytes) -> Result<Entered, Status> {
         let (reply, entered) = oneshot::channel();
-        let (front, key) = (Rc::clone(&self.front), self.key(lease));
+        let (front, key) = (Rc::clone(&self.front), self.key(session.lease));
         // In a task of its own, so that it is known how it ended: an answer that nobody takes is dropped, and so is the
         // place in it.
-        spawn_local(async move { drop(reply.send(enter(front, key, lease, value).await)) });
+        spawn_local(async move { drop(reply.send(enter(front, key, session, value).await)) });
         entered.await.map_err(|_| Status::from(ApiError::Stopped))?
     }
 
@@ -168,7 +173,7 @@ impl Queue {
         if next.1.is_none() {
             return Ok(Turn::AtOnce);
         }
-        // As in etcd, also if another call has taken it: whoever stops waiting leaves the queue.
+        // As in etcd, also if another call has taken it: who stops waiting leaves the queue.
         place.gives_up = true;
         while let (header, Some(before)) = next {
             self.deleted(before.key, header.revision).await;
@@ -178,7 +183,10 @@ impl Queue {
         linearizable(&self.front).await?;
         let own = pb::RangeRequest { key: place.key.clone(), keys_only: true, ..Default::default() };
         Ok(match first(read(&self.front, &own).await?) {
-            (header, Some(own)) if own.create_revision == place.created => Turn::Waited(header),
+            (header, Some(own)) if own.create_revision == place.created => {
+                place.gives_up = place.is_own_lease;
+                Turn::Waited(header)
+            }
             _ => {
                 place.gives_up = false;
                 Turn::Lost
@@ -234,12 +242,12 @@ impl Queue {
     }
 }
 
-async fn enter(front: Rc<Shared>, key: Bytes, lease: i64, value: Bytes) -> Result<Entered, Status> {
+async fn enter(front: Rc<Shared>, key: Bytes, session: Session, value: Bytes) -> Result<Entered, Status> {
     let own = pb::RangeRequest { key: key.clone(), ..Default::default() };
     let own = pb::RequestOp { request: Some(Request::RequestRange(own)) };
     let request = pb::TxnRequest {
         compare: vec![created_at(&key, 0)],
-        success: vec![put(&key, value, lease)],
+        success: vec![put(&key, value, session.lease)],
         failure: vec![own],
     };
     let answer = txn(&front, request).await?;
@@ -249,8 +257,8 @@ async fn enter(front: Rc<Shared>, key: Bytes, lease: i64, value: Bytes) -> Resul
         _ => None,
     });
     let created = found.as_ref().map_or(header.revision, |own| own.create_revision);
-    // One that was there before may have led to something: it is not for a call that never waited to give it up.
-    let place = Place { front, key, created, gives_up: found.is_none() };
+    let is_own_lease = session.is_own;
+    let place = Place { front, key, created, gives_up: is_own_lease, is_own_lease };
     Ok(Entered { place, header, found: found.map(|own| own.value) })
 }
 
@@ -284,10 +292,19 @@ impl Watch {
     }
 }
 
+/// The lease of a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Session {
+    /// Its id.
+    pub(super) lease: i64,
+    /// It was granted for this call.
+    is_own: bool,
+}
+
 /// The lease of a call: the one that it names, or one of its own, which nobody here keeps alive.
-pub(super) async fn session(front: &Rc<Shared>, lease: i64) -> Result<i64, Status> {
+pub(super) async fn session(front: &Rc<Shared>, lease: i64) -> Result<Session, Status> {
     if lease != 0 {
-        return Ok(lease);
+        return Ok(Session { lease, is_own: false });
     }
     let lane = &front.lane;
     let id = lane.next_id();
@@ -295,7 +312,7 @@ pub(super) async fn session(front: &Rc<Shared>, lease: i64) -> Result<i64, Statu
     let data = encode_grant(&lane.member().reader, grant, id, || lane.next_id());
     let answer = lane.apply(id, data, true).await?;
     let granted = pb::LeaseGrantResponse::decode(&answer.body[..]).map_err(|error| undecodable(&error))?;
-    Ok(granted.id)
+    Ok(Session { lease: granted.id, is_own: true })
 }
 
 /// Runs a transaction through the log.

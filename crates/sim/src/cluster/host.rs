@@ -54,7 +54,7 @@ pub struct Host {
     /// How long a write to its disk takes at most, microseconds.
     pub disk_us: u64,
     /// Which parts are due, so that none is twice; the last one is the time.
-    pub scheduled: [bool; 7],
+    pub scheduled: [bool; 8],
     /// When consensus is due, in true time, and nothing else is.
     pub tick_at: u64,
     /// What the member has applied.
@@ -107,7 +107,7 @@ impl Host {
             run: 0,
             stopped_until: 0,
             disk_us: 1_000,
-            scheduled: [false; 7],
+            scheduled: [false; 8],
             tick_at: u64::MAX,
             applied_index: 0,
             reads: BTreeMap::new(),
@@ -146,7 +146,7 @@ impl Host {
         let running = Running::start(&self.fs, &self.settings, random, local)?;
         assert_eq!(running.parts.identity.member_id, self.id, "who host {} is", self.place);
         self.run += 1;
-        self.scheduled = [false; 7];
+        self.scheduled = [false; 8];
         self.tick_at = u64::MAX;
         self.applied_index = running.parts.found.applied_index;
         let lane = running.lane();

@@ -273,10 +273,11 @@ impl World {
             3 => running.write_revisions(),
             REVISION_SYNC => running.sync_revisions(),
             5 => running.work_on_files(&mut told),
-            _ => {
+            6 => {
                 running.compact();
                 Ok(())
             }
+            _ => running.merge(&mut told),
         };
         self.hear(host, told);
         if let Err(error) = result {
