@@ -184,6 +184,15 @@ fn an_endpoint_that_cannot_be_read_stops_no_other() {
 }
 
 #[test]
+fn a_merge_is_asked_for_and_waited_for_by_nobody() {
+    let member = Member::start(&[]);
+    ctl(&member, &["put", "name", "john"]);
+    let said = ctl(&member, &["defrag"]);
+    assert!(said.starts_with("Finished defragmenting etcd member["), "{said}");
+    assert_eq!(ctl(&member, &["get", "name", "--print-value-only"]), "john\n");
+}
+
+#[test]
 fn what_is_not_there_yet_is_refused_by_name() {
     let member = Member::start(&[]);
     for args in [&["member", "add", "x"][..], &["move-leader", "1"], &["snapshot", "save", "f"]] {

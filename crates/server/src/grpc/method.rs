@@ -126,7 +126,7 @@ const CALLS: &[(&str, &[(&str, Route)])] = &[
         &[
             ("Alarm", Route::Cold(Maintenance, Refused)),
             ("Status", Route::Cold(Maintenance, Served)),
-            ("Defragment", Route::NotYet("Maintenance.Defragment")),
+            ("Defragment", Route::Cold(Maintenance, Refused)),
             ("Hash", Route::Cold(Maintenance, Refused)),
             ("HashKV", Route::Cold(Maintenance, Refused)),
             ("Snapshot", Route::Cold(Maintenance, Served)),
