@@ -53,6 +53,16 @@ fn keys(response: &pb::WatchResponse) -> Vec<&[u8]> {
 }
 
 #[test]
+fn the_first_answer_has_the_term_of_this_moment() {
+    bed(|bed| async move {
+        bed.member.status.set_term(5);
+        let mut client = bed.client().await;
+        let created = Watch::open(&mut client, &[]).create(create("a", "")).await;
+        assert_eq!(created.header.unwrap().raft_term, 5);
+    });
+}
+
+#[test]
 fn many_watches_on_one_stream() {
     bed(|bed| async move {
         let mut client = bed.client().await;

@@ -126,7 +126,11 @@ pub struct WatchStream {
 
 impl WatchStream {
     fn with<T>(&self, act: impl FnOnce(&mut Hub, StreamId) -> T) -> T {
-        let done = act(&mut self.lane.0.watches.hub.borrow_mut(), self.id);
+        let mut hub = self.lane.0.watches.hub.borrow_mut();
+        // As long as nobody watches the hub hears of no new term.
+        hub.set_term(self.lane.member().status.term());
+        let done = act(&mut hub, self.id);
+        drop(hub);
         self.lane.wake_driver();
         done
     }
