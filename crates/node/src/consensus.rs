@@ -17,10 +17,10 @@ use wire::{ApiError, Status};
 
 use crate::auto_compaction::AutoCompactor;
 use crate::cluster_version::ClusterVersion;
-use crate::database::{Occupied, wal_conf_state};
 use crate::fates::{Fates, LostProposals};
 use crate::held::{Held, HeldRequests};
 use crate::ids::LaneIds;
+use crate::interchange::{Occupied, wal_conf};
 use crate::lease::keeper::{Keeper, Work};
 use crate::log_writer::{PersistRequest, Persisted};
 use crate::{Promotion, RequestId, Submission};
@@ -690,7 +690,7 @@ impl Consensus {
 /// The record of a leader's snapshot.
 fn snapshot_record(snapshot: &Snapshot) -> SnapshotRecord {
     let Snapshot { index, term, conf, .. } = snapshot;
-    SnapshotRecord { index: index.0, term: term.0, conf_state: Some(wal_conf_state(conf)) }
+    SnapshotRecord { index: index.0, term: term.0, conf_state: Some(wal_conf(conf)) }
 }
 
 fn refusal(reason: Refusal) -> Status {

@@ -22,7 +22,6 @@ mod applier;
 mod auto_compaction;
 mod cluster_version;
 mod consensus;
-mod database;
 mod error;
 mod exchange;
 mod fates;
@@ -44,12 +43,12 @@ pub use auto_compaction::AutoCompaction;
 pub use consensus::{
     Applied, AutoCompactionEvent, Consensus, ForwardRefused, Input, Leadership, Outputs, OwnAttributes,
 };
-pub use database::{Incoming, ReceiveError, SnapshotReceiver};
 pub use error::Error;
 pub use exchange::{Completions, Promotion, RequestId, Submission};
 pub use fates::LostProposals;
 pub use identity::{Identity, InitialMember, cluster_id, member_id};
 pub use ids::{LaneIds, RequestIds};
+pub use interchange::{Incoming, ReceiveError, SnapshotReceiver};
 pub use log_writer::{LogWriter, PersistRequest, Persisted, Written};
 pub use merge::{MergeCounters, MergeStep, Merged, Merger};
 pub use reconfigure::{Change, NewMember, Situation, added_member_id};

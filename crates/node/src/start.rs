@@ -19,12 +19,11 @@ use wire::raftpb::{ConfChange, ConfChangeType};
 use crate::auto_compaction::{AutoCompaction, AutoCompactor};
 use crate::cluster_version::{self, ClusterVersion};
 use crate::consensus::{Consensus, OwnAttributes, Past};
-use crate::database::{self, Occupied};
 use crate::fates::Fates;
 use crate::held::HeldRequests;
 use crate::identity::{Identity, InitialMember, cluster_id, member_id};
 use crate::ids::RequestIds;
-use crate::interchange::{self, Database, Imported, check_beside};
+use crate::interchange::{self, Database, Imported, Occupied, check_beside};
 use crate::lease::keeper::Keeper;
 use crate::lease::{Lessor, LessorSettings, SharedLessor};
 use crate::merge::{CompactionFrames, Merger};
@@ -576,7 +575,7 @@ fn recover(
         ReceiveError::Failed(error) => error,
         other => Error::Contradiction(other.to_string()),
     })?;
-    database::clear(&**fs, &folders.rev_old)?;
+    interchange::clear(&**fs, &folders.rev_old)?;
     let mut wal = log.into_writer()?;
     snap.tidy()?;
     remove_database(&**fs, folders)?;
@@ -612,7 +611,7 @@ fn go_over(fs: &Arc<dyn Fs>, settings: &Settings, folders: &Folders, log: &wal::
         fs.sync_dir(&folders.member).map_err(io("sync folder", &folders.member))
     };
     if exists(&folders.rev)? {
-        database::clear(&**fs, &folders.rev_old)?;
+        interchange::clear(&**fs, &folders.rev_old)?;
         step(&folders.rev, &folders.rev_old)?;
     }
     step(&folders.rev_next, &folders.rev)
@@ -699,12 +698,7 @@ fn import(
     let unfinished = folders.member.join("rev.importing");
     // Of an earlier import that was interrupted; and what was allocated ahead of a log without frames.
     for folder in [&unfinished, &folders.rev] {
-        if fs.exists(folder).map_err(io("look for", folder))? {
-            for name in fs.list(folder).map_err(io("list folder", folder))? {
-                let path = folder.join(name);
-                fs.remove(&path).map_err(io("remove", &path))?;
-            }
-        }
+        interchange::clear(&**fs, folder)?;
     }
     let limits = settings.limits.revlog.clone();
     let imported = database.import(fs, &unfinished, limits, entropy.log.max(1), progress)?;

@@ -3,8 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use prost::Message as _;
-use wire::{leasepb, membershippb};
+use wire::leasepb;
 
 use crate::ReadError;
 use crate::compaction::Pin;
@@ -12,7 +11,6 @@ use crate::membership::Membership;
 use crate::mvcc::{KeyValue, NOT_COMPACTED, lock_read};
 use crate::record::{RecordKind, RecordVisitor, Revision};
 use crate::store::Shared;
-use crate::tables::Tables;
 
 /// Everything that a snapshot holds of the store. Taken by the thread that applies, between two batches, and read by
 /// any other.
@@ -95,29 +93,5 @@ impl Cut {
             Some(newest) => may_stay && newest.revision() == at,
             None => may_stay && kind == RecordKind::Tombstone,
         })
-    }
-}
-
-/// The small tables of a store, to be made anew from a snapshot.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SmallTables {
-    /// The compacted revision, if there is one.
-    pub compacted: Option<i64>,
-    /// All leases.
-    pub leases: Vec<leasepb::Lease>,
-    /// All members.
-    pub members: Vec<membershippb::Member>,
-    /// Ids of members that are not any more.
-    pub removed: Vec<u64>,
-    /// The cluster's version, empty if it is not set.
-    pub cluster_version: String,
-}
-
-impl SmallTables {
-    /// As [`Store::tables`](crate::Store::tables) encodes them.
-    pub fn encode(self) -> Vec<u8> {
-        let SmallTables { compacted, leases, members, removed, cluster_version } = self;
-        let tables = Tables { compacted, leases, members, removed, cluster_version, ..Tables::default() };
-        tables.encode_to_vec()
     }
 }

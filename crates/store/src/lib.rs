@@ -26,7 +26,7 @@ pub mod watch;
 pub use answer::Answer;
 pub use apply::{Fatal, fuzz_apply};
 pub use compaction::{Compaction, CompactionStep, Compactor, FinishedCompaction};
-pub use cut::{Cut, SmallTables};
+pub use cut::Cut;
 pub use lease::{LeaseChange, LeaseTimes, TTL_MAX_S};
 pub use membership::{ConfChangeOutcome, Member, Membership, V2StoreError, fuzz_v2_store};
 pub use mvcc::{KvHash, Pace, ReadFailure, ReadMode};

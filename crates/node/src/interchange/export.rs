@@ -183,7 +183,7 @@ fn sorted(ids: impl Iterator<Item = u64>) -> Vec<String> {
 }
 
 /// As the write-ahead log and the file have it.
-pub(super) fn wal_conf(conf: &ConfState) -> wal::ConfState {
+pub(crate) fn wal_conf(conf: &ConfState) -> wal::ConfState {
     let ids = |ids: &[NodeId]| ids.iter().map(|id| id.0).collect();
     wal::ConfState { voters: ids(&conf.voters), learners: ids(&conf.learners), ..wal::ConfState::default() }
 }

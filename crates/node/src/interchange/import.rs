@@ -11,8 +11,9 @@ use raft::{ConfState, NodeId};
 use store::{Location, Member, Membership, RecordKind, Revision, Store};
 use wire::leasepb::Lease;
 
+use super::export::wal_conf;
 use crate::Error;
-use crate::records::{FrameState, LogSource, record_kind};
+use crate::records::{FrameState, LogSource, record_header};
 
 /// The oldest etcd whose files are taken over.
 const VERSION_MIN: Version = Version { major: 3, minor: 6, patch: 0 };
@@ -61,10 +62,24 @@ impl Database {
     /// # Errors
     /// The file, and what is wrong with it where; or the failed operation.
     pub fn open(fs: &dyn Fs, path: &Path) -> Result<Database, Error> {
-        let reader = Reader::open(fs, path)?;
+        Database::of(Reader::open(fs, path)?, path)
+    }
+
+    /// As [`Database::open`], of a file that is open already; `path` is what errors name.
+    pub(super) fn of(reader: Reader, path: &Path) -> Result<Database, Error> {
         let summary = reader.check()?;
         let tables = Tables::read(&reader, path)?;
         Ok(Database { reader, path: path.to_owned(), tables, pairs: summary.pairs })
+    }
+
+    /// The file, page by page.
+    pub(super) fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// The compacted revision; -1 if nothing is compacted.
+    pub(super) fn compacted(&self) -> i64 {
+        self.tables.compacted
     }
 
     /// The last entry whose effects it has.
@@ -103,17 +118,9 @@ impl Database {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Imported, Error> {
         check_version(&self.reader, &self.path)?;
-        check_features(&self.reader, &self.path)?;
-        let opened = revlog::open(fs.clone(), to, limits, log_id, &mut Nothing)?;
-        if !opened.is_empty() {
-            return Err(self.refuse(format!("{} holds a revision log already", to.display())));
-        }
-        let (builder, writer, _) = opened.into_parts()?;
-        let Tables { applied, ref membership, ref leases, compacted } = self.tables;
-        let tables = store::encode_tables(membership, compacted, leases.clone());
-        let conf = super::export::wal_conf(&self.conf());
-        let state = FrameState { voters: conf.voters, learners: conf.learners, tables: None };
-        let mut out = Out { builder, writer, applied, state, tables, folder: to.to_owned() };
+        let Tables { applied, compacted, .. } = self.tables;
+        let mut out = self.revision_log(fs, to, (limits, log_id), &self.conf())?;
+        out.applied = applied;
         // Judges every record as the start will; nothing is read through it.
         let mut store = Store::new(Arc::new(LogSource::default()), store::Settings::default());
         store.restore_tables(&out.tables, true).map_err(|error| self.refuse(error))?;
@@ -122,9 +129,7 @@ impl Database {
         let mut done = 0;
         self.records(&mut |key, value| {
             let at = Revision { main: key.main, sub: key.sub };
-            let kind = if key.tombstone { RecordKind::Tombstone } else { RecordKind::Put };
-            let header = RecordHeader { kind: record_kind(kind), main: at.main, sub: at.sub };
-            let location = out.builder.push(header, value);
+            let (kind, location) = out.push(key, value);
             store.replay(kind, at, Location(location.0), value).map_err(|error| self.refuse(error))?;
             done += 1;
             if done % PROGRESS_PAIRS == 0 {
@@ -142,6 +147,27 @@ impl Database {
             revision: store.revision().max(compacted),
             compacted,
         })
+    }
+
+    /// Begins a revision log of this file in the folder `to`, which holds none. A file that holds what this version does
+    /// not keep yet is refused.
+    pub(super) fn revision_log(
+        &self,
+        fs: &Arc<dyn Fs>,
+        to: &Path,
+        (limits, log_id): (revlog::Limits, u64),
+        conf: &ConfState,
+    ) -> Result<Out, Error> {
+        check_features(&self.reader, &self.path)?;
+        let opened = revlog::open(fs.clone(), to, limits, log_id, &mut Nothing)?;
+        if !opened.is_empty() {
+            return Err(self.refuse(format!("{} holds a revision log already", to.display())));
+        }
+        let (builder, writer, _) = opened.into_parts()?;
+        let conf = wal_conf(conf);
+        let state = FrameState { voters: conf.voters, learners: conf.learners, tables: None };
+        let (applied, folder) = (revlog::Applied::default(), to.to_owned());
+        Ok(Out { builder, writer, applied, state, tables: self.encoded_tables(), folder })
     }
 
     /// Visits the bucket of revisions in order.
@@ -330,11 +356,12 @@ fn check_features(reader: &Reader, path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The revision log that is being written.
-struct Out {
-    builder: FrameBuilder,
-    writer: Writer,
-    applied: revlog::Applied,
+/// A revision log that is being written.
+pub(super) struct Out {
+    pub(super) builder: FrameBuilder,
+    pub(super) writer: Writer,
+    /// What frames say that they have.
+    pub(super) applied: revlog::Applied,
     /// Of each frame; the tables are added where a segment begins.
     state: FrameState,
     tables: Vec<u8>,
@@ -342,8 +369,20 @@ struct Out {
 }
 
 impl Out {
-    fn frame(&mut self) -> Result<(), Error> {
-        self.state.tables = self.builder.starts_segment().then(|| self.tables.clone());
+    /// Adds a record to the frame.
+    pub(super) fn push(&mut self, key: RevisionKey, value: &[u8]) -> (RecordKind, revlog::Location) {
+        let kind = if key.tombstone { RecordKind::Tombstone } else { RecordKind::Put };
+        (kind, self.builder.push(record_header(kind, key.main, key.sub), value))
+    }
+
+    /// Writes the frame, with the tables where a segment begins.
+    pub(super) fn frame(&mut self) -> Result<(), Error> {
+        self.frame_with(self.builder.starts_segment())
+    }
+
+    /// Writes the frame, with the tables or without.
+    pub(super) fn frame_with(&mut self, tables: bool) -> Result<(), Error> {
+        self.state.tables = tables.then(|| self.tables.clone());
         // Nothing of it depends on the other log: that may end anywhere at or above the applied entry.
         let frame = self.builder.finish(self.applied, &self.state.encode_to_vec(), 0)?;
         if !self.writer.make_room(&frame)? {

@@ -1,5 +1,5 @@
-//! Between a member's state and etcd's database file: the way out ([`Cut`]), the way in ([`Database`]), and a data
-//! directory made from a saved snapshot ([`restore`]).
+//! Between a member's state and etcd's database file: the way out ([`Cut`]), the way in ([`Database`], and
+//! [`SnapshotReceiver`] for what a leader sends), and a data directory made from a saved snapshot ([`restore`]).
 //!
 //! A database file (`disk::boltfile`) is how a store leaves and enters this program: Maintenance.Snapshot, what etcdutl
 //! restores, `snap/db` of a data directory, snapshots between members. `docs/internals/boltfile.md` has the file itself,
@@ -9,14 +9,18 @@
 mod export;
 mod hash;
 mod import;
+mod receive;
 mod restore;
 
 use disk::boltfile::{self, Planner, Writer};
 
 pub use export::Cut;
+pub(crate) use export::wal_conf;
 pub use hash::hash_kv;
 pub use import::{Database, Imported};
 pub(crate) use import::{applied_index, check_beside};
+pub use receive::{Incoming, ReceiveError, SnapshotReceiver};
+pub(crate) use receive::{Occupied, clear};
 pub use restore::{RESTORING, Restore, Restored, restore};
 
 /// What takes the pairs of a database, in order: the planner takes their lengths, the writer their bytes.
