@@ -28,6 +28,7 @@ pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
         progress: Progress::new(front.config.watch_progress_interval),
         is_open: true,
         refused: None,
+        answered: 0,
     };
     let mut out = Outgoing::new(call.respond, call.deadline, call.held);
     let end = task::cut(&front, call.head.leader_required);
@@ -60,27 +61,22 @@ struct Requests {
     is_open: bool,
     /// What the stream ends with once it can.
     refused: Option<Status>,
+    /// Requests answered in this turn.
+    answered: u32,
 }
 
 impl Requests {
     /// Answers requests until there is something to send, or an end.
     async fn serve(&mut self) -> Result<Vec<u8>, Status> {
-        let mut answered = 0;
         loop {
-            if answered == REQUESTS_PER_TURN {
-                tokio::task::yield_now().await;
-                answered = 0;
-            }
+            self.let_others().await;
             if let Some(status) = self.refused.take() {
                 return Err(status);
             }
             let is_heard = self.is_heard();
             tokio::select! {
                 biased;
-                request = self.incoming.next(), if is_heard => {
-                    self.answer(request);
-                    answered += 1;
-                }
+                request = self.incoming.next(), if is_heard => self.answer(request),
                 bytes = poll_fn(|cx| self.watches.poll_take(cx)) => return Ok(bytes),
                 () = self.progress.due() => self.watches.notify_progress(),
             }
@@ -90,21 +86,22 @@ impl Requests {
     /// Answers requests while `sent` goes on: a client that does not read what it is told may still cancel.
     async fn serve_while<T>(&mut self, sent: impl Future<Output = T>) -> T {
         tokio::pin!(sent);
-        let mut answered = 0;
         loop {
-            if answered == REQUESTS_PER_TURN {
-                tokio::task::yield_now().await;
-                answered = 0;
-            }
+            self.let_others().await;
             let is_heard = self.is_heard();
             tokio::select! {
                 biased;
                 sent = &mut sent => return sent,
-                request = self.incoming.next(), if is_heard => {
-                    self.answer(request);
-                    answered += 1;
-                }
+                request = self.incoming.next(), if is_heard => self.answer(request),
             }
+        }
+    }
+
+    /// After enough requests the thread's other tasks have their turn.
+    async fn let_others(&mut self) {
+        if self.answered >= REQUESTS_PER_TURN {
+            self.answered = 0;
+            tokio::task::yield_now().await;
         }
     }
 
@@ -114,6 +111,7 @@ impl Requests {
     }
 
     fn answer(&mut self, request: Option<Result<WatchRequest, Status>>) {
+        self.answered += 1;
         match request {
             None => self.is_open = false,
             Some(Err(status)) => {

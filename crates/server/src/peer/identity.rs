@@ -88,9 +88,14 @@ pub(super) fn id(text: &str) -> Option<NodeId> {
 
 /// The sender and where it says that it is reached.
 pub(super) fn sender(headers: &HeaderMap) -> Option<(NodeId, Vec<String>)> {
+    let urls = peer_urls(headers)?;
+    Some((text(headers, &SERVER_FROM).and_then(id)?, urls))
+}
+
+/// Where the sender says that it is reached.
+pub(super) fn peer_urls(headers: &HeaderMap) -> Option<Vec<String>> {
     let urls = text(headers, &PEER_URLS).filter(|urls| !urls.is_empty())?;
-    let from = text(headers, &SERVER_FROM).and_then(id)?;
-    Some((from, urls.split(',').map(str::to_owned).collect()))
+    Some(urls.split(',').map(str::to_owned).collect())
 }
 
 /// The first two numbers of `X.Y.Z`, with anything behind a `-` or `+`.

@@ -49,8 +49,12 @@ impl Transport {
         }
     }
 
-    /// `POST /raft`: one message.
-    pub(super) async fn message(&self, head: &Parts, body: Incoming) -> Response<PeerBody> {
+    /// Answers a post by `take`, if it is from this cluster.
+    async fn posted(
+        &self,
+        head: &Parts,
+        take: impl Future<Output = Response<PeerBody>>,
+    ) -> Response<PeerBody> {
         if head.method != Method::POST {
             return not_allowed("POST");
         }
@@ -58,10 +62,15 @@ impl Transport {
             Err(refused) => *refused,
             Ok(()) => {
                 self.remember_sender(head);
-                self.take_message(body).await
+                take.await
             }
         };
         self.of_cluster(response)
+    }
+
+    /// `POST /raft`: one message.
+    pub(super) async fn message(&self, head: &Parts, body: Incoming) -> Response<PeerBody> {
+        self.posted(head, self.take_message(body)).await
     }
 
     async fn take_message(&self, body: Incoming) -> Response<PeerBody> {
@@ -173,26 +182,14 @@ impl Transport {
 
     /// As [`Transport::remember_sender`], of the member that the path names.
     fn remember(&self, from: NodeId, head: &Parts) {
-        let urls = identity::text(&head.headers, &identity::PEER_URLS).unwrap_or_default();
-        if !urls.is_empty() {
-            let urls: Vec<String> = urls.split(',').map(str::to_owned).collect();
+        if let Some(urls) = identity::peer_urls(&head.headers) {
             self.add(from, &urls, false);
         }
     }
 
     /// `POST /raft/snapshot`: a message and the database behind it.
     pub(super) async fn snapshot(&self, head: &Parts, body: Incoming) -> Response<PeerBody> {
-        if head.method != Method::POST {
-            return not_allowed("POST");
-        }
-        let response = match self.check(head) {
-            Err(refused) => *refused,
-            Ok(()) => {
-                self.remember_sender(head);
-                self.take_snapshot(body).await
-            }
-        };
-        self.of_cluster(response)
+        self.posted(head, self.take_snapshot(body)).await
     }
 
     async fn take_snapshot(&self, body: Incoming) -> Response<PeerBody> {
