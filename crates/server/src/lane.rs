@@ -636,7 +636,13 @@ impl Lane {
             .collect();
         self.0.earliest.set(earliest);
         for (_, waiter) in expired {
-            waiter.target.deliver(Outcome::Failed(waiter.on_expiry.into()));
+            let error = match waiter.on_expiry {
+                ApiError::Timeout if waiter.is_proposal => {
+                    self.member().proposal_timeout(self.0.parts.request_timeout)
+                }
+                error => error,
+            };
+            waiter.target.deliver(Outcome::Failed(error.into()));
         }
     }
 
