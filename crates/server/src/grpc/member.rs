@@ -8,9 +8,11 @@ use node::lease::{Remaining, Renewal, SharedLessor, Wait};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::etcdserverpb as pb;
 
+use super::others::Others;
 use super::snapshot::Cuts;
 use super::turns::ReadTurns;
 use crate::clock::Clock;
+use crate::http::Versions;
 
 /// What changes about a member while it runs; written by the member's threads.
 #[derive(Debug, Default)]
@@ -212,9 +214,17 @@ pub struct MemberView {
     pub snapshots: Turns,
     /// Where snapshots are had from.
     pub cuts: Cuts,
+    /// The other members.
+    pub others: Others,
 }
 
 impl MemberView {
+    /// What `/version` shows: the storage has the cluster's version as soon as that is known.
+    pub fn versions(&self) -> Versions {
+        let cluster = self.reader.membership().cluster_version().map(str::to_owned);
+        Versions { storage: cluster.clone(), cluster }
+    }
+
     /// A complete response header with `revision`.
     pub fn header(&self, revision: i64) -> pb::ResponseHeader {
         pb::ResponseHeader {
