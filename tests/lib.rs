@@ -94,6 +94,16 @@ impl Member {
         }
     }
 
+    /// The same member, to be run by another program on a directory of its own, while this one does not run.
+    ///
+    /// # Panics
+    /// Without a temporary directory.
+    pub fn run_by(&self, program: &Path) -> Self {
+        let mut member = Member::of(program, &[]);
+        member.ports = self.ports;
+        member
+    }
+
     /// A member that is ready to serve.
     ///
     /// # Panics

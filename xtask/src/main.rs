@@ -30,7 +30,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   boltfile --bbolt PATH --etcdutl PATH
                                       our database files before the real bbolt and etcdutl
   peers --etcd PATH                   our transport and a real etcd in one cluster
-  database --etcd PATH --etcdutl PATH saved snapshots, and data directories, between ours and the real programs
+  database --etcd PATH --etcd-3.6 PATH --etcdutl PATH
+                                      saved snapshots, and data directories, between ours and the real programs
   raft-scenarios --testdata DIR       the scenario scripts of etcd's raft through our consensus
   conform --suite DIR PACKAGE...      run packages of the contract suite against our release binaries
                                       (-run REGEX limits the tests; without it, the list of what passes is used)

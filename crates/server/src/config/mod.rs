@@ -98,6 +98,8 @@ pub struct Config {
     pub wals_max: usize,
     /// `.snap` files that stay; 0 for all.
     pub snapshots_max: usize,
+    /// Whether a database of etcd's stays when it is taken over.
+    pub keep_imported: bool,
     /// Whether listeners share their ports with other processes (SO_REUSEPORT).
     pub reuse_port: bool,
     /// What is written to the log.
@@ -287,6 +289,7 @@ impl TryFrom<&RawConfig> for Config {
             },
             wals_max: usize::try_from(raw.uint("max-wals")).unwrap_or(usize::MAX),
             snapshots_max: usize::try_from(raw.uint("max-snapshots")).unwrap_or(usize::MAX),
+            keep_imported: raw.bool("keep-imported-db"),
             reuse_port: raw.bool("socket-reuse-port"),
             name,
             listen_client_urls,

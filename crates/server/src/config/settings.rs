@@ -131,6 +131,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(Member, "wal-dir", Text, "", Works, "separate directory for the write-ahead log"),
     setting(Member, "max-snapshots", Uint, "5", Works, "snapshot files to keep, 0 keeps all"),
     setting(Member, "max-wals", Uint, "5", Works, "WAL files to keep, 0 keeps all"),
+    setting(Member, "keep-imported-db", Bool, "false", Works, "keep etcd's database, as member/imported-<index>.db, when a data directory of etcd is taken over (not etcd's)"),
     setting(Member, "name", Text, "default", Works, "human name of this member; also the local key looked up in initial-cluster"),
     setting(Member, "snapshot-count", Uint, "10000", Works, "applied entries between raft snapshots on disk; 0 means the default"),
     setting(Member, "heartbeat-interval", Uint, "100", Works, "time between heartbeats of the leader, in milliseconds"),
