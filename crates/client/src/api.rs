@@ -6,7 +6,7 @@ use prost::Message;
 use tonic::metadata::MetadataValue;
 use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::etcdserverpb::{
-    AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DefragmentRequest,
+    AlarmMember, AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DefragmentRequest,
     DefragmentResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse,
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
     LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
@@ -219,6 +219,13 @@ impl Client {
     /// Maintenance.Alarm GET: the alarms of all members.
     pub async fn alarms(&self, deadline: Deadline) -> Result<AlarmResponse, Error> {
         let request = AlarmRequest { action: AlarmAction::Get.into(), ..AlarmRequest::default() };
+        self.call(request, deadline, async |r| self.maintenance().alarm(r).await).await
+    }
+
+    /// Maintenance.Alarm DEACTIVATE: turns one off, of whatever member.
+    pub async fn disarm(&self, alarm: AlarmMember, deadline: Deadline) -> Result<AlarmResponse, Error> {
+        let AlarmMember { member_id, alarm } = alarm;
+        let request = AlarmRequest { action: AlarmAction::Deactivate.into(), member_id, alarm };
         self.call(request, deadline, async |r| self.maintenance().alarm(r).await).await
     }
 

@@ -31,8 +31,10 @@ fn the_table_is_etcds() {
         assert_eq!(setting.variable(), variable, "--{name}");
         assert_eq!(setting.default, plain(columns[2]), "--{name}");
     }
-    let ours: Vec<&str> = SETTINGS.iter().map(|s| s.name).filter(|name| !seen.contains(name)).collect();
-    assert!(ours.is_empty(), "not in etcd: {ours:?}");
+    // Settings of our own are called so that no later etcd has one of the same name.
+    let ours = SETTINGS.iter().map(|s| s.name).filter(|name| !seen.contains(name));
+    let unmarked: Vec<&str> = ours.filter(|name| !name.starts_with("quorate-")).collect();
+    assert!(unmarked.is_empty(), "not in etcd: {unmarked:?}");
 }
 
 /// `UPDATE=1 cargo test -p quorate-server --test settings` writes the document anew.

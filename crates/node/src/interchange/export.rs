@@ -90,6 +90,7 @@ impl Cut {
         for bucket in schema::BUCKETS {
             out.bucket(bucket)?;
             match bucket {
+                schema::BUCKET_ALARM => self.alarms(out)?,
                 schema::BUCKET_AUTH => {
                     out.pair(schema::AUTH_REVISION, &schema::encode_u64(AUTH_REVISION_FIRST))?;
                 }
@@ -107,7 +108,7 @@ impl Cut {
                     }
                 }
                 schema::BUCKET_META => self.meta(out)?,
-                // Nothing of alarms, users and roles is kept yet.
+                // Nothing of users and roles is kept yet.
                 _ => {}
             }
         }
@@ -123,6 +124,15 @@ impl Cut {
             if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         Ok(result?)
+    }
+
+    fn alarms(&self, out: &mut impl Pairs) -> Result<(), Error> {
+        let mut keys: Vec<Vec<u8>> = self.store.alarms().iter().map(|alarm| alarm.encode_to_vec()).collect();
+        keys.sort();
+        for key in keys {
+            out.pair(&key, &[])?;
+        }
+        Ok(())
     }
 
     /// Ids count as numbers without a sign there: negative ones come last.

@@ -257,6 +257,7 @@ static TOP: &[Key] = &[
     same("bootstrap-defrag-threshold-megabytes", UINT),
     same("warning-unary-request-duration", NANOS),
     same("max-learners", INT),
+    same("quorate-nospace-clears", Bool),
     same("force-new-cluster", Bool),
     same("enable-pprof", Bool),
     same("metrics", Text),

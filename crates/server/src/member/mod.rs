@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use disk::{Fs, RealFs};
-use node::{ClusterState, Entropy, InitialMember, Settings};
+use node::{ClusterState, Entropy, InitialMember, Quota, Settings};
 use store::watch::HubLimits;
 
 use crate::clock::Clock;
@@ -38,8 +38,6 @@ const COMPLETIONS_MAX: usize = 1024;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Requests for merges that may wait.
 const MERGE_REQUESTS_MAX: u64 = 16;
-/// What Status reports while quotas are not enforced: etcd's default.
-const QUOTA_BYTES: i64 = 2 << 30;
 
 /// A member that runs.
 pub struct Member {
@@ -105,7 +103,8 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         reader: opened.reader,
         leases: Leases::new(opened.lessor, clock),
         status,
-        quota_bytes: QUOTA_BYTES,
+        quota_bytes: config.quota_bytes,
+        quota: settings.quota,
         compaction_finished: finished,
         // One that is refused asks for what has been asked for already.
         defragment: Box::new(move || drop(asked.try_send(merge::MergeMail::Asked, 1))),
@@ -177,6 +176,8 @@ fn settings(config: &Config) -> Settings {
         snapshot_count: config.snapshot_count,
         wals_max: config.wals_max,
         snapshots_max: config.snapshots_max,
+        quota: Quota::of_setting(config.quota_bytes),
+        clears_no_space: config.clears_no_space,
         limits: node::Limits::default(),
     }
 }

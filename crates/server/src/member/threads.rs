@@ -19,6 +19,8 @@ use store::{Compaction, Compactor};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use wire::ApiError;
+use wire::etcdserverpb::AlarmRequest;
+use wire::etcdserverpb::alarm_request::AlarmAction;
 
 use super::compact::CompactThread;
 use super::files::{FileMail, FileThread};
@@ -410,7 +412,17 @@ impl RaftThread {
             self.events.ready();
         }
         out.auto_compaction.drain(..).for_each(describe);
+        out.alarms.drain(..).for_each(describe_alarm);
         self.outbox.flush(&self.channels)
+    }
+}
+
+/// An alarm that the member turns on or off by itself.
+fn describe_alarm(alarm: AlarmRequest) {
+    if alarm.action == AlarmAction::Activate as i32 {
+        log::warn!("message exceeded backend quota; raising alarm");
+    } else {
+        log::info!("there was room below the quota for a minute; the alarm of this member ends", "alarm" => "NOSPACE");
     }
 }
 
