@@ -6,7 +6,7 @@ use prost::Message;
 use tonic::metadata::MetadataValue;
 use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::etcdserverpb::{
-    AlarmMember, AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DefragmentRequest,
+    AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DefragmentRequest,
     DefragmentResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse,
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
     LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
@@ -222,10 +222,8 @@ impl Client {
         self.call(request, deadline, async |r| self.maintenance().alarm(r).await).await
     }
 
-    /// Maintenance.Alarm DEACTIVATE: turns one off, of whatever member.
-    pub async fn disarm(&self, alarm: AlarmMember, deadline: Deadline) -> Result<AlarmResponse, Error> {
-        let AlarmMember { member_id, alarm } = alarm;
-        let request = AlarmRequest { action: AlarmAction::Deactivate.into(), member_id, alarm };
+    /// Maintenance.Alarm: turns one on or off, of whatever member.
+    pub async fn alarm(&self, request: AlarmRequest, deadline: Deadline) -> Result<AlarmResponse, Error> {
         self.call(request, deadline, async |r| self.maintenance().alarm(r).await).await
     }
 

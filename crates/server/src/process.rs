@@ -7,7 +7,8 @@
 use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -20,26 +21,39 @@ use crate::log::{self, Level};
 use crate::member::{self, Member};
 use crate::{notify, signals};
 
+/// How long a member that was removed goes on: others may not know yet that it is committed. etcd's.
+const REMOVED_DELAY: Duration = Duration::from_secs(1);
+
 /// What happens while a member runs.
 enum Event {
     Ready,
-    Ended,
+    Removed,
+    Restored,
     Signal(Signal),
 }
 
 /// How the member's threads tell the process what became of them.
 #[derive(Clone)]
-pub struct Events(mpsc::Sender<Event>);
+pub struct Events {
+    sender: mpsc::Sender<(u64, Event)>,
+    /// Which of the members that this process has opened, one after the other.
+    run: u64,
+}
 
 impl Events {
     /// The member's own attributes, proposed in this run, are applied: clients may be served (rule 6).
     pub fn ready(&self) {
-        let _ = self.0.send(Event::Ready);
+        let _ = self.sender.send((self.run, Event::Ready));
     }
 
-    /// The member has ended by itself: it was removed from its cluster.
-    pub fn ended(&self) {
-        let _ = self.0.send(Event::Ended);
+    /// The member was removed from its cluster, and is to end soon. May be said again.
+    pub fn removed(&self) {
+        let _ = self.sender.send((self.run, Event::Removed));
+    }
+
+    /// The member's log names a snapshot of its leader's: it is to be opened anew.
+    pub fn restored(&self) {
+        let _ = self.sender.send((self.run, Event::Restored));
     }
 
     /// The member can't go on. The process ends here and now, also while it is closing: after a failed write nothing
@@ -195,17 +209,40 @@ fn run(config: &Config) -> ExitCode {
     let (sender, events) = mpsc::channel();
     let on_signal = sender.clone();
     let watching = signals::watch(move |signal| {
-        let _ = on_signal.send(Event::Signal(signal));
+        let _ = on_signal.send((0, Event::Signal(signal)));
     });
     if let Err(error) = watching {
         return failed("failed to start", &error);
     }
     listen::raise_descriptors();
-    let running = match start(config, &Events(sender)) {
-        Ok(running) => running,
+    let mut sockets = match prepare(config) {
+        Ok(sockets) => sockets,
         Err(code) => return code,
     };
-    wait(config, running, &events)
+    for run in 1.. {
+        let running = match start(config, &Events { sender: sender.clone(), run }, &sockets) {
+            Ok(running) => running,
+            Err(code) => return code,
+        };
+        match wait(config, running, sockets, (&events, run)) {
+            Next::Exit(code) => return code,
+            Next::Anew(kept) => sockets = kept,
+        }
+    }
+    unreachable!("a process opens fewer members")
+}
+
+/// What the process does when a member has ended.
+enum Next {
+    Exit(ExitCode),
+    /// Opens it again, on what it has received.
+    Anew(Sockets),
+}
+
+/// What is bound as long as the process runs: who connects while the member is opened anew waits.
+struct Sockets {
+    peers: Vec<Listener>,
+    clients: Vec<Listener>,
 }
 
 /// A member with its listeners.
@@ -216,7 +253,8 @@ struct Running {
     clients: Vec<Listener>,
 }
 
-fn start(config: &Config, events: &Events) -> Result<Running, ExitCode> {
+/// What has to be before there can be a member: listeners, settings that a cluster can be begun with, folders.
+fn prepare(config: &Config) -> Result<Sockets, ExitCode> {
     let dir = config.data_dir.display().to_string();
     let holds = match data_dir::identify(&config.data_dir) {
         Ok(holds) => holds,
@@ -243,17 +281,24 @@ fn start(config: &Config, events: &Events) -> Result<Running, ExitCode> {
     }
     data_dir::make(&config.data_dir).map_err(|error| access("data", error))?;
     data_dir::make(&config.member_dir()).map_err(|error| access("member", error))?;
+    Ok(Sockets { peers, clients })
+}
+
+fn start(config: &Config, events: &Events, sockets: &Sockets) -> Result<Running, ExitCode> {
+    let shared =
+        |listeners: &[Listener]| listeners.iter().map(Listener::share).collect::<std::io::Result<Vec<_>>>();
+    let listeners = shared(&sockets.peers).and_then(|peers| Ok((peers, shared(&sockets.clients)?)));
+    let (peers, clients) = listeners.map_err(|error| failed("failed to start", &error))?;
     let threads = listen::network_threads();
-    let member =
-        member::start(config, threads, events).map_err(|error| failed("failed to start", &whole(&error)))?;
+    for listener in &peers {
+        log::info!("serving peer traffic", "address" => listener.address());
+    }
+    let member = member::start(config, threads, peers, events)
+        .map_err(|error| failed("failed to start", &whole(&error)))?;
 
     let patience = config.request_timeout();
     let network = Network::start(threads, &member.service(), patience, patience)
         .map_err(|error| failed("failed to start", &error))?;
-    for listener in peers {
-        log::info!("serving peer traffic", "address" => listener.address());
-        network.accept(listener);
-    }
     log::info!(
         "now serving peer/client/metrics",
         "local-member-id" => format!("{:x}", member.id()),
@@ -313,12 +358,31 @@ fn describe(config: &Config, initialized: bool) {
 }
 
 /// Serves clients once the member is ready, and waits for its end.
-fn wait(config: &Config, running: Running, events: &mpsc::Receiver<Event>) -> ExitCode {
+fn wait(
+    config: &Config,
+    running: Running,
+    sockets: Sockets,
+    (events, run): (&mpsc::Receiver<(u64, Event)>, u64),
+) -> Next {
     let Running { member, network, mut clients } = running;
     let mut ready = false;
+    let mut ends_at: Option<Instant> = None;
     loop {
-        match events.recv() {
-            Ok(Event::Ready) if !ready => {
+        let left = ends_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let event = match left {
+            None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(left) => events.recv_timeout(left),
+        };
+        match event {
+            Ok((_, Event::Signal(signal))) if !ready => signals::end_by(signal),
+            Ok((_, Event::Signal(signal))) => {
+                log::info!("received signal; shutting down", "signal" => signals::name(signal));
+                close(config, member, network, sockets);
+                signals::end_by(signal);
+            }
+            // What a member that is gone has said last.
+            Ok((of, _)) if of != run => {}
+            Ok((_, Event::Ready)) if !ready => {
                 ready = true;
                 for listener in clients.drain(..) {
                     log::info!("ready to serve client requests");
@@ -331,24 +395,34 @@ fn wait(config: &Config, running: Running, events: &mpsc::Receiver<Event>) -> Ex
                 }
                 notify::ready();
             }
-            Ok(Event::Ready) => {}
-            // Nothing was acknowledged to anybody yet.
-            Ok(Event::Signal(signal)) if !ready => signals::end_by(signal),
-            Ok(Event::Signal(signal)) => {
-                log::info!("received signal; shutting down", "signal" => signals::name(signal));
-                close(config, member, network);
-                signals::end_by(signal);
+            Ok((_, Event::Ready)) => {}
+            Ok((_, Event::Removed)) => {
+                ends_at.get_or_insert_with(|| Instant::now() + REMOVED_DELAY);
             }
-            Ok(Event::Ended) => {
-                close(config, member, network);
-                return ExitCode::SUCCESS;
+            Ok((_, Event::Restored)) => {
+                log::info!("opening the member anew, on a snapshot of the leader's");
+                drop(clients);
+                member.stop();
+                network.stop_now();
+                return Next::Anew(sockets);
             }
-            Err(mpsc::RecvError) => return failed("the member can't go on", &"all its threads are gone"),
+            Err(RecvTimeoutError::Timeout) => {
+                let error = "the member has been permanently removed from the cluster";
+                log::warn!("server error", "error" => error);
+                log::warn!("data-dir used by this member must be removed");
+                close(config, member, network, sockets);
+                return Next::Exit(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return Next::Exit(failed("the member can't go on", &"all its threads are gone"));
+            }
         }
     }
 }
 
-fn close(config: &Config, member: Member, network: Network) {
+fn close(config: &Config, member: Member, network: Network, sockets: Sockets) {
+    // Nobody connects any more.
+    drop(sockets);
     let dir = config.data_dir.display();
     log::info!("closing etcd server", "name" => config.name, "data-dir" => log::Text(&dir));
     network.stop();
@@ -369,7 +443,7 @@ mod tests {
             let cause = std::io::Error::other("broken disk");
             let error = anyhow::Error::new(cause).context("write 0.wal");
             let (sender, _events) = mpsc::channel();
-            std::thread::spawn(move || -> () { Events(sender).failed(&error) });
+            std::thread::spawn(move || -> () { Events { sender, run: 1 }.failed(&error) });
             // The main thread has other things to do, and never looks.
             loop {
                 std::thread::park();

@@ -84,7 +84,8 @@ fn services_beside_the_hot_calls() {
             client.call("/etcdserverpb.Maintenance/Alarm", &pb::AlarmRequest::default()).await.decoded();
         assert_eq!((alarms.header, alarms.alarms), (header(1), vec![]));
         let none = pb::AlarmMember { member_id: 3, alarm: 0 };
-        let [no_space, corrupt] = [1, 2].map(|alarm| pb::AlarmMember { member_id: (2 - alarm as u64) * 7, alarm });
+        let [no_space, corrupt] =
+            [1, 2].map(|alarm| pb::AlarmMember { member_id: (2 - alarm as u64) * 7, alarm });
         for (action, alarm, expected, errors) in [
             (1, none, vec![], vec![]),
             (1, no_space, vec![no_space], vec!["memberID:7 alarm:NOSPACE"]),

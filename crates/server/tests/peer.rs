@@ -443,7 +443,11 @@ fn two_peer_threads_exchange_messages() {
             Identity { member_id: NodeId(id), cluster_id: bed::CLUSTER, peer_urls: vec![url.clone()] };
         let (handle, host) = (Handle::new(64 << 20), Arc::new(FakeHost::default()));
         let settings = Settings { identity, limits: Limits::default() };
-        let thread = PeerThread::start(handle.clone(), settings, host.clone(), vec![listener], id).unwrap();
+        let thread = {
+            let host = host.clone();
+            PeerThread::start(handle.clone(), settings, move || host, vec![listener], id)
+        }
+        .unwrap();
         (NodeId(id), url, handle, host, thread)
     };
     let (one, two) = (member(1), member(2));

@@ -63,8 +63,7 @@ fn document() -> String {
          a warning.\n\n\
          A flag marked *later* is known but does not work in this version: given with its default value it is \
          accepted, with any other value the server refuses to start and names it. No flag is silently ignored. \
-         `etcd gateway`, `etcd grpc-proxy`, URLs with `https` or `unixs`, and an initial cluster of several members \
-         are refused in the same way.\n\n\
+         `etcd gateway`, `etcd grpc-proxy` and URLs with `https` or `unixs` are refused in the same way.\n\n\
          Exit codes: 0 for `--help`, `--version` and a member that was removed from its cluster; 1 for settings that \
          make no sense, a start that fails, and an error that ends the member; 2 for a command line that does not \
          parse and for a crash. SIGTERM and SIGINT end the process by that signal (as process 1: exit 0).\n\n\

@@ -1,6 +1,7 @@
 //! `alarm`: lists the alarms that are on, or turns them off.
 
-use wire::etcdserverpb::AlarmResponse;
+use wire::etcdserverpb::alarm_request::AlarmAction;
+use wire::etcdserverpb::{AlarmMember, AlarmRequest, AlarmResponse};
 
 use super::session::{Session, call_failed, deadline};
 use crate::app::{Failure, Invocation, exit};
@@ -22,8 +23,12 @@ fn disarm(call: &mut Invocation<'_>) -> Result<(), Failure> {
     let session = Session::open(call)?;
     let client = session.client()?;
     let mut answer = AlarmResponse::default();
-    for alarm in session.wait(client.alarms(deadline(call))).map_err(call_failed)?.alarms {
-        let ended = session.wait(client.disarm(alarm, deadline(call))).map_err(call_failed)?;
+    let action = AlarmAction::Deactivate.into();
+    for AlarmMember { member_id, alarm } in
+        session.wait(client.alarms(deadline(call))).map_err(call_failed)?.alarms
+    {
+        let request = AlarmRequest { action, member_id, alarm };
+        let ended = session.wait(client.alarm(request, deadline(call))).map_err(call_failed)?;
         answer.alarms.extend(ended.alarms);
     }
     session.printer.alarms(call.world.out, &answer)

@@ -36,8 +36,6 @@ pub enum BootstrapError {
     DuplicateUrl(String),
     #[error("initial cluster unset and no discovery endpoints found")]
     Unset,
-    #[error("a cluster of several members ({0}) is not yet supported by Quorate {version}", version = wire::version::QUORATE)]
-    SeveralMembers(String),
     #[error("--initial-cluster-state=existing: joining a cluster is not yet supported by Quorate {version}", version = wire::version::QUORATE)]
     Joining,
 }
@@ -65,9 +63,6 @@ impl Config {
         }
         if self.initial_cluster_state == ClusterState::Existing {
             return Err(BootstrapError::Joining);
-        }
-        if members.len() > 1 {
-            return Err(BootstrapError::SeveralMembers(text));
         }
         Ok(Bootstrap { members, token: self.initial_cluster_token.clone() })
     }

@@ -61,6 +61,58 @@ pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
     }
 }
 
+/// Renews one lease, if this member leads: its time to live in seconds, 0 if it is gone. Another member has asked for it,
+/// and asks again if this one does not lead.
+///
+/// # Errors
+/// Why it is not renewed, `NotPrimaryLessor` where another member leads.
+pub(crate) async fn renew_here(lane: &Lane, id: i64) -> Result<i64, Status> {
+    loop {
+        confirm_here(lane).await?;
+        match lane.renew(id) {
+            (Renewed::Ttl(ttl_s), _) => return Ok(ttl_s),
+            (Renewed::NotFound, _) => return Ok(0),
+            (Renewed::Checkpointed, _) => forget_checkpoints(lane, vec![id]).await?,
+            (Renewed::NotPrimary, _) => return Err(ApiError::NotPrimaryLessor.into()),
+            (Renewed::TooMany, _) => return Err(ApiError::TooManyRequests.into()),
+            (Renewed::Waiting, reply) => match reply.expect("with Waiting").await {
+                Outcome::Failed(status) if status == ApiError::LeaseNotFound.into() => return Ok(0),
+                Outcome::Failed(status) => return Err(status),
+                _ => {}
+            },
+        }
+    }
+}
+
+/// Confirms that this member leads.
+async fn confirm_here(lane: &Lane) -> Result<(), Status> {
+    let refused = Err(ApiError::NotPrimaryLessor.into());
+    let member = lane.member();
+    if member.status.leader() != member.member_id {
+        return refused;
+    }
+    match lane.linearizable().await {
+        Ok(()) => Ok(()),
+        Err(status)
+            if [ApiError::NoLeader, ApiError::LeaderChanged, ApiError::Timeout]
+                .into_iter()
+                .any(|error| status == error.into()) =>
+        {
+            refused
+        }
+        Err(status) => Err(status),
+    }
+}
+
+/// A lease that is renewed lives for its whole time again, also under the next leader.
+async fn forget_checkpoints(lane: &Lane, leases: Vec<i64>) -> Result<(), Status> {
+    let checkpoints =
+        leases.into_iter().map(|id| pb::LeaseCheckpoint { id, remaining_ttl: 0 }).collect::<Vec<_>>();
+    let request = pb::LeaseCheckpointRequest { checkpoints }.encode_to_vec();
+    let id = lane.next_id();
+    lane.apply(id, admission::encode_lease_checkpoint(id.0, &request), false).await.map(|_| ())
+}
+
 /// What a stream's client asks for, and how far that is.
 struct Renewals {
     lane: Lane,
@@ -178,7 +230,7 @@ impl Renewals {
                 if checkpointed.is_empty() {
                     break;
                 }
-                self.forget_checkpoints(std::mem::take(&mut checkpointed)).await?;
+                forget_checkpoints(&self.lane, std::mem::take(&mut checkpointed)).await?;
             }
             if !moved {
                 return Ok(());
@@ -200,31 +252,7 @@ impl Renewals {
             }
             tokio::time::sleep(self.config.election_timeout).await;
         }
-        // etcd asks the leader over the peer port; that comes with the cluster (5 of 7).
-        let refused = Err(ApiError::NotPrimaryLessor.into());
-        if leader() != member.member_id {
-            return refused;
-        }
-        match self.lane.linearizable().await {
-            Ok(()) => Ok(()),
-            Err(status)
-                if [ApiError::NoLeader, ApiError::LeaderChanged, ApiError::Timeout]
-                    .into_iter()
-                    .any(|error| status == error.into()) =>
-            {
-                refused
-            }
-            Err(status) => Err(status),
-        }
-    }
-
-    /// A lease that is renewed lives for its whole time again, also under the next leader.
-    async fn forget_checkpoints(&self, leases: Vec<i64>) -> Result<(), Status> {
-        let checkpoints =
-            leases.into_iter().map(|id| pb::LeaseCheckpoint { id, remaining_ttl: 0 }).collect::<Vec<_>>();
-        let request = pb::LeaseCheckpointRequest { checkpoints }.encode_to_vec();
-        let id = self.lane.next_id();
-        self.lane.apply(id, admission::encode_lease_checkpoint(id.0, &request), false).await.map(|_| ())
+        confirm_here(&self.lane).await
     }
 
     /// The answers that are there, up to the first that is not.

@@ -10,9 +10,11 @@ use wire::ApiError;
 use wire::etcdserverpb as pb;
 use wire::etcdserverpb::alarm_request::AlarmAction;
 
+use super::others::Others;
 use super::snapshot::Cuts;
 use super::turns::ReadTurns;
 use crate::clock::Clock;
+use crate::http::Versions;
 
 /// What changes about a member while it runs; written by the member's threads.
 #[derive(Debug, Default)]
@@ -228,6 +230,8 @@ pub struct MemberView {
     pub snapshots: Turns,
     /// Where snapshots are had from.
     pub cuts: Cuts,
+    /// The other members.
+    pub others: Others,
 }
 
 impl MemberView {
@@ -242,6 +246,12 @@ impl MemberView {
         let (action, alarm) = (AlarmAction::Activate as i32, kind as i32);
         let raises = (!is_on).then_some(pb::AlarmRequest { action, member_id: self.member_id, alarm });
         Err(OverQuota { raises })
+    }
+
+    /// What `/version` shows: the storage has the cluster's version as soon as that is known.
+    pub fn versions(&self) -> Versions {
+        let cluster = self.reader.membership().cluster_version().map(str::to_owned);
+        Versions { storage: cluster.clone(), cluster }
     }
 
     /// A complete response header with `revision`.

@@ -25,6 +25,7 @@ mod lock;
 pub mod maintenance;
 pub mod member;
 pub mod method;
+pub mod others;
 mod queue;
 pub mod service;
 pub mod snapshot;

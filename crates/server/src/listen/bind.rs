@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
@@ -60,7 +61,7 @@ pub struct Listener {
 #[derive(Debug)]
 enum Bound {
     Tcp(std::net::TcpListener),
-    Unix(UnixListener, SocketFile),
+    Unix(UnixListener, Arc<SocketFile>),
 }
 
 #[derive(Debug)]
@@ -100,7 +101,7 @@ impl Listener {
             }
             let listener = UnixListener::bind(&path).map_err(fail)?;
             listener.set_nonblocking(true).map_err(fail)?;
-            let socket = Bound::Unix(listener, SocketFile(PathBuf::from(&path)));
+            let socket = Bound::Unix(listener, Arc::new(SocketFile(PathBuf::from(&path))));
             return Ok(Listener { socket, role, address: path });
         }
         let address = url.authority().to_owned();
@@ -113,6 +114,18 @@ impl Listener {
         let chosen = listener.local_addr().ok().filter(|_| address.ends_with(":0"));
         let address = chosen.map_or(address, |chosen| chosen.to_string());
         Ok(Listener { socket: Bound::Tcp(listener), role, address })
+    }
+
+    /// The same socket once more: it stays bound until both are gone.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn share(&self) -> io::Result<Listener> {
+        let socket = match &self.socket {
+            Bound::Tcp(listener) => Bound::Tcp(listener.try_clone()?),
+            Bound::Unix(listener, file) => Bound::Unix(listener.try_clone()?, file.clone()),
+        };
+        Ok(Listener { socket, role: self.role, address: self.address.clone() })
     }
 
     /// Who connects there.
@@ -153,7 +166,10 @@ pub(crate) struct Accepting {
 
 enum Waiting {
     Tcp(tokio::net::TcpListener),
-    Unix(tokio::net::UnixListener, #[expect(dead_code, reason = "removes the file when dropped")] SocketFile),
+    Unix(
+        tokio::net::UnixListener,
+        #[expect(dead_code, reason = "removes the file when dropped")] Arc<SocketFile>,
+    ),
 }
 
 impl Accepting {

@@ -8,28 +8,38 @@
 
 mod compact;
 mod files;
+mod host;
 mod mailbox;
 mod merge;
+mod peers;
+mod snapshots;
 mod threads;
+mod versions;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use disk::{Fs, RealFs};
-use node::{ClusterState, Entropy, InitialMember, Quota, Settings};
+use node::{ClusterState, Entropy, Identity, InitialMember, Quota, Settings, SnapshotReceiver};
 use store::watch::HubLimits;
+use tokio::task::spawn_local;
 
 use crate::clock::Clock;
 use crate::config::{Config, Url};
 use crate::front::{Front, LaneSeed};
 use crate::grpc::member::{Leases, Turns};
+use crate::grpc::others::Others;
 use crate::grpc::turns::ReadTurns;
 use crate::grpc::{GrpcConfig, MemberView, SharedStatus};
-use crate::lane::{AppliedGate, LaneParts, WatchParts};
-use crate::listen::Service;
+use crate::lane::{AppliedGate, Lane, LaneParts, WatchParts};
+use crate::listen::{Listener, Service};
 use crate::log;
+use crate::peer::{self, Handle, Host, PeerThread};
 use crate::process::Events;
 
+use host::{Inbox, MemberHost};
+use peers::Peers;
 use threads::{Channels, Threads};
 
 /// Batches of completions that may wait for one lane.
@@ -38,23 +48,34 @@ const COMPLETIONS_MAX: usize = 1024;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Requests for merges that may wait.
 const MERGE_REQUESTS_MAX: u64 = 16;
+/// Bytes of messages that wait for the peer thread: all that consensus has under way to six others, and some more.
+const HANDED_BYTES_MAX: usize = 256 << 20;
 
 /// A member that runs.
 pub struct Member {
     id: u64,
     front: Arc<Front>,
     threads: Threads,
+    peers: PeerThread,
     /// The folder stays ours until the last write is done.
     _lock: disk::DirLock,
 }
 
 /// Starts the member: opens its files and starts its threads. It calls `events.ready()` once its attributes are
 /// applied, and `events.failed()` if it can't go on. The folders exist; [`Config::bootstrap`] was checked. It
-/// serves `lanes` network threads.
+/// serves `lanes` network threads, and from now on the peers that connect to `listeners`.
 ///
 /// # Errors
 /// Whatever keeps it from starting; the process then ends with 1.
-pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<Member> {
+pub fn start(
+    config: &Config,
+    lanes: usize,
+    listeners: Vec<Listener>,
+    events: &Events,
+) -> anyhow::Result<Member> {
+    // The peer thread has one too.
+    let lanes = lanes + 1;
+
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
     let settings = settings(config);
     let entropy = Entropy { ids: random()?, log: random()?, raft: random()? };
@@ -78,7 +99,18 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
     let (completions, receivers): (Vec<_>, Vec<_>) =
         (0..lanes).map(|_| tokio::sync::mpsc::channel(COMPLETIONS_MAX)).unzip();
     let ids = opened.ids;
-    let channels = Channels { completions, gates: gates.clone(), status: status.clone(), ids, clock };
+    let inbox = Inbox::default();
+    let peers = Handle::new(HANDED_BYTES_MAX);
+    let (leadership_told, leadership) = tokio::sync::watch::channel(node::Leadership::default());
+    let channels = Channels {
+        completions,
+        gates: gates.clone(),
+        status: status.clone(),
+        leadership: leadership_told,
+        ids,
+        clock,
+        peers: peers.clone(),
+    };
     let parts = threads::Parts {
         consensus: opened.consensus,
         log_writer: opened.log_writer,
@@ -95,6 +127,16 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         compaction_finished,
         compaction_sleep_interval: config.compaction_sleep_interval,
         unwritten_bytes_max: settings.limits.unwritten_bytes_max,
+        inbox: inbox.clone(),
+        peers: Peers {
+            handle: peers.clone(),
+            status: status.clone(),
+            events: events.clone(),
+            cluster_id: opened.identity.cluster_id,
+            own: opened.identity.member_id,
+            known: BTreeMap::new(),
+            is_removed: false,
+        },
     };
     let threads = Threads::start(parts, channels, events)?;
     let view = Arc::new(MemberView {
@@ -113,6 +155,7 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         history: Turns::for_history(),
         snapshots: Turns::for_snapshots(),
         cuts: threads.cuts(),
+        others: Others::new(peers.clone(), threads.transfer(), leadership, clock, true),
     });
     let request_timeout = config.request_timeout();
     let tail = opened.tail;
@@ -127,8 +170,58 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         });
         seed
     });
-    let front = Arc::new(Front::new(seeds.collect(), GrpcConfig::from(config)));
-    Ok(Member { id: opened.identity.member_id, front, threads, _lock: opened.lock })
+    let mut seeds: Vec<LaneSeed> = seeds.collect();
+    let seed = seeds.pop().expect("the peer thread's");
+    let host =
+        HostParts { raft: threads.raft(), inbox, receiver: opened.snapshot_receiver, events: events.clone() };
+    let peers = PeerThread::start(
+        peers,
+        peer_settings(config, opened.identity),
+        host.on_thread(seed),
+        listeners,
+        random()?,
+    )?;
+    let front = Arc::new(Front::new(seeds, GrpcConfig::from(config)));
+    Ok(Member { id: opened.identity.member_id, front, threads, peers, _lock: opened.lock })
+}
+
+/// What [`MemberHost`] is made of, on the peer thread.
+struct HostParts {
+    raft: mailbox::Sender<threads::RaftMail>,
+    inbox: Inbox,
+    receiver: SnapshotReceiver,
+    events: Events,
+}
+
+impl HostParts {
+    /// Makes the host on its thread, with the lane of `seed`.
+    fn on_thread(self, seed: LaneSeed) -> impl FnOnce() -> Arc<dyn Host> + Send + 'static {
+        move || {
+            let HostParts { raft, inbox, receiver, events } = self;
+            let (parts, completions) = seed();
+            let (lane, driver) = Lane::new(parts, completions);
+            spawn_local(driver);
+            spawn_local(versions::monitor(lane.member().clone(), raft.clone()));
+            #[expect(clippy::arc_with_non_send_sync, reason = "hosts of tests are shared between threads")]
+            Arc::new(MemberHost { raft, inbox, lane, receiver, events })
+        }
+    }
+}
+
+fn peer_settings(config: &Config, identity: Identity) -> peer::Settings {
+    let election_timeout = Duration::from_millis(config.election_timeout_ms);
+    peer::Settings {
+        identity: peer::Identity {
+            member_id: raft::NodeId(identity.member_id),
+            cluster_id: identity.cluster_id,
+            peer_urls: config.initial_advertise_peer_urls.iter().map(ToString::to_string).collect(),
+        },
+        // etcd's.
+        limits: peer::Limits {
+            dial_timeout: Duration::from_secs(1) + election_timeout,
+            ..peer::Limits::default()
+        },
+    }
 }
 
 impl Member {
@@ -142,9 +235,10 @@ impl Member {
         self.id
     }
 
-    /// Ends its threads once everything begun is on disk. The network threads are gone by then.
+    /// Ends its threads once everything begun is on disk. The network threads are gone by then, or are told that the member
+    /// is.
     pub fn stop(self) {
-        self.threads.stop();
+        self.threads.stop(self.peers);
     }
 }
 

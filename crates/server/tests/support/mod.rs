@@ -198,6 +198,7 @@ impl FakeMember {
             history: server::grpc::member::Turns::for_history(),
             snapshots: server::grpc::member::Turns::for_snapshots(),
             cuts: server::grpc::snapshot::Cuts::none(),
+            others: server::grpc::others::Others::none(clock),
         };
         let tail = Arc::new(Tail::new(view.reader.revision(), TAIL_BYTES));
         let state = State {
