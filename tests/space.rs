@@ -5,7 +5,8 @@ use client::Client;
 use wire::ApiError;
 use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::etcdserverpb::{
-    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest,
+    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, PutRequest,
+    RangeRequest,
 };
 
 const QUOTA_BYTES: i64 = 1_000_000;
@@ -51,8 +52,9 @@ fn a_quota_refuses_before_anything_is_written_and_ends_when_there_is_room() {
         client.compact(compaction, patience()).await.expect("compactions go on");
     });
     let health = member.http_get("/health");
-    assert!(health.contains("503") && health.contains("ALARM NOSPACE"), "{health}");
-    assert!(member.http_get("/health?exclude=NOSPACE").contains("200 OK"));
+    assert_eq!(health.trim_end(), r#"{"health":"false","reason":"ALARM NOSPACE"}"#);
+    let healthy = r#"{"health":"true","reason":""}"#;
+    assert_eq!(member.http_get("/health?exclude=NOSPACE"), healthy);
     let listed = member.etcdctl(&["alarm", "list"]);
     assert!(String::from_utf8_lossy(&listed.stdout).ends_with("alarm:NOSPACE\n"), "{listed:?}");
     let unhealthy = member.etcdctl(&["endpoint", "health"]);
@@ -64,7 +66,7 @@ fn a_quota_refuses_before_anything_is_written_and_ends_when_there_is_room() {
     assert_eq!(disarmed.stdout, listed.stdout);
     run(async { put(&member.client(), 1).await.expect("there is room") });
     assert!(member.etcdctl(&["alarm", "list"]).stdout.is_empty());
-    assert!(member.http_get("/health").contains("200 OK"));
+    assert_eq!(member.http_get("/health"), healthy);
 }
 
 #[test]
