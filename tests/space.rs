@@ -29,6 +29,7 @@ fn known(error: &client::Error) -> ApiError {
 fn a_quota_refuses_before_anything_is_written_and_ends_when_there_is_room() {
     let mut member = Member::new(&[&format!("--quota-backend-bytes={QUOTA_BYTES}")]);
     member.announce("alarms are on");
+    member.announce("/health error");
     member.restart();
     run(async {
         let client = member.client();

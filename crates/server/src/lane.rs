@@ -541,6 +541,12 @@ impl Lane {
         let Some(round) = reads.in_flight.take_if(|round| round.contexts.contains(&context)) else { return };
         match result {
             Ok(index) => reads.behind.push((index, round.readers)),
+            // As in etcd nobody is told that the leader is gone before there is another: then it is asked, anew.
+            Err(status) if status == ApiError::LeaderChanged.into() && self.member().status.leader() == 0 => {
+                reads.in_flight = Some(Round { retry_at: Instant::now(), ..round });
+                drop(reads);
+                self.wake_driver();
+            }
             Err(status) => {
                 drop(reads);
                 for id in round.readers {
@@ -636,7 +642,13 @@ impl Lane {
             .collect();
         self.0.earliest.set(earliest);
         for (_, waiter) in expired {
-            waiter.target.deliver(Outcome::Failed(waiter.on_expiry.into()));
+            let error = match waiter.on_expiry {
+                ApiError::Timeout if waiter.is_proposal => {
+                    self.member().proposal_timeout(self.0.parts.request_timeout)
+                }
+                error => error,
+            };
+            waiter.target.deliver(Outcome::Failed(error.into()));
         }
     }
 

@@ -14,11 +14,11 @@ use nix::sys::signal::Signal;
 
 use crate::config::env::{self, EnvError};
 use crate::config::flags::{self, FlagError};
-use crate::config::{self, Config, ConfigError, FileError, RawConfig, file, help};
+use crate::config::{self, ClusterState, Config, ConfigError, FileError, RawConfig, file, help};
 use crate::data_dir::{self, Holds};
 use crate::listen::{self, Listener, Network, Role};
 use crate::log::{self, Level};
-use crate::member::{self, Member};
+use crate::member::{self, Joined, Member, join};
 use crate::{notify, signals};
 
 /// How long a member that was removed goes on: others may not know yet that it is committed. etcd's.
@@ -215,18 +215,18 @@ fn run(config: &Config) -> ExitCode {
         return failed("failed to start", &error);
     }
     listen::raise_descriptors();
-    let mut sockets = match prepare(config) {
-        Ok(sockets) => sockets,
+    let mut prepared = match prepare(config) {
+        Ok(prepared) => prepared,
         Err(code) => return code,
     };
     for run in 1.. {
-        let running = match start(config, &Events { sender: sender.clone(), run }, &sockets) {
+        let running = match start(config, &Events { sender: sender.clone(), run }, &prepared) {
             Ok(running) => running,
             Err(code) => return code,
         };
-        match wait(config, running, sockets, (&events, run)) {
+        match wait(config, running, prepared, (&events, run)) {
             Next::Exit(code) => return code,
-            Next::Anew(kept) => sockets = kept,
+            Next::Anew(kept) => prepared = kept,
         }
     }
     unreachable!("a process opens fewer members")
@@ -236,13 +236,15 @@ fn run(config: &Config) -> ExitCode {
 enum Next {
     Exit(ExitCode),
     /// Opens it again, on what it has received.
-    Anew(Sockets),
+    Anew(Prepared),
 }
 
-/// What is bound as long as the process runs: who connects while the member is opened anew waits.
-struct Sockets {
+/// What stays as long as the process runs. Who connects while the member is opened anew waits.
+struct Prepared {
     peers: Vec<Listener>,
     clients: Vec<Listener>,
+    /// What a member without data has heard of the cluster that it joins.
+    joined: Option<Joined>,
 }
 
 /// A member with its listeners.
@@ -254,7 +256,7 @@ struct Running {
 }
 
 /// What has to be before there can be a member: listeners, settings that a cluster can be begun with, folders.
-fn prepare(config: &Config) -> Result<Sockets, ExitCode> {
+fn prepare(config: &Config) -> Result<Prepared, ExitCode> {
     let dir = config.data_dir.display().to_string();
     let holds = match data_dir::identify(&config.data_dir) {
         Ok(holds) => holds,
@@ -276,24 +278,35 @@ fn prepare(config: &Config) -> Result<Sockets, ExitCode> {
     let access = |what: &str, error: data_dir::DataDirError| {
         failed("failed to start", &format!("cannot access {what} directory: {error}"))
     };
-    if !initialized {
-        config.bootstrap().map_err(|error| failed("failed to start", &error))?;
-    }
+    let bootstrap = match initialized {
+        true => None,
+        false => Some(config.bootstrap().map_err(|error| failed("failed to start", &error))?),
+    };
     data_dir::make(&config.data_dir).map_err(|error| access("data", error))?;
     data_dir::make(&config.member_dir()).map_err(|error| access("member", error))?;
-    Ok(Sockets { peers, clients })
+    let joined = match (&bootstrap, config.initial_cluster_state) {
+        (None, _) => None,
+        (Some(bootstrap), ClusterState::New) => {
+            join::check_new(config, bootstrap).map_err(|error| failed("failed to start", &error))?;
+            None
+        }
+        (Some(bootstrap), ClusterState::Existing) => {
+            Some(join::join(config, bootstrap).map_err(|error| failed("failed to start", &error))?)
+        }
+    };
+    Ok(Prepared { peers, clients, joined })
 }
 
-fn start(config: &Config, events: &Events, sockets: &Sockets) -> Result<Running, ExitCode> {
+fn start(config: &Config, events: &Events, prepared: &Prepared) -> Result<Running, ExitCode> {
     let shared =
         |listeners: &[Listener]| listeners.iter().map(Listener::share).collect::<std::io::Result<Vec<_>>>();
-    let listeners = shared(&sockets.peers).and_then(|peers| Ok((peers, shared(&sockets.clients)?)));
+    let listeners = shared(&prepared.peers).and_then(|peers| Ok((peers, shared(&prepared.clients)?)));
     let (peers, clients) = listeners.map_err(|error| failed("failed to start", &error))?;
     let threads = listen::network_threads();
     for listener in &peers {
         log::info!("serving peer traffic", "address" => listener.address());
     }
-    let member = member::start(config, threads, peers, events)
+    let member = member::start(config, threads, prepared.joined.as_ref(), peers, events)
         .map_err(|error| failed("failed to start", &whole(&error)))?;
 
     let patience = config.request_timeout();
@@ -361,7 +374,7 @@ fn describe(config: &Config, initialized: bool) {
 fn wait(
     config: &Config,
     running: Running,
-    sockets: Sockets,
+    prepared: Prepared,
     (events, run): (&mpsc::Receiver<(u64, Event)>, u64),
 ) -> Next {
     let Running { member, network, mut clients } = running;
@@ -377,7 +390,7 @@ fn wait(
             Ok((_, Event::Signal(signal))) if !ready => signals::end_by(signal),
             Ok((_, Event::Signal(signal))) => {
                 log::info!("received signal; shutting down", "signal" => signals::name(signal));
-                close(config, member, network, sockets);
+                close(config, member, network, prepared);
                 signals::end_by(signal);
             }
             // What a member that is gone has said last.
@@ -404,13 +417,13 @@ fn wait(
                 drop(clients);
                 member.stop();
                 network.stop_now();
-                return Next::Anew(sockets);
+                return Next::Anew(prepared);
             }
             Err(RecvTimeoutError::Timeout) => {
                 let error = "the member has been permanently removed from the cluster";
                 log::warn!("server error", "error" => error);
                 log::warn!("data-dir used by this member must be removed");
-                close(config, member, network, sockets);
+                close(config, member, network, prepared);
                 return Next::Exit(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }
             Err(RecvTimeoutError::Disconnected) => {
@@ -420,9 +433,11 @@ fn wait(
     }
 }
 
-fn close(config: &Config, member: Member, network: Network, sockets: Sockets) {
+fn close(config: &Config, member: Member, network: Network, prepared: Prepared) {
     // Nobody connects any more.
-    drop(sockets);
+    drop(prepared);
+    // While it still serves: what is under way goes to the next leader.
+    member.hand_over();
     let dir = config.data_dir.display();
     log::info!("closing etcd server", "name" => config.name, "data-dir" => log::Text(&dir));
     network.stop();

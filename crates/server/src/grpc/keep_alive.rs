@@ -12,27 +12,30 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use prost::Message as _;
 use store::admission;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use wire::etcdserverpb as pb;
 use wire::{ApiError, Status};
 
+use super::Shared;
 use super::answer;
+use super::forward::{self, Asked};
 use super::incoming::Incoming;
 use super::member::Renewed;
 use super::stream::Outgoing;
 use super::task::{self, StreamCall};
-use super::{GrpcConfig, Shared};
 use crate::lane::{Lane, Outcome, Reply};
 
 /// Renewals that are handled together. The answers to so many take some 40 KiB.
 const TURN_MAX: usize = 1024;
+/// Renewals that the leader is asked for at the same time, for one stream.
+const FORWARDED_MAX: usize = 16;
 
 /// Serves a stream to its end.
 pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
     let limit = front.config.limits.message_bytes_max();
     let mut renewals = Renewals {
         lane: front.lane.clone(),
-        config: front.config,
         incoming: Incoming::new(call.body, limit, call.head.gzip),
         header: pb::ResponseHeader::default(),
         turn: VecDeque::new(),
@@ -116,7 +119,6 @@ async fn forget_checkpoints(lane: &Lane, leases: Vec<i64>) -> Result<(), Status>
 /// What a stream's client asks for, and how far that is.
 struct Renewals {
     lane: Lane,
-    config: GrpcConfig,
     incoming: Incoming,
     /// Of this turn's answers: taken before anything is renewed, so that no answer claims that a lease lived at a revision
     /// at which it was gone (etcd: lease.go).
@@ -213,7 +215,13 @@ impl Renewals {
     /// Renews all leases of the turn for which that is still to be done.
     async fn renew(&mut self) -> Result<(), Status> {
         loop {
-            self.confirm().await?;
+            if !self.leads() {
+                self.forward().await?;
+                if self.turn.iter().all(|(_, state)| matches!(state, State::Answered(_))) {
+                    return Ok(());
+                }
+            }
+            confirm_here(&self.lane).await?;
             let mut moved = false;
             let mut checkpointed = Vec::new();
             loop {
@@ -241,18 +249,32 @@ impl Renewals {
         }
     }
 
-    /// Confirms that this member leads. One that loses its leadership meanwhile refuses, as etcd's does; one that knows of
-    /// no leader waits for one.
-    async fn confirm(&self) -> Result<(), Status> {
+    /// Whether this member leads, as far as it knows.
+    fn leads(&self) -> bool {
         let member = self.lane.member();
-        let leader = || member.status.leader();
-        while leader() == 0 {
-            if Instant::now() >= self.patient_until {
-                return Err(ApiError::NoLeader.into());
+        member.status.leader() == member.member_id
+    }
+
+    /// Lets the leader renew what is to be renewed, some at a time; what is left is to be done here, since this member leads
+    /// by now.
+    async fn forward(&mut self) -> Result<(), Status> {
+        let asked = self.turn.iter().enumerate().filter(|(_, (_, state))| matches!(state, State::Asked));
+        let mut left = asked.map(|(place, (id, _))| (place, *id)).collect::<Vec<_>>().into_iter();
+        let mut asking = JoinSet::new();
+        loop {
+            while asking.len() < FORWARDED_MAX
+                && let Some((place, id)) = left.next()
+            {
+                let (member, until) = (self.lane.member().clone(), self.patient_until);
+                asking.spawn_local(async move { (place, forward::renew(&member, id, until).await) });
             }
-            tokio::time::sleep(self.config.election_timeout).await;
+            let Some(answer) = asking.join_next().await else { return Ok(()) };
+            let Ok((place, renewed)) = answer else { continue };
+            match renewed? {
+                Asked::There(ttl_s) => self.turn[place].1 = State::Answered(ttl_s),
+                Asked::Here => {}
+            }
         }
-        confirm_here(&self.lane).await
     }
 
     /// The answers that are there, up to the first that is not.

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use node::lease::{Remaining, Renewal, SharedLessor, Wait};
 use node::{Quota, RequestId};
+use raft::Time;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use wire::ApiError;
-use wire::etcdserverpb as pb;
 use wire::etcdserverpb::alarm_request::AlarmAction;
+use wire::{ApiError, etcdserverpb as pb};
 
 use super::others::Others;
 use super::snapshot::Cuts;
@@ -23,6 +24,7 @@ pub struct SharedStatus {
     leader: AtomicU64,
     committed: AtomicU64,
     applied: AtomicU64,
+    elected: AtomicU64,
     learner: AtomicBool,
 }
 
@@ -48,6 +50,8 @@ impl SharedStatus {
         leader, set_leader;
         /// The commit index.
         committed, set_committed;
+        /// When the present leader, or the last one, was heard of, by the member's clock.
+        elected, set_elected;
         /// Everything through this index is applied and visible to reads.
         applied, set_applied;
     }
@@ -232,6 +236,8 @@ pub struct MemberView {
     pub cuts: Cuts,
     /// The other members.
     pub others: Others,
+    /// Longest wait for the member or for another one: 5 s and two election timeouts in etcd.
+    pub request_timeout: Duration,
 }
 
 impl MemberView {
@@ -246,6 +252,28 @@ impl MemberView {
         let (action, alarm) = (AlarmAction::Activate as i32, kind as i32);
         let raises = (!is_on).then_some(pb::AlarmRequest { action, member_id: self.member_id, alarm });
         Err(OverQuota { raises })
+    }
+
+    /// Why a proposal that was made so long ago has no answer yet (etcd: server.go, `parseProposeCtxErr`).
+    pub fn proposal_timeout(&self, waited: Duration) -> ApiError {
+        let started = self.others.now().minus_ms(waited.as_millis() as u64);
+        let elected = Time(self.status.elected());
+        let lost = elected.minus_ms(2 * self.others.election_timeout_ms());
+        if lost < started && started < elected {
+            return ApiError::TimeoutDueToLeaderFail;
+        }
+        let is_connected = |id| self.others.connected_since(id).is_some_and(|since| since < started);
+        let is_well = match self.status.leader() {
+            0 => true,
+            leader if leader == self.member_id => {
+                let membership = self.reader.membership();
+                let connected =
+                    membership.members().filter(|member| member.id == leader || is_connected(member.id));
+                connected.count() > membership.members().len() / 2
+            }
+            leader => is_connected(leader),
+        };
+        if is_well { ApiError::Timeout } else { ApiError::TimeoutDueToConnectionLost }
     }
 
     /// What `/version` shows: the storage has the cluster's version as soon as that is known.

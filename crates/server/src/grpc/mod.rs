@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod connection;
 mod election;
 pub mod elsewhere;
+pub(crate) mod forward;
 pub mod frames;
 pub mod head;
 pub mod health;

@@ -20,6 +20,7 @@ pub struct Others {
     transfer: Box<dyn Fn(u64) + Send + Sync>,
     leadership: watch::Receiver<Leadership>,
     clock: Clock,
+    election_timeout_ms: u64,
     strict: bool,
 }
 
@@ -30,16 +31,16 @@ impl Others {
         peers: Handle,
         transfer: impl Fn(u64) + Send + Sync + 'static,
         leadership: watch::Receiver<Leadership>,
-        clock: Clock,
+        (clock, election_timeout_ms): (Clock, u64),
         strict: bool,
     ) -> Self {
-        Others { peers, transfer: Box::new(transfer), leadership, clock, strict }
+        Others { peers, transfer: Box::new(transfer), leadership, clock, election_timeout_ms, strict }
     }
 
     /// Of a member that is alone, and is never told anything.
     pub fn none(clock: Clock) -> Self {
         let leadership = watch::channel(Leadership::default()).1;
-        Others::new(Handle::new(NONE_BYTES), drop, leadership, clock, true)
+        Others::new(Handle::new(NONE_BYTES), drop, leadership, (clock, 1_000), true)
     }
 
     /// Asks something of the cluster as this member sees it now: whether a change of membership may be proposed.
@@ -62,6 +63,16 @@ impl Others {
     pub fn connected_since(&self, id: u64) -> Option<Time> {
         let since = self.peers.stats().get(&NodeId(id))?.active_since()?;
         Some(self.clock.time(since.into_std()))
+    }
+
+    /// The time, by the member's clock.
+    pub fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// `--election-timeout`.
+    pub fn election_timeout_ms(&self) -> u64 {
+        self.election_timeout_ms
     }
 
     /// Who leads, as the raft thread tells of it.

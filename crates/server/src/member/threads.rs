@@ -474,6 +474,9 @@ impl RaftThread {
         let status = &self.channels.status;
         if let Some(leadership) = out.leadership.take() {
             status.set_term(leadership.term);
+            if leadership.leader != 0 && leadership.leader != status.leader() {
+                status.set_elected(self.channels.clock.now().0);
+            }
             status.set_leader(leadership.leader);
             self.channels.leadership.send_replace(leadership);
             let leader = format!("{:x}", leadership.leader);
