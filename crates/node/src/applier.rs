@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use disk::boltfile::schema::Version;
 use disk::revlog::{self, Frame, FrameBuilder};
 use prost::Message;
 use raft::{ConfState, Entry, EntryKind, NodeId};
@@ -12,7 +11,7 @@ use store::{Answer, Compaction, ConfChangeOutcome, LeaseChange, Membership, Stor
 use wire::Status;
 use wire::raftpb::{ConfChange, ConfChangeType};
 
-use crate::cluster_version;
+use crate::cluster_version::Agreed;
 use crate::consensus::Applied;
 use crate::ids::RequestIds;
 use crate::interchange::Cut;
@@ -65,8 +64,8 @@ pub struct Applier {
     found_index: u64,
     snapshots: SnapshotSchedule,
     compaction_frames: CompactionFrames,
-    /// The cluster's version as of the membership that was published last.
-    cluster_version: Option<Version>,
+    /// As of the membership that was published last.
+    agreed: Agreed,
     published_membership: Arc<Membership>,
 }
 
@@ -83,7 +82,7 @@ impl Applier {
         let (conf, applied) = state;
         let published_membership = store.reader().membership();
         Applier {
-            cluster_version: published_membership.cluster_version().and_then(cluster_version::parse),
+            agreed: Agreed::from(&*published_membership),
             published_membership,
             store,
             builder,
@@ -187,7 +186,7 @@ impl Applier {
         report.term = self.applied.term;
         report.revision = self.store.revision();
         let membership = self.membership_if_changed();
-        report.cluster_version = self.cluster_version;
+        report.agreed = self.agreed;
         let snapshot = self.snapshot();
         let Gave { answers, compactions, leases } = gave;
         Ok(Some(Batch { frame, report, answers, compactions, snapshot, leases, membership }))
@@ -198,7 +197,9 @@ impl Applier {
         if Arc::ptr_eq(&membership, &self.published_membership) {
             return None;
         }
-        self.cluster_version = membership.cluster_version().and_then(cluster_version::parse);
+        let before = std::mem::replace(&mut self.agreed, Agreed::from(&*membership)).version;
+        // As in etcd: whatever goes on from here with an older version finds a snapshot that it understands.
+        self.snapshots.is_forced |= before.is_some() && self.agreed.version < before;
         self.published_membership = membership.clone();
         Some(membership)
     }
