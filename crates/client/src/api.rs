@@ -226,6 +226,11 @@ impl Client {
         self.call(request, deadline, async |r| self.maintenance().alarm(r).await).await
     }
 
+    /// Maintenance.Alarm: turns one on or off, of whatever member.
+    pub async fn alarm(&self, request: AlarmRequest, deadline: Deadline) -> Result<AlarmResponse, Error> {
+        self.call(request, deadline, async |r| self.maintenance().alarm(r).await).await
+    }
+
     /// Maintenance.MoveLeader, of the member that is connected, to this one.
     pub async fn move_leader(&self, target: u64, deadline: Deadline) -> Result<MoveLeaderResponse, Error> {
         let request = MoveLeaderRequest { target_id: target };

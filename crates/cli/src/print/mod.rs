@@ -15,9 +15,9 @@ use std::io::Write;
 
 use wire::etcdserverpb::downgrade_request::DowngradeAction;
 use wire::etcdserverpb::{
-    DeleteRangeResponse, DowngradeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, Member, MemberAddResponse,
-    MemberListResponse, MemberPromoteResponse, MemberRemoveResponse, MemberUpdateResponse,
+    AlarmResponse, AlarmType, DeleteRangeResponse, DowngradeResponse, HashKvResponse, LeaseGrantResponse,
+    LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, Member,
+    MemberAddResponse, MemberListResponse, MemberPromoteResponse, MemberRemoveResponse, MemberUpdateResponse,
     MoveLeaderResponse, PutResponse, RangeResponse, ResponseHeader, StatusResponse, TxnResponse,
     WatchResponse,
 };
@@ -242,6 +242,18 @@ impl Printer {
         Ok(printed?)
     }
 
+    /// The answer to `alarm list` and `alarm disarm`.
+    pub fn alarms(&self, out: Out<'_>, answer: &AlarmResponse) -> Result<(), Failure> {
+        let printed = match self.format {
+            Format::Simple => simple::alarms(out, answer),
+            Format::Fields => fields::alarms(out, answer, self.hex),
+            Format::Json => json::alarms(out, answer),
+            Format::Protobuf => protobuf::message(out, answer),
+            Format::Table => return Err(self.format.unsupported()),
+        };
+        Ok(printed?)
+    }
+
     /// The answer to `lease list`.
     pub fn leases(&self, out: Out<'_>, answer: &LeaseLeasesResponse) -> Result<(), Failure> {
         let printed = match self.format {
@@ -424,6 +436,11 @@ impl Printer {
         };
         Ok(printed?)
     }
+}
+
+/// The name of a kind of alarm; one that nobody knows is a number.
+fn alarm_name(kind: i32) -> String {
+    AlarmType::try_from(kind).map_or_else(|_| kind.to_string(), |kind| kind.as_str_name().to_owned())
 }
 
 type Rows<const N: usize> = Vec<[String; N]>;

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use disk::{Fs, RealFs};
-use node::{ClusterState, Entropy, Identity, InitialMember, Settings, SnapshotReceiver};
+use node::{ClusterState, Entropy, Identity, InitialMember, Quota, Settings, SnapshotReceiver};
 use raft::NodeId;
 use store::watch::HubLimits;
 use tokio::task::spawn_local;
@@ -56,8 +56,6 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 const MERGE_REQUESTS_MAX: u64 = 16;
 /// Bytes of messages that wait for the peer thread: all that consensus has under way to six others, and some more.
 const HANDED_BYTES_MAX: usize = 256 << 20;
-/// What Status reports while quotas are not enforced: etcd's default.
-const QUOTA_BYTES: i64 = 2 << 30;
 
 /// A member that runs.
 pub struct Member {
@@ -164,7 +162,8 @@ pub fn start(
         reader: opened.reader,
         leases: Leases::new(opened.lessor, clock),
         status,
-        quota_bytes: QUOTA_BYTES,
+        quota_bytes: config.quota_bytes,
+        quota: settings.quota,
         compaction_finished: finished,
         // One that is refused asks for what has been asked for already.
         defragment: Box::new(move || drop(asked.try_send(merge::MergeMail::Asked, 1))),
@@ -364,6 +363,8 @@ fn settings(config: &Config, joined: Option<&Joined>) -> Settings {
         wals_max: config.wals_max,
         snapshots_max: config.snapshots_max,
         keep_imported: config.keep_imported,
+        quota: Quota::of_setting(config.quota_bytes),
+        clears_no_space: config.clears_no_space,
         limits: node::Limits {
             raft: raft::Limits { kept_entries_max: config.catchup_entries, ..raft::Limits::default() },
             ..node::Limits::default()
