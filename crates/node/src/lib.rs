@@ -25,6 +25,7 @@ mod consensus;
 mod error;
 mod exchange;
 mod fates;
+mod forced;
 mod held;
 mod identity;
 mod ids;
@@ -48,6 +49,7 @@ pub use consensus::{
 pub use error::Error;
 pub use exchange::{Completions, Promotion, RequestId, Submission};
 pub use fates::LostProposals;
+pub use forced::Forced;
 pub use identity::{Identity, InitialMember, cluster_id, member_id};
 pub use ids::{LaneIds, RequestIds};
 pub use interchange::{Incoming, ReceiveError, SnapshotReceiver};

@@ -68,6 +68,7 @@ pub(super) enum RaftMail {
     SnapshotReported(NodeId, bool),
     Versions(BTreeMap<u64, Version>),
     TransferLeader(u64),
+    Hurry,
 }
 
 /// Who says whether it has room.
@@ -428,6 +429,7 @@ impl RaftThread {
                 RaftMail::SnapshotReported(to, ok) => Input::SnapshotReported { to: to.0, ok },
                 RaftMail::Versions(versions) => Input::Versions(versions),
                 RaftMail::TransferLeader(to) => Input::TransferLeader(to),
+                RaftMail::Hurry => Input::Hurry,
                 RaftMail::Room(writer, has_room) => {
                     self.room[writer as usize] = has_room;
                     let file = match writer {
