@@ -210,7 +210,7 @@ static DISCOVERY_AUTH: Section = Section {
     ],
 };
 
-/// The keys of etcd 3.7.1.
+/// The keys of etcd 3.7.1, and ours beside them.
 static TOP: &[Key] = &[
     same("name", Text),
     same("data-dir", Text),
@@ -219,6 +219,7 @@ static TOP: &[Key] = &[
     same("snapshot-catchup-entries", UINT64),
     same("max-snapshots", UINT),
     same("max-wals", UINT),
+    same("keep-imported-db", Bool),
     same("heartbeat-interval", UINT),
     same("election-timeout", UINT),
     same("initial-election-tick-advance", Bool),
@@ -257,7 +258,7 @@ static TOP: &[Key] = &[
     same("bootstrap-defrag-threshold-megabytes", UINT),
     same("warning-unary-request-duration", NANOS),
     same("max-learners", INT),
-    same("quorate-nospace-clears", Bool),
+    same("nospace-clears", Bool),
     same("force-new-cluster", Bool),
     same("enable-pprof", Bool),
     same("metrics", Text),

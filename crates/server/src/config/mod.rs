@@ -103,6 +103,8 @@ pub struct Config {
     pub quota_bytes: i64,
     /// Whether this member's NOSPACE ends by itself.
     pub clears_no_space: bool,
+    /// Whether a database of etcd's stays when it is taken over.
+    pub keep_imported: bool,
     /// Whether listeners share their ports with other processes (SO_REUSEPORT).
     pub reuse_port: bool,
     /// What is written to the log.
@@ -294,7 +296,8 @@ impl TryFrom<&RawConfig> for Config {
             wals_max: usize::try_from(raw.uint("max-wals")).unwrap_or(usize::MAX),
             snapshots_max: usize::try_from(raw.uint("max-snapshots")).unwrap_or(usize::MAX),
             quota_bytes: quota(raw),
-            clears_no_space: raw.bool("quorate-nospace-clears"),
+            clears_no_space: raw.bool("nospace-clears"),
+            keep_imported: raw.bool("keep-imported-db"),
             reuse_port: raw.bool("socket-reuse-port"),
             name,
             listen_client_urls,
