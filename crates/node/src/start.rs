@@ -78,12 +78,13 @@ pub struct Settings {
     pub wals_max: usize,
     /// `.snap` files that stay (`--max-snapshots`), 0 for all.
     pub snapshots_max: usize,
+    /// Whether a database of etcd's stays when it is taken over, as `member/imported-<index>.db`
+    /// (`--quorate-keep-imported-db`).
+    pub keep_imported: bool,
     /// How much the store may take (`--quota-backend-bytes`).
     pub quota: Quota,
     /// Whether this member's NOSPACE ends by itself once there has been room for a minute.
     pub clears_no_space: bool,
-    /// Whether a database of etcd's stays when it is taken over, as `member/imported-<index>.db` (`--keep-imported-db`).
-    pub keep_imported: bool,
     /// How much may pile up.
     pub limits: Limits,
 }

@@ -107,9 +107,9 @@ pub fn settings() -> Settings {
         snapshot_count: 10_000,
         wals_max: 5,
         snapshots_max: 5,
+        keep_imported: false,
         quota: Quota::OFF,
         clears_no_space: true,
-        keep_imported: false,
         limits: Limits::tiny(),
     }
 }

@@ -99,12 +99,12 @@ pub struct Config {
     pub wals_max: usize,
     /// `.snap` files that stay; 0 for all.
     pub snapshots_max: usize,
+    /// Whether a database of etcd's stays when it is taken over.
+    pub keep_imported: bool,
     /// `--quota-backend-bytes`, 2 GiB where that is 0; below 0 for none.
     pub quota_bytes: i64,
     /// Whether this member's NOSPACE ends by itself.
     pub clears_no_space: bool,
-    /// Whether a database of etcd's stays when it is taken over.
-    pub keep_imported: bool,
     /// Whether listeners share their ports with other processes (SO_REUSEPORT).
     pub reuse_port: bool,
     /// What is written to the log.
@@ -295,9 +295,9 @@ impl TryFrom<&RawConfig> for Config {
             },
             wals_max: usize::try_from(raw.uint("max-wals")).unwrap_or(usize::MAX),
             snapshots_max: usize::try_from(raw.uint("max-snapshots")).unwrap_or(usize::MAX),
+            keep_imported: raw.bool("quorate-keep-imported-db"),
             quota_bytes: quota(raw),
-            clears_no_space: raw.bool("nospace-clears"),
-            keep_imported: raw.bool("keep-imported-db"),
+            clears_no_space: raw.bool("quorate-nospace-clears"),
             reuse_port: raw.bool("socket-reuse-port"),
             name,
             listen_client_urls,

@@ -131,7 +131,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(Member, "wal-dir", Text, "", Works, "separate directory for the write-ahead log"),
     setting(Member, "max-snapshots", Uint, "5", Works, "snapshot files to keep, 0 keeps all"),
     setting(Member, "max-wals", Uint, "5", Works, "WAL files to keep, 0 keeps all"),
-    setting(Member, "keep-imported-db", Bool, "false", Works, "keep etcd's database, as member/imported-<index>.db, when a data directory of etcd is taken over (not etcd's)"),
+    setting(Member, "quorate-keep-imported-db", Bool, "false", Works, "keep etcd's database, as member/imported-<index>.db, when a data directory of etcd is taken over (not etcd's)"),
     setting(Member, "name", Text, "default", Works, "human name of this member; also the local key looked up in initial-cluster"),
     setting(Member, "snapshot-count", Uint, "10000", Works, "applied entries between raft snapshots on disk; 0 means the default"),
     setting(Member, "heartbeat-interval", Uint, "100", Works, "time between heartbeats of the leader, in milliseconds"),
@@ -244,7 +244,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(Features, "downgrade-check-time", Duration, "5s", Later, "how often the leader looks whether a downgrade is done; 0 is off"),
     setting(Features, "warning-apply-duration", Duration, "100ms", Later, "warn in the log about slower applies and reads"),
     setting(Features, "bootstrap-defrag-threshold-megabytes", Uint, "0", Later, "defragment at start if at least this much would be freed; 0 is off"),
-    setting(Features, "nospace-clears", Bool, "true", Works, "end this member's own NOSPACE alarm once the data has been below 90 % of the quota for a minute; not in etcd"),
+    setting(Features, "quorate-nospace-clears", Bool, "true", Works, "end this member's own NOSPACE alarm once the data has been below 90 % of the quota for a minute; not in etcd"),
     setting(Features, "max-learners", Int, "1", Later, "most learners in the cluster"),
     setting(Features, "snapshot-catchup-entries", Uint, "5000", Later, "raft entries kept in memory behind a snapshot for slow followers"),
 
