@@ -110,9 +110,7 @@ fn what_is_not_there_yet_is_refused_by_name() {
     for (app, line, what) in [
         (&ctl::APP, &["member", "list"][..], "etcdctl member list"),
         (&ctl::APP, &["get", "a", "--user", "root:x"], "--user"),
-        (&ctl::APP, &["get", "a", "--insecure-transport=false"], "--insecure-transport=false"),
         (&ctl::APP, &["get", "a", "-d", "example.org"], "--discovery-srv"),
-        (&ctl::APP, &["get", "a", "--endpoints", "https://a:1"], "TLS (endpoint https://a:1)"),
         (&utl::APP, &["defrag", "--data-dir", "x"], "etcdutl defrag"),
     ] {
         let ended = run(app, line, &[]);

@@ -18,9 +18,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// An endpoint or option that asks for what this version does not have.
-    #[error("not yet supported: {0}")]
-    NotYet(String),
+    /// Certificates or keys that cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// The call's deadline passed here, or the server found that it had.
     #[error("context deadline exceeded")]
     DeadlineExceeded,

@@ -19,6 +19,7 @@ pub mod member;
 pub mod notify;
 pub mod peer;
 pub mod process;
+pub mod security;
 pub mod signals;
 
 /// A future that stays on the network thread it was made on.

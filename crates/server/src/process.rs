@@ -7,17 +7,19 @@
 use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use nix::sys::signal::Signal;
 
 use crate::config::env::{self, EnvError};
 use crate::config::flags::{self, FlagError};
-use crate::config::{self, Config, ConfigError, FileError, RawConfig, file, help};
+use crate::config::{self, Config, ConfigError, FileError, RawConfig, Url, file, help};
 use crate::data_dir::{self, Holds};
+use crate::http::Site;
 use crate::listen::{self, Listener, Network, Role};
 use crate::log::{self, Level};
 use crate::member::{self, Member};
+use crate::security::{self, Prepared};
 use crate::{notify, signals};
 
 /// What happens while a member runs.
@@ -231,8 +233,10 @@ fn start(config: &Config, events: &Events) -> Result<Running, ExitCode> {
         Holds::Nothing => "Initialize and start etcd server",
     };
     log::info!(message, "data-dir" => dir, "dir-type" => holds.name());
-    let peers = bind("peer", &config.listen_peer_urls, Role::Peer, config)?;
-    let clients = bind("client", &config.listen_client_urls, Role::Client, config)?;
+    let secured = security::prepare(config).map_err(|error| failed("failed to start", &error))?;
+    let peers = bind_peers(config, &secured)?;
+    let clients = bind_clients(config, &secured)?;
+    let metrics = bind_metrics(config, &secured)?;
     let initialized = has_segments(config);
     describe(config, initialized);
     let access = |what: &str, error: data_dir::DataDirError| {
@@ -248,10 +252,16 @@ fn start(config: &Config, events: &Events) -> Result<Running, ExitCode> {
         member::start(config, threads, events).map_err(|error| failed("failed to start", &whole(&error)))?;
 
     let patience = config.request_timeout();
-    let network = Network::start(threads, &member.service(), patience, patience)
+    let site =
+        Site { request_timeout: patience, origins: config.origins.clone(), hosts: config.hosts.clone() };
+    let network = Network::start(threads, &member.service(), patience, &Arc::new(site))
         .map_err(|error| failed("failed to start", &error))?;
     for listener in peers {
         log::info!("serving peer traffic", "address" => listener.address());
+        network.accept(listener);
+    }
+    for (listener, url) in metrics.into_iter().zip(&config.listen_metrics_urls) {
+        log::info!("serving metrics", "address" => url);
         network.accept(listener);
     }
     log::info!(
@@ -261,19 +271,64 @@ fn start(config: &Config, events: &Events) -> Result<Running, ExitCode> {
         "listen-peer-urls" => config.listen_peer_urls,
         "advertise-client-urls" => config.advertise_client_urls,
         "listen-client-urls" => config.listen_client_urls,
+        "listen-metrics-urls" => config.listen_metrics_urls,
     );
     Ok(Running { member, network, clients })
 }
 
+fn bind_peers(config: &Config, secured: &Prepared) -> Result<Vec<Listener>, ExitCode> {
+    log::info!("configuring peer listeners", "listen-peer-urls" => config.listen_peer_urls);
+    let bind_one = |url: &Url| bind(url, Role::Peer, config, url.is_secure().then_some((secured, false)));
+    config.listen_peer_urls.iter().map(bind_one).collect()
+}
+
+fn bind_metrics(config: &Config, secured: &Prepared) -> Result<Vec<Listener>, ExitCode> {
+    let bind_one = |url: &Url| bind(url, Role::Metrics, config, url.is_secure().then_some((secured, false)));
+    config.listen_metrics_urls.iter().map(bind_one).collect()
+}
+
+/// One listener an address, also where one URL asks for TLS there and another does not.
+fn bind_clients(config: &Config, secured: &Prepared) -> Result<Vec<Listener>, ExitCode> {
+    log::info!("configuring client listeners", "listen-client-urls" => config.listen_client_urls);
+    let is_split = !config.listen_client_http_urls.is_empty();
+    let role = if is_split { Role::Grpc } else { Role::Client };
+    let mut wanted: Vec<(&Url, Role, bool, bool)> = Vec::new();
+    let urls = config.listen_client_urls.iter().map(|url| (url, role));
+    for (url, role) in urls.chain(config.listen_client_http_urls.iter().map(|url| (url, Role::Http))) {
+        let address = |url: &Url| format!("{}{}", url.authority(), url.path());
+        match wanted.iter_mut().find(|(other, ..)| address(other) == address(url)) {
+            None => wanted.push((url, role, url.is_secure(), !url.is_secure())),
+            Some((_, other, ..)) if *other != role => {
+                let text = format!(
+                    "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {url}"
+                );
+                return Err(failed("failed to start", &text));
+            }
+            Some((_, _, secure, plain)) => {
+                *secure |= url.is_secure();
+                *plain |= !url.is_secure();
+            }
+        }
+    }
+    let bind_one = |(url, role, secure, plain): (&Url, Role, bool, bool)| {
+        bind(url, role, config, secure.then_some((secured, plain)))
+    };
+    wanted.into_iter().map(bind_one).collect()
+}
+
+/// `secured`: with TLS, and whether connections without are taken beside.
 fn bind(
-    who: &str,
-    urls: &[crate::config::Url],
+    url: &Url,
     role: Role,
     config: &Config,
-) -> Result<Vec<Listener>, ExitCode> {
-    log::info!(format!("configuring {who} listeners"), "listen-urls" => urls);
-    let bound = urls.iter().map(|url| Listener::bind(url, role, config.reuse_port)).collect::<Result<_, _>>();
-    bound.map_err(|error| failed("failed to start", &error))
+    secured: Option<(&Prepared, bool)>,
+) -> Result<Listener, ExitCode> {
+    let bound =
+        Listener::bind(url, role, config.reuse_port).map_err(|error| failed("failed to start", &error))?;
+    Ok(match secured {
+        Some((secured, also_plain)) => bound.secured(secured.for_role(role, also_plain)),
+        None => bound,
+    })
 }
 
 /// Whether the member has a log already, and so ignores the settings of a new cluster.
@@ -322,11 +377,7 @@ fn wait(config: &Config, running: Running, events: &mpsc::Receiver<Event>) -> Ex
                 ready = true;
                 for listener in clients.drain(..) {
                     log::info!("ready to serve client requests");
-                    log::info!(
-                        "serving client traffic insecurely; this is strongly discouraged!",
-                        "traffic" => "grpc+http",
-                        "address" => listener.address(),
-                    );
+                    tell_of_traffic(&listener);
                     network.accept(listener);
                 }
                 notify::ready();
@@ -345,6 +396,28 @@ fn wait(config: &Config, running: Running, events: &mpsc::Receiver<Event>) -> Ex
             }
             Err(mpsc::RecvError) => return failed("the member can't go on", &"all its threads are gone"),
         }
+    }
+}
+
+fn tell_of_traffic(listener: &Listener) {
+    let traffic = match listener.role() {
+        Role::Grpc => "grpc",
+        Role::Http => "http",
+        Role::Client | Role::Metrics | Role::Peer => "grpc+http",
+    };
+    if listener.serves_plain() {
+        log::info!(
+            "serving client traffic insecurely; this is strongly discouraged!",
+            "traffic" => traffic,
+            "address" => listener.address(),
+        );
+    }
+    if listener.is_secure() {
+        log::info!(
+            "serving client traffic securely",
+            "traffic" => traffic,
+            "address" => listener.address(),
+        );
     }
 }
 

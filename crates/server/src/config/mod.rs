@@ -11,6 +11,7 @@ pub mod flags;
 pub mod gates;
 pub mod help;
 pub mod raw;
+pub mod security;
 pub mod settings;
 pub mod value;
 
@@ -22,6 +23,7 @@ use node::AutoCompaction;
 use thiserror::Error;
 use wire::RequestLimits;
 
+use crate::http::Allowed;
 use crate::log::{self, Format, Level};
 
 use raw::Source;
@@ -30,6 +32,7 @@ use settings::find;
 pub use bootstrap::{Bootstrap, BootstrapError};
 pub use file::FileError;
 pub use raw::RawConfig;
+pub use security::Security;
 pub(crate) use wire::url::quote;
 pub use wire::url::{Scheme, Url};
 
@@ -62,6 +65,16 @@ pub struct Config {
     pub wal_dir: Option<PathBuf>,
     /// Where clients are served; at least one.
     pub listen_client_urls: Vec<Url>,
+    /// Where clients are served by HTTP alone; if there are any, the others serve gRPC alone.
+    pub listen_client_http_urls: Vec<Url>,
+    /// Where probes and metrics are served beside.
+    pub listen_metrics_urls: Vec<Url>,
+    /// Certificates and what belongs to them.
+    pub security: Security,
+    /// Origins whose pages may see answers.
+    pub origins: Allowed,
+    /// Hosts that requests without TLS may ask for.
+    pub hosts: Allowed,
     /// Where peers are served; at least one.
     pub listen_peer_urls: Vec<Url>,
     /// What clients are told.
@@ -207,8 +220,8 @@ pub enum ConfigError {
     Negative { name: &'static str, value: String },
     #[error("--{0} is not yet supported by Quorate {version}; leave it out, or at its default", version = wire::version::QUORATE)]
     NotYet(String),
-    #[error("TLS is not yet supported by Quorate {version}: {0}", version = wire::version::QUORATE)]
-    Tls(Url),
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
 }
 
 impl TryFrom<&RawConfig> for Config {
@@ -243,16 +256,13 @@ impl TryFrom<&RawConfig> for Config {
             return Err(ConfigError::AdvertiseUnset);
         }
         check_others(raw)?;
+        let security = Security::new(raw)?;
         if let Some(name) = raw.unsupported().first() {
             return Err(ConfigError::NotYet((*name).to_owned()));
         }
         let gates = raw.list("feature-gates");
         if let Some(name) = gates::unsupported(&gates) {
             return Err(ConfigError::NotYet(format!("feature-gates: {name}")));
-        }
-        let all = [&listen_peer_urls, &listen_client_urls];
-        if let Some(url) = all.into_iter().flatten().find(|url| url.is_secure()) {
-            return Err(ConfigError::Tls(url.clone()));
         }
 
         let name = raw.text("name");
@@ -290,6 +300,11 @@ impl TryFrom<&RawConfig> for Config {
             reuse_port: raw.bool("socket-reuse-port"),
             name,
             listen_client_urls,
+            listen_client_http_urls: raw.urls("listen-client-http-urls"),
+            listen_metrics_urls: raw.urls("listen-metrics-urls"),
+            security,
+            origins: Allowed::from_list(security::words(raw, "cors")),
+            hosts: Allowed::from_list(security::words(raw, "host-whitelist")),
             listen_peer_urls,
             advertise_client_urls,
             initial_advertise_peer_urls,

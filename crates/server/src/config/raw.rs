@@ -1,5 +1,7 @@
 //! Exactly what the user said: each setting's value and where it came from, before anything is checked together.
 
+use std::collections::BTreeMap;
+
 use super::Url;
 use super::settings::{SETTINGS, Status, find};
 use super::value::Value;
@@ -20,11 +22,14 @@ pub enum Source {
 pub struct RawConfig {
     /// In the order of [`SETTINGS`].
     given: Vec<Option<(Value, Source)>>,
+    /// What only a configuration file can say, by its key.
+    of_file: BTreeMap<&'static str, Value>,
+    is_of_file: bool,
 }
 
 impl Default for RawConfig {
     fn default() -> Self {
-        RawConfig { given: vec![None; SETTINGS.len()] }
+        RawConfig { given: vec![None; SETTINGS.len()], of_file: BTreeMap::new(), is_of_file: false }
     }
 }
 
@@ -47,6 +52,26 @@ impl RawConfig {
     /// Sets the setting at this place in [`SETTINGS`] to a value of its kind; a later call wins.
     pub fn put(&mut self, position: usize, value: Value, source: Source) {
         self.given[position] = Some((value, source));
+    }
+
+    /// No settings yet, from a configuration file.
+    pub fn for_file() -> RawConfig {
+        RawConfig { is_of_file: true, ..RawConfig::default() }
+    }
+
+    /// Whether these are the settings of a configuration file.
+    pub fn is_of_file(&self) -> bool {
+        self.is_of_file
+    }
+
+    /// What a configuration file says under a key that has no flag.
+    pub fn of_file(&self, key: &str) -> Option<&Value> {
+        self.of_file.get(key)
+    }
+
+    /// Keeps the value of such a key.
+    pub fn put_of_file(&mut self, key: &'static str, value: Value) {
+        self.of_file.insert(key, value);
     }
 
     /// Whether the user gave this setting, be it with its default value.
