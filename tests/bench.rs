@@ -17,6 +17,7 @@ fn comparison(scenarios: &[Scenario]) -> Comparison {
         warm_up: None,
         rate: 1000.0,
         restart_keys: 1,
+        members: 1,
         scale: 0.002,
         shape: Shape {
             key_bytes: 8,

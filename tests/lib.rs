@@ -8,12 +8,14 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use client::{Client, Config, Deadline};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use wire::etcdserverpb::{PutRequest, RangeRequest};
 
 /// Longest wait for an answer; only a hang takes that long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,7 +44,11 @@ pub fn binary(name: &str) -> PathBuf {
 /// One member: its directory, its ports, and its process while it runs.
 pub struct Member {
     program: PathBuf,
-    is_ours: bool,
+    /// Whether a warning in its log that nobody has announced is a failure.
+    is_judged: bool,
+    name: String,
+    /// As the flag has it.
+    initial_cluster: String,
     dir: tempfile::TempDir,
     ports: (u16, u16),
     flags: Vec<String>,
@@ -68,8 +74,11 @@ impl Member {
         let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
         let [client, peer] = held.map(|listener| listener.local_addr().expect("an address").port());
         Member {
-            is_ours: program == binary("etcd"),
+            // Another program's log is its own business.
+            is_judged: program == binary("etcd"),
             program: program.to_owned(),
+            name: "m".to_owned(),
+            initial_cluster: format!("m=http://127.0.0.1:{peer}"),
             dir: tempfile::tempdir().expect("a temporary directory"),
             ports: (client, peer),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
@@ -120,10 +129,10 @@ impl Member {
     pub fn command(&self) -> Command {
         let (client, peer) = (self.endpoint(), self.peer_endpoint());
         let mut command = Command::new(&self.program);
-        command.args(["--name", "m", "--data-dir"]).arg(self.data_dir());
+        command.args(["--name", &self.name, "--data-dir"]).arg(self.data_dir());
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &format!("m={peer}")]).args(&self.flags);
+        command.args(["--initial-cluster", &self.initial_cluster]).args(&self.flags);
         command
     }
 
@@ -132,6 +141,17 @@ impl Member {
     /// # Panics
     /// If it ends instead.
     pub fn restart(&mut self) {
+        let ready = self.spawn();
+        self.wait_until_ready(&ready);
+    }
+
+    /// Waits for what [`Member::spawn`] tells.
+    fn wait_until_ready(&self, ready: &Receiver<()>) {
+        ready.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("not ready; its log:\n{}", self.log()));
+    }
+
+    /// Starts it, killing it first if it runs; tells when it is ready.
+    fn spawn(&mut self) -> Receiver<()> {
         self.kill();
         let path = self.dir.path().join("log");
         let mut process = self.command().stderr(Stdio::piped()).spawn().expect("etcd starts");
@@ -147,7 +167,12 @@ impl Member {
             }
         });
         self.process = Some((process, copy));
-        wait.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("not ready; its log:\n{}", self.log()));
+        wait
+    }
+
+    /// Whether it was started and nobody has ended it.
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
     }
 
     /// Its process id.
@@ -197,8 +222,8 @@ impl Member {
             |line: &&str| !line.contains("\"level\":\"info\"") && !line.contains("\"level\":\"debug\"");
         let announced = |line: &&str| self.announced.iter().any(|text| line.contains(text));
         let unannounced: Vec<&str> = log.lines().filter(serious).filter(|line| !announced(line)).collect();
-        // Another program's log is its own business; and one failure a test is enough.
-        if self.is_ours && !std::thread::panicking() {
+        // One failure a test is enough.
+        if self.is_judged && !std::thread::panicking() {
             assert!(unannounced.is_empty(), "not announced:\n{}", unannounced.join("\n"));
         }
         Some(status)
@@ -246,6 +271,150 @@ impl Member {
         // What is refused by name ends without reading.
         let _ = running.stdin.take().expect("its standard input").write_all(input.as_bytes());
         running.wait_with_output().expect("etcdctl ends")
+    }
+}
+
+/// Members of one cluster. In their logs warnings are expected: others come and go.
+pub struct Cluster {
+    /// In the order in which they came.
+    pub members: Vec<Member>,
+    flags: Vec<String>,
+}
+
+impl Cluster {
+    /// So many members that are about to begin a cluster.
+    ///
+    /// # Panics
+    /// Without free ports or temporary directories.
+    pub fn new(count: usize, flags: &[&str]) -> Self {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut cluster = Cluster { members: Vec::new(), flags };
+        for _ in 0..count {
+            cluster.add();
+        }
+        let initial = cluster.initial();
+        cluster.members.iter_mut().for_each(|member| member.initial_cluster.clone_from(&initial));
+        cluster
+    }
+
+    fn add(&mut self) -> &mut Member {
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        let mut member = Member::new(&flags);
+        member.is_judged = false;
+        member.name = format!("m{}", self.members.len());
+        self.members.push(member);
+        self.members.last_mut().expect("it was added")
+    }
+
+    fn initial(&self) -> String {
+        let pairs = self.members.iter().map(|member| format!("{}={}", member.name, member.peer_endpoint()));
+        pairs.collect::<Vec<_>>().join(",")
+    }
+
+    /// A cluster of so many members, all of which are ready to serve.
+    ///
+    /// # Panics
+    /// If one does not become ready.
+    pub fn start(count: usize, flags: &[&str]) -> Self {
+        let mut cluster = Cluster::new(count, flags);
+        let all: Vec<usize> = (0..count).collect();
+        cluster.restart(&all);
+        cluster
+    }
+
+    /// Starts members together, and waits until they are ready.
+    ///
+    /// # Panics
+    /// If one does not become ready.
+    pub fn restart(&mut self, members: &[usize]) {
+        let ready: Vec<_> = members.iter().map(|member| self.members[*member].spawn()).collect();
+        for (member, ready) in members.iter().zip(ready) {
+            self.members[*member].wait_until_ready(&ready);
+        }
+    }
+
+    /// One more member, to be started when the cluster has been told of it: it joins.
+    ///
+    /// # Panics
+    /// Without a free port or a temporary directory.
+    pub fn joining(&mut self) -> usize {
+        self.add();
+        let initial = self.initial();
+        let place = self.members.len() - 1;
+        let member = &mut self.members[place];
+        member.initial_cluster = initial;
+        member.flags.extend(["--initial-cluster-state", "existing"].map(str::to_owned));
+        place
+    }
+
+    /// The places of those that run.
+    pub fn running(&self) -> Vec<usize> {
+        (0..self.members.len()).filter(|place| self.members[*place].is_running()).collect()
+    }
+
+    /// The place of the member that all who run take for the leader.
+    ///
+    /// # Panics
+    /// If nobody leads.
+    pub async fn leader(&self) -> usize {
+        loop {
+            let mut told = Vec::new();
+            for place in self.running() {
+                let client = self.members[place].client();
+                // Answered once there is one.
+                let read = RangeRequest { key: "k".into(), ..RangeRequest::default() };
+                while client.range(read.clone(), patience()).await.is_err() {}
+                let status = client.status(patience()).await.expect("a status");
+                told.push((status.header.expect("a header").member_id, status.leader, place));
+            }
+            let leader = told[0].1;
+            let found = told.iter().find(|(id, _, _)| *id == leader);
+            if let Some((_, _, place)) = found
+                && told.iter().all(|(_, known, _)| *known == leader)
+            {
+                return *place;
+            }
+        }
+    }
+
+    /// Puts by one member until that is answered as done, as a client would that may do it twice; its revision.
+    ///
+    /// # Panics
+    /// If it never is.
+    pub async fn put(&self, place: usize, key: &str, value: &str) -> i64 {
+        let client = self.members[place].client();
+        let put =
+            PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), ..Default::default() };
+        let deadline = patience();
+        loop {
+            match client.put(put.clone(), deadline).await {
+                Ok(answer) => return answer.header.expect("a header").revision,
+                Err(error) => {
+                    assert!(deadline.remaining().is_some_and(|left| !left.is_zero()), "put {key}: {error}");
+                }
+            }
+        }
+    }
+
+    /// Waits until all members that run have all that is committed by now, and checks that their data is the same.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub async fn check_hashes(&self) {
+        let mut hashes = Vec::new();
+        let mut revision = 0;
+        for place in self.running() {
+            let client = self.members[place].client();
+            let read = RangeRequest { key: "k".into(), ..RangeRequest::default() };
+            let answer = client.range(read, patience()).await.expect("a linearizable read");
+            // Nobody writes any more; the first one tells up to where.
+            if revision == 0 {
+                revision = answer.header.expect("a header").revision;
+            }
+            let hash = client.hash_kv(revision, patience()).await.expect("a hash");
+            hashes.push((hash.hash, hash.hash_revision, hash.compact_revision));
+        }
+        assert!(hashes.iter().all(|hash| *hash == hashes[0]), "different data: {hashes:?}");
     }
 }
 

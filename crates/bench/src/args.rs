@@ -16,6 +16,9 @@ use crate::workload::{Kind, Order, Shape};
 /// A run without any answer for so long gives up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Most members of a server: etcd's own advice.
+const MEMBERS_MAX: usize = 7;
+
 /// What the user asked for.
 #[derive(Clone, Debug)]
 pub enum Invocation {
@@ -137,9 +140,10 @@ fn compare_args() -> Vec<Arg> {
         option(
             "workload",
             "Of put, txn, range, put-rate, put-one, restart, which are the default, and compact, large-range, \
-             watch-fanout, watch-lag, keepalive, lease-expiry; separated by commas",
+             watch-fanout, watch-lag, keepalive, lease-expiry, idle, range-follower and failover; separated by commas",
         )
         .value_delimiter(','),
+        number("members", "1", "Of each server; range-follower and failover take two or three at least"),
         number("rounds", "5", "Times that each workload is run on each server"),
         option("seconds", "Of each run").value_parser(value_parser!(f64)).default_value("5"),
         option("warm-up", "Seconds of the same load before each run, not counted")
@@ -198,9 +202,20 @@ fn compare(matches: &ArgMatches) -> anyhow::Result<Invocation> {
     ensure!(rate > 0.0 && rate.is_finite(), "--rate must be above zero");
     let scale = float("scale");
     ensure!(scale > 0.0 && scale <= 1.0, "--scale must be above 0 and at most 1");
+    let members = count(matches, "members")?;
+    ensure!(members <= MEMBERS_MAX, "--members must be at most {MEMBERS_MAX}");
+    for scenario in &scenarios {
+        let least = match scenario {
+            Scenario::Failover => 3,
+            Scenario::RangeFollower => 2,
+            _ => 1,
+        };
+        ensure!(members >= least, "{} takes --members {least} or more", scenario.name());
+    }
     let comparison = Comparison {
         scale,
         candidates,
+        members,
         scenarios,
         rounds: count(matches, "rounds")?,
         duration: seconds("seconds", float("seconds"))?,

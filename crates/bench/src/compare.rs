@@ -37,6 +37,8 @@ pub enum Scenario {
     Txn,
     /// Linearizable ranges of one key, closed loop.
     Range,
+    /// The same, at a follower.
+    RangeFollower,
     /// Puts, open loop.
     PutRate,
     /// One client, one put after the other.
@@ -55,14 +57,19 @@ pub enum Scenario {
     Keepalive,
     /// Puts while many leases end together.
     LeaseExpiry,
+    /// Nothing at all.
+    Idle,
+    /// Puts at the other members while the leader is killed, again and again.
+    Failover,
 }
 
 impl Scenario {
     /// In the order in which they are run.
-    pub const ALL: [Scenario; 12] = [
+    pub const ALL: [Scenario; 15] = [
         Scenario::Put,
         Scenario::Txn,
         Scenario::Range,
+        Scenario::RangeFollower,
         Scenario::PutRate,
         Scenario::PutOne,
         Scenario::Restart,
@@ -72,6 +79,8 @@ impl Scenario {
         Scenario::WatchLag,
         Scenario::Keepalive,
         Scenario::LeaseExpiry,
+        Scenario::Idle,
+        Scenario::Failover,
     ];
 
     /// Those that are run when none is asked for.
@@ -90,6 +99,7 @@ impl Scenario {
             Scenario::Put => "put",
             Scenario::Txn => "txn",
             Scenario::Range => "range",
+            Scenario::RangeFollower => "range-follower",
             Scenario::PutRate => "put-rate",
             Scenario::PutOne => "put-one",
             Scenario::Restart => "restart",
@@ -99,13 +109,19 @@ impl Scenario {
             Scenario::WatchLag => "watch-lag",
             Scenario::Keepalive => "keepalive",
             Scenario::LeaseExpiry => "lease-expiry",
+            Scenario::Idle => "idle",
+            Scenario::Failover => "failover",
         }
     }
 
     /// Whether it is calls of one kind on servers that stay up.
     fn is_load(self) -> bool {
-        use Scenario::{Put, PutOne, PutRate, Range, Txn};
-        matches!(self, Put | Txn | Range | PutRate | PutOne)
+        use Scenario::{Put, PutOne, PutRate, Txn};
+        self.is_range() || matches!(self, Put | Txn | PutRate | PutOne)
+    }
+
+    fn is_range(self) -> bool {
+        matches!(self, Scenario::Range | Scenario::RangeFollower)
     }
 
     /// # Errors
@@ -121,6 +137,8 @@ impl Scenario {
 pub struct Comparison {
     /// Two or more.
     pub candidates: Vec<Candidate>,
+    /// Of each server.
+    pub members: usize,
     /// What to run.
     pub scenarios: Vec<Scenario>,
     /// Times that each is run on each candidate.
@@ -215,12 +233,13 @@ pub fn compare(
     let of = |wanted: fn(&Scenario) -> bool| -> Vec<Scenario> {
         comparison.scenarios.iter().copied().filter(wanted).collect()
     };
-    let writes = of(|scenario| scenario.is_load() && *scenario != Scenario::Range);
+    let writes = of(|scenario| scenario.is_load() && !scenario.is_range());
     if !writes.is_empty() {
         run_loads(comparison, &writes, &dir.join("writes"), &mut results, progress)?;
     }
-    if comparison.scenarios.contains(&Scenario::Range) {
-        run_loads(comparison, &[Scenario::Range], &dir.join("ranges"), &mut results, progress)?;
+    let ranges = of(|scenario| scenario.is_range());
+    if !ranges.is_empty() {
+        run_loads(comparison, &ranges, &dir.join("ranges"), &mut results, progress)?;
     }
     if comparison.scenarios.contains(&Scenario::Restart) {
         run_restarts(comparison, dir, &mut results, progress)?;
@@ -247,8 +266,8 @@ fn run_cells(
                     format!("round {} of {}: {} {name}", round + 1, comparison.rounds, scenario.name());
                 progress(&text);
                 let dir = dir.join(format!("{name}-{}-{round}", scenario.name()));
-                let server = Server::start(&candidate.binary, &dir)?;
-                match cells::run(comparison, scenario, &server) {
+                let mut server = Server::start(&candidate.binary, &dir, comparison.members)?;
+                match cells::run(comparison, scenario, &mut server) {
                     Ok(metrics) => {
                         metrics
                             .iter()
@@ -279,9 +298,9 @@ fn run_loads(
     let mut servers = Vec::new();
     for candidate in &comparison.candidates {
         progress(&format!("{}: start, put {} keys", candidate.name, comparison.shape.keys));
-        let mut server = Server::start(&candidate.binary, &dir.join(&candidate.name))?;
+        let mut server = Server::start(&candidate.binary, &dir.join(&candidate.name), comparison.members)?;
         fill(&comparison.shape, &at(&comparison.target, &server))?;
-        if scenarios == [Scenario::Range] {
+        if scenarios.iter().all(|scenario| scenario.is_range()) {
             server.stop()?;
             server.restart()?;
         }
@@ -317,6 +336,11 @@ fn run_load(
         Scenario::Put => (Kind::Put, None),
         Scenario::Txn => (Kind::Txn, None),
         Scenario::Range => (Kind::Range, None),
+        Scenario::RangeFollower => {
+            target.endpoints = server.followers();
+            target.endpoints.truncate(1);
+            (Kind::Range, None)
+        }
         Scenario::PutRate => (Kind::Put, Some(comparison.rate)),
         Scenario::PutOne => {
             (target.connections, target.in_flight) = (1, 1);
@@ -347,7 +371,8 @@ fn run_restarts(
     let mut servers = Vec::new();
     for candidate in &comparison.candidates {
         progress(&format!("{}: start, put {} keys for restarts", candidate.name, shape.keys));
-        let server = Server::start(&candidate.binary, &dir.join("restarts").join(&candidate.name))?;
+        let dir = dir.join("restarts").join(&candidate.name);
+        let server = Server::start(&candidate.binary, &dir, comparison.members)?;
         fill(&shape, &at(&comparison.target, &server))?;
         servers.push(server);
     }

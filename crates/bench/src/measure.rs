@@ -36,7 +36,7 @@ pub fn measure(
     if let Some(stop) = measurement.warm_up {
         load.run(&mut workload, measurement.rate, stop)?;
     }
-    let server_before = server.map(|server| server.cpu()).transpose()?;
+    let server_before = server.as_ref().map(Observed::cpu).transpose()?;
     let own_before = own_cpu()?;
     let outcome = load.run(&mut workload, measurement.rate, measurement.stop)?;
     let own = own_cpu()?.saturating_sub(own_before);

@@ -7,10 +7,10 @@ use anyhow::Context;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::unistd::{SysconfVar, sysconf};
 
-/// A process that is measured from outside.
-#[derive(Clone, Copy, Debug)]
+/// Processes that are measured from outside, as one: a server's members.
+#[derive(Clone, Debug)]
 pub struct Observed {
-    pid: u32,
+    pids: Vec<u32>,
 }
 
 /// Resident memory, bytes.
@@ -26,39 +26,59 @@ impl Observed {
     /// # Errors
     /// When there is no such process.
     pub fn new(pid: u32) -> anyhow::Result<Observed> {
-        let observed = Observed { pid };
+        Observed::all(vec![pid])
+    }
+
+    /// All of these together.
+    ///
+    /// # Errors
+    /// When one of them is not there.
+    pub fn all(pids: Vec<u32>) -> anyhow::Result<Observed> {
+        let observed = Observed { pids };
         observed.cpu()?;
         Ok(observed)
     }
 
-    /// User and system time of all its threads, the finished ones included; a clock tick (10 ms) exact.
+    /// User and system time of all their threads, the finished ones included; a clock tick (10 ms) exact for each.
     ///
     /// # Errors
-    /// When the process is gone.
+    /// When a process is gone.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
-        let stat = self.read("stat")?;
-        let ticks = stat_ticks(&stat).with_context(|| format!("unexpected /proc/{}/stat", self.pid))?;
+        let mut ticks = 0;
+        for pid in &self.pids {
+            let stat = read(*pid, "stat")?;
+            ticks += stat_ticks(&stat).with_context(|| format!("unexpected /proc/{pid}/stat"))?;
+        }
         let per_second = sysconf(SysconfVar::CLK_TCK)?.context("no clock tick")?;
         Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
     }
 
+    /// Their sums; of the peaks too, although they need not have been at one time.
+    ///
     /// # Errors
-    /// When the process is gone.
+    /// When a process is gone.
     pub fn memory(&self) -> anyhow::Result<Memory> {
-        let status = self.read("status")?;
-        let field = |name| status_kib(&status, name).with_context(|| format!("no {name} of {}", self.pid));
-        Ok(Memory { resident_bytes: field("VmRSS:")? << 10, peak_bytes: field("VmHWM:")? << 10 })
+        let mut memory = Memory { resident_bytes: 0, peak_bytes: 0 };
+        for pid in &self.pids {
+            let status = read(*pid, "status")?;
+            let field = |name| status_kib(&status, name).with_context(|| format!("no {name} of {pid}"));
+            memory.resident_bytes += field("VmRSS:")? << 10;
+            memory.peak_bytes += field("VmHWM:")? << 10;
+        }
+        Ok(memory)
     }
 
     /// Lets the peak count from now on; where that is not allowed it goes on counting from the start.
     pub fn reset_peak(&self) {
-        let _ = fs::write(format!("/proc/{}/clear_refs", self.pid), "5");
+        for pid in &self.pids {
+            let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+        }
     }
+}
 
-    fn read(&self, file: &str) -> anyhow::Result<String> {
-        let path = format!("/proc/{}/{file}", self.pid);
-        fs::read_to_string(&path).with_context(|| format!("read {path}"))
-    }
+fn read(pid: u32, file: &str) -> anyhow::Result<String> {
+    let path = format!("/proc/{pid}/{file}");
+    fs::read_to_string(&path).with_context(|| format!("read {path}"))
 }
 
 /// User and system time of this process so far.
@@ -109,5 +129,7 @@ mod tests {
         let memory = this.memory().expect("its memory");
         assert!(memory.resident_bytes > 0 && memory.peak_bytes >= memory.resident_bytes, "{memory:?}");
         assert!(Observed::new(u32::MAX).is_err());
+        let twice = Observed::all(vec![std::process::id(); 2]).expect("this process").memory().expect("both");
+        assert!(twice.peak_bytes >= memory.resident_bytes * 2, "{twice:?} is less than twice {memory:?}");
     }
 }

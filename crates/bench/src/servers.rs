@@ -1,4 +1,4 @@
-//! Servers that we start ourselves: fresh directories, free ports, and none of them outlives us.
+//! Servers that we start ourselves, of one member or several: fresh directories, free ports, and no process outlives us.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -10,10 +10,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
+use prost::Message;
+use wire::etcdserverpb::{StatusRequest, StatusResponse};
 
 use crate::process::Observed;
+use crate::protobuf::framed;
 use crate::run::{Load, Target};
 use crate::schedule::Stop;
+use crate::station::Station;
 use crate::workload::{Kind, Order, Shape, Workload};
 
 /// Longest that a server may take to answer its first call.
@@ -26,10 +30,18 @@ const ATTEMPT_PAUSE: Duration = Duration::from_millis(1);
 /// Processes to kill when we are told to stop.
 static RUNNING: Mutex<Vec<i32>> = Mutex::new(Vec::new());
 
-/// One server; dropped, it is killed.
+/// One server, of one member or several; dropped, it is killed.
 #[derive(Debug)]
 pub struct Server {
     binary: PathBuf,
+    members: Vec<Member>,
+    /// The place of the leader, as of the last time that it was asked for.
+    leader: usize,
+}
+
+#[derive(Debug)]
+struct Member {
+    name: String,
     /// Holds its data directory and its output.
     dir: PathBuf,
     client: SocketAddr,
@@ -38,38 +50,140 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `binary` as a new cluster of one member below `dir`, and waits until it takes a put.
+    /// Starts `binary` as a new cluster of so many members below `dir`, and waits until each takes a put.
     ///
     /// # Errors
     /// When it can't be started, exits, or takes no put for two minutes.
-    pub fn start(binary: &Path, dir: &Path) -> anyhow::Result<Server> {
-        fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-        let (client, peer) = free_ports()?;
-        let mut server = Server { binary: binary.to_owned(), dir: dir.to_owned(), client, peer, child: None };
-        server.spawn()?;
-        server.wait_for(Kind::Put, Instant::now())?;
+    pub fn start(binary: &Path, dir: &Path, members: usize) -> anyhow::Result<Server> {
+        let ports = free_ports(2 * members)?;
+        let members = ports.chunks_exact(2).enumerate().map(|(place, ports)| Member {
+            name: format!("bench-{place}"),
+            dir: dir.join(format!("member-{place}")),
+            client: ports[0],
+            peer: ports[1],
+            child: None,
+        });
+        let mut server = Server { binary: binary.to_owned(), members: members.collect(), leader: 0 };
+        for member in &server.members {
+            fs::create_dir_all(&member.dir).with_context(|| format!("create {}", member.dir.display()))?;
+        }
+        server.spawn_all()?;
+        server.wait_for_all(Kind::Put, Instant::now())?;
         Ok(server)
     }
 
-    /// Kills it (SIGKILL) and starts it again on the same directory; returns the time from the start of the process
-    /// to its first answer to a linearizable range.
+    /// Kills it (SIGKILL) and starts it again on the same directories; returns the time from the start of the
+    /// processes until each has answered a linearizable range.
     ///
     /// # Errors
     /// As `start`.
     pub fn restart(&mut self) -> anyhow::Result<Duration> {
-        self.kill();
+        self.members.iter_mut().for_each(Member::kill);
         let started = Instant::now();
-        self.spawn()?;
-        self.wait_for(Kind::Range, started)
+        self.spawn_all()?;
+        self.wait_for_all(Kind::Range, started)
     }
 
-    /// Lets it end in order (SIGTERM); `restart` starts it again.
+    /// Lets it end in order (SIGTERM), all members at once; `restart` starts it again.
     ///
     /// # Errors
-    /// When it is gone already, or does not end in time: it is killed then.
+    /// When a member is gone already, or does not end in time: it is killed then.
     pub fn stop(&mut self) -> anyhow::Result<()> {
+        for member in &self.members {
+            let child = member.child.as_ref().context("server is not running")?;
+            kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).context("stop the server")?;
+        }
+        self.members.iter_mut().try_for_each(|member| member.end(&self.binary))
+    }
+
+    /// Kills the leader (SIGKILL), and returns its place; `revive` starts it again.
+    ///
+    /// # Errors
+    /// When there is no leader.
+    pub fn kill_leader(&mut self) -> anyhow::Result<usize> {
+        self.find_leader(Instant::now())?;
+        self.members[self.leader].kill();
+        Ok(self.leader)
+    }
+
+    /// Starts a killed member again, and waits until it takes a put.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn revive(&mut self, place: usize) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let cluster = self.cluster();
+        let member = &mut self.members[place];
+        member.spawn(&self.binary, &cluster)?;
+        member.wait_for(&self.binary, Kind::Put, started)
+    }
+
+    /// Where clients reach the leader.
+    pub fn client(&self) -> SocketAddr {
+        self.members[self.leader].client
+    }
+
+    /// Where clients reach the other members.
+    pub fn followers(&self) -> Vec<SocketAddr> {
+        let others = self.members.iter().enumerate().filter(|(place, _)| *place != self.leader);
+        others.map(|(_, member)| member.client).collect()
+    }
+
+    /// The processes of all members.
+    ///
+    /// # Errors
+    /// When one is gone.
+    pub fn observed(&self) -> anyhow::Result<Observed> {
+        let pids = self.members.iter().map(|member| Some(member.child.as_ref()?.id()));
+        Observed::all(pids.collect::<Option<_>>().context("server is not running")?)
+    }
+
+    fn cluster(&self) -> String {
+        let members = self.members.iter().map(|member| format!("{}=http://{}", member.name, member.peer));
+        members.collect::<Vec<_>>().join(",")
+    }
+
+    fn spawn_all(&mut self) -> anyhow::Result<()> {
+        let cluster = self.cluster();
+        self.members.iter_mut().try_for_each(|member| member.spawn(&self.binary, &cluster))
+    }
+
+    fn wait_for_all(&mut self, kind: Kind, started: Instant) -> anyhow::Result<Duration> {
+        self.members.iter_mut().try_for_each(|member| member.wait_for(&self.binary, kind, started))?;
+        let took = started.elapsed();
+        self.find_leader(started)?;
+        Ok(took)
+    }
+
+    /// Asks the members until one of them says that it leads.
+    ///
+    /// # Errors
+    /// When none does for two minutes.
+    pub fn find_leader(&mut self, started: Instant) -> anyhow::Result<()> {
+        loop {
+            for (place, member) in self.members.iter().enumerate() {
+                if member.child.is_some() && member.leads().unwrap_or(false) {
+                    self.leader = place;
+                    return Ok(());
+                }
+            }
+            ensure!(started.elapsed() < START_TIMEOUT, "{} has no leader", self.binary.display());
+            std::thread::sleep(ATTEMPT_PAUSE);
+        }
+    }
+}
+
+impl Member {
+    fn leads(&self) -> anyhow::Result<bool> {
+        let mut station = Station::connect(self.client, 1)?;
+        let answer = station.call(0, "/etcdserverpb.Maintenance/Status", &framed(&StatusRequest {}))?;
+        let status = StatusResponse::decode(answer.as_slice())?;
+        Ok(status.header.is_some_and(|header| header.member_id == status.leader))
+    }
+
+    /// Waits for the end of what was told to end.
+    fn end(&mut self, binary: &Path) -> anyhow::Result<()> {
         let child = self.child.as_mut().context("server is not running")?;
-        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).context("stop the server")?;
         let asked = Instant::now();
         let ended = loop {
             if child.try_wait()?.is_some() {
@@ -81,30 +195,16 @@ impl Server {
             std::thread::sleep(ATTEMPT_PAUSE);
         };
         self.kill();
-        ensure!(ended, "{} does not end when it is told to", self.binary.display());
+        ensure!(ended, "{} does not end when it is told to", binary.display());
         Ok(())
     }
 
-    /// Where clients reach it.
-    pub fn client(&self) -> SocketAddr {
-        self.client
-    }
-
-    /// Its process.
-    ///
-    /// # Errors
-    /// When it is gone.
-    pub fn observed(&self) -> anyhow::Result<Observed> {
-        Observed::new(self.child.as_ref().context("server is not running")?.id())
-    }
-
-    fn spawn(&mut self) -> anyhow::Result<()> {
+    fn spawn(&mut self, binary: &Path, cluster: &str) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(self.dir.join("log"))?;
         let (client, peer) = (format!("http://{}", self.client), format!("http://{}", self.peer));
-        let mut command = Command::new(&self.binary);
+        let mut command = Command::new(binary);
         command
-            .args(["--name", "bench", "--log-level", "error", "--initial-cluster"])
-            .arg(format!("bench={peer}"))
+            .args(["--name", &self.name, "--log-level", "error", "--initial-cluster", cluster])
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .arg("--data-dir")
@@ -119,14 +219,14 @@ impl Server {
         stop_signals().thread_unblock()?;
         let spawned = command.spawn();
         mask.thread_set_mask()?;
-        let child = spawned.with_context(|| format!("start {}", self.binary.display()))?;
+        let child = spawned.with_context(|| format!("start {}", binary.display()))?;
         running.push(child.id() as i32);
         self.child = Some(child);
         Ok(())
     }
 
-    /// Tries one call again and again; returns the time from `started` to its answer.
-    fn wait_for(&mut self, kind: Kind, started: Instant) -> anyhow::Result<Duration> {
+    /// Tries one call again and again until it is answered.
+    fn wait_for(&mut self, binary: &Path, kind: Kind, started: Instant) -> anyhow::Result<()> {
         let target = Target {
             endpoints: vec![self.client],
             connections: 1,
@@ -141,7 +241,7 @@ impl Server {
             let answered =
                 Load::connect(&target, kind).and_then(|mut load| load.run(&mut workload, None, stop));
             let failure = match answered {
-                Ok(outcome) if outcome.answered == 1 => return Ok(started.elapsed()),
+                Ok(outcome) if outcome.answered == 1 => return Ok(()),
                 Ok(outcome) => format!("{:?}", outcome.errors),
                 Err(error) => format!("{error:#}"),
             };
@@ -149,12 +249,12 @@ impl Server {
             if let Some(status) = exited {
                 bail!(
                     "{} exited ({status}), its output: {}",
-                    self.binary.display(),
+                    binary.display(),
                     self.dir.join("log").display()
                 );
             }
             if started.elapsed() > START_TIMEOUT {
-                bail!("{} does not answer: {failure}", self.binary.display());
+                bail!("{} does not answer: {failure}", binary.display());
             }
             std::thread::sleep(ATTEMPT_PAUSE);
         }
@@ -170,7 +270,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for Member {
     fn drop(&mut self) {
         self.kill();
     }
@@ -206,10 +306,10 @@ fn stop_signals() -> SigSet {
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
 }
 
-/// Two ports that nobody listens on now.
-fn free_ports() -> anyhow::Result<(SocketAddr, SocketAddr)> {
-    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port");
-    // Both held at once, so that they differ.
-    let (client, peer) = (listen()?, listen()?);
-    Ok((client.local_addr()?, peer.local_addr()?))
+/// Ports that nobody listens on now.
+fn free_ports(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
+    let listen = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port");
+    // All held at once, so that they differ.
+    let listeners: Vec<TcpListener> = (0..count).map(listen).collect::<anyhow::Result<_>>()?;
+    listeners.iter().map(|listener| Ok(listener.local_addr()?)).collect()
 }

@@ -256,6 +256,9 @@ fn only_this_machine_is_loaded() {
         "bench compare a=/bin/true a=/bin/true",
         "bench compare ../a=/bin/true b=/bin/true",
         "bench compare a=/bin/true b=/bin/true --workload nothing",
+        "bench compare a=/bin/true b=/bin/true --workload range-follower",
+        "bench compare a=/bin/true b=/bin/true --workload failover --members 2",
+        "bench compare a=/bin/true b=/bin/true --members 8",
     ] {
         assert!(Invocation::parse(line.split(' ')).is_err(), "{line}");
     }
@@ -276,7 +279,7 @@ fn only_this_machine_is_loaded() {
 #[test]
 fn a_server_that_exits_is_named_with_its_output() {
     let dir = tempfile::tempdir().expect("a folder");
-    let error = Server::start(Path::new("/bin/false"), dir.path()).expect_err("it exits");
+    let error = Server::start(Path::new("/bin/false"), dir.path(), 1).expect_err("it exits");
     let text = format!("{error:#}");
     assert!(text.contains("/bin/false exited") && text.contains("log"), "{text}");
 }

@@ -8,6 +8,14 @@ use wire::{ApiError, Status};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
+impl RequestId {
+    /// Whether it was made before another of the same lane, or is the same.
+    pub fn is_at_or_before(self, other: RequestId) -> bool {
+        // A run makes far fewer than half of all numbers.
+        other.0.wrapping_sub(self.0) < 1 << 63
+    }
+}
+
 /// What a network thread asks of the member.
 #[derive(Clone, Debug)]
 pub enum Submission {

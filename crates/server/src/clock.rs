@@ -20,6 +20,11 @@ impl Clock {
         Time(self.0.elapsed().as_micros() as u64)
     }
 
+    /// The time of an instant; the beginning for one before it.
+    pub fn time(self, instant: Instant) -> Time {
+        Time(instant.saturating_duration_since(self.0).as_micros() as u64)
+    }
+
     /// The instant of a time; `None` for one that never comes.
     pub fn instant(self, time: Time) -> Option<Instant> {
         self.0.checked_add(Duration::from_micros(time.0)).filter(|_| time != Time::NEVER)

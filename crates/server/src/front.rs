@@ -112,9 +112,7 @@ impl Health for FrontThread {
         })
     }
 
-    /// The storage has the cluster's version as soon as that is known.
     fn versions(&self) -> Versions {
-        let cluster = self.lane.member().reader.membership().cluster_version().map(str::to_owned);
-        Versions { storage: cluster.clone(), cluster }
+        self.lane.member().versions()
     }
 }

@@ -20,7 +20,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use node::{Completions, LaneIds, RequestId, Submission};
+use node::{Completions, LaneIds, Promotion, RequestId, Submission};
 use rustc_hash::FxHashMap;
 use store::Answer;
 use tokio::sync::{mpsc, oneshot, watch as watch_channel};
@@ -181,6 +181,8 @@ impl Target {
 
 struct Waiter {
     target: Target,
+    /// Whether it waits for something that may happen without its being told.
+    is_proposal: bool,
     deadline: Instant,
     on_expiry: ApiError,
 }
@@ -252,11 +254,16 @@ enum Ask {
     Read,
     /// A proposal: made from the lane's ids, the first of which is its header's.
     Propose(Box<Encode>),
+    /// A change of membership: made from an id of the lane's.
+    Reconfigure(Box<EncodeChange>),
 }
 
 /// Encodes an `InternalRaftRequest` whose header has the id given; says too whether it grows what is stored. Further ids
 /// are to be had.
 type Encode = dyn FnOnce(RequestId, &mut dyn FnMut() -> RequestId) -> (Vec<u8>, bool) + Send;
+
+/// Encodes a `ConfChange` that has the id given; says too whether it promotes a learner.
+type EncodeChange = dyn FnOnce(RequestId) -> (Vec<u8>, Option<Promotion>) + Send;
 
 /// The part of a lane that tasks which must be `Send` can hold: the calls off the hot path.
 #[derive(Clone, Debug)]
@@ -279,6 +286,20 @@ impl LaneHandle {
     ) -> Result<Answer, Status> {
         match self.ask(Ask::Propose(Box::new(encode)), deadline).await? {
             Outcome::Applied(answer) => Ok(answer),
+            Outcome::Failed(status) => Err(status),
+            Outcome::Readable => Err(ApiError::Stopped.into()),
+        }
+    }
+
+    /// Proposes the change of membership that `encode` makes of a fresh id ([`node::Change::encode`]), and waits until it
+    /// is applied here: [`store::Reader::membership`] has it then.
+    pub async fn reconfigure(
+        &self,
+        deadline: Option<Instant>,
+        encode: impl FnOnce(RequestId) -> (Vec<u8>, Option<Promotion>) + Send + 'static,
+    ) -> Result<(), Status> {
+        match self.ask(Ask::Reconfigure(Box::new(encode)), deadline).await? {
+            Outcome::Applied(_) => Ok(()),
             Outcome::Failed(status) => Err(status),
             Outcome::Readable => Err(ApiError::Stopped.into()),
         }
@@ -387,13 +408,24 @@ impl Lane {
         now: Instant,
         client_deadline: Option<Instant>,
     ) {
+        self.submit_for(id, Submission::Propose { id, data, grows }, target, now, client_deadline);
+    }
+
+    fn submit_for(
+        &self,
+        id: RequestId,
+        submission: Submission,
+        target: Target,
+        now: Instant,
+        client_deadline: Option<Instant>,
+    ) {
         // As in etcd: a proposal that no leader can take ends as its context does, not as a timeout.
         let on_timeout = match self.0.parts.member.status.leader() {
             0 => ApiError::ContextDeadlineExceeded,
             _ => ApiError::Timeout,
         };
-        self.wait(id, target, now, client_deadline, on_timeout);
-        self.0.outbox.borrow_mut().push(Submission::Propose { id, data, grows });
+        self.wait(id, target, now, client_deadline, (true, on_timeout));
+        self.0.outbox.borrow_mut().push(submission);
         self.wake_driver();
     }
 
@@ -409,7 +441,7 @@ impl Lane {
 
     fn read_for(&self, target: Target, now: Instant, client_deadline: Option<Instant>) -> RequestId {
         let id = self.next_id();
-        self.wait(id, target, now, client_deadline, ApiError::Timeout);
+        self.wait(id, target, now, client_deadline, (false, ApiError::Timeout));
         self.0.reads.borrow_mut().next.push(id);
         self.wake_driver();
         id
@@ -423,6 +455,12 @@ impl Lane {
                 let id = self.next_id();
                 let (data, grows) = encode(id, &mut || self.next_id());
                 self.propose_for(id, (Bytes::from(data), grows), target, now, call.deadline);
+            }
+            Ask::Reconfigure(encode) => {
+                let id = self.next_id();
+                let (data, promotes) = encode(id);
+                let submission = Submission::Reconfigure { id, data: Bytes::from(data), promotes };
+                self.submit_for(id, submission, target, now, call.deadline);
             }
         }
     }
@@ -438,7 +476,7 @@ impl Lane {
         target: Target,
         now: Instant,
         client_deadline: Option<Instant>,
-        on_timeout: ApiError,
+        (is_proposal, on_timeout): (bool, ApiError),
     ) {
         if self.0.stopped.get() {
             return target.deliver(Outcome::Failed(ApiError::Stopped.into()));
@@ -448,7 +486,7 @@ impl Lane {
             Some(client) if client < timeout => (client, ApiError::ContextDeadlineExceeded),
             _ => (timeout, on_timeout),
         };
-        self.0.waiters.borrow_mut().insert(id.0, Waiter { target, deadline, on_expiry });
+        self.0.waiters.borrow_mut().insert(id.0, Waiter { target, is_proposal, deadline, on_expiry });
         if self.0.earliest.get().is_none_or(|earliest| deadline < earliest) {
             self.0.earliest.set(Some(deadline));
         }
@@ -479,10 +517,23 @@ impl Lane {
                 },
             );
         }
+        if let Some(last) = batch.lost_upto {
+            self.lose(last);
+        }
         for (context, result) in batch.reads {
             self.end_round(context, result);
         }
         self.release_reads(batch.applied_index);
+    }
+
+    /// Proposals up to this one went to a leader that is gone, and will never be answered.
+    fn lose(&self, last: RequestId) {
+        let is_lost =
+            |id: &u64, waiter: &mut Waiter| waiter.is_proposal && RequestId(*id).is_at_or_before(last);
+        let lost: Vec<_> = self.0.waiters.borrow_mut().extract_if(is_lost).collect();
+        for (_, waiter) in lost {
+            waiter.target.deliver(Outcome::Failed(ApiError::TimeoutDueToLeaderFail.into()));
+        }
     }
 
     fn end_round(&self, context: RequestId, result: Result<u64, Status>) {
@@ -559,7 +610,7 @@ impl Lane {
         if let Err(refused) = self.0.parts.port.submit(batch) {
             for submission in refused {
                 // A refused round is asked for again with the retry.
-                if let Submission::Propose { id, .. } = submission {
+                if let Submission::Propose { id, .. } | Submission::Reconfigure { id, .. } = submission {
                     self.finish(id, Outcome::Failed(ApiError::TooManyRequests.into()));
                 }
             }
@@ -585,7 +636,13 @@ impl Lane {
             .collect();
         self.0.earliest.set(earliest);
         for (_, waiter) in expired {
-            waiter.target.deliver(Outcome::Failed(waiter.on_expiry.into()));
+            let error = match waiter.on_expiry {
+                ApiError::Timeout if waiter.is_proposal => {
+                    self.member().proposal_timeout(self.0.parts.request_timeout)
+                }
+                error => error,
+            };
+            waiter.target.deliver(Outcome::Failed(error.into()));
         }
     }
 

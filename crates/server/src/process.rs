@@ -7,41 +7,56 @@
 use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::config::env::{self, EnvError};
 use crate::config::flags::{self, FlagError};
-use crate::config::{self, Config, ConfigError, FileError, RawConfig, Url, file, help};
+use crate::config::{self, ClusterState, Config, ConfigError, FileError, RawConfig, Url, file, help};
 use crate::data_dir::{self, Holds};
 use crate::http::Site;
 use crate::listen::{self, Listener, Network, Role};
 use crate::log::{self, Level};
-use crate::member::{self, Member};
-use crate::security::{self, Prepared};
+use crate::member::{self, Joined, Member, join};
+use crate::security::{self, Secured};
 use crate::{notify, signals};
+
+/// How long a member that was removed goes on: others may not know yet that it is committed. etcd's.
+const REMOVED_DELAY: Duration = Duration::from_secs(1);
 
 /// What happens while a member runs.
 enum Event {
     Ready,
-    Ended,
+    Removed,
+    Restored,
     Signal(Signal),
 }
 
 /// How the member's threads tell the process what became of them.
 #[derive(Clone)]
-pub struct Events(mpsc::Sender<Event>);
+pub struct Events {
+    sender: mpsc::Sender<(u64, Event)>,
+    /// Which of the members that this process has opened, one after the other.
+    run: u64,
+}
 
 impl Events {
     /// The member's own attributes, proposed in this run, are applied: clients may be served (rule 6).
     pub fn ready(&self) {
-        let _ = self.0.send(Event::Ready);
+        let _ = self.sender.send((self.run, Event::Ready));
     }
 
-    /// The member has ended by itself: it was removed from its cluster.
-    pub fn ended(&self) {
-        let _ = self.0.send(Event::Ended);
+    /// The member was removed from its cluster, and is to end soon. May be said again.
+    pub fn removed(&self) {
+        let _ = self.sender.send((self.run, Event::Removed));
+    }
+
+    /// The member's log names a snapshot of its leader's: it is to be opened anew.
+    pub fn restored(&self) {
+        let _ = self.sender.send((self.run, Event::Restored));
     }
 
     /// The member can't go on. The process ends here and now, also while it is closing: after a failed write nothing
@@ -110,8 +125,9 @@ fn configure(args: &[String]) -> Result<Config, ExitCode> {
         Some(path) => raw = read_file(args, path)?,
         None => read_environment(args, &mut raw)?,
     }
-    if let Ok((level, format)) = config::logging(&raw) {
-        log::set(level, format);
+    if let Ok(logging) = config::logging(&raw) {
+        log::open(&logging.targets).map_err(|error| refused(args, &error.into()))?;
+        log::set(logging.level, logging.format);
     }
     let config = Config::try_from(&raw).map_err(|error| refused(args, &error))?;
     if let Some(path) = file {
@@ -197,17 +213,51 @@ fn run(config: &Config) -> ExitCode {
     let (sender, events) = mpsc::channel();
     let on_signal = sender.clone();
     let watching = signals::watch(move |signal| {
-        let _ = on_signal.send(Event::Signal(signal));
+        let _ = on_signal.send((0, Event::Signal(signal)));
     });
     if let Err(error) = watching {
         return failed("failed to start", &error);
     }
     listen::raise_descriptors();
-    let running = match start(config, &Events(sender)) {
-        Ok(running) => running,
+    let secured = match security::prepare(config) {
+        Ok(secured) => secured,
+        Err(error) => return failed("failed to start", &error),
+    };
+    // With the certificates that were made for it.
+    let mut config = config.clone();
+    config.security.peer.clone_from(&secured.peer_info);
+    let config = &config;
+    let mut prepared = match prepare(config, &secured) {
+        Ok(prepared) => prepared,
         Err(code) => return code,
     };
-    wait(config, running, &events)
+    for run in 1.. {
+        let running = match start(config, &Events { sender: sender.clone(), run }, &prepared) {
+            Ok(running) => running,
+            Err(code) => return code,
+        };
+        match wait(config, running, prepared, (&events, run)) {
+            Next::Exit(code) => return code,
+            Next::Anew(kept) => prepared = kept,
+        }
+    }
+    unreachable!("a process opens fewer members")
+}
+
+/// What the process does when a member has ended.
+enum Next {
+    Exit(ExitCode),
+    /// Opens it again, on what it has received.
+    Anew(Prepared),
+}
+
+/// What stays as long as the process runs. Who connects while the member is opened anew waits.
+struct Prepared {
+    peers: Vec<Listener>,
+    clients: Vec<Listener>,
+    metrics: Vec<Listener>,
+    /// What a member without data has heard of the cluster that it joins.
+    joined: Option<Joined>,
 }
 
 /// A member with its listeners.
@@ -218,7 +268,8 @@ struct Running {
     clients: Vec<Listener>,
 }
 
-fn start(config: &Config, events: &Events) -> Result<Running, ExitCode> {
+/// What has to be before there can be a member: listeners, settings that a cluster can be begun with, folders.
+fn prepare(config: &Config, secured: &Secured) -> Result<Prepared, ExitCode> {
     let dir = config.data_dir.display().to_string();
     let holds = match data_dir::identify(&config.data_dir) {
         Ok(holds) => holds,
@@ -233,33 +284,51 @@ fn start(config: &Config, events: &Events) -> Result<Running, ExitCode> {
         Holds::Nothing => "Initialize and start etcd server",
     };
     log::info!(message, "data-dir" => dir, "dir-type" => holds.name());
-    let secured = security::prepare(config).map_err(|error| failed("failed to start", &error))?;
-    let peers = bind_peers(config, &secured)?;
-    let clients = bind_clients(config, &secured)?;
-    let metrics = bind_metrics(config, &secured)?;
+    let peers = bind_peers(config, secured)?;
+    let clients = bind_clients(config, secured)?;
+    let metrics = bind_metrics(config, secured)?;
     let initialized = has_segments(config);
     describe(config, initialized);
     let access = |what: &str, error: data_dir::DataDirError| {
         failed("failed to start", &format!("cannot access {what} directory: {error}"))
     };
-    if !initialized {
-        config.bootstrap().map_err(|error| failed("failed to start", &error))?;
-    }
+    let bootstrap = match initialized {
+        true => None,
+        false => Some(config.bootstrap().map_err(|error| failed("failed to start", &error))?),
+    };
     data_dir::make(&config.data_dir).map_err(|error| access("data", error))?;
     data_dir::make(&config.member_dir()).map_err(|error| access("member", error))?;
+    let joined = match (&bootstrap, config.initial_cluster_state) {
+        (None, _) => None,
+        (Some(bootstrap), ClusterState::New) => {
+            join::check_new(config, bootstrap).map_err(|error| failed("failed to start", &error))?;
+            None
+        }
+        (Some(bootstrap), ClusterState::Existing) => {
+            Some(join::join(config, bootstrap).map_err(|error| failed("failed to start", &error))?)
+        }
+    };
+    Ok(Prepared { peers, clients, metrics, joined })
+}
+
+fn start(config: &Config, events: &Events, prepared: &Prepared) -> Result<Running, ExitCode> {
+    let shared =
+        |listeners: &[Listener]| listeners.iter().map(Listener::share).collect::<std::io::Result<Vec<_>>>();
+    let listeners = shared(&prepared.peers)
+        .and_then(|peers| Ok((peers, shared(&prepared.clients)?, shared(&prepared.metrics)?)));
+    let (peers, clients, metrics) = listeners.map_err(|error| failed("failed to start", &error))?;
     let threads = listen::network_threads();
-    let member =
-        member::start(config, threads, events).map_err(|error| failed("failed to start", &whole(&error)))?;
+    for listener in &peers {
+        log::info!("serving peer traffic", "address" => listener.address());
+    }
+    let member = member::start(config, threads, prepared.joined.as_ref(), peers, events)
+        .map_err(|error| failed("failed to start", &whole(&error)))?;
 
     let patience = config.request_timeout();
     let site =
         Site { request_timeout: patience, origins: config.origins.clone(), hosts: config.hosts.clone() };
     let network = Network::start(threads, &member.service(), patience, &Arc::new(site))
         .map_err(|error| failed("failed to start", &error))?;
-    for listener in peers {
-        log::info!("serving peer traffic", "address" => listener.address());
-        network.accept(listener);
-    }
     for (listener, url) in metrics.into_iter().zip(&config.listen_metrics_urls) {
         log::info!("serving metrics", "address" => url);
         network.accept(listener);
@@ -276,19 +345,19 @@ fn start(config: &Config, events: &Events) -> Result<Running, ExitCode> {
     Ok(Running { member, network, clients })
 }
 
-fn bind_peers(config: &Config, secured: &Prepared) -> Result<Vec<Listener>, ExitCode> {
+fn bind_peers(config: &Config, secured: &Secured) -> Result<Vec<Listener>, ExitCode> {
     log::info!("configuring peer listeners", "listen-peer-urls" => config.listen_peer_urls);
     let bind_one = |url: &Url| bind(url, Role::Peer, config, url.is_secure().then_some((secured, false)));
     config.listen_peer_urls.iter().map(bind_one).collect()
 }
 
-fn bind_metrics(config: &Config, secured: &Prepared) -> Result<Vec<Listener>, ExitCode> {
+fn bind_metrics(config: &Config, secured: &Secured) -> Result<Vec<Listener>, ExitCode> {
     let bind_one = |url: &Url| bind(url, Role::Metrics, config, url.is_secure().then_some((secured, false)));
     config.listen_metrics_urls.iter().map(bind_one).collect()
 }
 
 /// One listener an address, also where one URL asks for TLS there and another does not.
-fn bind_clients(config: &Config, secured: &Prepared) -> Result<Vec<Listener>, ExitCode> {
+fn bind_clients(config: &Config, secured: &Secured) -> Result<Vec<Listener>, ExitCode> {
     log::info!("configuring client listeners", "listen-client-urls" => config.listen_client_urls);
     let is_split = !config.listen_client_http_urls.is_empty();
     let role = if is_split { Role::Grpc } else { Role::Client };
@@ -321,7 +390,7 @@ fn bind(
     url: &Url,
     role: Role,
     config: &Config,
-    secured: Option<(&Prepared, bool)>,
+    secured: Option<(&Secured, bool)>,
 ) -> Result<Listener, ExitCode> {
     let bound =
         Listener::bind(url, role, config.reuse_port).map_err(|error| failed("failed to start", &error))?;
@@ -368,12 +437,31 @@ fn describe(config: &Config, initialized: bool) {
 }
 
 /// Serves clients once the member is ready, and waits for its end.
-fn wait(config: &Config, running: Running, events: &mpsc::Receiver<Event>) -> ExitCode {
+fn wait(
+    config: &Config,
+    running: Running,
+    prepared: Prepared,
+    (events, run): (&mpsc::Receiver<(u64, Event)>, u64),
+) -> Next {
     let Running { member, network, mut clients } = running;
     let mut ready = false;
+    let mut ends_at: Option<Instant> = None;
     loop {
-        match events.recv() {
-            Ok(Event::Ready) if !ready => {
+        let left = ends_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let event = match left {
+            None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(left) => events.recv_timeout(left),
+        };
+        match event {
+            Ok((_, Event::Signal(signal))) if !ready => signals::end_by(signal),
+            Ok((_, Event::Signal(signal))) => {
+                log::info!("received signal; shutting down", "signal" => signals::name(signal));
+                close(config, member, network, prepared);
+                signals::end_by(signal);
+            }
+            // What a member that is gone has said last.
+            Ok((of, _)) if of != run => {}
+            Ok((_, Event::Ready)) if !ready => {
                 ready = true;
                 for listener in clients.drain(..) {
                     log::info!("ready to serve client requests");
@@ -382,19 +470,27 @@ fn wait(config: &Config, running: Running, events: &mpsc::Receiver<Event>) -> Ex
                 }
                 notify::ready();
             }
-            Ok(Event::Ready) => {}
-            // Nothing was acknowledged to anybody yet.
-            Ok(Event::Signal(signal)) if !ready => signals::end_by(signal),
-            Ok(Event::Signal(signal)) => {
-                log::info!("received signal; shutting down", "signal" => signals::name(signal));
-                close(config, member, network);
-                signals::end_by(signal);
+            Ok((_, Event::Ready)) => {}
+            Ok((_, Event::Removed)) => {
+                ends_at.get_or_insert_with(|| Instant::now() + REMOVED_DELAY);
             }
-            Ok(Event::Ended) => {
-                close(config, member, network);
-                return ExitCode::SUCCESS;
+            Ok((_, Event::Restored)) => {
+                log::info!("opening the member anew, on a snapshot of the leader's");
+                drop(clients);
+                member.stop();
+                network.stop_now();
+                return Next::Anew(prepared);
             }
-            Err(mpsc::RecvError) => return failed("the member can't go on", &"all its threads are gone"),
+            Err(RecvTimeoutError::Timeout) => {
+                let error = "the member has been permanently removed from the cluster";
+                log::warn!("server error", "error" => error);
+                log::warn!("data-dir used by this member must be removed");
+                close(config, member, network, prepared);
+                return Next::Exit(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return Next::Exit(failed("the member can't go on", &"all its threads are gone"));
+            }
         }
     }
 }
@@ -421,7 +517,11 @@ fn tell_of_traffic(listener: &Listener) {
     }
 }
 
-fn close(config: &Config, member: Member, network: Network) {
+fn close(config: &Config, member: Member, network: Network, prepared: Prepared) {
+    // Nobody connects any more.
+    drop(prepared);
+    // While it still serves: what is under way goes to the next leader.
+    member.hand_over();
     let dir = config.data_dir.display();
     log::info!("closing etcd server", "name" => config.name, "data-dir" => log::Text(&dir));
     network.stop();
@@ -442,7 +542,7 @@ mod tests {
             let cause = std::io::Error::other("broken disk");
             let error = anyhow::Error::new(cause).context("write 0.wal");
             let (sender, _events) = mpsc::channel();
-            std::thread::spawn(move || -> () { Events(sender).failed(&error) });
+            std::thread::spawn(move || -> () { Events { sender, run: 1 }.failed(&error) });
             // The main thread has other things to do, and never looks.
             loop {
                 std::thread::park();

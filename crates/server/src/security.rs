@@ -53,7 +53,7 @@ pub enum SecurityError {
 }
 
 /// What TLS needs, read and checked.
-pub struct Prepared {
+pub struct Secured {
     client: Option<Arc<tls::Server>>,
     peer: Option<Arc<tls::Server>>,
     /// How other members are reached.
@@ -68,7 +68,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// See [`SecurityError`].
-pub fn prepare(config: &Config) -> Result<Prepared, SecurityError> {
+pub fn prepare(config: &Config) -> Result<Secured, SecurityError> {
     let security = &config.security;
     let peer_info = side(config, "peer", &security.peer, security.peer_auto, &config.listen_peer_urls)?;
     let client_urls = [&config.listen_client_urls[..], &config.listen_client_http_urls].concat();
@@ -88,6 +88,10 @@ pub fn prepare(config: &Config) -> Result<Prepared, SecurityError> {
     let server = |needed: bool, info: &tls::Info| -> Result<Option<Arc<tls::Server>>, SecurityError> {
         Ok(if needed { Some(Arc::new(tls::Server::new(info)?)) } else { None })
     };
+    if !peer_info.is_empty() {
+        // Also how this member reaches others.
+        tls::Client::new(&peer_info, &[])?;
+    }
     let peer = server(secure(&config.listen_peer_urls).is_some(), &peer_info)?;
     let client_needed = secure(&client_urls).or_else(|| secure(&config.listen_metrics_urls)).is_some();
     let client = server(client_needed, &client_info)?;
@@ -102,7 +106,7 @@ pub fn prepare(config: &Config) -> Result<Prepared, SecurityError> {
         true => Some(Handshakes::start(listen::network_threads()).map_err(SecurityError::Threads)?),
         false => None,
     };
-    Ok(Prepared {
+    Ok(Secured {
         client,
         peer,
         peer_info,
@@ -112,7 +116,7 @@ pub fn prepare(config: &Config) -> Result<Prepared, SecurityError> {
     })
 }
 
-impl Prepared {
+impl Secured {
     /// What a listener of this role gets for TLS. `also_plain`: it serves those without as well.
     ///
     /// # Panics

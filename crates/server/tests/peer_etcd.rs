@@ -57,8 +57,11 @@ impl Pair {
             peer_urls: vec![our_url.clone()],
         };
         let (host, handle) = (Arc::new(FakeHost::default()), Handle::new(64 << 20));
-        let settings = Settings { identity, limits: Limits::default() };
-        let thread = PeerThread::start(handle.clone(), settings, host.clone(), vec![listener], 7).unwrap();
+        let settings = Settings { identity, limits: Limits::default(), security: tls::Info::default() };
+        let thread = {
+            let host = host.clone();
+            PeerThread::start(handle.clone(), settings, move || host, vec![listener], 7).unwrap()
+        };
         handle.add_peer(NodeId(theirs), vec![their_url.clone()]);
         let dir = tempfile::tempdir().unwrap();
         let etcd = Command::new(program)

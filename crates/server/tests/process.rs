@@ -237,12 +237,6 @@ fn a_start_that_fails_ends_with_1_and_says_why() {
         name.contains(r#"couldn't find local name \"other\" in the initial cluster configuration"#),
         "{name}"
     );
-    let several = "default=http://127.0.0.1:2380,b=http://127.0.0.1:1";
-    let several = place.refused(&["--initial-cluster", several]);
-    assert!(
-        several.contains("a cluster of several members") && several.contains("not yet supported"),
-        "{several}"
-    );
 
     std::fs::write(place.dir.path().join("file"), "x").unwrap();
     let wal = place.refused(&["--wal-dir", "file"]);

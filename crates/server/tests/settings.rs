@@ -61,7 +61,7 @@ fn document() -> String {
          a warning.\n\n\
          A flag marked *later* is known but does not work in this version: given with its default value it is \
          accepted, with any other value the server refuses to start and names it. No flag is silently ignored. \
-         `etcd gateway`, `etcd grpc-proxy` and an initial cluster of several members are refused in the same way.\n\n\
+         `etcd gateway` and `etcd grpc-proxy` are refused in the same way.\n\n\
          Exit codes: 0 for `--help`, `--version` and a member that was removed from its cluster; 1 for settings that \
          make no sense, a start that fails, and an error that ends the member; 2 for a command line that does not \
          parse and for a crash. SIGTERM and SIGINT end the process by that signal (as process 1: exit 0).\n\n\
@@ -71,8 +71,8 @@ fn document() -> String {
          10000000000`; `10s` is refused), `auto-compaction-retention` as a text; TLS under \
          `client-transport-security` and `peer-transport-security`, ports under `socket-options`. As in etcd, all \
          other flags and variables are then ignored, and so are keys that are none of etcd's. A key marked *later* \
-         is refused unless it has its default: of etcd's own sample leave out `strict-reconfig-check`, \
-         `enable-pprof` and `log-outputs` (the log goes to stderr).\n",
+         is refused unless it has its default: of etcd's own sample leave out `strict-reconfig-check` \
+         and `enable-pprof`.\n",
     );
     for group in Group::ALL {
         let mut lines = SETTINGS.iter().filter(|s| s.group == group).peekable();

@@ -4,6 +4,7 @@
 //! and a wrong number fails the cell.
 
 mod compact;
+mod failover;
 mod large_range;
 mod lease;
 mod watch;
@@ -42,8 +43,11 @@ pub(crate) struct Cell<'a> {
 pub(crate) fn run(
     comparison: &Comparison,
     scenario: Scenario,
-    server: &Server,
+    server: &mut Server,
 ) -> anyhow::Result<Vec<(String, f64)>> {
+    if scenario == Scenario::Failover {
+        return failover::run(comparison, server);
+    }
     let mut cell = Cell { comparison, server, metrics: Vec::new() };
     match scenario {
         Scenario::Compact => compact::run(&mut cell)?,
@@ -52,9 +56,20 @@ pub(crate) fn run(
         Scenario::WatchLag => watch::lag(&mut cell)?,
         Scenario::Keepalive => lease::keepalive(&mut cell)?,
         Scenario::LeaseExpiry => lease::expiry(&mut cell)?,
+        Scenario::Idle => idle(&mut cell)?,
         _ => unreachable!("{} is a load", scenario.name()),
     }
     Ok(cell.metrics)
+}
+
+/// What it costs to do nothing, from a second after the first put on.
+fn idle(cell: &mut Cell<'_>) -> anyhow::Result<()> {
+    std::thread::sleep(Duration::from_secs(1));
+    let spent = cell.spent()?;
+    std::thread::sleep(cell.comparison.duration);
+    let (server_us, _) = spent.us()?;
+    cell.push("server CPU, ms/s", server_us / 1e3 / cell.comparison.duration.as_secs_f64());
+    Ok(())
 }
 
 /// CPU time that was spent since it was made.
@@ -97,7 +112,8 @@ impl Cell<'_> {
 
     pub(crate) fn spent(&self) -> anyhow::Result<Spent> {
         let server = self.server.observed()?;
-        Ok(Spent { server, server_before: server.cpu()?, own_before: own_cpu()? })
+        let server_before = server.cpu()?;
+        Ok(Spent { server, server_before, own_before: own_cpu()? })
     }
 
     /// Calls of `kind` go on, alone at first, and then, from `not_before` on, beside `action`, which runs on a thread

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::{ClusterState, Config, Url, quote};
 
-/// The members that a new cluster begins with.
+/// The members that a new cluster begins with, or that the one has that is joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bootstrap {
     /// Peer URLs by member name, each list sorted: ids are made of them in this order.
@@ -36,14 +36,10 @@ pub enum BootstrapError {
     DuplicateUrl(String),
     #[error("initial cluster unset and no discovery endpoints found")]
     Unset,
-    #[error("a cluster of several members ({0}) is not yet supported by Quorate {version}", version = wire::version::QUORATE)]
-    SeveralMembers(String),
-    #[error("--initial-cluster-state=existing: joining a cluster is not yet supported by Quorate {version}", version = wire::version::QUORATE)]
-    Joining,
 }
 
 impl Config {
-    /// The cluster that a member without data begins, after etcd's checks. May ask the resolver for host names.
+    /// The cluster that a member without data begins or joins, after etcd's checks. May ask the resolver for host names.
     ///
     /// # Errors
     /// See [`BootstrapError`].
@@ -62,12 +58,6 @@ impl Config {
         urls.dedup();
         if urls.len() != count {
             return Err(BootstrapError::DuplicateUrl(text));
-        }
-        if self.initial_cluster_state == ClusterState::Existing {
-            return Err(BootstrapError::Joining);
-        }
-        if members.len() > 1 {
-            return Err(BootstrapError::SeveralMembers(text));
         }
         Ok(Bootstrap { members, token: self.initial_cluster_token.clone() })
     }
@@ -120,7 +110,7 @@ fn describe(members: &BTreeMap<String, Vec<Url>>) -> String {
 }
 
 /// Whether two sorted lists of URLs lead to the same addresses; why not, in etcd's words.
-fn same(a: &[Url], b: &[Url]) -> Result<(), String> {
+pub(crate) fn same(a: &[Url], b: &[Url]) -> Result<(), String> {
     let list = |urls: &[Url]| {
         format!("[{}]", urls.iter().map(|url| quote(url.as_str())).collect::<Vec<_>>().join(" "))
     };

@@ -24,6 +24,7 @@ use thiserror::Error;
 use wire::RequestLimits;
 
 use crate::http::Allowed;
+use crate::log::outputs::{self, OutputError, Target};
 use crate::log::{self, Format, Level};
 
 use raw::Source;
@@ -212,8 +213,8 @@ pub enum ConfigError {
     CheckpointPersist,
     #[error("--compact-hash-check-time must be >0 (set to {0})")]
     CompactHashCheck(String),
-    #[error("--log-outputs requires a single file path when --log-rotate-config-json is defined")]
-    LogRotation,
+    #[error(transparent)]
+    LogOutput(#[from] OutputError),
     #[error("{name} must be at most {max} (set to {value})")]
     TooLarge { name: &'static str, max: u64, value: u64 },
     #[error("{name} must not be negative (set to {value})")]
@@ -232,7 +233,7 @@ impl TryFrom<&RawConfig> for Config {
         if raw.text("discovery-fallback") == "proxy" {
             return Err(ConfigError::Proxy);
         }
-        let (log_level, log_format) = logging(raw)?;
+        let Logging { level: log_level, format: log_format, .. } = logging(raw)?;
         let listen_peer_urls = raw.urls("listen-peer-urls");
         let listen_client_urls = raw.urls("listen-client-urls");
         for name in
@@ -365,24 +366,35 @@ impl Config {
     }
 }
 
+/// How the log is to be written.
+#[derive(Clone, Debug)]
+pub struct Logging {
+    /// From which level on.
+    pub level: Level,
+    /// In which form.
+    pub format: Format,
+    /// Where to; nothing is opened yet.
+    pub targets: Vec<Target>,
+}
+
 /// How the log is to be written; settled before the rest, which may have something to log.
 ///
 /// # Errors
-/// A logger, level or format that does not exist.
-pub fn logging(raw: &RawConfig) -> Result<(Level, Format), ConfigError> {
+/// A logger, level, format or output that does not exist.
+pub fn logging(raw: &RawConfig) -> Result<Logging, ConfigError> {
     match raw.text("logger").as_str() {
         "zap" => {}
         "capnslog" => return Err(ConfigError::Capnslog),
         other => return Err(ConfigError::Logger(other.to_owned())),
     }
-    if raw.bool("enable-log-rotation") && !raw.is_set("log-outputs") {
-        return Err(ConfigError::LogRotation);
-    }
+    let rotation = raw.text("log-rotation-config-json");
+    let rotation = raw.bool("enable-log-rotation").then_some(rotation.as_str());
+    let targets = outputs::targets(&security::words(raw, "log-outputs"), rotation)?;
     let name = raw.text("log-level");
     let level = Level::from_name(&name).ok_or(ConfigError::LogLevel(name))?;
     let name = raw.text("log-format");
     let format = Format::from_name(&name).ok_or(ConfigError::LogFormat(name))?;
-    Ok((level, format))
+    Ok(Logging { level, format, targets })
 }
 
 /// A name other than `localhost` is no address to listen on.

@@ -185,7 +185,7 @@ fn the_initial_cluster_is_checked_as_etcd_does() {
         .copied()
         .chain(["--initial-cluster=default=http://127.0.0.1:2,b=http://127.0.0.1:3"])
         .collect();
-    assert!(matches!(config(&args).bootstrap(), Err(BootstrapError::SeveralMembers(_))));
+    assert_eq!(config(&args).bootstrap().unwrap().members.len(), 2);
     let args: Vec<&str> =
         BASE.iter().copied().chain(["--initial-cluster=default=http://localhost:2"]).collect();
     assert!(config(&args).bootstrap().is_ok(), "a name for the same address is the same");

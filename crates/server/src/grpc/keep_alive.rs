@@ -12,27 +12,30 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use prost::Message as _;
 use store::admission;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use wire::etcdserverpb as pb;
 use wire::{ApiError, Status};
 
+use super::Shared;
 use super::answer;
+use super::forward::{self, Asked};
 use super::incoming::Incoming;
 use super::member::Renewed;
 use super::stream::Outgoing;
 use super::task::{self, StreamCall};
-use super::{GrpcConfig, Shared};
 use crate::lane::{Lane, Outcome, Reply};
 
 /// Renewals that are handled together. The answers to so many take some 40 KiB.
 const TURN_MAX: usize = 1024;
+/// Renewals that the leader is asked for at the same time, for one stream.
+const FORWARDED_MAX: usize = 16;
 
 /// Serves a stream to its end.
 pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
     let limit = front.config.limits.message_bytes_max();
     let mut renewals = Renewals {
         lane: front.lane.clone(),
-        config: front.config,
         incoming: Incoming::new(call.body, limit, call.head.gzip),
         header: pb::ResponseHeader::default(),
         turn: VecDeque::new(),
@@ -61,10 +64,61 @@ pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
     }
 }
 
+/// Renews one lease, if this member leads: its time to live in seconds, 0 if it is gone. Another member has asked for it,
+/// and asks again if this one does not lead.
+///
+/// # Errors
+/// Why it is not renewed, `NotPrimaryLessor` where another member leads.
+pub(crate) async fn renew_here(lane: &Lane, id: i64) -> Result<i64, Status> {
+    loop {
+        confirm_here(lane).await?;
+        match lane.renew(id) {
+            (Renewed::Ttl(ttl_s), _) => return Ok(ttl_s),
+            (Renewed::NotFound, _) => return Ok(0),
+            (Renewed::Checkpointed, _) => forget_checkpoints(lane, vec![id]).await?,
+            (Renewed::NotPrimary, _) => return Err(ApiError::NotPrimaryLessor.into()),
+            (Renewed::TooMany, _) => return Err(ApiError::TooManyRequests.into()),
+            (Renewed::Waiting, reply) => match reply.expect("with Waiting").await {
+                Outcome::Failed(status) if status == ApiError::LeaseNotFound.into() => return Ok(0),
+                Outcome::Failed(status) => return Err(status),
+                _ => {}
+            },
+        }
+    }
+}
+
+/// Confirms that this member leads.
+async fn confirm_here(lane: &Lane) -> Result<(), Status> {
+    let refused = Err(ApiError::NotPrimaryLessor.into());
+    let member = lane.member();
+    if member.status.leader() != member.member_id {
+        return refused;
+    }
+    match lane.linearizable().await {
+        Ok(()) => Ok(()),
+        Err(status)
+            if [ApiError::NoLeader, ApiError::LeaderChanged, ApiError::Timeout]
+                .into_iter()
+                .any(|error| status == error.into()) =>
+        {
+            refused
+        }
+        Err(status) => Err(status),
+    }
+}
+
+/// A lease that is renewed lives for its whole time again, also under the next leader.
+async fn forget_checkpoints(lane: &Lane, leases: Vec<i64>) -> Result<(), Status> {
+    let checkpoints =
+        leases.into_iter().map(|id| pb::LeaseCheckpoint { id, remaining_ttl: 0 }).collect::<Vec<_>>();
+    let request = pb::LeaseCheckpointRequest { checkpoints }.encode_to_vec();
+    let id = lane.next_id();
+    lane.apply(id, admission::encode_lease_checkpoint(id.0, &request), false).await.map(|_| ())
+}
+
 /// What a stream's client asks for, and how far that is.
 struct Renewals {
     lane: Lane,
-    config: GrpcConfig,
     incoming: Incoming,
     /// Of this turn's answers: taken before anything is renewed, so that no answer claims that a lease lived at a revision
     /// at which it was gone (etcd: lease.go).
@@ -161,7 +215,13 @@ impl Renewals {
     /// Renews all leases of the turn for which that is still to be done.
     async fn renew(&mut self) -> Result<(), Status> {
         loop {
-            self.confirm().await?;
+            if !self.leads() {
+                self.forward().await?;
+                if self.turn.iter().all(|(_, state)| matches!(state, State::Answered(_))) {
+                    return Ok(());
+                }
+            }
+            confirm_here(&self.lane).await?;
             let mut moved = false;
             let mut checkpointed = Vec::new();
             loop {
@@ -178,7 +238,7 @@ impl Renewals {
                 if checkpointed.is_empty() {
                     break;
                 }
-                self.forget_checkpoints(std::mem::take(&mut checkpointed)).await?;
+                forget_checkpoints(&self.lane, std::mem::take(&mut checkpointed)).await?;
             }
             if !moved {
                 return Ok(());
@@ -189,42 +249,32 @@ impl Renewals {
         }
     }
 
-    /// Confirms that this member leads. One that loses its leadership meanwhile refuses, as etcd's does; one that knows of
-    /// no leader waits for one.
-    async fn confirm(&self) -> Result<(), Status> {
+    /// Whether this member leads, as far as it knows.
+    fn leads(&self) -> bool {
         let member = self.lane.member();
-        let leader = || member.status.leader();
-        while leader() == 0 {
-            if Instant::now() >= self.patient_until {
-                return Err(ApiError::NoLeader.into());
-            }
-            tokio::time::sleep(self.config.election_timeout).await;
-        }
-        // etcd asks the leader over the peer port; that comes with the cluster (5 of 7).
-        let refused = Err(ApiError::NotPrimaryLessor.into());
-        if leader() != member.member_id {
-            return refused;
-        }
-        match self.lane.linearizable().await {
-            Ok(()) => Ok(()),
-            Err(status)
-                if [ApiError::NoLeader, ApiError::LeaderChanged, ApiError::Timeout]
-                    .into_iter()
-                    .any(|error| status == error.into()) =>
-            {
-                refused
-            }
-            Err(status) => Err(status),
-        }
+        member.status.leader() == member.member_id
     }
 
-    /// A lease that is renewed lives for its whole time again, also under the next leader.
-    async fn forget_checkpoints(&self, leases: Vec<i64>) -> Result<(), Status> {
-        let checkpoints =
-            leases.into_iter().map(|id| pb::LeaseCheckpoint { id, remaining_ttl: 0 }).collect::<Vec<_>>();
-        let request = pb::LeaseCheckpointRequest { checkpoints }.encode_to_vec();
-        let id = self.lane.next_id();
-        self.lane.apply(id, admission::encode_lease_checkpoint(id.0, &request), false).await.map(|_| ())
+    /// Lets the leader renew what is to be renewed, some at a time; what is left is to be done here, since this member leads
+    /// by now.
+    async fn forward(&mut self) -> Result<(), Status> {
+        let asked = self.turn.iter().enumerate().filter(|(_, (_, state))| matches!(state, State::Asked));
+        let mut left = asked.map(|(place, (id, _))| (place, *id)).collect::<Vec<_>>().into_iter();
+        let mut asking = JoinSet::new();
+        loop {
+            while asking.len() < FORWARDED_MAX
+                && let Some((place, id)) = left.next()
+            {
+                let (member, until) = (self.lane.member().clone(), self.patient_until);
+                asking.spawn_local(async move { (place, forward::renew(&member, id, until).await) });
+            }
+            let Some(answer) = asking.join_next().await else { return Ok(()) };
+            let Ok((place, renewed)) = answer else { continue };
+            match renewed? {
+                Asked::There(ttl_s) => self.turn[place].1 = State::Answered(ttl_s),
+                Asked::Here => {}
+            }
+        }
     }
 
     /// The answers that are there, up to the first that is not.

@@ -6,9 +6,11 @@ use node::RequestId;
 use node::lease::Remaining;
 use prost::Message as _;
 use store::{Reader, admission};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use wire::{ApiError, etcdserverpb as pb};
 
+use super::forward::{self, Asked};
 use super::member::MemberView;
 use super::service::{client_deadline, to_tonic};
 use super::turns::{Length, Reads};
@@ -106,11 +108,20 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
-        // What was granted before this must be seen.
-        self.lane.linearizable(client_deadline(&request)).await.map_err(to_tonic)?;
-        let reads = self.reads(&request);
+        let (deadline, reads) = (client_deadline(&request), self.reads(&request));
         let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         let member = &self.member;
+        let until = Instant::now() + member.request_timeout;
+        let until = deadline.map_or(until, |deadline| deadline.min(until));
+        if let Asked::There(told) =
+            forward::time_to_live(member, (id, keys), until).await.map_err(to_tonic)?
+        {
+            let gone = || pb::LeaseTimeToLiveResponse { id, ttl: -1, ..Default::default() };
+            let header = self.header();
+            return Ok(Response::new(pb::LeaseTimeToLiveResponse { header, ..told.unwrap_or_else(gone) }));
+        }
+        // What was granted before this must be seen.
+        self.lane.linearizable(deadline).await.map_err(to_tonic)?;
         let keys = match keys.then(|| member.reader.lease_key_count(id)) {
             None => Vec::new(),
             Some(..=KEYS_HERE_MAX) => member.reader.lease_keys(id),
@@ -125,7 +136,7 @@ impl Lease for LeaseService {
             Remaining::Left { ttl_s, granted_ttl_s } if member.reader.lease(id).is_some() => {
                 (ttl_s, granted_ttl_s)
             }
-            // etcd asks the leader over the peer port; that comes with the cluster (5 of 7).
+            // It led when it was asked.
             Remaining::NotPrimary => return Err(to_tonic(ApiError::LeaderChanged.into())),
             Remaining::Left { .. } | Remaining::NotFound => {
                 let response =

@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use node::RequestId;
 use node::lease::{Remaining, Renewal, SharedLessor, Wait};
+use raft::Time;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use wire::etcdserverpb as pb;
+use wire::{ApiError, etcdserverpb as pb};
 
+use super::others::Others;
 use super::snapshot::Cuts;
 use super::turns::ReadTurns;
 use crate::clock::Clock;
+use crate::http::Versions;
 
 /// What changes about a member while it runs; written by the member's threads.
 #[derive(Debug, Default)]
@@ -19,6 +23,7 @@ pub struct SharedStatus {
     leader: AtomicU64,
     committed: AtomicU64,
     applied: AtomicU64,
+    elected: AtomicU64,
     learner: AtomicBool,
 }
 
@@ -44,6 +49,8 @@ impl SharedStatus {
         leader, set_leader;
         /// The commit index.
         committed, set_committed;
+        /// When the present leader, or the last one, was heard of, by the member's clock.
+        elected, set_elected;
         /// Everything through this index is applied and visible to reads.
         applied, set_applied;
     }
@@ -212,9 +219,41 @@ pub struct MemberView {
     pub snapshots: Turns,
     /// Where snapshots are had from.
     pub cuts: Cuts,
+    /// The other members.
+    pub others: Others,
+    /// Longest wait for the member or for another one: 5 s and two election timeouts in etcd.
+    pub request_timeout: Duration,
 }
 
 impl MemberView {
+    /// Why a proposal that was made so long ago has no answer yet (etcd: server.go, `parseProposeCtxErr`).
+    pub fn proposal_timeout(&self, waited: Duration) -> ApiError {
+        let started = self.others.now().minus_ms(waited.as_millis() as u64);
+        let elected = Time(self.status.elected());
+        let lost = elected.minus_ms(2 * self.others.election_timeout_ms());
+        if lost < started && started < elected {
+            return ApiError::TimeoutDueToLeaderFail;
+        }
+        let is_connected = |id| self.others.connected_since(id).is_some_and(|since| since < started);
+        let is_well = match self.status.leader() {
+            0 => true,
+            leader if leader == self.member_id => {
+                let membership = self.reader.membership();
+                let connected =
+                    membership.members().filter(|member| member.id == leader || is_connected(member.id));
+                connected.count() > membership.members().len() / 2
+            }
+            leader => is_connected(leader),
+        };
+        if is_well { ApiError::Timeout } else { ApiError::TimeoutDueToConnectionLost }
+    }
+
+    /// What `/version` shows: the storage has the cluster's version as soon as that is known.
+    pub fn versions(&self) -> Versions {
+        let cluster = self.reader.membership().cluster_version().map(str::to_owned);
+        Versions { storage: cluster.clone(), cluster }
+    }
+
     /// A complete response header with `revision`.
     pub fn header(&self, revision: i64) -> pb::ResponseHeader {
         pb::ResponseHeader {

@@ -57,6 +57,20 @@ impl Lane {
         }
     }
 
+    /// Waits until everything through `index` is applied, however long that takes.
+    pub fn applied(&self, index: u64) -> impl Future<Output = ()> + use<> {
+        let (reply, outcome) = oneshot::channel();
+        let id = self.next_id();
+        let deadline = Instant::now() + FOR_EVER;
+        let target = Target::Cold(reply);
+        let waiter = Waiter { target, is_proposal: false, deadline, on_expiry: ApiError::Timeout };
+        self.0.waiters.borrow_mut().insert(id.0, waiter);
+        self.0.reads.borrow_mut().behind.push((index, vec![id]));
+        self.release_reads(0);
+        let reply = Reply { lane: self.clone(), id, outcome };
+        async move { drop(reply.await) }
+    }
+
     /// Proposes `data`, whose header has `id`, and waits until it is applied. `grows`: as for [`Lane::propose`].
     pub async fn apply(&self, id: RequestId, data: Vec<u8>, grows: bool) -> Result<Answer, Status> {
         let (reply, outcome) = oneshot::channel();
@@ -81,7 +95,7 @@ impl Lane {
             target.deliver(Outcome::Failed(ApiError::Stopped.into()));
         } else {
             let deadline = Instant::now() + FOR_EVER;
-            let waiter = Waiter { target, deadline, on_expiry: ApiError::Timeout };
+            let waiter = Waiter { target, is_proposal: false, deadline, on_expiry: ApiError::Timeout };
             self.0.waiters.borrow_mut().insert(id.0, waiter);
         }
         (renewed, Some(Reply { lane: self.clone(), id, outcome }))

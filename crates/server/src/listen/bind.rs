@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
@@ -68,7 +69,7 @@ pub struct Listener {
 #[derive(Debug)]
 enum Bound {
     Tcp(std::net::TcpListener),
-    Unix(UnixListener, SocketFile),
+    Unix(UnixListener, Arc<SocketFile>),
 }
 
 #[derive(Debug)]
@@ -108,7 +109,7 @@ impl Listener {
             }
             let listener = UnixListener::bind(&path).map_err(fail)?;
             listener.set_nonblocking(true).map_err(fail)?;
-            let socket = Bound::Unix(listener, SocketFile(PathBuf::from(&path)));
+            let socket = Bound::Unix(listener, Arc::new(SocketFile(PathBuf::from(&path))));
             return Ok(Listener { socket, role, address: path, security: None });
         }
         let address = url.authority().to_owned();
@@ -136,6 +137,19 @@ impl Listener {
     /// Whether it speaks TLS.
     pub fn is_secure(&self) -> bool {
         self.security.is_some()
+    }
+
+    /// The same socket once more: it stays bound until both are gone.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn share(&self) -> io::Result<Listener> {
+        let socket = match &self.socket {
+            Bound::Tcp(listener) => Bound::Tcp(listener.try_clone()?),
+            Bound::Unix(listener, file) => Bound::Unix(listener.try_clone()?, file.clone()),
+        };
+        let (address, security) = (self.address.clone(), self.security.clone());
+        Ok(Listener { socket, role: self.role, address, security })
     }
 
     /// Who connects there.
@@ -177,7 +191,10 @@ pub(crate) struct Accepting {
 
 enum Waiting {
     Tcp(tokio::net::TcpListener),
-    Unix(tokio::net::UnixListener, #[expect(dead_code, reason = "removes the file when dropped")] SocketFile),
+    Unix(
+        tokio::net::UnixListener,
+        #[expect(dead_code, reason = "removes the file when dropped")] Arc<SocketFile>,
+    ),
 }
 
 impl Accepting {

@@ -8,28 +8,43 @@
 
 mod compact;
 mod files;
+mod host;
+pub mod join;
 mod mailbox;
 mod merge;
+mod peers;
+mod snapshots;
 mod threads;
+mod versions;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use disk::{Fs, RealFs};
-use node::{ClusterState, Entropy, InitialMember, Settings};
+use node::{ClusterState, Entropy, Identity, InitialMember, Settings, SnapshotReceiver};
+use raft::NodeId;
 use store::watch::HubLimits;
+use tokio::task::spawn_local;
+use wire::ApiError;
 
 use crate::clock::Clock;
-use crate::config::{Config, Url};
+use crate::config::{self, Config, Url};
 use crate::front::{Front, LaneSeed};
 use crate::grpc::member::{Leases, Turns};
+use crate::grpc::others::Others;
 use crate::grpc::turns::ReadTurns;
 use crate::grpc::{GrpcConfig, MemberView, SharedStatus};
-use crate::lane::{AppliedGate, LaneParts, WatchParts};
-use crate::listen::Service;
+use crate::lane::{AppliedGate, Lane, LaneParts, WatchParts};
+use crate::listen::{Listener, Service};
 use crate::log;
+use crate::peer::{self, Handle, Host, PeerThread};
 use crate::process::Events;
 
+pub use join::{JoinError, Joined};
+
+use host::{Inbox, MemberHost};
+use peers::Peers;
 use threads::{Channels, Threads};
 
 /// Batches of completions that may wait for one lane.
@@ -38,6 +53,10 @@ const COMPLETIONS_MAX: usize = 1024;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Requests for merges that may wait.
 const MERGE_REQUESTS_MAX: u64 = 16;
+/// Bytes of messages that wait for the peer thread: all that consensus has under way to six others, and some more.
+const HANDED_BYTES_MAX: usize = 256 << 20;
+/// etcd's default of `--max-learners`.
+const LEARNERS_MAX: usize = 1;
 /// What Status reports while quotas are not enforced: etcd's default.
 const QUOTA_BYTES: i64 = 2 << 30;
 
@@ -45,20 +64,32 @@ const QUOTA_BYTES: i64 = 2 << 30;
 pub struct Member {
     id: u64,
     front: Arc<Front>,
+    view: Arc<MemberView>,
     threads: Threads,
+    peers: PeerThread,
     /// The folder stays ours until the last write is done.
     _lock: disk::DirLock,
 }
 
 /// Starts the member: opens its files and starts its threads. It calls `events.ready()` once its attributes are
 /// applied, and `events.failed()` if it can't go on. The folders exist; [`Config::bootstrap`] was checked. It
-/// serves `lanes` network threads.
+/// serves `lanes` network threads, and from now on the peers that connect to `listeners`. `joined`: what a member
+/// without data has been told of the cluster that it joins.
 ///
 /// # Errors
 /// Whatever keeps it from starting; the process then ends with 1.
-pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<Member> {
+pub fn start(
+    config: &Config,
+    lanes: usize,
+    joined: Option<&Joined>,
+    listeners: Vec<Listener>,
+    events: &Events,
+) -> anyhow::Result<Member> {
+    // The peer thread has one too.
+    let lanes = lanes + 1;
+
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
-    let settings = settings(config);
+    let settings = settings(config, joined);
     let entropy = Entropy { ids: random()?, log: random()?, raft: random()? };
     let clock = Clock::start();
     let mut shown = Instant::now();
@@ -80,7 +111,22 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
     let (completions, receivers): (Vec<_>, Vec<_>) =
         (0..lanes).map(|_| tokio::sync::mpsc::channel(COMPLETIONS_MAX)).unzip();
     let ids = opened.ids;
-    let channels = Channels { completions, gates: gates.clone(), status: status.clone(), ids, clock };
+    let inbox = Inbox::default();
+    let peers = Handle::new(HANDED_BYTES_MAX);
+    // Until the log names them they can be answered, and no more.
+    for (id, urls) in joined.iter().flat_map(|joined| &joined.others) {
+        peers.add_remote(NodeId(*id), urls.clone());
+    }
+    let (leadership_told, leadership) = tokio::sync::watch::channel(node::Leadership::default());
+    let channels = Channels {
+        completions,
+        gates: gates.clone(),
+        status: status.clone(),
+        leadership: leadership_told,
+        ids,
+        clock,
+        peers: peers.clone(),
+    };
     let parts = threads::Parts {
         consensus: opened.consensus,
         log_writer: opened.log_writer,
@@ -97,6 +143,16 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         compaction_finished,
         compaction_sleep_interval: config.compaction_sleep_interval,
         unwritten_bytes_max: settings.limits.unwritten_bytes_max,
+        inbox: inbox.clone(),
+        peers: Peers {
+            handle: peers.clone(),
+            status: status.clone(),
+            events: events.clone(),
+            cluster_id: opened.identity.cluster_id,
+            own: opened.identity.member_id,
+            known: BTreeMap::new(),
+            is_removed: false,
+        },
     };
     let threads = Threads::start(parts, channels, events)?;
     let view = Arc::new(MemberView {
@@ -114,6 +170,14 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         history: Turns::for_history(),
         snapshots: Turns::for_snapshots(),
         cuts: threads.cuts(),
+        others: Others::new(
+            peers.clone(),
+            threads.transfer(),
+            leadership,
+            (clock, config.election_timeout_ms),
+            true,
+        ),
+        request_timeout: config.request_timeout(),
     });
     let request_timeout = config.request_timeout();
     let tail = opened.tail;
@@ -128,8 +192,57 @@ pub fn start(config: &Config, lanes: usize, events: &Events) -> anyhow::Result<M
         });
         seed
     });
-    let front = Arc::new(Front::new(seeds.collect(), GrpcConfig::from(config)));
-    Ok(Member { id: opened.identity.member_id, front, threads, _lock: opened.lock })
+    let mut seeds: Vec<LaneSeed> = seeds.collect();
+    let seed = seeds.pop().expect("the peer thread's");
+    let host =
+        HostParts { raft: threads.raft(), inbox, receiver: opened.snapshot_receiver, events: events.clone() };
+    let peers = PeerThread::start(
+        peers,
+        peer_settings(config, opened.identity),
+        host.on_thread(seed),
+        listeners,
+        random()?,
+    )?;
+    let front = Arc::new(Front::new(seeds, GrpcConfig::from(config)));
+    Ok(Member { id: opened.identity.member_id, front, view, threads, peers, _lock: opened.lock })
+}
+
+/// What [`MemberHost`] is made of, on the peer thread.
+struct HostParts {
+    raft: mailbox::Sender<threads::RaftMail>,
+    inbox: Inbox,
+    receiver: SnapshotReceiver,
+    events: Events,
+}
+
+impl HostParts {
+    /// Makes the host on its thread, with the lane of `seed`.
+    fn on_thread(self, seed: LaneSeed) -> impl FnOnce() -> Arc<dyn Host> + Send + 'static {
+        move || {
+            let HostParts { raft, inbox, receiver, events } = self;
+            let (parts, completions) = seed();
+            let (lane, driver) = Lane::new(parts, completions);
+            spawn_local(driver);
+            spawn_local(versions::monitor(lane.member().clone(), raft.clone()));
+            #[expect(clippy::arc_with_non_send_sync, reason = "hosts of tests are shared between threads")]
+            Arc::new(MemberHost { raft, inbox, lane, receiver, events })
+        }
+    }
+}
+
+fn peer_settings(config: &Config, identity: Identity) -> peer::Settings {
+    let identity = peer::Identity {
+        member_id: NodeId(identity.member_id),
+        cluster_id: identity.cluster_id,
+        peer_urls: config.initial_advertise_peer_urls.iter().map(ToString::to_string).collect(),
+    };
+    peer::Settings { identity, limits: peer_limits(config), security: config.security.peer.clone() }
+}
+
+fn peer_limits(config: &Config) -> peer::Limits {
+    // etcd's.
+    let dial_timeout = Duration::from_secs(1) + Duration::from_millis(config.election_timeout_ms);
+    peer::Limits { dial_timeout, ..peer::Limits::default() }
 }
 
 impl Member {
@@ -143,13 +256,66 @@ impl Member {
         self.id
     }
 
-    /// Ends its threads once everything begun is on disk. The network threads are gone by then.
+    /// Lets another member lead, if this one does and there is one that may. Waits for that, but not for ever.
+    pub fn hand_over(&self) {
+        let (view, id) = (&self.view, format!("{:x}", self.id));
+        let leader = view.status.leader();
+        if leader != self.id {
+            log::info!(
+                "skipped leadership transfer; local server is not leader",
+                "local-member-id" => id,
+                "current-leader-member-id" => format!("{leader:x}"),
+            );
+            return;
+        }
+        if view.reader.membership().members().filter(|member| !member.is_learner).count() < 2 {
+            log::info!(
+                "skipped leadership transfer for single voting member cluster",
+                "local-member-id" => id,
+                "current-leader-member-id" => format!("{leader:x}"),
+            );
+            return;
+        }
+        let failed = |error: &str| {
+            log::warn!("leadership transfer failed", "local-member-id" => id, "error" => error);
+        };
+        let Some(heir) = view.others.situation(view, |situation| situation.heir()) else {
+            return failed(ApiError::Unhealthy.text());
+        };
+        let transferee = format!("{heir:x}");
+        log::info!(
+            "leadership transfer starting",
+            "local-member-id" => id,
+            "current-leader-member-id" => id,
+            "transferee-member-id" => transferee,
+        );
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return failed(&error.to_string()),
+        };
+        let started = Instant::now();
+        let transfer =
+            async { tokio::time::timeout(view.request_timeout, view.others.transfer_leader(heir)).await };
+        match runtime.block_on(transfer) {
+            Ok(()) => log::info!(
+                "leadership transfer finished",
+                "local-member-id" => id,
+                "old-leader-member-id" => id,
+                "new-leader-member-id" => transferee,
+                "took" => started.elapsed(),
+            ),
+            Err(_) => failed(ApiError::TimeoutLeaderTransfer.text()),
+        }
+    }
+
+    /// Ends its threads once everything begun is on disk. The network threads are gone by then, or are told that the member
+    /// is.
     pub fn stop(self) {
-        self.threads.stop();
+        self.threads.stop(self.peers);
     }
 }
 
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, joined: Option<&Joined>) -> Settings {
     let texts = |urls: &[Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>();
     // Where a log exists the cluster's first members are not looked at, so a fault in them is no reason to stop.
     let bootstrap = config.bootstrap().ok();
@@ -165,12 +331,17 @@ fn settings(config: &Config) -> Settings {
         peer_urls: texts(&config.initial_advertise_peer_urls),
         client_urls: texts(&config.advertise_client_urls),
         initial_cluster,
-        cluster_state: ClusterState::New,
+        cluster_state: match (config.initial_cluster_state, joined) {
+            (config::ClusterState::New, _) => ClusterState::New,
+            (config::ClusterState::Existing, joined) => {
+                ClusterState::Existing(joined.map(|joined| joined.identity))
+            }
+        },
         token: config.initial_cluster_token.clone(),
         election_timeout_ms: config.election_timeout_ms,
         heartbeat_interval_ms: config.heartbeat_interval_ms,
         pre_vote: true,
-        learners_max: 1,
+        learners_max: LEARNERS_MAX,
         auto_compaction: config.auto_compaction,
         lease_checkpoints: config.lease_checkpoints,
         compaction_batch_limit: config.compaction_batch_limit,

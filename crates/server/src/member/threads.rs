@@ -1,20 +1,21 @@
 //! The threads themselves.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use disk::boltfile::schema::Version;
 use disk::{revlog, wal};
 use node::interchange::Cut;
 use node::lease::SharedLessor;
 use node::{
-    Applied, Applier, AutoCompactionEvent, Batch, Completions, Consensus, Input, LogWriter, LostProposals,
-    Merger, Outputs, PersistRequest, Persisted, RequestId, RequestIds, RevisionWriter, SnapshotOrder,
-    SnapshotWriter, Submission, Written,
+    Applied, Applier, AutoCompactionEvent, Batch, Completions, Consensus, ForwardRefused, Input, Leadership,
+    LogWriter, LostProposals, Merger, Outputs, PersistRequest, Persisted, RequestId, RequestIds,
+    RevisionWriter, SnapshotOrder, SnapshotWriter, Submission, Written,
 };
-use raft::Entry;
+use raft::{Body, Entry, Message, NodeId, Snapshot};
 use store::{Compaction, Compactor};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,13 +23,17 @@ use wire::ApiError;
 
 use super::compact::CompactThread;
 use super::files::{FileMail, FileThread};
+use super::host::Inbox;
 use super::mailbox::{Receiver, Sender, holding_mailbox, mailbox};
 use super::merge::{Budget, MergeMail, MergeThread};
+use super::peers::Peers;
+use super::snapshots::SnapshotSender;
 use crate::clock::Clock;
 use crate::grpc::SharedStatus;
 use crate::grpc::snapshot::Cuts;
 use crate::lane::{AppliedGate, MemberPort};
 use crate::log;
+use crate::peer::{Handle, PeerThread};
 use crate::process::Events;
 
 /// Submissions that may wait for the raft thread; beyond it callers get TooManyRequests.
@@ -41,6 +46,8 @@ const REVLOG_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 const SNAPSHOT_SYNC_INTERVAL: Duration = Duration::from_millis(500);
 /// How soon a full disk is asked again whether there is room.
 pub(super) const ROOM_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is said at most that proposals of others were not taken.
+const FORWARDS_SAID_INTERVAL: Duration = Duration::from_secs(1);
 /// How soon completions are offered again to a lane whose queue was full.
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -51,6 +58,14 @@ pub(super) enum RaftMail {
     Applied(Applied),
     Room(Writer, bool),
     SnapshotSaved(wal::SnapshotRecord),
+    /// From one peer, in order; counted by the inbox.
+    Messages(Vec<Message>),
+    Unreachable(NodeId),
+    /// What was asked for to send it to a member is pinned.
+    SnapshotReady(NodeId, Box<(Snapshot, Cut)>),
+    SnapshotReported(NodeId, bool),
+    Versions(BTreeMap<u64, Version>),
+    TransferLeader(u64),
 }
 
 /// Who says whether it has room.
@@ -69,6 +84,8 @@ pub(super) enum ApplyMail {
     Entries(Vec<Entry>),
     SnapshotTaken(u64),
     Cut(oneshot::Sender<Cut>),
+    /// A cut for a member that lags behind.
+    CutFor(NodeId),
     Lost(LostProposals),
 }
 
@@ -96,6 +113,8 @@ pub(super) struct Parts {
     pub compaction_finished: watch::Sender<i64>,
     pub compaction_sleep_interval: Duration,
     pub unwritten_bytes_max: u64,
+    pub inbox: Inbox,
+    pub peers: Peers,
 }
 
 /// The ways out towards network threads, and what all threads share.
@@ -104,8 +123,10 @@ pub(super) struct Channels {
     pub completions: Vec<mpsc::Sender<Completions>>,
     pub gates: Vec<Arc<AppliedGate>>,
     pub status: Arc<SharedStatus>,
+    pub leadership: watch::Sender<Leadership>,
     pub ids: RequestIds,
     pub clock: Clock,
+    pub peers: Handle,
 }
 
 /// The running threads, in the order in which they have to end.
@@ -114,6 +135,8 @@ pub(super) struct Threads {
     apply: Sender<ApplyMail>,
     revisions: Sender<RevisionMail>,
     running: Vec<Running>,
+    /// Those that send snapshots, once the raft thread is gone.
+    sending: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 /// One of them, and how its queue is closed.
@@ -130,6 +153,7 @@ impl Threads {
         let (revisions, revision_mail) = holding_mailbox::<RevisionMail>(parts.unwritten_bytes_max);
         let (files, file_mail) = mailbox::<FileMail>(u64::MAX);
         let (compactions, compaction_mail) = mailbox::<Compaction>(u64::MAX);
+        let sending = Arc::<Mutex<Vec<JoinHandle<()>>>>::default();
         let durable = Arc::new(AtomicU64::new(parts.consensus.durable_index()));
 
         let raft_thread = RaftThread {
@@ -142,6 +166,12 @@ impl Threads {
             channels: channels.clone(),
             events: events.clone(),
             room: [true; 2],
+            inbox: parts.inbox,
+            raft: raft.clone(),
+            cuts: BTreeMap::new(),
+            snapshots: SnapshotSender::new(channels.peers.clone(), raft.clone()),
+            forwards: Forwards::default(),
+            sending: sending.clone(),
         };
         let wal_thread = WalThread {
             writer: parts.log_writer,
@@ -151,6 +181,7 @@ impl Threads {
             preparing: false,
             retry_at: None,
             had_room: true,
+            events: events.clone(),
         };
         let apply_thread = ApplyThread {
             applier: parts.applier,
@@ -161,6 +192,7 @@ impl Threads {
             compactions: compactions.clone(),
             durable: durable.clone(),
             channels: channels.clone(),
+            peers: parts.peers,
         };
         let compact_thread = CompactThread {
             compactor: parts.compactor,
@@ -196,8 +228,13 @@ impl Threads {
         };
         files.send(FileMail::Purge(parts.snapshot_index));
         let running = Vec::new();
-        let mut threads =
-            Threads { raft: raft.clone(), apply: apply.clone(), revisions: revisions.clone(), running };
+        let mut threads = Threads {
+            raft: raft.clone(),
+            apply: apply.clone(),
+            revisions: revisions.clone(),
+            running,
+            sending,
+        };
         let close_raft = raft.clone();
         threads.spawn("raft", events, move || close_raft.close(), move || raft_thread.run())?;
         threads.spawn("wal", events, move || wal.close(), move || wal_thread.run())?;
@@ -232,20 +269,35 @@ impl Threads {
         Cuts::new(move |reply| apply.send(ApplyMail::Cut(reply)))
     }
 
+    /// Tells the raft thread who is to lead.
+    pub(super) fn transfer(&self) -> impl Fn(u64) + Send + Sync + 'static {
+        let raft = self.raft.clone();
+        move |to| raft.send(RaftMail::TransferLeader(to))
+    }
+
     /// Where lanes put their submissions.
     pub(super) fn port(&self) -> Port {
         Port(self.raft.clone())
     }
 
     /// Ends one thread after the other, each once its queue is empty, so that what one produced the next still sees.
-    /// What waits for room on a full disk is not waited for.
-    pub(super) fn stop(self) {
+    /// What waits for room on a full disk is not waited for. The transport ends by `peers`, and with it what is being sent.
+    pub(super) fn stop(self, peers: PeerThread) {
         self.revisions.admit_all();
         for Running { handle, close } in self.running {
             close();
             // A panic has ended the process already.
             let _ = handle.join();
         }
+        peers.stop();
+        for thread in std::mem::take(&mut *self.sending.lock().unwrap_or_else(PoisonError::into_inner)) {
+            let _ = thread.join();
+        }
+    }
+
+    /// The raft thread's queue.
+    pub(super) fn raft(&self) -> Sender<RaftMail> {
+        self.raft.clone()
     }
 }
 
@@ -305,6 +357,16 @@ struct RaftThread {
     events: Events,
     /// Whether the WAL and the revision log have room.
     room: [bool; 2],
+    /// Counts what waits of others' messages.
+    inbox: Inbox,
+    /// Its own queue, for what could not be begun.
+    raft: Sender<RaftMail>,
+    /// Pinned in this step for members that lag behind.
+    cuts: BTreeMap<NodeId, Cut>,
+    snapshots: SnapshotSender,
+    forwards: Forwards,
+    /// Where its threads that send go in the end.
+    sending: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 impl RaftThread {
@@ -327,6 +389,8 @@ impl RaftThread {
                 deadline = Some(deadline.map_or(retry, |deadline| deadline.min(retry)));
             }
         }
+        // What is being sent goes on until the transport ends, and then ends with it.
+        *self.sending.lock().unwrap_or_else(PoisonError::into_inner) = self.snapshots.into_running();
         Ok(())
     }
 
@@ -346,6 +410,19 @@ impl RaftThread {
                 RaftMail::Persisted(persisted) => Input::Persisted(persisted),
                 RaftMail::Applied(applied) => Input::Applied(applied),
                 RaftMail::SnapshotSaved(record) => Input::SnapshotSaved(record),
+                RaftMail::Messages(messages) => {
+                    self.inbox.taken(&messages);
+                    Input::Messages(messages)
+                }
+                RaftMail::Unreachable(id) => Input::Unreachable(id.0),
+                RaftMail::SnapshotReady(to, pinned) => {
+                    let (snapshot, cut) = *pinned;
+                    self.cuts.insert(to, cut);
+                    Input::SnapshotReady { to: to.0, snapshot }
+                }
+                RaftMail::SnapshotReported(to, ok) => Input::SnapshotReported { to: to.0, ok },
+                RaftMail::Versions(versions) => Input::Versions(versions),
+                RaftMail::TransferLeader(to) => Input::TransferLeader(to),
                 RaftMail::Room(writer, has_room) => {
                     self.room[writer as usize] = has_room;
                     let file = match writer {
@@ -370,11 +447,33 @@ impl RaftThread {
         }
     }
 
+    /// What others are to get leaves now, whatever it has to wait for is durable. A snapshot goes by itself, with what was
+    /// pinned for it; what was pinned and is not wanted any more is let go.
+    fn send(&mut self, out: &mut Outputs) {
+        let is_snapshot = |message: &mut Message| matches!(message.body, Body::Snapshot { .. });
+        if !self.cuts.is_empty() {
+            for message in out.send.extract_if(.., is_snapshot) {
+                match self.cuts.remove(&message.to) {
+                    Some(cut) => self.snapshots.begin(message, cut),
+                    None => self.raft.send(RaftMail::SnapshotReported(message.to, false)),
+                }
+            }
+            self.cuts.clear();
+        }
+        if !out.send.is_empty() {
+            self.channels.peers.send(std::mem::take(&mut out.send));
+        }
+    }
+
     fn hand_out(&mut self, out: &mut Outputs) -> bool {
         let status = &self.channels.status;
         if let Some(leadership) = out.leadership.take() {
             status.set_term(leadership.term);
+            if leadership.leader != 0 && leadership.leader != status.leader() {
+                status.set_elected(self.channels.clock.now().0);
+            }
             status.set_leader(leadership.leader);
+            self.channels.leadership.send_replace(leadership);
             let leader = format!("{:x}", leadership.leader);
             log::info!("raft leadership changed", "raft-term" => leadership.term, "leader-member-id" => leader);
         }
@@ -394,8 +493,13 @@ impl RaftThread {
         if let Some(lost) = out.lost.take() {
             self.apply.send(ApplyMail::Lost(lost));
         }
-        // No peers yet: the cluster comes with (5 of 7).
-        out.send.clear();
+        self.send(out);
+        for to in out.snapshots_wanted.drain(..) {
+            self.apply.send(ApplyMail::CutFor(NodeId(to)));
+        }
+        for refused in out.forwards_refused.drain(..) {
+            self.forwards.refused(&refused);
+        }
         for (context, result) in out.reads.drain(..) {
             if let Some(lane) = self.outbox.lane(context, &self.channels) {
                 lane.reads.push((context, result));
@@ -411,6 +515,30 @@ impl RaftThread {
         }
         out.auto_compaction.drain(..).for_each(describe);
         self.outbox.flush(&self.channels)
+    }
+}
+
+/// Proposals of other members that were not taken. Nobody else hears of them, so they are said; but not each one.
+#[derive(Default)]
+struct Forwards {
+    refused: u64,
+    said_at: Option<Instant>,
+}
+
+impl Forwards {
+    fn refused(&mut self, refused: &ForwardRefused) {
+        self.refused += refused.count as u64;
+        let now = Instant::now();
+        if self.said_at.is_some_and(|at| now < at + FORWARDS_SAID_INTERVAL) {
+            return;
+        }
+        self.said_at = Some(now);
+        log::warn!(
+            "did not take proposals that another member has handed on",
+            "from" => format!("{:x}", refused.from),
+            "reason" => format!("{:?}", refused.reason),
+            "refused-so-far" => self.refused,
+        );
     }
 }
 
@@ -438,6 +566,7 @@ struct WalThread {
     /// When the next segment may be asked for again, after the disk was full.
     retry_at: Option<Instant>,
     had_room: bool,
+    events: Events,
 }
 
 impl WalThread {
@@ -455,7 +584,13 @@ impl WalThread {
                 }
             }
             // What needs the segment that is being allocated, or that a full disk refuses, stays in the group.
-            let Written { persisted, snapshot_index, restored: _ } = self.writer.write(&mut group)?;
+            let Written { persisted, snapshot_index, restored } = self.writer.write(&mut group)?;
+            if restored {
+                // The log names a leader's snapshot. Nothing of this run is to be heard of any more: the member is opened
+                // anew, and takes up from there.
+                self.events.restored();
+                return Ok(());
+            }
             if let Some(persisted) = persisted {
                 self.raft.send(RaftMail::Persisted(persisted));
             }
@@ -506,10 +641,12 @@ struct ApplyThread {
     compactions: Sender<Compaction>,
     durable: Arc<AtomicU64>,
     channels: Channels,
+    peers: Peers,
 }
 
 impl ApplyThread {
     fn run(mut self) -> Result<(), node::Error> {
+        self.peers.follow(&self.applier.store().reader().membership());
         let mut mail = Vec::new();
         let mut queue = VecDeque::new();
         while self.mail.receive(&mut mail, None) {
@@ -522,6 +659,10 @@ impl ApplyThread {
                     }
                     // Between two batches; whoever asked may be gone.
                     ApplyMail::Cut(reply) => drop(reply.send(self.applier.cut())),
+                    ApplyMail::CutFor(to) => {
+                        let cut = self.applier.cut();
+                        self.raft.send(RaftMail::SnapshotReady(to, Box::new((cut.message(), cut))));
+                    }
                     // Behind the answers to what was handed out before.
                     ApplyMail::Lost(proposals) => {
                         while let Some(batch) = self.applier.apply(&mut queue)? {
@@ -540,11 +681,13 @@ impl ApplyThread {
     }
 
     fn hand_out(&mut self, batch: Batch) {
-        let Batch { frame, report, mut answers, compactions, snapshot, leases, membership: _ } = batch;
+        let Batch { frame, report, mut answers, compactions, snapshot, leases, membership } = batch;
         let applied = report.index;
         // Before anybody can know of it: who knows of a lease may renew it.
         let gone = self.lessor.lock().applied(self.channels.clock.now(), report.term, &leases);
         answers.extend(gone.into_iter().map(|id| (id, Err(ApiError::LeaseNotFound.into()))));
+        // Before consensus sends them anything.
+        membership.iter().for_each(|membership| self.peers.follow(membership));
         self.channels.status.set_applied(applied);
         let bytes = frame.len();
         self.raft.send(RaftMail::Applied(report));

@@ -8,7 +8,7 @@ use crate::LocalFuture;
 use crate::http::Versions;
 
 /// The member, as its peers' connections see it. No method may block: what takes time is a future, and works elsewhere.
-pub trait Host: Send + Sync + 'static {
+pub trait Host: 'static {
     /// Messages for consensus, in the order in which one peer sent them. What does not fit its queue is dropped, as etcd
     /// does; answers how many messages that were.
     fn receive(&self, messages: Vec<Message>) -> usize;

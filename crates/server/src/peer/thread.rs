@@ -33,14 +33,15 @@ pub struct PeerThread {
 }
 
 impl PeerThread {
-    /// Starts the thread and serves peers at once. `handle` is the one that the member's threads have; `seed` is entropy.
+    /// Starts the thread and serves peers at once. `handle` is the one that the member's threads have; `host` is called on
+    /// the thread, where it may start local tasks; `seed` is entropy.
     ///
     /// # Errors
     /// When the thread or its runtime can't be made.
     pub fn start(
         handle: Handle,
         settings: Settings,
-        host: Arc<dyn Host>,
+        host: impl FnOnce() -> Arc<dyn Host> + Send + 'static,
         listeners: Vec<Listener>,
         seed: u64,
     ) -> io::Result<PeerThread> {
@@ -49,7 +50,8 @@ impl PeerThread {
         let (taken, local) = (handle.clone(), handle.clone());
         let thread = std::thread::Builder::new().name("peer".into()).spawn(move || {
             LocalSet::new().block_on(&runtime, async move {
-                let transport = Transport::start(&local, settings, host, Rc::new(NetDial), seed);
+                let dial = Rc::new(NetDial::new(settings.security.clone()));
+                let transport = Transport::start(&local, settings, host(), dial, seed);
                 let mut serving = JoinSet::new();
                 for listener in listeners {
                     serving.spawn_local(accept(listener, transport.clone(), closing.clone()));

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use raft::{Body, Message, NodeId};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::body::Database;
@@ -16,7 +17,8 @@ use super::dial::Dial;
 use super::host::Host;
 use super::link::Link;
 use super::stats::PeerStats;
-use super::{Settings, post};
+use super::{Question, Reply, Settings, ask, post};
+use crate::config::Url;
 use crate::log;
 
 /// What a message costs in the handle's queue beside its entries, bytes.
@@ -32,7 +34,16 @@ enum Mail {
     AddRemote(NodeId, Vec<String>),
     Update(NodeId, Vec<String>),
     Remove(NodeId),
+    Ask(Asked),
     Stop,
+}
+
+/// A question to another member, and who waits for its answer.
+struct Asked {
+    url: Url,
+    question: Question,
+    timeout: Duration,
+    reply: oneshot::Sender<Result<Reply, String>>,
 }
 
 #[derive(Default)]
@@ -133,6 +144,21 @@ impl Handle {
     /// A member was removed: its connections are cut.
     pub fn remove_peer(&self, id: NodeId) {
         self.put(Mail::Remove(id));
+    }
+
+    /// As [`ask`], from any thread: the peer thread asks. The question is dropped with the future.
+    ///
+    /// # Errors
+    /// Why there is no answer; whether the question arrived is not known then.
+    pub fn ask(
+        &self,
+        url: Url,
+        question: Question,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Reply, String>> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        self.put(Mail::Ask(Asked { url, question, timeout, reply }));
+        async move { answer.await.unwrap_or_else(|_| Err("the member is stopping".to_owned())) }
     }
 
     /// Ends [`Transport::run`], and cuts all connections.
@@ -258,6 +284,7 @@ impl Transport {
                     Mail::AddRemote(id, urls) => self.add(id, &urls, false),
                     Mail::Update(id, urls) => drop(self.link(id).map(|link| link.update(&urls))),
                     Mail::Remove(id) => self.remove(id),
+                    Mail::Ask(asked) => self.ask(asked),
                     Mail::Stop => {
                         self.flush().await;
                         return self.stop();
@@ -291,6 +318,17 @@ impl Transport {
             return self.shared.host.snapshot_reported(message.to, false);
         }
         link.send(encoder.encode(message));
+    }
+
+    fn ask(&self, asked: Asked) {
+        let Asked { url, question, timeout, mut reply } = asked;
+        let shared = self.shared.clone();
+        spawn_local(async move {
+            tokio::select! {
+                answer = ask(&shared.dial, &url, &shared.settings, question, timeout) => drop(reply.send(answer)),
+                () = reply.closed() => {}
+            }
+        });
     }
 
     fn send_snapshot(&self, message: Message, database: Database) {

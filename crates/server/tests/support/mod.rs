@@ -197,6 +197,8 @@ impl FakeMember {
             history: server::grpc::member::Turns::for_history(),
             snapshots: server::grpc::member::Turns::for_snapshots(),
             cuts: server::grpc::snapshot::Cuts::none(),
+            others: server::grpc::others::Others::none(clock),
+            request_timeout: REQUEST_TIMEOUT,
         };
         let tail = Arc::new(Tail::new(view.reader.revision(), TAIL_BYTES));
         let state = State {

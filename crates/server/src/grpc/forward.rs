@@ -1,0 +1,107 @@
+//! What only the leader can answer, asked of it over the peer port, whoever it is (etcd: v3_server.go, leasehttp).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use tokio::time::Instant;
+use wire::{ApiError, Status, etcdserverpb as pb, leasepb};
+
+use super::member::MemberView;
+use crate::config::Url;
+use crate::peer::{Question, Reply};
+
+/// How soon a leader that has not answered is asked again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+/// How often a member looks whether there is a leader, at most; etcd's is an election timeout.
+const LEADER_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What became of a question.
+pub(crate) enum Asked<T> {
+    /// This member leads by now: it is to find out by itself.
+    Here,
+    /// The leader's answer.
+    There(T),
+}
+
+/// Asks the leader until it answers with something that `read` understands, or this member leads. Never asks by itself
+/// twice at once.
+///
+/// # Errors
+/// `NoLeader` and `Timeout`, once `until` has passed.
+async fn ask<T>(
+    member: &MemberView,
+    until: Instant,
+    question: &Question,
+    read: impl Fn(&Reply) -> Option<T>,
+) -> Result<Asked<T>, Status> {
+    loop {
+        let leader = member.status.leader();
+        if leader == member.member_id {
+            return Ok(Asked::Here);
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        let Some(urls) = peer_urls(member, leader) else {
+            if left.is_zero() {
+                return Err(ApiError::NoLeader.into());
+            }
+            tokio::time::sleep(LEADER_INTERVAL).await;
+            continue;
+        };
+        if left.is_zero() {
+            return Err(ApiError::Timeout.into());
+        }
+        for url in urls {
+            let reply = member.others.ask(url, question.clone(), left).await;
+            if let Some(answer) = reply.ok().and_then(|reply| read(&reply)) {
+                return Ok(Asked::There(answer));
+            }
+        }
+        tokio::time::sleep(RETRY_INTERVAL).await;
+    }
+}
+
+/// Where a member is reached by its peers; `None` if there is no such member.
+fn peer_urls(member: &MemberView, id: u64) -> Option<Vec<Url>> {
+    let membership = member.reader.membership();
+    let urls = &membership.member(id)?.peer_urls;
+    Some(urls.iter().filter_map(|url| Url::parse(url).ok()).collect())
+}
+
+/// Renews a lease: its time to live in seconds, 0 if there is none.
+///
+/// # Errors
+/// See [`ask`].
+pub(crate) async fn renew(member: &MemberView, id: i64, until: Instant) -> Result<Asked<i64>, Status> {
+    let request = pb::LeaseKeepAliveRequest { id }.encode_to_vec();
+    let question = Question::post("/leases", Bytes::from(request));
+    ask(member, until, &question, |reply| match reply.status {
+        200 => Some(pb::LeaseKeepAliveResponse::decode(reply.body.clone()).ok()?.ttl),
+        404 => Some(0),
+        _ => None,
+    })
+    .await
+}
+
+/// How a lease stands; `None` if there is none.
+///
+/// # Errors
+/// See [`ask`].
+pub(crate) async fn time_to_live(
+    member: &MemberView,
+    (id, keys): (i64, bool),
+    until: Instant,
+) -> Result<Asked<Option<pb::LeaseTimeToLiveResponse>>, Status> {
+    let request = pb::LeaseTimeToLiveRequest { id, keys };
+    let request = leasepb::LeaseInternalRequest { lease_time_to_live_request: Some(request) }.encode_to_vec();
+    let question = Question::post("/leases/internal", Bytes::from(request));
+    ask(member, until, &question, |reply| match reply.status {
+        200 => {
+            let answer = leasepb::LeaseInternalResponse::decode(reply.body.clone()).ok()?;
+            Some(Some(answer.lease_time_to_live_response?))
+        }
+        404 => Some(None),
+        _ => None,
+    })
+    .await
+}

@@ -1,0 +1,132 @@
+//! Snapshots between members: sent by a thread each, and received by one that may block.
+
+use std::io;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use node::interchange::Cut;
+use node::{ReceiveError, SnapshotReceiver};
+use raft::Message;
+use tokio::sync::mpsc;
+
+use super::mailbox::Sender;
+use super::threads::RaftMail;
+use crate::log;
+use crate::peer::{Chunk, Database, Handle, IncomingSnapshot};
+use crate::process::Events;
+
+/// Bytes of a database that travel together.
+const PIECE_BYTES: usize = 64 << 10;
+/// Pieces that wait for the receiver.
+const PIECES_WAITING: usize = 4;
+/// How long a receiver may take at least, and for how many bytes it gets a second more: what it holds up meanwhile are
+/// compactions.
+const TIME_MIN: Duration = Duration::from_secs(600);
+const BYTES_PER_SECOND_MIN: u64 = 128 << 10;
+
+/// Sends snapshots to members that lag behind.
+pub(super) struct SnapshotSender {
+    peers: Handle,
+    raft: Sender<RaftMail>,
+    running: Vec<JoinHandle<()>>,
+}
+
+impl SnapshotSender {
+    pub(super) fn new(peers: Handle, raft: Sender<RaftMail>) -> Self {
+        SnapshotSender { peers, raft, running: Vec::new() }
+    }
+
+    /// Begins to send what was pinned for this message. How it ends is told to the raft thread, always.
+    pub(super) fn begin(&mut self, message: Message, cut: Cut) {
+        self.running.retain(|thread| !thread.is_finished());
+        let (peers, raft, to) = (self.peers.clone(), self.raft.clone(), message.to);
+        let failed = raft.clone();
+        let thread = std::thread::Builder::new()
+            .name("snapshot".into())
+            .spawn(move || send(&cut, message, &peers, &raft))
+            .inspect_err(
+                |error| log::warn!("failed to start the sending of a snapshot", "error" => log::Text(error)),
+            );
+        match thread {
+            Ok(thread) => self.running.push(thread),
+            Err(_) => failed.send(RaftMail::SnapshotReported(to, false)),
+        }
+    }
+
+    /// The threads that send. They end soon after the transport does.
+    pub(super) fn into_running(self) -> Vec<JoinHandle<()>> {
+        self.running
+    }
+}
+
+fn send(cut: &Cut, message: Message, peers: &Handle, raft: &Sender<RaftMail>) {
+    let to = message.to;
+    let plan = match cut.plan() {
+        Ok(plan) => plan,
+        Err(error) => {
+            log::error!("failed to read the store for a snapshot", "error" => log::Text(error));
+            return raft.send(RaftMail::SnapshotReported(to, false));
+        }
+    };
+    let bytes = plan.file_len();
+    let (queue, chunks) = mpsc::channel(PIECES_WAITING);
+    // From here on the transport tells how it ends.
+    peers.send_snapshot(message, Database { bytes, chunks });
+    let deadline = Instant::now() + TIME_MIN + Duration::from_secs(bytes / BYTES_PER_SECOND_MIN);
+    let mut piece = Vec::with_capacity(PIECE_BYTES);
+    let hand_over = |piece: &mut Vec<u8>| {
+        if Instant::now() > deadline {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the receiver takes too long"));
+        }
+        let full = std::mem::replace(piece, Vec::with_capacity(PIECE_BYTES));
+        let sent = queue.blocking_send(Ok(Bytes::from(full)));
+        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the receiver is gone"))
+    };
+    let written = cut.write(plan, |mut bytes| {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(PIECE_BYTES - piece.len()));
+            piece.extend_from_slice(now);
+            bytes = later;
+            if piece.len() == PIECE_BYTES {
+                hand_over(&mut piece)?;
+            }
+        }
+        Ok(())
+    });
+    let written = written.map_err(|error| error.to_string());
+    let written = written.and_then(|()| match piece.is_empty() {
+        true => Ok(()),
+        false => hand_over(&mut piece).map_err(|error| error.to_string()),
+    });
+    if let Err(error) = written {
+        // The transport cuts the connection: it never looks like an end.
+        log::warn!("gave up a snapshot", "remote-peer-id" => to.to_string(), "error" => error);
+    }
+}
+
+/// Takes a database in, on a thread that may block: when this returns, it is durable and checked. A failed disk ends the
+/// member.
+pub(super) fn receive(
+    receiver: &SnapshotReceiver,
+    incoming: IncomingSnapshot,
+    log_id: u64,
+    events: &Events,
+) -> Result<(), String> {
+    take(receiver, incoming, log_id).map_err(|error| match error {
+        ReceiveError::Failed(error) => events.failed(&error.into()),
+        other => other.to_string(),
+    })
+}
+
+fn take(receiver: &SnapshotReceiver, incoming: IncomingSnapshot, log_id: u64) -> Result<(), ReceiveError> {
+    let IncomingSnapshot { snapshot, mut chunks, .. } = incoming;
+    let mut file = receiver.begin()?;
+    loop {
+        match chunks.blocking_recv() {
+            Some(Chunk::Bytes(bytes)) => file.write(&bytes)?,
+            Some(Chunk::End) => return receiver.finish(file, &snapshot, log_id),
+            None => return Err(ReceiveError::Refused("the connection was cut".to_owned())),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Clusters of our members as processes over loopback.
+
+use std::time::Duration;
+
+use blackbox::{Cluster, patience, run};
+use client::{Client, Deadline};
+use tokio::task::JoinSet;
+use wire::etcdserverpb::{PutRequest, RangeRequest};
+
+/// Entries that a leader keeps for followers.
+const KEPT_ENTRIES: usize = 5_000;
+const PUTS_AT_ONCE: usize = 256;
+
+fn get(key: &str) -> RangeRequest {
+    RangeRequest { key: key.to_owned().into(), ..RangeRequest::default() }
+}
+
+fn put(key: &str, value: &str) -> PutRequest {
+    PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), ..Default::default() }
+}
+
+#[test]
+fn a_dead_leader_is_replaced_and_comes_back_with_the_same_data() {
+    let mut cluster = Cluster::start(3, &[]);
+    run(async {
+        for writer in 0..3 {
+            let key = format!("k{writer}");
+            let client = cluster.members[writer].client();
+            client.put(put(&key, "v"), patience()).await.expect("a put on any member");
+            for reader in 0..3 {
+                let client = cluster.members[reader].client();
+                let found = client.range(get(&key), patience()).await.expect("a read on any member");
+                assert_eq!(found.kvs[0].value, "v", "what was acknowledged by {writer} is seen at {reader}");
+            }
+        }
+        cluster.check_hashes().await;
+
+        for round in 0..2 {
+            let leader = cluster.leader().await;
+            cluster.members[leader].kill();
+            let others = cluster.running();
+            for place in &others {
+                cluster.put(*place, &format!("round {round}"), &format!("{place}")).await;
+            }
+            assert_ne!(cluster.leader().await, leader);
+            cluster.restart(&[leader]);
+            let client = cluster.members[leader].client();
+            let found = client.range(get(&format!("round {round}")), patience()).await.expect("a read");
+            assert_eq!(found.kvs[0].value, format!("{}", others[1]));
+            cluster.check_hashes().await;
+        }
+    });
+}
+
+/// Puts so many keys, many at a time.
+async fn put_many(client: &Client, prefix: &str, count: usize) {
+    let mut under_way = JoinSet::new();
+    for n in 0..count {
+        if under_way.len() == PUTS_AT_ONCE {
+            under_way.join_next().await.expect("some").expect("it ends");
+        }
+        let (client, key) = (client.clone(), format!("{prefix}{n}"));
+        under_way.spawn_local(async move {
+            client.put(put(&key, "v"), patience()).await.expect("a put");
+        });
+    }
+    while let Some(ended) = under_way.join_next().await {
+        ended.expect("it ends");
+    }
+}
+
+#[test]
+fn a_follower_behind_the_log_gets_a_snapshot_and_goes_on() {
+    let mut cluster = Cluster::start(3, &[]);
+    run(async {
+        let leader = cluster.leader().await;
+        let behind = (leader + 1) % 3;
+        cluster.put(behind, "before", "v").await;
+        cluster.members[behind].kill();
+        put_many(&cluster.members[leader].client(), "k", KEPT_ENTRIES + 500).await;
+        cluster.restart(&[behind]);
+
+        let client = cluster.members[behind].client();
+        let last = format!("k{}", KEPT_ENTRIES + 499);
+        loop {
+            // While the member is opened anew its clients lose their connections.
+            match client.range(get(&last), patience()).await {
+                Ok(found) => break assert_eq!(found.kvs[0].value, "v"),
+                Err(error) => assert!(error.code().is_some(), "{error}"),
+            }
+        }
+        assert!(cluster.members[behind].log().contains("opening the member anew"), "by a snapshot");
+        cluster.check_hashes().await;
+
+        // It acknowledges, restarts on what it has, and may lead.
+        let third = 3 - leader - behind;
+        cluster.members[third].kill();
+        cluster.put(behind, "after", "w").await;
+        cluster.restart(&[behind, third]);
+        cluster.put(behind, "after", "x").await;
+        cluster.check_hashes().await;
+    });
+}
+
+#[test]
+fn a_leader_that_is_asked_to_end_hands_over_first() {
+    let mut cluster = Cluster::start(3, &[]);
+    run(async {
+        let leader = cluster.leader().await;
+        cluster.members[leader].terminate();
+        let log = cluster.members[leader].log();
+        assert!(log.contains("leadership transfer finished"), "{log}");
+        let others = cluster.running();
+        // Nobody waits for an election: the others have a leader as soon as the process is gone.
+        for place in others {
+            let client = cluster.members[place].client();
+            client.put(put("k", "v"), patience()).await.expect("a put at the first try");
+        }
+        cluster.check_hashes().await;
+    });
+}
+
+#[test]
+fn one_of_two_refuses_writes_and_answers_serializable_reads() {
+    let mut cluster = Cluster::start(2, &[]);
+    run(async {
+        cluster.put(0, "k", "v").await;
+        let client = cluster.members[1].client();
+        assert_eq!(client.range(get("k"), patience()).await.expect("a read").kvs[0].value, "v");
+        cluster.members[0].kill();
+
+        // Longer than a lease of leadership would be, shorter than the server waits.
+        let brief = || Deadline::after(Duration::from_secs(3));
+        let refused = client.put(put("k", "w"), brief()).await;
+        assert!(refused.is_err(), "a write by one of two: {refused:?}");
+        let refused = client.range(get("k"), brief()).await;
+        assert!(refused.is_err(), "a linearizable read by one of two: {refused:?}");
+        let local = RangeRequest { serializable: true, ..get("k") };
+        let found = client.range(local, patience()).await.expect("a serializable read");
+        assert_eq!(found.kvs[0].value, "v");
+
+        // What was asked for may happen yet; nothing else does.
+        cluster.restart(&[0]);
+        let revision = cluster.put(1, "k", "x").await;
+        let found = cluster.members[0].client().range(get("k"), patience()).await.expect("a read");
+        assert_eq!((found.kvs[0].value.clone(), found.kvs[0].mod_revision), ("x".into(), revision));
+        cluster.check_hashes().await;
+    });
+}
