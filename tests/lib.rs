@@ -2,6 +2,8 @@
 //!
 //! Nothing here knows how the server is built; tests speak to it through its ports, its files and its exit.
 
+mod network;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -16,6 +18,8 @@ use client::{Client, Config, Deadline};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use wire::etcdserverpb::{PutRequest, RangeRequest};
+
+pub use network::Network;
 
 /// Longest wait for an answer; only a hang takes that long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -51,6 +55,8 @@ pub struct Member {
     initial_cluster: String,
     dir: tempfile::TempDir,
     ports: (u16, u16),
+    /// Where its peers reach it, if that is not where it listens.
+    advertised: Option<u16>,
     flags: Vec<String>,
     process: Option<(Child, JoinHandle<()>)>,
     announced: Vec<&'static str>,
@@ -81,10 +87,21 @@ impl Member {
             initial_cluster: format!("m=http://127.0.0.1:{peer}"),
             dir: tempfile::tempdir().expect("a temporary directory"),
             ports: (client, peer),
+            advertised: None,
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             process: None,
             announced: Vec::new(),
         }
+    }
+
+    /// The same member, to be run by another program on a directory of its own, while this one does not run.
+    ///
+    /// # Panics
+    /// Without a temporary directory.
+    pub fn run_by(&self, program: &Path) -> Self {
+        let mut member = Member::of(program, &[]);
+        member.ports = self.ports;
+        member
     }
 
     /// A member that is ready to serve.
@@ -112,9 +129,9 @@ impl Member {
         format!("http://127.0.0.1:{}", self.ports.0)
     }
 
-    /// Where its peers would reach it.
+    /// Where its peers reach it.
     pub fn peer_endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.ports.1)
+        format!("http://127.0.0.1:{}", self.advertised.unwrap_or(self.ports.1))
     }
 
     /// Everything that it has logged in its last run.
@@ -131,7 +148,8 @@ impl Member {
         let mut command = Command::new(&self.program);
         command.args(["--name", &self.name, "--data-dir"]).arg(self.data_dir());
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--listen-peer-urls", &format!("http://127.0.0.1:{}", self.ports.1)]);
+        command.args(["--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &self.initial_cluster]).args(&self.flags);
         command
     }
@@ -297,6 +315,32 @@ impl Cluster {
         cluster
     }
 
+    /// As [`Cluster::start`], with a network that can be cut.
+    ///
+    /// # Panics
+    /// If a member does not become ready.
+    pub fn with_network(count: usize, flags: &[&str]) -> (Self, Network) {
+        let mut cluster = Cluster::new(count, flags);
+        let mut ports = Vec::new();
+        for member in &mut cluster.members {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            member.advertised = Some(listener.local_addr().expect("an address").port());
+            ports.push((listener, member.ports.1));
+        }
+        let network = Network::start(ports);
+        let initial = cluster.initial();
+        cluster.members.iter_mut().for_each(|member| member.initial_cluster.clone_from(&initial));
+        let all: Vec<usize> = (0..count).collect();
+        cluster.restart(&all);
+        run(async {
+            for (place, member) in cluster.members.iter().enumerate() {
+                let status = member.client().status(patience()).await.expect("a status");
+                network.name(status.header.expect("a header").member_id, place);
+            }
+        });
+        (cluster, network)
+    }
+
     fn add(&mut self) -> &mut Member {
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
         let mut member = Member::new(&flags);
@@ -357,9 +401,17 @@ impl Cluster {
     /// # Panics
     /// If nobody leads.
     pub async fn leader(&self) -> usize {
+        self.leader_among(&self.running()).await
+    }
+
+    /// As [`Cluster::leader`], where only some can be asked.
+    ///
+    /// # Panics
+    /// If nobody of them leads.
+    pub async fn leader_among(&self, places: &[usize]) -> usize {
         loop {
             let mut told = Vec::new();
-            for place in self.running() {
+            for place in places.iter().copied() {
                 let client = self.members[place].client();
                 // Answered once there is one.
                 let read = RangeRequest { key: "k".into(), ..RangeRequest::default() };

@@ -4,6 +4,7 @@
 
 mod boltfile;
 mod clients;
+mod clusters;
 mod conform;
 mod database;
 mod gen_proto;
@@ -24,11 +25,13 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   gen [--check]                       compile crates/wire/proto; with --check, fail if the result differs
   tidy                                check the dependency rule and the documents
   clients [--install]                 black-box checks with Debian's etcdctl and a Go program, where they are
+  clusters                            clusters of four to seven members, killed, stopped and parted
   interop --etcd PATH [--seed N]      our write-ahead log and snapshot file under a real etcd, and the other way round
   boltfile --bbolt PATH --etcdutl PATH
                                       our database files before the real bbolt and etcdutl
   peers --etcd PATH                   our transport and a real etcd in one cluster
-  database --etcd PATH --etcdutl PATH saved snapshots, and data directories, between ours and the real programs
+  database --etcd PATH --etcd-3.6 PATH --etcdutl PATH
+                                      saved snapshots, and data directories, between ours and the real programs
   raft-scenarios --testdata DIR       the scenario scripts of etcd's raft through our consensus
   conform --suite DIR PACKAGE...      run packages of the contract suite against our release binaries
                                       (-run REGEX limits the tests; without it, the list of what passes is used)
@@ -53,6 +56,7 @@ fn run(args: &[String]) -> Result<()> {
         ["gen", "--check"] => gen_proto::run(true),
         ["tidy"] => tidy::run(),
         ["clients", rest @ ..] => clients::run(rest),
+        ["clusters", rest @ ..] => clusters::run(rest),
         ["interop", rest @ ..] => interop::run(rest),
         ["peers", rest @ ..] => peers::run(rest),
         ["boltfile", rest @ ..] => boltfile::run(rest),

@@ -43,6 +43,8 @@ pub struct Command {
     pub commands: &'static [Command],
     /// What it does; a group does nothing.
     pub run: Option<Run>,
+    /// Whether etcd's program has no such command: the help lists it apart.
+    pub is_beyond_etcd: bool,
 }
 
 /// The body of a command.
@@ -61,6 +63,7 @@ impl Command {
             inherited: &[],
             commands: &[],
             run: Some(run),
+            is_beyond_etcd: false,
         }
     }
 
@@ -72,7 +75,24 @@ impl Command {
         long: &'static str,
         commands: &'static [Command],
     ) -> Command {
-        Command { name, usage, short, long, group: "", flags: &[], inherited: &[], commands, run: None }
+        Command {
+            name,
+            usage,
+            short,
+            long,
+            group: "",
+            flags: &[],
+            inherited: &[],
+            commands,
+            run: None,
+            is_beyond_etcd: false,
+        }
+    }
+
+    /// The same, marked as a command that etcd's program does not have.
+    pub const fn beyond_etcd(mut self) -> Command {
+        self.is_beyond_etcd = true;
+        self
     }
 
     /// The same with flags.

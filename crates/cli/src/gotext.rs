@@ -114,6 +114,14 @@ fn number_of(digits: &[u8], radix: u32) -> Option<u32> {
 
 /// An error of the system as Go prints it: `no such file or directory`.
 pub fn os_error(error: &std::io::Error) -> String {
+    if error.raw_os_error().is_none() {
+        // Not from the system itself, but from one who stands for it.
+        match error.kind() {
+            std::io::ErrorKind::NotFound => return "no such file or directory".to_owned(),
+            std::io::ErrorKind::StorageFull => return "no space left on device".to_owned(),
+            _ => {}
+        }
+    }
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));

@@ -1,6 +1,6 @@
 //! The help pages, in cobra's layout.
 
-use crate::command::{App, Path};
+use crate::command::{App, Command, Path};
 use crate::flag::{Flag, HELP, Kind};
 
 /// The page of a command, or of the program.
@@ -55,6 +55,14 @@ pub fn usage(app: &App, path: &Path) -> String {
     if !above.is_empty() {
         out += &format!("\nGlobal Flags:\n{}", flag_list(above, None));
     }
+    let beyond: Vec<&Command> = commands.iter().filter(|c| c.is_beyond_etcd).collect();
+    if !beyond.is_empty() {
+        let width = beyond.iter().map(|c| c.name.len()).max().unwrap_or(0).max(11);
+        out += "\nCommands that etcd does not have:\n";
+        for command in beyond {
+            out += &format!("  {:width$} {}\n", command.name, command.short);
+        }
+    }
     if !commands.is_empty() {
         out += &format!("\nUse \"{full_name} [command] --help\" for more information about a command.\n");
     }
@@ -63,8 +71,8 @@ pub fn usage(app: &App, path: &Path) -> String {
 
 fn command_list(app: &App, path: &Path) -> String {
     let top = path.last().is_none();
-    let mut lines: Vec<(&str, &str, &str)> =
-        path.commands(app).iter().map(|c| (c.group, c.name, c.short)).collect();
+    let own = path.commands(app).iter().filter(|c| !c.is_beyond_etcd);
+    let mut lines: Vec<(&str, &str, &str)> = own.map(|c| (c.group, c.name, c.short)).collect();
     if top {
         lines.push((app.groups.last().copied().unwrap_or(""), "help", "Help about any command"));
     }

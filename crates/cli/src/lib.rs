@@ -12,6 +12,7 @@
 
 pub mod app;
 pub mod command;
+mod completion;
 pub mod ctl;
 pub mod flag;
 pub mod gotext;

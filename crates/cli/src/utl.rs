@@ -1,13 +1,18 @@
 //! etcdutl: the tool for files and data directories.
 
+mod check;
+mod defrag;
+mod export;
 mod hashkv;
+mod held;
+mod migrate;
 mod snapshot;
 
 use std::path::Path;
 
 use crate::app::{Failure, Invocation, exit};
 use crate::command::{App, Command};
-use crate::ctl::planned;
+use crate::completion;
 use crate::flag::{Flag, Kind};
 use crate::gotext;
 
@@ -31,23 +36,27 @@ pub static APP: App = App {
 
 static COMMANDS: &[Command] = &[
     Command::new("version", "version", "Prints the version of etcdutl", version),
-    planned(
-        "completion",
-        "completion [bash|zsh|fish|powershell]",
-        "Prints a script for the completion of a shell",
-    ),
-    planned("defrag", "defrag", "Compacts the file of a data directory").with_flags(&[Flag::new(
-        "data-dir",
-        Kind::Text,
-        "data directory that no server uses; required",
-    )]),
+    completion::COMMAND,
+    Command::new(
+        "defrag",
+        "defrag",
+        "Gives back the space that nobody uses in a data directory",
+        defrag::run,
+    )
+    .with_flags(&[DATA_DIR, held::WAL_DIR]),
     Command::new("hashkv", "hashkv <filename>", "Prints the KV history hash of a given file", hashkv::run)
         .with_flags(&[Flag::new("rev", Kind::Int, "hash up to this revision (0 means the newest)")]),
-    planned("migrate", "migrate", "Changes a data directory for another version").with_flags(&[
-        Flag::new("data-dir", Kind::Text, "data directory that no server uses; required"),
-        Flag::new("target-version", Kind::Text, "version to change it for, as X.Y; required"),
-        Flag::new("force", Kind::Bool, "change the version even if that fails"),
-    ]),
+    Command::new("migrate", "migrate", "Changes a data directory for another version", migrate::run)
+        .with_flags(&[
+            DATA_DIR,
+            held::WAL_DIR,
+            Flag::new(
+                "target-version",
+                Kind::Text,
+                "version to change it for, as X.Y; at least 3.5; required",
+            ),
+            Flag::new("force", Kind::Bool, "change the version even if that fails"),
+        ]),
     Command::group_of(
         "snapshot",
         "snapshot <subcommand>",
@@ -64,7 +73,35 @@ static COMMANDS: &[Command] = &[
             Command::new("status", "status <filename>", "Prints what a snapshot holds", snapshot::status),
         ],
     ),
+    Command::new(
+        "check",
+        "check",
+        "Reads a whole data directory, and says what is wrong with it",
+        check::run,
+    )
+    .with_flags(&[DATA_DIR, held::WAL_DIR])
+    .beyond_etcd(),
+    Command::new(
+        "export-go",
+        "export-go",
+        "Writes the data directory that Go's etcd starts from",
+        export::run,
+    )
+    .with_flags(&[
+        DATA_DIR,
+        held::WAL_DIR,
+        Flag::new("out", Kind::Text, "the data directory to write; required"),
+        Flag::new(
+            "target-version",
+            Kind::Text,
+            "write it for etcd 3.6 or 3.7, if not for the cluster's version",
+        ),
+    ])
+    .beyond_etcd(),
 ];
+
+const DATA_DIR: Flag =
+    Flag::new("data-dir", Kind::Text, "data directory of a member that does not run; required");
 
 static RESTORE_FLAGS: &[Flag] = &[
     Flag::new("data-dir", Kind::Text, "the data directory to make"),
@@ -94,21 +131,41 @@ fn stat(path: &Path) -> Result<(), Failure> {
 }
 
 fn node_failure(error: &node::Error) -> Failure {
+    Failure::new(exit::ERROR, node_text(error))
+}
+
+/// What went wrong, with the system's errors in Go's words.
+fn node_text(error: &node::Error) -> String {
     match error {
         node::Error::Io { operation, path, source } => {
-            let text = format!("{operation} {}: {}", path.display(), gotext::os_error(source));
-            Failure::new(exit::ERROR, text)
+            format!("{operation} {}: {}", path.display(), gotext::os_error(source))
         }
-        other => Failure::new(exit::ERROR, other),
+        other => other.to_string(),
     }
 }
 
 /// A line of the tool's log on standard error, in the form of etcdutl's.
 fn log(call: &mut Invocation<'_>, text: &str, fields: &[(&str, &str)]) -> Result<(), Failure> {
+    let fields: Vec<(&str, Value)> =
+        fields.iter().map(|(name, value)| (*name, Value::Text((*value).to_owned()))).collect();
+    line(call, "info", text, &fields)
+}
+
+/// The value of a field in a line of the log.
+enum Value {
+    Text(String),
+    Number(u64),
+}
+
+fn line(call: &mut Invocation<'_>, level: &str, text: &str, fields: &[(&str, Value)]) -> Result<(), Failure> {
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
     let pairs: Vec<String> = fields
         .iter()
-        .map(|(name, value)| format!("\"{name}\": {}", gotext::quote(value.as_bytes())))
+        .map(|(name, value)| match value {
+            Value::Text(text) => format!("\"{name}\": {}", gotext::quote(text.as_bytes())),
+            Value::Number(number) => format!("\"{name}\": {number}"),
+        })
         .collect();
-    Ok(writeln!(call.world.err, "{now}\tinfo\t{text}\t{{{}}}", pairs.join(", "))?)
+    let fields = if pairs.is_empty() { String::new() } else { format!("\t{{{}}}", pairs.join(", ")) };
+    Ok(writeln!(call.world.err, "{now}\t{level}\t{text}{fields}")?)
 }

@@ -111,11 +111,59 @@ fn what_is_not_there_yet_is_refused_by_name() {
         (&ctl::APP, &["member", "list"][..], "etcdctl member list"),
         (&ctl::APP, &["get", "a", "--user", "root:x"], "--user"),
         (&ctl::APP, &["get", "a", "-d", "example.org"], "--discovery-srv"),
-        (&utl::APP, &["defrag", "--data-dir", "x"], "etcdutl defrag"),
     ] {
         let ended = run(app, line, &[]);
         let expected = format!("Error: {what} is not yet supported\n");
         assert_eq!((ended.code(), ended.message()), (1, expected.as_str()), "{line:?}");
+    }
+}
+
+#[test]
+fn a_directory_that_is_none_or_a_version_that_is_none() {
+    let missing = |names: &str| format!("Error: required flag(s) {names} not set\nUsage:\n  etcdutl ");
+    let stat = "stat nowhere/member/snap/db: no such file or directory";
+    for (line, code, text) in [
+        (&["defrag"][..], 1, missing("\"data-dir\"")),
+        (&["migrate"], 1, missing("\"data-dir\", \"target-version\"")),
+        (&["check"], 1, missing("\"data-dir\"")),
+        (&["export-go", "--data-dir", "x"], 1, missing("\"out\"")),
+        (
+            &["defrag", "--data-dir", "nowhere"],
+            1,
+            format!("Error: Failed to defragment etcd data[nowhere] ({stat})\n"),
+        ),
+        (&["migrate", "--data-dir", "nowhere", "--target-version", "3.6"], 1, format!("Error: {stat}\n")),
+        (&["export-go", "--data-dir", "nowhere", "--out", "x"], 1, format!("Error: {stat}\n")),
+        (
+            &["check", "--data-dir", "nowhere"],
+            1,
+            "Error: stat nowhere/member: no such file or directory\n".to_owned(),
+        ),
+        (
+            &["migrate", "--data-dir", "x", "--target-version", "3.7.1"],
+            128,
+            "Error: wrong target version format, expected \"X.Y\", got \"3.7.1\"\n".to_owned(),
+        ),
+        (
+            &["migrate", "--data-dir", "x", "--target-version", "3.x"],
+            128,
+            "Error: failed to parse target version: strconv.ParseInt: parsing \"x\": invalid syntax\n"
+                .to_owned(),
+        ),
+        (
+            &["migrate", "--data-dir", "x", "--target-version", "3.4"],
+            128,
+            "Error: target version \"3.4\" not supported. Minimal \"3.5\"\n".to_owned(),
+        ),
+        (
+            &["export-go", "--data-dir", "x", "--out", "y", "--target-version", "3.5"],
+            128,
+            "Error: target version \"3.5\" not supported: 3.6 or 3.7\n".to_owned(),
+        ),
+    ] {
+        let ended = run(&utl::APP, line, &[]);
+        assert_eq!(ended.code(), code, "{line:?}");
+        assert!(ended.message().starts_with(&text), "{line:?}: {}", ended.message());
     }
 }
 

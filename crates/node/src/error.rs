@@ -8,6 +8,9 @@ pub enum Error {
     /// Another process holds the data directory.
     #[error("data directory {0} is in use by another process")]
     Locked(PathBuf),
+    /// Another process has the database file open: Go's etcd, or one of its tools.
+    #[error("db file is flocked by another process, or taking too long: {}", .0.display())]
+    DatabaseLocked(PathBuf),
     /// The file system failed outside the two logs.
     #[error("{operation} {path}: {source}")]
     Io {
@@ -41,6 +44,9 @@ pub enum Error {
     /// A saved snapshot is not what was saved, in etcd's words.
     #[error("{0}")]
     Snapshot(String),
+    /// What a tool refuses to do with a data directory, in etcd's words where it has some.
+    #[error("{0}")]
+    Refused(String),
     /// A stored record cannot be read.
     #[error(transparent)]
     Read(#[from] store::ReadError),

@@ -1,6 +1,8 @@
 //! Start: read and check everything, write nothing until all checks hold, then take up where the last run ended
 //! (rules 5 and 6). A member that has no log yet begins one as etcd does (rule 20).
 
+pub(crate) mod database;
+
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use crate::fates::Fates;
 use crate::held::HeldRequests;
 use crate::identity::{Identity, InitialMember, cluster_id, member_id};
 use crate::ids::RequestIds;
-use crate::interchange::{self, Database, Imported, Occupied, check_beside};
+use crate::interchange::{self, Imported, Occupied};
 use crate::lease::keeper::Keeper;
 use crate::lease::{Lessor, LessorSettings, SharedLessor};
 use crate::merge::{CompactionFrames, Merger};
@@ -75,6 +77,8 @@ pub struct Settings {
     pub wals_max: usize,
     /// `.snap` files that stay (`--max-snapshots`), 0 for all.
     pub snapshots_max: usize,
+    /// Whether a database of etcd's stays when it is taken over, as `member/imported-<index>.db` (`--keep-imported-db`).
+    pub keep_imported: bool,
     /// How much may pile up.
     pub limits: Limits,
 }
@@ -219,8 +223,17 @@ pub struct Found {
     pub imported: Option<Imported>,
 }
 
-/// Opens or begins a member whose network threads make requests on `lanes` lanes. `progress` hears how many bytes
-/// of how many of the revision log have been read.
+/// What a start that takes long is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It takes over etcd's database; counted in pairs.
+    TakingOver,
+    /// It reads the revision log; counted in bytes.
+    Reading,
+}
+
+/// Opens or begins a member whose network threads make requests on `lanes` lanes. `progress` hears how much of how much
+/// of a stage is done.
 ///
 /// # Errors
 /// Anything that does not verify or fit together, with file and offset; nothing is changed then.
@@ -230,9 +243,9 @@ pub fn open(
     entropy: Entropy,
     lanes: usize,
     now: Time,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(Stage, u64, u64),
 ) -> Result<Member, Error> {
-    let folders = Folders::new(settings);
+    let folders = Folders::new(&settings.data_dir, settings.wal_dir.as_deref());
     let lock = folders.prepare(&**fs)?;
     let (recovered, found) = if Wal::exists(&**fs, &folders.wal)? {
         recover(fs, settings, &folders, entropy, progress)?
@@ -326,23 +339,24 @@ pub fn open(
     })
 }
 
-struct Folders {
-    data: PathBuf,
-    member: PathBuf,
-    wal: PathBuf,
-    snap: PathBuf,
-    rev: PathBuf,
+pub(crate) struct Folders {
+    pub(crate) data: PathBuf,
+    pub(crate) member: PathBuf,
+    pub(crate) wal: PathBuf,
+    pub(crate) snap: PathBuf,
+    pub(crate) rev: PathBuf,
     /// The revision log of a leader's snapshot, until the member goes over to it; and the one before, until it is gone.
-    rev_next: PathBuf,
+    pub(crate) rev_next: PathBuf,
     rev_old: PathBuf,
 }
 
 impl Folders {
-    fn new(settings: &Settings) -> Self {
-        let member = settings.data_dir.join("member");
+    /// `wal`: where the write-ahead log is, if it is not in the data directory.
+    pub(crate) fn new(data: &Path, wal: Option<&Path>) -> Self {
+        let member = data.join("member");
         Folders {
-            data: settings.data_dir.clone(),
-            wal: settings.wal_dir.clone().unwrap_or_else(|| member.join("wal")),
+            data: data.to_owned(),
+            wal: wal.map_or_else(|| member.join("wal"), Path::to_owned),
             snap: member.join("snap"),
             rev: member.join("rev"),
             rev_next: member.join("rev.next"),
@@ -352,12 +366,12 @@ impl Folders {
     }
 
     /// The database of etcd's, in a data directory that it wrote or that a snapshot was restored to.
-    fn database(&self) -> PathBuf {
+    pub(crate) fn database(&self) -> PathBuf {
         self.snap.join("db")
     }
 
     /// The `.snap` files.
-    fn snap(&self, fs: &Arc<dyn Fs>) -> snap::Folder {
+    pub(crate) fn snap(&self, fs: &Arc<dyn Fs>) -> snap::Folder {
         snap::Folder::new(fs.clone(), &self.snap)
     }
 
@@ -375,6 +389,17 @@ impl Folders {
     /// Makes the folders that are missing, and takes the member's lock.
     fn prepare(&self, fs: &dyn Fs) -> Result<DirLock, Error> {
         make_folder(fs, &self.data)?;
+        self.check_restored(fs)?;
+        make_folder(fs, &self.member)?;
+        make_folder(fs, &self.snap)?;
+        if let Some(parent) = parent_of(&self.wal) {
+            make_folder(fs, parent)?;
+        }
+        self.lock(fs)
+    }
+
+    /// A restore that did not come to its end has left nothing to start from.
+    pub(crate) fn check_restored(&self, fs: &dyn Fs) -> Result<(), Error> {
         let restoring = self.data.join(interchange::RESTORING);
         if fs.exists(&restoring).map_err(io("look for", &restoring))? {
             return Err(Error::Contradiction(format!(
@@ -382,11 +407,11 @@ impl Folders {
                 restoring.display()
             )));
         }
-        make_folder(fs, &self.member)?;
-        make_folder(fs, &self.snap)?;
-        if let Some(parent) = parent_of(&self.wal) {
-            make_folder(fs, parent)?;
-        }
+        Ok(())
+    }
+
+    /// Takes the member's lock.
+    pub(crate) fn lock(&self, fs: &dyn Fs) -> Result<DirLock, Error> {
         fs.lock_dir(&self.member).map_err(|e| match e.kind() {
             std::io::ErrorKind::WouldBlock => Error::Locked(self.data.clone()),
             _ => io("lock folder", &self.member)(e),
@@ -438,7 +463,8 @@ fn begin(
         let snap = folders.snap.display();
         return Err(Error::Contradiction(format!("{snap} holds snapshots, but {wal} holds no log")));
     }
-    if has_database(&**fs, folders)? {
+    let database = folders.database();
+    if fs.exists(&database).map_err(io("look for", &database))? {
         let snap = folders.snap.display();
         return Err(Error::Contradiction(format!("{snap} holds a database, but {wal} holds no log")));
     }
@@ -531,21 +557,36 @@ fn recover(
     settings: &Settings,
     folders: &Folders,
     entropy: Entropy,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(Stage, u64, u64),
 ) -> Result<(Recovered, Found), Error> {
+    // Go's etcd takes the locks in this order too.
+    let database = database::Found::lock(&**fs, folders)?;
     let log = Wal::open(fs.clone(), &folders.wal, settings.limits.wal)?;
     let identity = recorded_identity(log.metadata())?;
     go_over(fs, settings, folders, &log)?;
-    let imported = import(fs, settings, folders, &log, entropy, progress)?;
-    let (opened, replay) = open_revlog(fs, settings, folders, entropy, progress)?;
-    check_database(&**fs, folders, &opened)?;
-    check_together(&log, &opened, may_make_anew(&**fs, folders, &log, &opened)?)?;
+    let imported = match &database {
+        Some(database) => {
+            let log_id = entropy.log.max(1);
+            let mut progress = |done, total| progress(Stage::TakingOver, done, total);
+            database.import(fs, settings, folders, (&log, identity), log_id, &mut progress)?
+        }
+        None => None,
+    };
+    let mut reading = |done, total| progress(Stage::Reading, done, total);
+    let (opened, replay) = open_revlog(fs, settings, folders, entropy, &mut reading)?;
+    let is_ahead = database.as_ref().is_some_and(|database| database.is_ahead_of(&log, &opened));
+    if !is_ahead {
+        check_together(&log, &opened, may_make_anew(&**fs, folders, &log, &opened)?)?;
+    }
     let snap = folders.snap(fs);
     let broken = snap.check()?;
     let missing = missing_snapshot(&snap, log.newest_snapshot(), &broken)?;
 
     let applied = opened.applied();
-    let (offset, mut entries) = read_entries(&log, applied, kept_entries(settings, &replay.conf))?;
+    let (offset, mut entries) = match is_ahead {
+        true => ((Index(applied.index), Term(applied.term)), Vec::new()),
+        false => read_entries(&log, applied, kept_entries(settings, &replay.conf))?,
+    };
     let state = log.hard_state().unwrap_or_default();
     let vote = (state.vote != 0).then_some(NodeId(state.vote));
     let mut hard_state = HardState { term: Term(state.term), vote, commit: Index(state.commit) };
@@ -578,7 +619,14 @@ fn recover(
     interchange::clear(&**fs, &folders.rev_old)?;
     let mut wal = log.into_writer()?;
     snap.tidy()?;
-    remove_database(&**fs, folders)?;
+    if is_ahead {
+        let membership = replay.store.membership();
+        hard_state = database::follow(&snap, &mut wal, applied, &replay.conf, membership)?;
+        (found.last_index, found.snapshot_index, found.missing) = (applied.index, applied.index, None);
+    }
+    if let Some(database) = database {
+        database.finish(&**fs, settings, folders)?;
+    }
     for broken in broken {
         let aside = snap.set_aside(&broken)?;
         found.broken.push((broken, aside));
@@ -598,36 +646,12 @@ fn go_over(fs: &Arc<dyn Fs>, settings: &Settings, folders: &Folders, log: &wal::
     let is_there = exists(&folders.rev_next)?
         && !fs.list(&folders.rev_next).map_err(io("list", &folders.rev_next))?.is_empty();
     let reached = |folder: &Path| -> Result<bool, Error> {
-        let limits = settings.limits.revlog.clone();
-        let opened = revlog::open(fs.clone(), folder, limits, 1, &mut Unread)?;
-        Ok(opened.applied().index >= named.index)
+        Ok(database::reached(fs, folder, &settings.limits.revlog)?.index >= named.index)
     };
     if named.index == 0 || !is_there || reached(&folders.rev)? || !reached(&folders.rev_next)? {
         return Ok(());
     }
-    // Each step is durable before the next: whatever a crash leaves, one of the two folders has the snapshot.
-    let step = |from: &Path, to: &Path| {
-        fs.rename(from, to).map_err(io("rename", from))?;
-        fs.sync_dir(&folders.member).map_err(io("sync folder", &folders.member))
-    };
-    if exists(&folders.rev)? {
-        interchange::clear(&**fs, &folders.rev_old)?;
-        step(&folders.rev, &folders.rev_old)?;
-    }
-    step(&folders.rev_next, &folders.rev)
-}
-
-/// Only how far a revision log goes is of interest.
-struct Unread;
-
-impl Replay for Unread {
-    fn record(&mut self, _: RecordHeader, _: revlog::Location, _: &[u8]) -> Result<(), ReplayError> {
-        Ok(())
-    }
-
-    fn frame(&mut self, _: revlog::Applied, _: &[u8], _: bool) -> Result<(), ReplayError> {
-        Ok(())
-    }
+    database::replace(&**fs, folders, &folders.rev_next)
 }
 
 /// How many applied entries are read back for followers that lag behind, and how many bytes of them: none by who has
@@ -680,81 +704,14 @@ fn read_entries(
     Ok((before, if kept.is_empty() { entries } else { [kept, entries].concat() }))
 }
 
-/// Takes over etcd's database, where there is one and no revision log: as a new log under another name, which gets its
-/// own in one step. The database stays until all checks hold; an import that was interrupted begins anew.
-fn import(
-    fs: &Arc<dyn Fs>,
-    settings: &Settings,
-    folders: &Folders,
-    log: &wal::Opened,
-    entropy: Entropy,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<Option<Imported>, Error> {
-    if !has_database(&**fs, folders)? || has_segments(&**fs, &folders.rev)? {
-        return Ok(None);
-    }
-    let database = Database::open(&**fs, &folders.database())?;
-    check_beside(log, &database)?;
-    let unfinished = folders.member.join("rev.importing");
-    // Of an earlier import that was interrupted; and what was allocated ahead of a log without frames.
-    for folder in [&unfinished, &folders.rev] {
-        interchange::clear(&**fs, folder)?;
-    }
-    let limits = settings.limits.revlog.clone();
-    let imported = database.import(fs, &unfinished, limits, entropy.log.max(1), progress)?;
-    fs.rename(&unfinished, &folders.rev).map_err(io("rename folder", &unfinished))?;
-    fs.sync_dir(&folders.member).map_err(io("sync folder", &folders.member))?;
-    Ok(Some(imported))
-}
-
-fn has_database(fs: &dyn Fs, folders: &Folders) -> Result<bool, Error> {
-    let database = folders.database();
-    fs.exists(&database).map_err(io("look for", &database))
-}
-
-fn has_segments(fs: &dyn Fs, rev: &Path) -> Result<bool, Error> {
-    if !fs.exists(rev).map_err(io("look for", rev))? {
-        return Ok(false);
-    }
-    Ok(fs.list(rev).map_err(io("list folder", rev))?.iter().any(|name| name.ends_with(".seg")))
-}
-
-/// A database beside a revision log was taken over, and is to go; unless it has more: then etcd ran here since.
-fn check_database(fs: &dyn Fs, folders: &Folders, opened: &revlog::Opened) -> Result<(), Error> {
-    if !has_database(fs, folders)? {
-        return Ok(());
-    }
-    let path = folders.database();
-    let index = interchange::applied_index(fs, &path)?;
-    let applied = opened.applied().index;
-    if index > applied {
-        return Err(Error::Contradiction(format!(
-            "{} has entry {index}, and the revision log ends at {applied}: another etcd ran here since. Move {} away, and \
-             the database is taken over",
-            path.display(),
-            folders.rev.display()
-        )));
-    }
-    Ok(())
-}
-
-fn remove_database(fs: &dyn Fs, folders: &Folders) -> Result<(), Error> {
-    if has_database(fs, folders)? {
-        let database = folders.database();
-        fs.remove(&database).map_err(io("remove", &database))?;
-        fs.sync_dir(&folders.snap).map_err(io("sync folder", &folders.snap))?;
-    }
-    Ok(())
-}
-
-fn recorded_identity(metadata: &[u8]) -> Result<Identity, Error> {
+pub(crate) fn recorded_identity(metadata: &[u8]) -> Result<Identity, Error> {
     let metadata = Metadata::decode(metadata)
         .map_err(|e| Error::Identity(format!("the write-ahead log's metadata cannot be read: {e}")))?;
     Ok(Identity { cluster_id: metadata.cluster_id(), member_id: metadata.node_id() })
 }
 
 /// The file of the snapshot that the log names, if nothing can be read from it.
-fn missing_snapshot(
+pub(crate) fn missing_snapshot(
     snap: &snap::Folder,
     named: &wal::SnapshotRecord,
     broken: &[snap::Broken],
@@ -772,20 +729,28 @@ fn missing_snapshot(
 /// empty, and this is not the first start since. What a log's entries do not say, since the member began with a restored
 /// snapshot (then its first record covers nothing but the configuration changes that etcd makes up for it) or since Go's
 /// etcd has it in its own file, they cannot bring back.
-fn may_make_anew(
+pub(crate) fn may_make_anew(
     fs: &dyn Fs,
     folders: &Folders,
     log: &wal::Opened,
     opened: &revlog::Opened,
 ) -> Result<bool, Error> {
     let snapshot = log.newest_snapshot().index;
-    let Some(first) = log.snapshots().iter().find(|record| record.index > 0) else { return Ok(false) };
     let is_begun_anew = opened.is_empty() || opened.first_wal_durable() >= snapshot;
-    let has_all = log.first_index() == Some(1) && log.snapshots().iter().any(|record| record.index == 0);
-    if opened.applied().index >= snapshot || !is_begun_anew || !has_all {
+    if snapshot == 0 || opened.applied().index >= snapshot || !is_begun_anew {
         return Ok(false);
     }
-    for entry in log.entries(0).take(usize::try_from(first.index).unwrap_or(usize::MAX)) {
+    has_all(fs, folders, log)
+}
+
+/// Whether a write-ahead log still has every entry that made the store, so that a revision log can be made anew from it.
+pub(crate) fn has_all(fs: &dyn Fs, folders: &Folders, log: &wal::Opened) -> Result<bool, Error> {
+    if log.first_index() != Some(1) || log.snapshots().iter().all(|record| record.index != 0) {
+        return Ok(false);
+    }
+    let first = log.snapshots().iter().find(|record| record.index > 0);
+    let last = first.map_or(log.last().index, |first| first.index);
+    for entry in log.entries(0).take(usize::try_from(last).unwrap_or(usize::MAX)) {
         let entry = entry?;
         let is_made_up = entry.term == 1 && entry.kind == wal::EntryKind::ConfChange;
         if !is_made_up {
@@ -797,7 +762,11 @@ fn may_make_anew(
 }
 
 /// Rule 5: what must hold between the two logs after either was cut.
-fn check_together(log: &wal::Opened, opened: &revlog::Opened, makes_anew: bool) -> Result<(), Error> {
+pub(crate) fn check_together(
+    log: &wal::Opened,
+    opened: &revlog::Opened,
+    makes_anew: bool,
+) -> Result<(), Error> {
     let applied = opened.applied();
     let last = log.last();
     let wal::SnapshotRecord { index: snapshot, term: snapshot_term, .. } = *log.newest_snapshot();
@@ -853,23 +822,37 @@ fn open_revlog(
     entropy: Entropy,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(revlog::Opened, Replayed), Error> {
+    let limits = settings.limits.revlog.clone();
+    replay_revlog(fs, &folders.rev, limits, settings.store(), entropy.log.max(1), progress)
+}
+
+/// Opens a revision log, and makes a store of what it holds.
+pub(crate) fn replay_revlog(
+    fs: &Arc<dyn Fs>,
+    rev: &Path,
+    limits: revlog::Limits,
+    settings: store::Settings,
+    log_id: u64,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(revlog::Opened, Replayed), Error> {
     // The store reads through the log that is being opened: its source is filled in when there is one.
     let source = Arc::new(LogSource::default());
-    let store = Store::new(source.clone(), settings.store());
+    let store = Store::new(source.clone(), settings);
     let mut replay = Replaying { replayed: Replayed { store, conf: ConfState::default(), source }, progress };
-    let limits = settings.limits.revlog.clone();
-    let opened = revlog::open(fs.clone(), &folders.rev, limits, entropy.log.max(1), &mut replay)?;
+    let opened = revlog::open(fs.clone(), rev, limits, log_id, &mut replay)?;
     replay.replayed.store.check_restored().map_err(|error| {
-        let rev = folders.rev.display();
+        let rev = rev.display();
         Error::Contradiction(format!("{rev} contradicts itself: {error}"))
     })?;
     Ok((opened, replay.replayed))
 }
 
-struct Replayed {
-    store: Store,
-    conf: ConfState,
-    source: Arc<LogSource>,
+/// What a revision log holds.
+pub(crate) struct Replayed {
+    pub(crate) store: Store,
+    pub(crate) conf: ConfState,
+    /// What the store reads through; to be filled.
+    pub(crate) source: Arc<LogSource>,
 }
 
 struct Replaying<'a> {

@@ -541,6 +541,12 @@ impl Lane {
         let Some(round) = reads.in_flight.take_if(|round| round.contexts.contains(&context)) else { return };
         match result {
             Ok(index) => reads.behind.push((index, round.readers)),
+            // As in etcd nobody is told that the leader is gone before there is another: then it is asked, anew.
+            Err(status) if status == ApiError::LeaderChanged.into() && self.member().status.leader() == 0 => {
+                reads.in_flight = Some(Round { retry_at: Instant::now(), ..round });
+                drop(reads);
+                self.wake_driver();
+            }
             Err(status) => {
                 drop(reads);
                 for id in round.readers {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::write::GzEncoder;
-use node::Completions;
+use node::{Completions, Submission};
 use prost::Message;
 use server::grpc::GrpcConfig;
 use support::bed::{Bed, Client, PIPE_BYTES, bed, bed_with, ended, frame, header, settle};
@@ -491,6 +491,53 @@ fn a_failed_round_fails_its_reads() {
         let reads = vec![(id_of(&bed.member.held()[0]), Err(ApiError::LeaderChanged.into()))];
         bed.member.send(Completions { reads, ..Completions::default() });
         ended(call).await.refused(ApiError::LeaderChanged);
+    });
+}
+
+/// As in etcd, reads wait for the next leader; and no context is used twice (rule 19).
+#[test]
+fn a_round_whose_leader_is_lost_is_asked_for_anew() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        bed.member.set_mood(Mood::Holds);
+        let call = client.start(RANGE, &[], frame(&range("k")));
+        settle().await;
+        bed.member.status.set_leader(0);
+        let lost = vec![(id_of(&bed.member.held()[0]), Err(ApiError::LeaderChanged.into()))];
+        bed.member.send(Completions { reads: lost, ..Completions::default() });
+        settle().await;
+        let held = bed.member.held();
+        assert_eq!(held.len(), 2, "at once, and once");
+        assert_ne!(id_of(&held[0]), id_of(&held[1]));
+        bed.member.status.set_leader(8);
+        let reads = vec![(id_of(&held[1]), Ok(bed.member.status.applied()))];
+        bed.member.send(Completions { reads, ..Completions::default() });
+        assert_eq!(ended(call).await.decoded::<pb::RangeResponse>().count, 0);
+    });
+}
+
+/// A proposal that went to a leader that is gone ends when that is known, and not after the whole timeout; a later one does
+/// not.
+#[test]
+fn rule_15_what_was_lost_with_a_leader_is_said_to_be_unknown() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        bed.member.set_mood(Mood::Holds);
+        let [first, second, third] = ["a", "b", "c"].map(|key| client.start(PUT, &[], frame(&put(key, "v"))));
+        let read = client.start(RANGE, &[], frame(&range("k")));
+        settle().await;
+        let held = bed.member.held();
+        let puts: Vec<_> =
+            held.iter().filter(|held| matches!(held, Submission::Propose { .. })).map(id_of).collect();
+        let lost_upto = Some(puts[1]);
+        bed.member.send(Completions { lost_upto, ..Completions::default() });
+        ended(first).await.refused(ApiError::TimeoutDueToLeaderFail);
+        ended(second).await.refused(ApiError::TimeoutDueToLeaderFail);
+        settle().await;
+        assert_eq!(bed.lane.waiting(), 2, "the third put, and the read");
+        bed.member.answer_held();
+        ended(third).await.decoded::<pb::PutResponse>();
+        ended(read).await.decoded::<pb::RangeResponse>();
     });
 }
 

@@ -107,6 +107,7 @@ pub fn settings() -> Settings {
         snapshot_count: 10_000,
         wals_max: 5,
         snapshots_max: 5,
+        keep_imported: false,
         limits: Limits::tiny(),
     }
 }
@@ -125,7 +126,7 @@ impl Running {
 
     /// Starts a member with settings and entropy of the caller's choice.
     pub fn open(fs: &Arc<dyn Fs>, settings: &Settings, entropy: Entropy, now: Time) -> Result<Self, Error> {
-        let parts = node::open(fs, settings, entropy, 1, now, &mut |_, _| {})?;
+        let parts = node::open(fs, settings, entropy, 1, now, &mut |_, _, _| {})?;
         let inputs = VecDeque::from([Input::Tick]);
         // The last run may have ended before it gave back what it could.
         let files = VecDeque::from([FileWork::Purge(parts.found.snapshot_index)]);

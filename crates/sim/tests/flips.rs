@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use disk::{Fs, MemFs};
-use node::{Entropy, Error, Settings, Submission};
+use node::offline::DataDir;
+use node::{Entropy, Error, Limits, Settings, Submission};
 use prost::Message;
 use raft::Time;
 use sim::member::{Running, Told, proposal, settings};
@@ -83,17 +84,30 @@ fn directory() -> MemFs {
     memory
 }
 
+/// What `etcdutl check` finds wrong.
+fn checked(memory: &MemFs, at: &str) -> Vec<String> {
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let Limits { wal, revlog, .. } = settings().limits;
+    let data_dir =
+        DataDir { path: settings().data_dir, wal_dir: None, wal_limits: wal, revlog_limits: revlog };
+    let report = node::offline::check(&fs, &data_dir).unwrap_or_else(|error| panic!("{at}: {error}"));
+    report.faults.into_iter().map(|fault| fault.what).collect()
+}
+
 /// Opens the directory with these bits of one byte turned; whether that was refused.
 fn flip(memory: &MemFs, path: &Path, offset: u64, mask: u8, expected: &State) -> bool {
     let flipped = memory.copy();
     flipped.flip(path, offset, mask).expect("a byte of the file");
     let before = files(&flipped);
     let at = format!("{} byte {offset} mask {mask:#x}", path.display());
+    let faults = checked(&flipped, &at);
+    assert_eq!(files(&flipped), before, "a check changed something: {at}");
     match open(&flipped) {
         Ok(member) => {
+            let is_snapshot = path.extension().is_some_and(|end| end == "snap");
+            assert_eq!(!faults.is_empty(), is_snapshot, "what a start takes is sound: {at}: {faults:?}");
             // Nothing depends on such a file, but its damage is named.
             let broken = member.parts.found.broken.iter().map(|(broken, _)| &*broken.file);
-            let is_snapshot = path.extension().is_some_and(|end| end == "snap");
             assert_eq!(broken.collect::<Vec<_>>(), if is_snapshot { vec![path] } else { vec![] }, "{at}");
             assert_eq!(state(member), *expected, "a silent difference: {at}");
             false
@@ -103,6 +117,7 @@ fn flip(memory: &MemFs, path: &Path, offset: u64, mask: u8, expected: &State) ->
             let name = path.file_name().expect("a name").to_string_lossy().into_owned();
             assert!(text.contains(&name) && text.contains("offset"), "{at}: {text}");
             assert_eq!(files(&flipped), before, "a refusal changed something: {at}");
+            assert!(faults.contains(&text), "a start says {text}, the check {faults:?}");
             true
         }
     }

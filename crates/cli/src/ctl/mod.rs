@@ -23,8 +23,7 @@ mod watch;
 mod words;
 
 use crate::command::{App, Command};
-
-pub(crate) use planned::planned;
+use crate::completion;
 
 const KEYS: &str = "Key-value commands";
 const CLUSTER: &str = "Cluster maintenance commands";
@@ -67,7 +66,7 @@ static COMMANDS: &[Command] = &[
     planned::USER.under(AUTH),
     planned::ROLE.under(AUTH),
     planned::CHECK.under(UTILITY),
-    planned::COMPLETION.under(UTILITY),
+    completion::COMMAND.under(UTILITY),
     planned::DOWNGRADE.under(CLUSTER),
     options::COMMAND.under(UTILITY),
 ];

@@ -9,7 +9,7 @@ fn run(call: &mut Invocation<'_>) -> Result<(), Failure> {
 }
 
 /// A command that is refused.
-pub(crate) const fn planned(name: &'static str, usage: &'static str, short: &'static str) -> Command {
+const fn planned(name: &'static str, usage: &'static str, short: &'static str) -> Command {
     Command::new(name, usage, short, run)
 }
 
@@ -157,12 +157,6 @@ pub(super) const CHECK: Command = Command::group_of(
             Flag::new("auto-defrag", Kind::Bool, "defragment when done"),
         ]),
     ],
-);
-
-pub(super) const COMPLETION: Command = planned(
-    "completion",
-    "completion [bash|zsh|fish|powershell]",
-    "Prints a script for the completion of a shell",
 );
 
 pub(super) const DOWNGRADE: Command = Command::group_of(

@@ -667,12 +667,11 @@ impl Fs for MemFs {
 
     fn lock_dir(&self, path: &Path) -> io::Result<DirLock> {
         let mut state = self.lock_state();
-        let dir = state.lookup(path)?;
-        state.dir(dir)?;
+        let ino = state.lookup(path)?;
         state.next_token += 1;
         let token = state.next_token;
-        state.take_lock(dir, token)?;
-        Ok(DirLock::new(MemLock { state: Arc::downgrade(&self.state), ino: dir, token }))
+        state.take_lock(ino, token)?;
+        Ok(DirLock::new(MemLock { state: Arc::downgrade(&self.state), ino, token }))
     }
 }
 

@@ -60,7 +60,8 @@ pub trait Fs: Send + Sync + 'static {
     /// Makes the names in a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Takes an exclusive advisory lock on a folder, held until the answer is dropped.
+    /// Takes an exclusive advisory lock (`flock`) on a folder, held until the answer is dropped; or on a file, as bbolt
+    /// does on its database, for which [`File::lock`] is another lock.
     ///
     /// # Errors
     /// `WouldBlock` if another process (or another holder in this one) has it.

@@ -180,6 +180,16 @@ impl Opened {
         self.segments.last().map_or((&self.dir, 0), |last| (&last.path, u64::from(last.end())))
     }
 
+    /// A reader of what was found, for who only reads: nothing is changed, and a torn tail stays where it is.
+    pub fn into_reader(self) -> Reader {
+        let end = self.segments.last();
+        let end = end.map_or(Location::new(0, u32::MAX), |last| Location::new(last.number, last.end()));
+        let next = NextFrame::after(end, self.last.frame + 1, &self.limits);
+        let open = OpenFrame::new(next.start, Vec::new(), self.last_revision);
+        let parts = (self.segments, self.marks);
+        Reader::new(Arc::new(Shared::new(self.log_id, &self.limits, parts, open, self.last.frame)))
+    }
+
     /// Cuts the torn tail off, removes leftovers, makes what was read durable, and hands out the three parts.
     /// The caller has checked the log against the write-ahead log before: this is the first write.
     ///

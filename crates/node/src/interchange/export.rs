@@ -1,15 +1,17 @@
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use disk::boltfile::schema::{self, RevisionKey};
 use disk::boltfile::{self, DEFAULT_PAGE_SIZE, Plan, Planner, Writer};
 use disk::{revlog, wal};
 use prost::Message;
 use raft::{ConfState, Index, NodeId, Snapshot, Term};
-use store::RecordKind;
+use store::{Membership, RecordKind};
 use wire::leasepb::Lease;
 
 use super::Pairs;
+use super::file::Contents;
 use crate::Error;
 
 /// The first etcd whose files say which version they are of.
@@ -25,13 +27,22 @@ const AUTH_REVISION_FIRST: u64 = 1;
 /// leave to be done waits until the cut is dropped, so whoever writes to a slow receiver has to bound the time.
 pub struct Cut {
     store: store::Cut,
+    /// The store's, but for the version if the file is to be of another one.
+    membership: Arc<Membership>,
     applied: revlog::Applied,
     conf: ConfState,
 }
 
 impl Cut {
     pub(crate) fn new(store: store::Cut, applied: revlog::Applied, conf: ConfState) -> Cut {
-        Cut { store, applied, conf }
+        Cut { membership: store.membership().clone(), store, applied, conf }
+    }
+
+    /// The same as a cluster of another version would have it, for the way back to an older etcd.
+    pub(crate) fn at_version(mut self, version: schema::Version) -> Cut {
+        let (members, removed) = (self.membership.members().cloned(), self.membership.removed());
+        self.membership = Arc::new(Membership::new(members, removed, version.to_string()));
+        self
     }
 
     /// The last entry whose effects it has.
@@ -50,7 +61,7 @@ impl Cut {
             index: Index(self.applied.index),
             term: Term(self.applied.term),
             conf: self.conf.clone(),
-            data: self.store.membership().to_v2_store().into(),
+            data: self.membership.to_v2_store().into(),
         }
     }
 
@@ -61,7 +72,7 @@ impl Cut {
 
     /// The version that the file is of, as `3.7.0`; `None` while the cluster has none, or an older one than files tell.
     pub fn storage_version(&self) -> Option<String> {
-        let version: schema::Version = self.store.membership().cluster_version()?.parse().ok()?;
+        let version: schema::Version = self.membership.cluster_version()?.parse().ok()?;
         (version >= VERSIONED_SINCE).then(|| schema::Version { patch: 0, ..version }.to_string())
     }
 
@@ -83,34 +94,6 @@ impl Cut {
         let mut writer = Writer::new(plan, sink)?;
         self.pairs(&mut writer)?;
         let _sink = writer.finish()?;
-        Ok(())
-    }
-
-    fn pairs(&self, out: &mut impl Pairs) -> Result<(), Error> {
-        for bucket in schema::BUCKETS {
-            out.bucket(bucket)?;
-            match bucket {
-                schema::BUCKET_AUTH => {
-                    out.pair(schema::AUTH_REVISION, &schema::encode_u64(AUTH_REVISION_FIRST))?;
-                }
-                schema::BUCKET_CLUSTER => {
-                    if let Some(version) = self.store.membership().cluster_version() {
-                        out.pair(schema::CLUSTER_VERSION, version.as_bytes())?;
-                    }
-                }
-                schema::BUCKET_KEY => self.records(out)?,
-                schema::BUCKET_LEASE => self.leases(out)?,
-                schema::BUCKET_MEMBERS => members(self.store.membership(), out)?,
-                schema::BUCKET_MEMBERS_REMOVED => {
-                    for key in sorted(self.store.membership().removed()) {
-                        out.pair(key.as_bytes(), schema::MEMBER_REMOVED)?;
-                    }
-                }
-                schema::BUCKET_META => self.meta(out)?,
-                // Nothing of alarms, users and roles is kept yet.
-                _ => {}
-            }
-        }
         Ok(())
     }
 
@@ -149,6 +132,36 @@ impl Cut {
             out.pair(schema::META_STORAGE_VERSION, version.as_bytes())?;
         }
         Ok(out.pair(schema::META_TERM, &term)?)
+    }
+}
+
+impl Contents for Cut {
+    fn pairs(&self, out: &mut impl Pairs) -> Result<(), Error> {
+        for bucket in schema::BUCKETS {
+            out.bucket(bucket)?;
+            match bucket {
+                schema::BUCKET_AUTH => {
+                    out.pair(schema::AUTH_REVISION, &schema::encode_u64(AUTH_REVISION_FIRST))?;
+                }
+                schema::BUCKET_CLUSTER => {
+                    if let Some(version) = self.membership.cluster_version() {
+                        out.pair(schema::CLUSTER_VERSION, version.as_bytes())?;
+                    }
+                }
+                schema::BUCKET_KEY => self.records(out)?,
+                schema::BUCKET_LEASE => self.leases(out)?,
+                schema::BUCKET_MEMBERS => members(&self.membership, out)?,
+                schema::BUCKET_MEMBERS_REMOVED => {
+                    for key in sorted(self.membership.removed()) {
+                        out.pair(key.as_bytes(), schema::MEMBER_REMOVED)?;
+                    }
+                }
+                schema::BUCKET_META => self.meta(out)?,
+                // Nothing of alarms, users and roles is kept yet.
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ use wire::leasepb::Lease;
 
 use super::export::wal_conf;
 use crate::Error;
+use crate::identity::Identity;
 use crate::records::{FrameState, LogSource, record_header};
 
 /// The oldest etcd whose files are taken over.
@@ -100,6 +101,20 @@ impl Database {
             members.map(|member| NodeId(member.id)).collect()
         };
         ConfState { voters: ids(false), learners: ids(true) }
+    }
+
+    /// Judges every record as an import would, and keeps none: how many pairs the file has, and its newest revision.
+    pub(crate) fn read(&self) -> Result<(u64, i64), Error> {
+        check_version(&self.reader, &self.path)?;
+        check_features(&self.reader, &self.path)?;
+        let mut store = Store::new(Arc::new(LogSource::default()), store::Settings::default());
+        store.restore_tables(&self.encoded_tables(), true).map_err(|error| self.refuse(error))?;
+        self.records(&mut |key, value| {
+            let at = Revision { main: key.main, sub: key.sub };
+            let kind = if key.tombstone { RecordKind::Tombstone } else { RecordKind::Put };
+            store.replay(kind, at, Location(0), value).map_err(|error| self.refuse(error))
+        })?;
+        Ok((self.pairs, store.revision().max(self.tables.compacted)))
     }
 
     /// Writes everything into a new revision log in the folder `to`, which holds none, and makes it durable. `log_id` is
@@ -210,9 +225,16 @@ impl Database {
 }
 
 /// The last entry whose effects a file has; reads little of it.
-pub(crate) fn applied_index(fs: &dyn Fs, path: &Path) -> Result<u64, Error> {
-    let index = Reader::open(fs, path)?.get(schema::BUCKET_META, schema::META_CONSISTENT_INDEX)?;
-    index.map_or(Ok(0), |value| schema::decode_u64(&value).map_err(|error| refuse(path, error)))
+pub(crate) fn applied(fs: &dyn Fs, path: &Path) -> Result<revlog::Applied, Error> {
+    read_applied(&Reader::open(fs, path)?, path)
+}
+
+fn read_applied(reader: &Reader, path: &Path) -> Result<revlog::Applied, Error> {
+    let number = |key: &[u8]| -> Result<u64, Error> {
+        let value = reader.get(schema::BUCKET_META, key)?;
+        value.map_or(Ok(0), |value| schema::decode_u64(&value).map_err(|error| refuse(path, error)))
+    };
+    Ok(revlog::Applied { index: number(schema::META_CONSISTENT_INDEX)?, term: number(schema::META_TERM)? })
 }
 
 pub(super) fn refuse(path: &Path, what: impl std::fmt::Display) -> Error {
@@ -243,18 +265,11 @@ impl Tables {
     fn read(reader: &Reader, path: &Path) -> Result<Tables, Error> {
         let refused = |error: schema::Malformed| refuse(path, error);
         let meta = |key: &[u8]| reader.get(schema::BUCKET_META, key);
-        let number = |key: &[u8]| match meta(key)? {
-            Some(value) => schema::decode_u64(&value).map_err(refused),
-            None => Ok(0),
-        };
         let revision = |key: &[u8]| match meta(key)? {
             Some(value) => schema::decode_compact_revision(&value).map_err(refused),
             None => Ok(-1),
         };
-        let applied = revlog::Applied {
-            index: number(schema::META_CONSISTENT_INDEX)?,
-            term: number(schema::META_TERM)?,
-        };
+        let applied = read_applied(reader, path)?;
         let compacted =
             revision(schema::META_SCHEDULED_COMPACT)?.max(revision(schema::META_FINISHED_COMPACT)?);
         if let Some(value) = meta(schema::META_CONF_STATE)? {
@@ -406,17 +421,26 @@ impl Replay for Nothing {
     }
 }
 
-/// Whether an import at `applied` fits the log beside it (rule 5): with the entries behind it the log must go on.
-pub(crate) fn check_beside(log: &wal::Opened, database: &Database) -> Result<(), Error> {
+/// Whether a database fits the log beside it (rule 5): with the entries behind it the log must go on. It may be ahead of
+/// the log, since Go's etcd applies what is committed without waiting for its own disk.
+pub(crate) fn check_beside(log: &wal::Opened, identity: Identity, database: &Database) -> Result<(), Error> {
+    check_version(&database.reader, &database.path)?;
     let applied = database.applied();
     let snapshot = log.newest_snapshot();
     let (first, last) = (log.first_index().unwrap_or(snapshot.index + 1), log.last());
+    let (membership, own) = (database.membership(), identity.member_id);
     let fault = if applied.index < snapshot.index {
         format!("it ends at entry {}, and the newest snapshot is at {}", applied.index, snapshot.index)
     } else if applied.index + 1 < first {
         format!("it ends at entry {}, and the first entry kept is {first}", applied.index)
-    } else if applied.index > last.index {
-        format!("it has entry {}, and the write-ahead log ends at {}", applied.index, last.index)
+    } else if applied.index > last.index && applied.term < snapshot.term.max(1) {
+        let term = applied.term;
+        format!(
+            "it has entry {} of term {term}, and the newest snapshot is of term {}",
+            applied.index, snapshot.term
+        )
+    } else if applied.index > last.index && membership.member(own).is_none() && !membership.is_removed(own) {
+        format!("it has entry {} and no member {own:x}, whose log ends at {}", applied.index, last.index)
     } else {
         return Ok(());
     };

@@ -7,6 +7,7 @@
 //! grows with the file but, on the way in, the key index that the member needs anyway.
 
 mod export;
+mod file;
 mod hash;
 mod import;
 mod receive;
@@ -16,16 +17,20 @@ use disk::boltfile::{self, Planner, Writer};
 
 pub use export::Cut;
 pub(crate) use export::wal_conf;
+pub(crate) use file::{StorageVersion, rewrite, write};
 pub use hash::hash_kv;
 pub use import::{Database, Imported};
-pub(crate) use import::{applied_index, check_beside};
+pub(crate) use import::{applied, check_beside};
 pub use receive::{Incoming, ReceiveError, SnapshotReceiver};
 pub(crate) use receive::{Occupied, clear};
+pub(crate) use restore::check_empty;
 pub use restore::{RESTORING, Restore, Restored, restore};
 
 /// What takes the pairs of a database, in order: the planner takes their lengths, the writer their bytes.
-trait Pairs {
+pub(crate) trait Pairs {
+    /// Begins a bucket.
     fn bucket(&mut self, name: &[u8]) -> Result<(), boltfile::Error>;
+    /// A pair of the bucket.
     fn pair(&mut self, key: &[u8], value: &[u8]) -> Result<(), boltfile::Error>;
 }
 

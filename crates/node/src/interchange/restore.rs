@@ -4,12 +4,11 @@
 //! member's first start takes the database over (`crate::start`). All of it is made under another name and gets its own
 //! in one step at the end, so that a restore that was interrupted is never taken for a member.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use disk::boltfile::schema::{self, RevisionKey, Version};
-use disk::boltfile::{DEFAULT_PAGE_SIZE, Plan, Planner, Reader, Writer};
+use disk::boltfile::{DEFAULT_PAGE_SIZE, Planner, Reader};
 use disk::wal::{self, Wal};
 use disk::{Access, File, Fs, snap};
 use prost::Message;
@@ -17,7 +16,8 @@ use sha2::{Digest, Sha256};
 use store::{Member, Membership};
 use wire::etcdserverpb::Metadata;
 
-use super::import::{each, refuse, text};
+use super::file::{self, Contents};
+use super::import::{each, refuse};
 use super::{Pairs, export};
 use crate::identity::{Identity, InitialMember, member_id};
 use crate::{Error, start};
@@ -29,10 +29,8 @@ pub const RESTORING: &str = "member.restoring";
 const SUM_LEN: u64 = 32;
 /// What the length of a database is a multiple of: by what is left a sum behind it is told.
 const SECTOR: u64 = 512;
-/// Bytes read and written at a time.
+/// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
-/// The small things in `meta` never come near this, bytes.
-const META_BYTES_MAX: usize = 1 << 20;
 /// A store in which nothing was written.
 const FIRST_REVISION: i64 = 1;
 /// The first etcd whose files say which version they are of; the cluster version of older ones is left out, and the new
@@ -85,14 +83,13 @@ pub fn restore(fs: &Arc<dyn Fs>, settings: &Restore) -> Result<Restored, Error> 
     let reader = Reader::of(file, snapshot)?;
     reader.check()?;
     let rewrite = Rewrite::new(&reader, settings);
-    let mut planner = Planner::new(DEFAULT_PAGE_SIZE)?;
-    let revision = rewrite.pairs(&mut planner)?;
+    let revision = rewrite.hand_over(&mut Planner::new(DEFAULT_PAGE_SIZE)?)?;
 
     // The snapshot is sound: from here on the disk changes.
     let member = data_dir.join(RESTORING);
     let snap_dir = member.join("snap");
     make_dir(&**fs, &snap_dir)?;
-    rewrite.write(&**fs, planner.finish(), &snap_dir.join("db"))?;
+    file::write(&**fs, &rewrite, &snap_dir.join("db"))?;
     let written = snap::Folder::new(fs.clone(), &snap_dir).write(&rewrite.snapshot())?;
     if written.is_none() {
         return Err(io("write snapshot file", &snap_dir)(std::io::ErrorKind::StorageFull.into()));
@@ -113,13 +110,19 @@ pub fn restore(fs: &Arc<dyn Fs>, settings: &Restore) -> Result<Restored, Error> 
     Ok(Restored { identity, revision })
 }
 
-fn check_places(fs: &dyn Fs, settings: &Restore) -> Result<(), Error> {
-    let Restore { data_dir, wal_dir, .. } = settings;
+/// A data directory that is to be made is missing or empty.
+pub(crate) fn check_empty(fs: &dyn Fs, data_dir: &Path) -> Result<(), Error> {
     let exists = fs.exists(data_dir).map_err(io("look for", data_dir))?;
     if exists && fs.list(data_dir).map_or(true, |names| !names.is_empty()) {
         let name = data_dir.display().to_string();
         return Err(Error::Snapshot(format!("data-dir {name:?} not empty or could not be read")));
     }
+    Ok(())
+}
+
+fn check_places(fs: &dyn Fs, settings: &Restore) -> Result<(), Error> {
+    let Restore { data_dir, wal_dir, .. } = settings;
+    check_empty(fs, data_dir)?;
     if let Some(wal) = wal_dir
         && fs.exists(wal).map_err(io("look for", wal))?
     {
@@ -222,21 +225,10 @@ impl<'a> Rewrite<'a> {
     }
 
     /// Hands over the pairs of the new database; the newest revision in it.
-    fn pairs(&self, out: &mut impl Pairs) -> Result<i64, Error> {
-        let mut names: BTreeSet<Vec<u8>> = schema::BUCKETS.iter().map(|name| name.to_vec()).collect();
-        let root = self.reader.root();
-        let mut cursor = root.cursor();
-        while let Some(item) = cursor.next()? {
-            if item.value.is_some() {
-                return Err(refuse(
-                    self.path,
-                    format_args!("a pair outside of buckets, {:?}", text(item.key)),
-                ));
-            }
-            names.insert(item.key.to_vec());
-        }
+    fn hand_over(&self, out: &mut impl Pairs) -> Result<i64, Error> {
+        let file = (self.reader, self.path);
         let mut revision = 0;
-        for name in &names {
+        for name in &file::buckets(self.reader, self.path)? {
             out.bucket(name)?;
             match name.as_slice() {
                 schema::BUCKET_MEMBERS => export::members(&self.membership, out)?,
@@ -244,28 +236,15 @@ impl<'a> Rewrite<'a> {
                 schema::BUCKET_KEY => revision = self.records(out)?,
                 // After the revisions, by name.
                 schema::BUCKET_META => self.meta(revision, out)?,
-                schema::BUCKET_CLUSTER => self.copy(name, out, |key, value| {
+                schema::BUCKET_CLUSTER => file::copy(file, name, out, |key, value| {
                     let version = Version::decode(value).ok();
                     key != schema::CLUSTER_VERSION
                         || version.is_some_and(|version| version >= VERSION_KEPT_MIN)
                 })?,
-                _ => self.copy(name, out, |_, _| true)?,
+                _ => file::copy(file, name, out, |_, _| true)?,
             }
         }
         Ok(revision)
-    }
-
-    fn copy(
-        &self,
-        name: &[u8],
-        out: &mut impl Pairs,
-        keeps: impl Fn(&[u8], &[u8]) -> bool,
-    ) -> Result<(), Error> {
-        let Some(bucket) = self.reader.bucket(name)? else { return Ok(()) };
-        each(&bucket, self.path, |key, value| match keeps(key, value) {
-            true => Ok(out.pair(key, value)?),
-            false => Ok(()),
-        })
     }
 
     fn records(&self, out: &mut impl Pairs) -> Result<i64, Error> {
@@ -290,18 +269,7 @@ impl<'a> Rewrite<'a> {
     }
 
     fn meta(&self, revision: i64, out: &mut impl Pairs) -> Result<(), Error> {
-        let mut pairs: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
-        let mut bytes = 0;
-        if let Some(bucket) = self.reader.bucket(schema::BUCKET_META)? {
-            each(&bucket, self.path, |key, value| {
-                bytes += key.len() + value.len();
-                if bytes > META_BYTES_MAX {
-                    return Err(refuse(self.path, format_args!("more than {META_BYTES_MAX} bytes in meta")));
-                }
-                pairs.insert(key.to_vec(), value.to_vec());
-                Ok(())
-            })?;
-        }
+        let mut pairs = file::meta(self.reader, self.path)?;
         let mut set = |key: &[u8], value: &[u8]| pairs.insert(key.to_vec(), value.to_vec());
         set(schema::META_CONSISTENT_INDEX, &schema::encode_u64(self.last_index()));
         set(schema::META_TERM, &schema::encode_u64(1));
@@ -315,28 +283,6 @@ impl<'a> Rewrite<'a> {
         Ok(())
     }
 
-    fn write(&self, fs: &dyn Fs, plan: Plan, path: &Path) -> Result<(), Error> {
-        let file = fs.open(path, Access::CreateNew).map_err(io("create", path))?;
-        // Reserved first, so that a full disk is not met in the midst of the file.
-        file.allocate(plan.file_len()).map_err(io("allocate", path))?;
-        let mut buf: Vec<u8> = Vec::with_capacity(CHUNK);
-        let mut at = 0;
-        let sink = |bytes: &[u8]| {
-            if buf.len() + bytes.len() > CHUNK {
-                file.write_all_at(&buf, at)?;
-                at += buf.len() as u64;
-                buf.clear();
-            }
-            buf.extend_from_slice(bytes);
-            Ok(())
-        };
-        let mut writer = Writer::new(plan, sink)?;
-        self.pairs(&mut writer)?;
-        let _sink = writer.finish()?;
-        file.write_all_at(&buf, at).map_err(io("write", path))?;
-        file.sync_data().map_err(io("sync", path))
-    }
-
     fn write_log(&self, fs: &Arc<dyn Fs>, dir: &Path, identity: Identity) -> Result<(), Error> {
         let Identity { cluster_id, member_id } = identity;
         let metadata = Metadata { node_id: Some(member_id), cluster_id: Some(cluster_id) };
@@ -345,5 +291,11 @@ impl<'a> Rewrite<'a> {
         let conf_state = Some(self.conf.clone());
         log.append_snapshot(&wal::SnapshotRecord { index: self.last_index(), term: 1, conf_state }, None)?;
         Ok(log.sync()?)
+    }
+}
+
+impl Contents for Rewrite<'_> {
+    fn pairs(&self, out: &mut impl Pairs) -> Result<(), Error> {
+        self.hand_over(out).map(drop)
     }
 }

@@ -57,12 +57,6 @@ pub enum FileError {
     /// Another value that does not parse.
     #[error("{0}")]
     Value(String),
-    /// A key without a flag that belongs to a later version.
-    #[error("{key} is not yet supported by Quorate {version}; leave it out", version = wire::version::QUORATE)]
-    NotYet {
-        /// With its sections.
-        key: String,
-    },
 }
 
 /// What a key's value is.
@@ -217,7 +211,7 @@ static DISCOVERY_AUTH: Section = Section {
     ],
 };
 
-/// The keys of etcd 3.7.1.
+/// The keys of etcd 3.7.1, and ours beside them.
 static TOP: &[Key] = &[
     same("name", Text),
     same("data-dir", Text),
@@ -226,6 +220,7 @@ static TOP: &[Key] = &[
     same("snapshot-catchup-entries", UINT64),
     same("max-snapshots", UINT),
     same("max-wals", UINT),
+    same("keep-imported-db", Bool),
     same("heartbeat-interval", UINT),
     same("election-timeout", UINT),
     same("initial-election-tick-advance", Bool),
@@ -453,12 +448,10 @@ fn take(key: &Key, value: Typed, inside: &str, raw: &mut RawConfig) -> Result<()
         return Ok(());
     }
     let Some(flag) = key.flag else {
-        return match value.is_zero() {
-            true => Ok(()),
-            false => Err(FileError::NotYet {
-                key: inside.replacen("configJSON.", "", 1).replacen("Config.", "", 1),
-            }),
-        };
+        if !value.is_zero() {
+            raw.refuse_key(inside.replacen("configJSON.", "", 1).replacen("Config.", "", 1));
+        }
+        return Ok(());
     };
     let position = find(flag).expect("a test looks for every flag");
     let kind = SETTINGS[position].kind;

@@ -10,6 +10,7 @@ pub mod file;
 pub mod flags;
 pub mod gates;
 pub mod help;
+pub mod notes;
 pub mod raw;
 pub mod security;
 pub mod settings;
@@ -112,6 +113,8 @@ pub struct Config {
     pub wals_max: usize,
     /// `.snap` files that stay; 0 for all.
     pub snapshots_max: usize,
+    /// Whether a database of etcd's stays when it is taken over.
+    pub keep_imported: bool,
     /// Whether listeners share their ports with other processes (SO_REUSEPORT).
     pub reuse_port: bool,
     /// What is written to the log.
@@ -219,8 +222,8 @@ pub enum ConfigError {
     TooLarge { name: &'static str, max: u64, value: u64 },
     #[error("{name} must not be negative (set to {value})")]
     Negative { name: &'static str, value: String },
-    #[error("--{0} is not yet supported by Quorate {version}; leave it out, or at its default", version = wire::version::QUORATE)]
-    NotYet(String),
+    #[error("{}; leave out what is named, or at its default", not_yet(.0))]
+    NotYet(Vec<(String, &'static str)>),
     #[error(transparent)]
     Tls(#[from] tls::Error),
 }
@@ -258,12 +261,16 @@ impl TryFrom<&RawConfig> for Config {
         }
         check_others(raw)?;
         let security = Security::new(raw)?;
-        if let Some(name) = raw.unsupported().first() {
-            return Err(ConfigError::NotYet((*name).to_owned()));
-        }
         let gates = raw.list("feature-gates");
-        if let Some(name) = gates::unsupported(&gates) {
-            return Err(ConfigError::NotYet(format!("feature-gates: {name}")));
+        let refused_gates = gates::unsupported(&gates).into_iter();
+        let refused_gates = refused_gates
+            .map(|name| (format!("--feature-gates {name}"), "what it switches is not there yet"));
+        let refused: Vec<_> = raw.unsupported().into_iter().chain(refused_gates).collect();
+        if !refused.is_empty() {
+            return Err(ConfigError::NotYet(refused));
+        }
+        for name in raw.inert() {
+            crate::warn!(format!("--{name} has no effect"), "reason" => notes::note(name));
         }
 
         let name = raw.text("name");
@@ -298,6 +305,7 @@ impl TryFrom<&RawConfig> for Config {
             },
             wals_max: usize::try_from(raw.uint("max-wals")).unwrap_or(usize::MAX),
             snapshots_max: usize::try_from(raw.uint("max-snapshots")).unwrap_or(usize::MAX),
+            keep_imported: raw.bool("keep-imported-db"),
             reuse_port: raw.bool("socket-reuse-port"),
             name,
             listen_client_urls,
@@ -395,6 +403,14 @@ pub fn logging(raw: &RawConfig) -> Result<Logging, ConfigError> {
     let name = raw.text("log-format");
     let format = Format::from_name(&name).ok_or(ConfigError::LogFormat(name))?;
     Ok(Logging { level, format, targets })
+}
+
+/// All that is refused, each with its reason.
+fn not_yet(refused: &[(String, &str)]) -> String {
+    let version = wire::version::QUORATE;
+    let one =
+        |(name, why): &(String, &str)| format!("{name} is not yet supported by Quorate {version} ({why})");
+    refused.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// A name other than `localhost` is no address to listen on.

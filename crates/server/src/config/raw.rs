@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Url;
+use super::notes::note;
 use super::settings::{SETTINGS, Status, find};
 use super::value::Value;
 
@@ -25,11 +26,18 @@ pub struct RawConfig {
     /// What only a configuration file can say, by its key.
     of_file: BTreeMap<&'static str, Value>,
     is_of_file: bool,
+    /// Keys of it that have no flag and belong to a later version.
+    refused_keys: Vec<String>,
 }
 
 impl Default for RawConfig {
     fn default() -> Self {
-        RawConfig { given: vec![None; SETTINGS.len()], of_file: BTreeMap::new(), is_of_file: false }
+        RawConfig {
+            given: vec![None; SETTINGS.len()],
+            of_file: BTreeMap::new(),
+            is_of_file: false,
+            refused_keys: Vec::new(),
+        }
     }
 }
 
@@ -180,15 +188,30 @@ impl RawConfig {
         }
     }
 
-    /// The flags that belong to a later version and were given with another value than the default.
-    pub fn unsupported(&self) -> Vec<&'static str> {
+    /// Notes that a configuration file has this key, which belongs to a later version.
+    pub fn refuse_key(&mut self, key: String) {
+        self.refused_keys.push(key);
+    }
+
+    /// All that belongs to a later version, with the reason: flags that were given another value than the default, and keys.
+    pub fn unsupported(&self) -> Vec<(String, &'static str)> {
+        let flags = self.changed(Status::Later).map(|name| (format!("--{name}"), note(name)));
+        let keys = self.refused_keys.iter().map(|key| (key.clone(), note(key)));
+        flags.chain(keys).collect()
+    }
+
+    /// The flags that have no effect here, and were given another value than the default.
+    pub fn inert(&self) -> Vec<&'static str> {
+        self.changed(Status::Inert).collect()
+    }
+
+    fn changed(&self, status: Status) -> impl Iterator<Item = &'static str> {
         (0..SETTINGS.len())
-            .filter(|position| SETTINGS[*position].status == Status::Later)
+            .filter(move |position| SETTINGS[*position].status == status)
             .filter(
                 |position| matches!(&self.given[*position], Some((value, _)) if *value != default(*position)),
             )
             .map(|position| SETTINGS[position].name)
-            .collect()
     }
 }
 

@@ -26,6 +26,8 @@ pub enum Status {
     Works,
     /// It belongs to a later version: another value than the default is refused at start.
     Later,
+    /// It has nothing to act on here: accepted, with a warning that says why.
+    Inert,
     /// Any value that etcd takes is accepted, and has no effect, there as here.
     Dropped,
     /// A flag of old scripts: accepted without looking at the value.
@@ -107,7 +109,7 @@ use Group::{
     Tracing, Unsafe,
 };
 use Kind::{Bool, Choice, Choices, Duration, Gates, Ignored, Int, List, Origins, Text, Uint, Uint32, Urls};
-use Status::{Dropped, Later, Removed, Works};
+use Status::{Dropped, Inert, Later, Removed, Works};
 
 const fn setting(
     group: Group,
@@ -131,15 +133,16 @@ pub const SETTINGS: &[Setting] = &[
     setting(Member, "wal-dir", Text, "", Works, "separate directory for the write-ahead log"),
     setting(Member, "max-snapshots", Uint, "5", Works, "snapshot files to keep, 0 keeps all"),
     setting(Member, "max-wals", Uint, "5", Works, "WAL files to keep, 0 keeps all"),
+    setting(Member, "keep-imported-db", Bool, "false", Works, "keep etcd's database, as member/imported-<index>.db, when a data directory of etcd is taken over (not etcd's)"),
     setting(Member, "name", Text, "default", Works, "human name of this member; also the local key looked up in initial-cluster"),
     setting(Member, "snapshot-count", Uint, "10000", Works, "applied entries between raft snapshots on disk; 0 means the default"),
     setting(Member, "heartbeat-interval", Uint, "100", Works, "time between heartbeats of the leader, in milliseconds"),
     setting(Member, "election-timeout", Uint, "1000", Works, "election timeout in milliseconds: at least 5 heartbeat intervals, at most 50000"),
-    setting(Member, "initial-election-tick-advance", Bool, "true", Later, "fast-forward election ticks at boot; a one-member cluster does so anyway"),
+    setting(Member, "initial-election-tick-advance", Bool, "true", Inert, "fast-forward election ticks at boot; a one-member cluster does so anyway"),
     setting(Member, "quota-backend-bytes", Int, "0", Later, "backend size limit that raises NOSPACE; 0 means 2 GiB, negative means no quota, over 8 GiB only warns"),
-    setting(Member, "backend-bbolt-freelist-type", Text, "", Later, "array, or anything else for map"),
-    setting(Member, "backend-batch-interval", Duration, "0s", Later, "longest time before the backend batch transaction commits"),
-    setting(Member, "backend-batch-limit", Int, "0", Later, "most operations before the backend batch transaction commits"),
+    setting(Member, "backend-bbolt-freelist-type", Text, "", Inert, "array, or anything else for map"),
+    setting(Member, "backend-batch-interval", Duration, "0s", Inert, "longest time before the backend batch transaction commits"),
+    setting(Member, "backend-batch-limit", Int, "0", Inert, "most operations before the backend batch transaction commits"),
     setting(Member, "max-txn-ops", Uint, "128", Works, "most compares, or then-ops, or else-ops in a transaction (nesting uses up the rest)"),
     setting(Member, "max-request-bytes", Uint, "1572864", Works, "largest request in bytes; a gRPC message may be 512 KiB longer; above 10 MiB there is a warning"),
     setting(Member, "grpc-keepalive-min-time", Duration, "5s", Works, "client pings closer together than this get the connection closed (ENHANCE_YOUR_CALM); 0 means 5m"),
@@ -147,8 +150,8 @@ pub const SETTINGS: &[Setting] = &[
     setting(Member, "grpc-keepalive-timeout", Duration, "20s", Works, "wait for the ping answer before closing; 0 means 20s, and 2h for the interval"),
     setting(Member, "socket-reuse-port", Bool, "false", Works, "SO_REUSEPORT on listeners"),
     setting(Member, "socket-reuse-address", Bool, "false", Works, "accepted; listeners set SO_REUSEADDR in any case"),
-    setting(Member, "raft-read-timeout", Duration, "5s", Later, "read timeout of raft HTTP connections; lower values are raised to 5s"),
-    setting(Member, "raft-write-timeout", Duration, "5s", Later, "write timeout of raft HTTP connections; lower values are raised to 5s"),
+    setting(Member, "raft-read-timeout", Duration, "5s", Inert, "read timeout of raft HTTP connections; lower values are raised to 5s"),
+    setting(Member, "raft-write-timeout", Duration, "5s", Inert, "write timeout of raft HTTP connections; lower values are raised to 5s"),
     setting(Member, "enable-grpc-gateway", Bool, "true", Later, "serve the JSON gateway under /v3/"),
     setting(Member, "memory-mlock", Bool, "false", Later, "lock pages (mostly the db mapping) in memory"),
     setting(Member, "listen-peer-urls", Urls, "http://localhost:2380", Works, "where to listen for peers (IP, localhost, unix:// or unixs:// only)"),
@@ -242,7 +245,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(Features, "watch-progress-notify-interval", Duration, "0s", Works, "period of watch progress notices; lower bound 100ms"),
     setting(Features, "downgrade-check-time", Duration, "5s", Later, "how often the leader looks whether a downgrade is done; 0 is off"),
     setting(Features, "warning-apply-duration", Duration, "100ms", Later, "warn in the log about slower applies and reads"),
-    setting(Features, "bootstrap-defrag-threshold-megabytes", Uint, "0", Later, "defragment at start if at least this much would be freed; 0 is off"),
+    setting(Features, "bootstrap-defrag-threshold-megabytes", Uint, "0", Inert, "defragment at start if at least this much would be freed; 0 is off"),
     setting(Features, "max-learners", Int, "1", Later, "most learners in the cluster"),
     setting(Features, "snapshot-catchup-entries", Uint, "5000", Later, "raft entries kept in memory behind a snapshot for slow followers"),
 

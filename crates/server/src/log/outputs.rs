@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use jiff::{Timestamp, Zoned};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ZonedDateTime};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -148,8 +149,10 @@ pub(super) enum Output {
 
 impl Output {
     pub(super) fn open(target: &Target) -> Result<Output, OutputError> {
-        let failed =
-            |path: &str, error: io::Error| OutputError::Open { path: path.to_owned(), why: crate::go_error(&error) };
+        let failed = |path: &str, error: io::Error| OutputError::Open {
+            path: path.to_owned(),
+            why: crate::go_error(&error),
+        };
         Ok(match target {
             Target::Stderr => Output::Stderr,
             Target::Stdout => Output::Stdout,
@@ -246,7 +249,10 @@ impl Rotated {
 
     /// `etcd.log` becomes `etcd-2026-11-30T05-00-00.000.log`.
     fn backup(&self) -> PathBuf {
-        let now = if self.rotation.localtime { Zoned::now() } else { Timestamp::now().in_tz("UTC").unwrap_or_else(|_| Zoned::now()) };
+        let now = match self.rotation.localtime {
+            true => ZonedDateTime::now(),
+            false => Timestamp::now().to_zoned_datetime(TimeZone::UTC),
+        };
         let (stem, end) = parts(&self.path);
         self.path.with_file_name(format!("{stem}-{}{end}", now.strftime(BACKUP_TIME)))
     }
@@ -268,9 +274,7 @@ fn tidy(path: &Path, rotation: &Rotation) {
     let is_backup = |name: &str| {
         let name = name.strip_suffix(".gz").unwrap_or(name);
         let time = name.strip_prefix(&*format!("{stem}-")).and_then(|name| name.strip_suffix(&*end));
-        time.is_some_and(|time| {
-            jiff::civil::DateTime::strptime("%Y-%m-%dT%H-%M-%S%.f", time).is_ok()
-        })
+        time.is_some_and(|time| jiff::civil::DateTime::strptime("%Y-%m-%dT%H-%M-%S%.f", time).is_ok())
     };
     let found = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut backups: Vec<PathBuf> =
@@ -334,7 +338,9 @@ mod tests {
         assert_eq!(of("a,b", Some("{}")).unwrap_err(), single);
         assert!(of("a,stderr", Some("{\"maxsize\": 1}")).is_ok());
         assert!(of("a", Some("{")).unwrap_err().starts_with("improperly formatted log rotation config: "));
-        assert!(of("a", Some("{\"maxsize\": true}")).unwrap_err().starts_with("invalid log rotation config: "));
+        assert!(
+            of("a", Some("{\"maxsize\": true}")).unwrap_err().starts_with("invalid log rotation config: ")
+        );
     }
 
     #[test]

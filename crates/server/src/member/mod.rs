@@ -93,10 +93,14 @@ pub fn start(
     let entropy = Entropy { ids: random()?, log: random()?, raft: random()? };
     let clock = Clock::start();
     let mut shown = Instant::now();
-    let mut progress = |done: u64, total: u64| {
+    let mut progress = |stage, done: u64, total: u64| {
         if shown.elapsed() >= PROGRESS_INTERVAL {
             shown = Instant::now();
-            log::info!("reading the store", "done" => done, "total" => total);
+            let text = match stage {
+                node::Stage::TakingOver => "taking over etcd's database",
+                node::Stage::Reading => "reading the store",
+            };
+            log::info!(text, "done" => done, "total" => total);
         }
     };
     let opened = node::open(&fs, &settings, entropy, lanes, clock.now(), &mut progress)?;
@@ -348,6 +352,7 @@ fn settings(config: &Config, joined: Option<&Joined>) -> Settings {
         snapshot_count: config.snapshot_count,
         wals_max: config.wals_max,
         snapshots_max: config.snapshots_max,
+        keep_imported: config.keep_imported,
         limits: node::Limits::default(),
     }
 }
