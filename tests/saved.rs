@@ -360,7 +360,7 @@ fn a_directory_is_checked_defragmented_and_exported() {
     assert_eq!(state(&member), before);
 
     // What was written for Go's etcd is a directory of its kind, and those we take.
-    let mut taken = Member::new(&["--keep-imported-db"]);
+    let mut taken = Member::new(&["--quorate-keep-imported-db"]);
     copy(&out_dir, &taken.data_dir());
     taken.restart();
     assert!(taken.log().contains("took over etcd's database"), "{}", taken.log());

@@ -230,6 +230,11 @@ impl Client {
         self.call(request, deadline, async |r| self.maintenance().alarm(r).await).await
     }
 
+    /// Maintenance.Alarm: turns one on or off, of whatever member.
+    pub async fn alarm(&self, request: AlarmRequest, deadline: Deadline) -> Result<AlarmResponse, Error> {
+        self.call(request, deadline, async |r| self.maintenance().alarm(r).await).await
+    }
+
     /// Cluster.MemberList, linearizable.
     pub async fn members(&self, deadline: Deadline) -> Result<MemberListResponse, Error> {
         let request = MemberListRequest { linearizable: true };

@@ -8,7 +8,7 @@ use disk::revlog::{self, Frame, FrameBuilder};
 use prost::Message;
 use raft::{ConfState, Entry, EntryKind, NodeId};
 use store::watch::{self, Event, Tail};
-use store::{Answer, Compaction, ConfChangeOutcome, LeaseChange, Membership, Store};
+use store::{Alarms, Answer, Compaction, ConfChangeOutcome, LeaseChange, Membership, Store};
 use wire::Status;
 use wire::raftpb::{ConfChange, ConfChangeType};
 
@@ -17,6 +17,7 @@ use crate::consensus::Applied;
 use crate::ids::RequestIds;
 use crate::interchange::Cut;
 use crate::merge::CompactionFrames;
+use crate::quota::Quota;
 use crate::records::{FrameState, LogSink, parse};
 use crate::snapshot::SnapshotSchedule;
 use crate::{Error, RequestId, SnapshotOrder};
@@ -47,6 +48,8 @@ struct Gave {
     answers: Vec<(RequestId, Result<Answer, Status>)>,
     compactions: Vec<Compaction>,
     leases: Vec<LeaseChange>,
+    /// Whether anything has added to what is stored.
+    grew: bool,
 }
 
 /// Applies entries. Owns the store.
@@ -65,9 +68,11 @@ pub struct Applier {
     found_index: u64,
     snapshots: SnapshotSchedule,
     compaction_frames: CompactionFrames,
+    quota: Quota,
     /// The cluster's version as of the membership that was published last.
     cluster_version: Option<Version>,
     published_membership: Arc<Membership>,
+    published_alarms: Arc<Alarms>,
 }
 
 impl Applier {
@@ -78,13 +83,14 @@ impl Applier {
         state: (ConfState, revlog::Applied),
         (ids, own_lane): (RequestIds, usize),
         found_index: u64,
-        (snapshots, compaction_frames): (SnapshotSchedule, CompactionFrames),
+        (snapshots, compaction_frames, quota): (SnapshotSchedule, CompactionFrames, Quota),
     ) -> Self {
         let (conf, applied) = state;
         let published_membership = store.reader().membership();
         Applier {
             cluster_version: published_membership.cluster_version().and_then(cluster_version::parse),
             published_membership,
+            published_alarms: store.reader().alarms(),
             store,
             builder,
             reader,
@@ -97,6 +103,7 @@ impl Applier {
             found_index,
             snapshots,
             compaction_frames,
+            quota,
         }
     }
 
@@ -186,11 +193,22 @@ impl Applier {
         report.index = self.applied.index;
         report.term = self.applied.term;
         report.revision = self.store.revision();
+        report.exceeds_quota = gave.grew && !self.quota.has_room(self.store.size_bytes(), 1);
+        report.alarms = self.alarms_if_changed();
         let membership = self.membership_if_changed();
         report.cluster_version = self.cluster_version;
         let snapshot = self.snapshot();
-        let Gave { answers, compactions, leases } = gave;
+        let Gave { answers, compactions, leases, grew: _ } = gave;
         Ok(Some(Batch { frame, report, answers, compactions, snapshot, leases, membership }))
+    }
+
+    fn alarms_if_changed(&mut self) -> Option<Arc<Alarms>> {
+        let alarms = self.store.reader().alarms();
+        if Arc::ptr_eq(&alarms, &self.published_alarms) {
+            return None;
+        }
+        self.published_alarms = alarms.clone();
+        Some(alarms)
     }
 
     fn membership_if_changed(&mut self) -> Option<Arc<Membership>> {
@@ -212,6 +230,7 @@ impl Applier {
         let applied = applied.map_err(|fatal| apply_error(entry, fatal))?;
         // Hashes made at compactions end with the run, as in etcd: those of entries that it began with are not made.
         let wants_hash = entry.index.0 > self.found_index;
+        gave.grew |= applied.grew;
         gave.leases.extend(applied.leases);
         gave.compactions.extend(applied.compaction.map(|compaction| Compaction { wants_hash, ..compaction }));
         let id = RequestId(applied.id);

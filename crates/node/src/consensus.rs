@@ -2,6 +2,7 @@
 //! grows with an entry's effect (rule 1).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use disk::boltfile::schema::Version;
@@ -11,7 +12,8 @@ use raft::{
     Body, ConfState, Effect, Entry, EntryKind, Event, Message, NodeId, PersistSeq, Proposal, Raft,
     ReadRefusal, Refusal, Role, Snapshot, Term, Time,
 };
-use wire::etcdserverpb::{CompactionRequest, InternalRaftRequest, RequestHeader};
+use store::Alarms;
+use wire::etcdserverpb::{AlarmRequest, AlarmType, CompactionRequest, InternalRaftRequest, RequestHeader};
 use wire::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
 use wire::{ApiError, Status};
 
@@ -23,6 +25,7 @@ use crate::ids::LaneIds;
 use crate::interchange::{Occupied, wal_conf};
 use crate::lease::keeper::{Keeper, Work};
 use crate::log_writer::{PersistRequest, Persisted};
+use crate::quota::SpaceKeeper;
 use crate::{Promotion, RequestId, Submission};
 
 /// Something that happened outside.
@@ -62,6 +65,8 @@ pub enum Input {
     },
     /// The versions of other members' servers, as far as they are known: what the leader decides the cluster's by.
     Versions(BTreeMap<u64, Version>),
+    /// Whether all other members run this program, and so know that alarms may end by themselves.
+    OthersAreOurs(bool),
     /// Let this member lead. Nothing tells but [`Outputs::leadership`].
     TransferLeader(u64),
 }
@@ -81,6 +86,10 @@ pub struct Applied {
     pub revision: i64,
     /// The term of the batch's last entry.
     pub term: u64,
+    /// The alarms, if the batch changed them.
+    pub alarms: Option<Arc<Alarms>>,
+    /// Whether the batch added something, and the store takes more than its quota now.
+    pub exceeds_quota: bool,
 }
 
 /// What is to be done. Filled by [`Consensus::step`], emptied by the shell.
@@ -110,6 +119,8 @@ pub struct Outputs {
     pub ready: bool,
     /// What became of compactions that nobody asked for; to be logged.
     pub auto_compaction: Vec<AutoCompactionEvent>,
+    /// Alarms that this member asks for by itself; to be logged.
+    pub alarms: Vec<AlarmRequest>,
 }
 
 /// A step of a compaction that nobody asked for.
@@ -153,6 +164,7 @@ impl Outputs {
             && self.leadership.is_none()
             && !self.ready
             && self.auto_compaction.is_empty()
+            && self.alarms.is_empty()
     }
 }
 
@@ -198,6 +210,8 @@ pub struct Consensus {
     /// The proposal of a compaction that is under way, its revision, and since when.
     compacting: Option<(RequestId, i64, Time)>,
     leases: Keeper,
+    space: SpaceKeeper,
+    others_are_ours: bool,
     leadership: Leadership,
     has_room: bool,
     /// Requests that wait for a leader.
@@ -225,6 +239,7 @@ pub(crate) struct Past {
     pub revision: i64,
     pub auto_compaction: AutoCompactor,
     pub leases: Keeper,
+    pub space: SpaceKeeper,
 }
 
 impl Consensus {
@@ -243,6 +258,8 @@ impl Consensus {
             auto_compaction: past.auto_compaction,
             compacting: None,
             leases: past.leases,
+            space: past.space,
+            others_are_ours: false,
             leadership: Leadership::default(),
             has_room: true,
             held: past.held,
@@ -262,6 +279,7 @@ impl Consensus {
             .deadline()
             .min(self.auto_compaction.deadline())
             .min(self.leases.deadline())
+            .min(self.space.deadline())
             .min(self.held.deadline())
             .min(self.cluster_version.deadline())
             .min(publish)
@@ -332,6 +350,7 @@ impl Consensus {
                 self.raft(now, Event::SnapshotReported { to: NodeId(to), ok });
             }
             Input::Versions(versions) => self.cluster_version.heard(versions),
+            Input::OthersAreOurs(ours) => self.others_are_ours = ours,
             Input::TransferLeader(to) => self.raft(now, Event::TransferLeader { to: NodeId(to) }),
         }
         self.collect(now, out);
@@ -339,6 +358,7 @@ impl Consensus {
         self.propose_own(now, out);
         self.compact(now, out);
         self.keep_leases(now, out);
+        self.keep_space(now, out);
     }
 
     fn raft(&mut self, now: Time, event: Event) {
@@ -480,6 +500,11 @@ impl Consensus {
         out.lost = self.fates.applied(Term(applied.term)).or(out.lost.take());
         self.revision = applied.revision;
         self.leases.applied(&applied.own);
+        if let Some(alarms) = &applied.alarms {
+            self.space.alarms(alarms);
+            self.leases.hold(alarms.has(AlarmType::Corrupt));
+        }
+        self.space.applied(now, applied.exceeds_quota, &applied.own);
         for id in applied.own {
             if self.publishing.take_if(|(publishing, _)| *publishing == id).is_some() {
                 self.published = true;
@@ -586,6 +611,7 @@ impl Consensus {
                     if was_leader != self.leadership.is_leader {
                         self.cluster_version.leads(now, self.leadership.is_leader);
                     }
+                    self.space.leadership();
                     let waited = self.leases.leadership(self.leadership);
                     let moved = |id| (id, ApiError::NotPrimaryLessor.into());
                     out.refused.extend(waited.into_iter().map(moved));
@@ -602,7 +628,7 @@ impl Consensus {
             self.deciding_version = None;
         } else if let Some((_, revision, _)) = self.compacting.take_if(|(compacting, ..)| *compacting == id) {
             out.auto_compaction.push(AutoCompactionEvent::Failed(revision));
-        } else if self.leases.refused(now, id) {
+        } else if self.leases.refused(now, id) || self.space.refused(id) {
             // It comes again by itself.
         } else {
             out.refused.push((id, refusal(reason)));
@@ -677,6 +703,23 @@ impl Consensus {
             }
             self.collect(now, out);
         }
+    }
+
+    /// Raises or ends this member's alarm of space.
+    fn keep_space(&mut self, now: Time, out: &mut Outputs) {
+        if self.leadership.leader == 0 || self.must_hold() {
+            return;
+        }
+        let me = NodeId(self.attributes.member_id);
+        let conf = self.raft.conf();
+        let is_alone = conf.voters.iter().chain(&conf.learners).all(|id| *id == me);
+        let may_clear = self.has_room && (is_alone || self.others_are_ours);
+        let Some(alarm) = self.space.next(now, may_clear) else { return };
+        out.alarms.push(alarm);
+        let (id, data) = self.request(InternalRaftRequest { alarm: Some(alarm), ..Default::default() });
+        self.space.proposed(now, id);
+        self.propose(now, &mut vec![Proposal { token: id.0, kind: EntryKind::Normal, data }]);
+        self.collect(now, out);
     }
 
     fn request(&mut self, request: InternalRaftRequest) -> (RequestId, Bytes) {

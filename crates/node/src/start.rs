@@ -15,7 +15,7 @@ use prost::Message;
 use raft::{ConfState, Entry, EntryKind, HardState, Index, NodeId, Position, Raft, Restored, Term, Time};
 use store::watch::Tail;
 use store::{Compactor, Location, Reader, Store};
-use wire::etcdserverpb::Metadata;
+use wire::etcdserverpb::{AlarmType, Metadata};
 use wire::raftpb::{ConfChange, ConfChangeType};
 
 use crate::auto_compaction::{AutoCompaction, AutoCompactor};
@@ -29,6 +29,7 @@ use crate::interchange::{self, Imported, Occupied};
 use crate::lease::keeper::Keeper;
 use crate::lease::{Lessor, LessorSettings, SharedLessor};
 use crate::merge::{CompactionFrames, Merger};
+use crate::quota::{Quota, SpaceKeeper};
 use crate::reconfigure::Context;
 use crate::records::{FrameState, LogSource, parse};
 use crate::snapshot::SnapshotSchedule;
@@ -77,8 +78,13 @@ pub struct Settings {
     pub wals_max: usize,
     /// `.snap` files that stay (`--max-snapshots`), 0 for all.
     pub snapshots_max: usize,
-    /// Whether a database of etcd's stays when it is taken over, as `member/imported-<index>.db` (`--keep-imported-db`).
+    /// Whether a database of etcd's stays when it is taken over, as `member/imported-<index>.db`
+    /// (`--quorate-keep-imported-db`).
     pub keep_imported: bool,
+    /// How much the store may take (`--quota-backend-bytes`).
+    pub quota: Quota,
+    /// Whether this member's NOSPACE ends by itself once there has been room for a minute.
+    pub clears_no_space: bool,
     /// How much may pile up.
     pub limits: Limits,
 }
@@ -290,6 +296,8 @@ pub fn open(
     let cluster_version = store.membership().cluster_version().and_then(cluster_version::parse);
     let patience_ms = REQUEST_TIMEOUT_MS + 2 * settings.election_timeout_ms;
     let snapshot_receiver = folders.receiver(fs, settings);
+    let mut keeper = Keeper::new(lessor.clone());
+    keeper.hold(reader.alarms().has(AlarmType::Corrupt));
     let past = Past {
         received: snapshot_receiver.occupied.clone(),
         cluster_version: ClusterVersion::new(cluster_version),
@@ -298,7 +306,8 @@ pub fn open(
         publish_again_ms: settings.election_timeout_ms,
         revision: store.revision(),
         auto_compaction: AutoCompactor::new(settings.auto_compaction, now, store.revision()),
-        leases: Keeper::new(lessor.clone()),
+        leases: keeper,
+        space: SpaceKeeper::new(identity.member_id, settings.quota, settings.clears_no_space, reader.clone()),
     };
     let consensus = Consensus::new(raft, ids.lane(lanes), attributes, past);
     let durable_index = consensus.durable_index();
@@ -316,7 +325,7 @@ pub fn open(
         (conf, applied),
         (ids, lanes),
         found.last_index,
-        (snapshots, compaction_frames),
+        (snapshots, compaction_frames, settings.quota),
     );
     applier.wal_durable(durable_index);
     Ok(Member {

@@ -12,6 +12,7 @@ use crate::LocalFuture;
 use crate::config::{Config, Keepalive};
 use store::request::Range;
 use store::{ReadFailure, ReadMode};
+use wire::etcdserverpb::AlarmType;
 
 use crate::grpc::{self, GrpcConfig};
 use crate::http::{Alarm, Health, Versions, Web};
@@ -85,9 +86,14 @@ impl ThreadService for FrontThread {
 }
 
 impl Health for FrontThread {
-    /// None can be raised yet.
     fn alarms(&self) -> Vec<Alarm> {
-        Vec::new()
+        let alarms = self.lane.member().reader.alarms();
+        let alarms = alarms.iter().map(|alarm| match AlarmType::try_from(alarm.alarm) {
+            Ok(AlarmType::Nospace) => Alarm::NoSpace,
+            Ok(AlarmType::Corrupt) => Alarm::Corrupt,
+            _ => Alarm::Unknown,
+        });
+        alarms.collect()
     }
 
     fn has_leader(&self) -> bool {

@@ -223,6 +223,20 @@ fn escape(out: &mut String, text: &str) {
     }
 }
 
+/// A number of bytes as etcd's log has it beside the number itself: `2.1 GB`, by powers of ten.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let power = (bytes.max(1).ilog10() / 3) as usize;
+    let scaled = bytes as f64 / 1000f64.powi(power as i32);
+    // Rounded first, so that it says at once how many digits there are.
+    let tenths = (scaled * 10.0 + 0.5).floor() / 10.0;
+    match power {
+        0 => format!("{bytes} B"),
+        _ if tenths < 10.0 => format!("{tenths:.1} {}", UNITS[power]),
+        _ => format!("{tenths:.0} {}", UNITS[power]),
+    }
+}
+
 /// Any value by its `Display` form, as a JSON string.
 pub struct Text<T>(pub T);
 

@@ -83,12 +83,34 @@ fn services_beside_the_hot_calls() {
         let alarms: pb::AlarmResponse =
             client.call("/etcdserverpb.Maintenance/Alarm", &pb::AlarmRequest::default()).await.decoded();
         assert_eq!((alarms.header, alarms.alarms), (header(1), vec![]));
+        let none = pb::AlarmMember { member_id: 3, alarm: 0 };
+        let [no_space, corrupt] =
+            [1, 2].map(|alarm| pb::AlarmMember { member_id: (2 - alarm as u64) * 7, alarm });
+        for (action, alarm, expected, errors) in [
+            (1, none, vec![], vec![]),
+            (1, no_space, vec![no_space], vec!["memberID:7 alarm:NOSPACE"]),
+            (1, corrupt, vec![corrupt], vec!["memberID:7 alarm:NOSPACE", "alarm:CORRUPT"]),
+            (0, none, vec![no_space, corrupt], vec!["memberID:7 alarm:NOSPACE", "alarm:CORRUPT"]),
+            (0, corrupt, vec![corrupt], vec!["memberID:7 alarm:NOSPACE", "alarm:CORRUPT"]),
+            (2, no_space, vec![no_space], vec!["alarm:CORRUPT"]),
+            (2, no_space, vec![], vec!["alarm:CORRUPT"]),
+            (2, corrupt, vec![corrupt], vec![]),
+        ] {
+            let pb::AlarmMember { member_id, alarm } = alarm;
+            let request = pb::AlarmRequest { action, member_id, alarm };
+            let answer: pb::AlarmResponse =
+                client.call("/etcdserverpb.Maintenance/Alarm", &request).await.decoded();
+            assert_eq!((answer.header, answer.alarms), (header(1), expected), "{request:?}");
+            let status: pb::StatusResponse =
+                client.call("/etcdserverpb.Maintenance/Status", &pb::StatusRequest {}).await.decoded();
+            assert_eq!(status.errors, errors);
+        }
         for linearizable in [false, true] {
             let list = pb::MemberListRequest { linearizable };
             let list: pb::MemberListResponse =
                 client.call("/etcdserverpb.Cluster/MemberList", &list).await.decoded();
             assert_eq!((list.header, &*list.members[0].name), (header(0), "fake"));
-            assert_eq!(bed.member.rounds(), usize::from(linearizable));
+            assert_eq!(bed.member.rounds(), 3 + usize::from(linearizable));
         }
         let check = HealthCheckRequest::default();
         let health: HealthCheckResponse = client.call("/grpc.health.v1.Health/Check", &check).await.decoded();
@@ -137,9 +159,9 @@ fn calls_that_are_not_there_yet_say_so() {
         }
         // KV, Watch, Lease, MemberList, six of Maintenance, Health, Lock, Election.
         assert_eq!(unanswered, 52 - 6 - 1 - 5 - 1 - 6 - 3 - 2 - 5);
-        let raise = pb::AlarmRequest { action: 1, ..pb::AlarmRequest::default() };
+        let raise = pb::AlarmRequest { action: 9, ..pb::AlarmRequest::default() };
         let ended = client.call("/etcdserverpb.Maintenance/Alarm", &raise).await;
-        assert_eq!(ended.status.code, Code::Unimplemented);
+        assert_eq!(ended.status.code, Code::InvalidArgument, "in the log it would end a Go member");
         client
             .call("/etcdserverpb.KV/Nothing", &raise)
             .await

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use disk::{Fs, wal};
 use node::{
     AutoCompaction, ClusterState, Completions, Entropy, Error, InitialMember, Input, Leadership, Limits,
-    LostProposals, Member, MergeStep, Merged, Outputs, PersistRequest, RequestId, Settings, SnapshotOrder,
-    Submission,
+    LostProposals, Member, MergeStep, Merged, Outputs, PersistRequest, Quota, RequestId, Settings,
+    SnapshotOrder, Submission,
 };
 use raft::{Entry, Time};
 use store::{Answer, Membership};
@@ -108,6 +108,8 @@ pub fn settings() -> Settings {
         wals_max: 5,
         snapshots_max: 5,
         keep_imported: false,
+        quota: Quota::OFF,
+        clears_no_space: true,
         limits: Limits::tiny(),
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use disk::{Fs, MemFs, wal};
 use node::interchange::{Cut, Restore, restore};
-use node::{Entropy, Error, InitialMember, Settings};
+use node::{Entropy, Error, InitialMember, Limits, Settings};
 use prost::Message;
 use raft::Time;
 use sha2::{Digest, Sha256};
@@ -21,8 +21,10 @@ use sim::workload;
 use store::request::Range;
 use store::{KvHash, ReadFailure, ReadMode};
 use wire::ApiError;
+use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, RequestHeader,
+    AlarmRequest, CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest,
+    RequestHeader,
 };
 
 const NOW: Time = Time(1);
@@ -153,6 +155,7 @@ fn all_keys(member: &Running) -> Vec<u8> {
 fn same_state(one: &Running, other: &Running, what: &str) {
     let (a, b) = (&one.parts.reader, &other.parts.reader);
     assert_eq!((a.revision(), a.compacted()), (b.revision(), b.compacted()), "{what}");
+    assert_eq!(a.alarms(), b.alarms(), "{what}");
     assert_eq!(a.leases(), b.leases(), "{what}");
     for (id, _) in a.leases() {
         assert_eq!(a.lease_keys(id), b.lease_keys(id), "{what}: keys of lease {id:x}");
@@ -175,6 +178,12 @@ fn a_store_that_went_through_a_file_is_the_same() {
             delete(&mut member, "k01");
             let revision = member.parts.reader.revision();
             compact(&mut member, revision);
+        }
+        for (member_id, kind) in [(seed, 1), (seed << 60, 2), (9, 7)].into_iter().take(seed as usize % 4) {
+            send(&mut member, |request| {
+                let action = AlarmAction::Activate as i32;
+                request.alarm = Some(AlarmRequest { action, member_id, alarm: kind });
+            });
         }
         let cut = member.parts.applier.cut();
         let file = saved(&cut);
@@ -255,6 +264,66 @@ fn a_write_that_its_receiver_ends_is_an_error() {
     let cut = member.parts.applier.cut();
     let gone = |_: &[u8]| Err(std::io::ErrorKind::BrokenPipe.into());
     assert!(matches!(cut.write(cut.plan().expect("a plan"), gone), Err(Error::Boltfile(_))));
+}
+
+/// Rule 18: what is counted is the length of the file, within 5 %, whatever the pairs are like.
+#[test]
+fn rule_18_the_size_that_is_counted_is_that_of_the_file() {
+    for (values, keys, leases) in [
+        (0..1, 6_000, 0),
+        (0..40, 6_000, 3_000),
+        (0..300, 4_000, 0),
+        (900..1_200, 1_500, 0),
+        (0..5_000, 600, 0),
+        (30_000..90_000, 30, 0),
+    ] {
+        let what = format!("{keys} keys with values of {values:?} bytes, {leases} leases");
+        let mut random = Random::new(18);
+        let fs: Arc<dyn Fs> = Arc::new(MemFs::new());
+        let settings = Settings { limits: Limits::default(), compaction_batch_limit: 1_000, ..settings() };
+        let mut member = open(&fs, &settings, 7).expect("a member starts");
+        member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+        let mut ids = member.lane();
+        let mut batch = Vec::new();
+        for n in 0..keys + leases {
+            let id = ids.next();
+            let header = Some(RequestHeader { id: id.0, ..Default::default() });
+            let mut request = InternalRaftRequest { header, ..Default::default() };
+            if n < keys {
+                let value =
+                    vec![b'v'; values.start + random.below((values.end - values.start) as u64) as usize]
+                        .into();
+                let key = format!("/registry/{n}").into();
+                request.put = Some(PutRequest { key, value, ..Default::default() });
+            } else {
+                request.lease_grant = Some(LeaseGrantRequest { id: i64::from(n) << 40, ttl: 60 });
+            }
+            batch.push(proposal(id, request.encode_to_vec(), true));
+            if batch.len() == 200 {
+                member.submit(std::mem::take(&mut batch));
+                member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+            }
+        }
+        member.submit(batch);
+        member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+        let holds = |member: &Running| {
+            let counted = member.parts.reader.size_bytes();
+            let length = member.parts.applier.cut().plan().expect("a plan").file_len();
+            assert!(
+                counted * 100 >= length * 95 && counted * 100 <= length * 105,
+                "{what}: {counted}, not {length}"
+            );
+        };
+        holds(&member);
+        // Half of it is dropped.
+        send(&mut member, |request| {
+            let (key, range_end) = ("/registry/2".into(), "/registry/7".into());
+            request.delete_range = Some(DeleteRangeRequest { key, range_end, ..Default::default() });
+        });
+        let revision = member.parts.reader.revision();
+        compact(&mut member, revision);
+        holds(&member);
+    }
 }
 
 /// A small store with everything in it: dead, deleted, leased and compacted keys.

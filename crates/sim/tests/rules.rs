@@ -5,6 +5,8 @@
 mod merges;
 #[path = "rules/snapshots.rs"]
 mod snapshots;
+#[path = "rules/space.rs"]
+mod space;
 
 use std::collections::VecDeque;
 use std::path::Path;

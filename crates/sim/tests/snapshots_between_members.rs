@@ -9,8 +9,10 @@ use node::{Change, ClusterState, Entropy, Identity, Input, NewMember, ReceiveErr
 use prost::Message as _;
 use raft::{Body, Message, NodeId, Time};
 use sim::member::{Running, Told, proposal, settings};
+use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest, RequestHeader,
+    AlarmRequest, CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest,
+    RequestHeader,
 };
 
 const NOW: Time = Time(1);
@@ -40,6 +42,9 @@ fn leader(puts: u32) -> Running {
     let lease = LeaseGrantRequest { id: -5, ttl: 60 };
     let mut ask = |request| propose(&mut member, &mut ids, request);
     ask(InternalRaftRequest { lease_grant: Some(lease), ..Default::default() });
+    // A kind that refuses nothing.
+    let alarm = AlarmRequest { action: AlarmAction::Activate as i32, member_id: 3, alarm: 9 };
+    ask(InternalRaftRequest { alarm: Some(alarm), ..Default::default() });
     for n in 0..puts {
         let (key, value) = (format!("k{}", n % 5).into(), format!("{n:0100}").into());
         let put = PutRequest { key, value, lease: if n % 3 == 0 { -5 } else { 0 }, ..Default::default() };
@@ -138,6 +143,8 @@ fn rule_17_a_snapshot_is_there_whole_or_not_at_all() {
             }
             assert_eq!(member.parts.found.applied_index, index, "{what}");
             assert_eq!(member.parts.reader.hash().expect("a healthy disk"), expected, "{what}");
+            assert!(!member.parts.reader.alarms().is_empty(), "{what}");
+            assert_eq!(member.parts.reader.alarms(), leader.parts.reader.alarms(), "{what}");
             assert_eq!(member.parts.reader.leases(), leader.parts.reader.leases(), "{what}");
             assert_eq!(member.parts.reader.lease_keys(-5), leader.parts.reader.lease_keys(-5), "{what}");
             assert_eq!(member.parts.reader.membership(), leader.parts.reader.membership(), "{what}");

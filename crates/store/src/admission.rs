@@ -90,6 +90,42 @@ pub fn encode_lease_checkpoint(id: u64, request: &[u8]) -> Vec<u8> {
     encode(id, 11, request)
 }
 
+/// Encodes an `InternalRaftRequest` around an `AlarmRequest`. The id is not 0.
+pub fn encode_alarm(id: u64, request: &wire::etcdserverpb::AlarmRequest) -> Vec<u8> {
+    encode(id, 10, &prost::Message::encode_to_vec(request))
+}
+
+/// What a put counts against the quota, bytes (etcd: storage/quota.go).
+pub fn put_cost(put: &Put<'_>) -> u64 {
+    const OVERHEAD_BYTES: u64 = 256;
+    OVERHEAD_BYTES + (put.key.len() + put.value.len()) as u64
+}
+
+/// What a grant of a lease counts against the quota, bytes (etcd: storage/quota.go).
+pub const LEASE_GRANT_COST: u64 = 64;
+
+/// What a transaction counts against the quota, bytes: the puts of that branch that has more of them (etcd:
+/// storage/quota.go). 0 if it has none.
+pub fn txn_cost(txn: &Txn<'_>) -> u64 {
+    if !txn.has_put() {
+        return 0;
+    }
+    // Children stand behind their parents: backwards, each is known before it is asked for.
+    let mut costs = vec![0; txn.nodes.len()];
+    for (place, node) in txn.nodes.iter().enumerate().rev() {
+        let branch = |ops: &[Op<'_>]| -> u64 {
+            let cost = |op: &Op<'_>| match op {
+                Op::Put(put) => put_cost(put),
+                Op::Txn(node) => costs[*node],
+                Op::Empty | Op::Range(_) | Op::DeleteRange(_) => 0,
+            };
+            ops.iter().map(cost).sum()
+        };
+        costs[place] = branch(&txn.ops[node.success.clone()]).max(branch(&txn.ops[node.failure.clone()]));
+    }
+    costs[0]
+}
+
 /// The id in the `LeaseGrantRequest` that an entry's data holds; `None` if it holds none.
 pub fn granted_lease(entry_data: &[u8]) -> Option<i64> {
     let mut fields = Fields::new(entry_data);

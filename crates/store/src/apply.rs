@@ -3,9 +3,9 @@
 //! The hot request, a put, is decoded in place; everything rare goes through prost.
 
 use prost::Message as _;
-use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::etcdserverpb::{
-    CompactionRequest, InternalRaftRequest, LeaseCheckpointRequest, LeaseGrantRequest, LeaseRevokeRequest,
+    AlarmRequest, CompactionRequest, InternalRaftRequest, LeaseCheckpointRequest, LeaseGrantRequest,
+    LeaseRevokeRequest,
 };
 use wire::membershippb;
 
@@ -69,7 +69,18 @@ pub(crate) enum Kind<'a> {
     LeaseRevoke(LeaseRevokeRequest),
     LeaseCheckpoint(LeaseCheckpointRequest),
     DowngradeVersionTest,
-    AlarmGet,
+    Alarm(AlarmRequest),
+}
+
+impl Kind<'_> {
+    /// Whether it adds to what is stored: what the quota is about. A transaction does with a put on either branch.
+    pub(crate) fn grows(&self) -> bool {
+        match self {
+            Kind::Put(_) | Kind::LeaseGrant(_) => true,
+            Kind::Txn(txn) => txn.has_put(),
+            _ => false,
+        }
+    }
 }
 
 /// Decodes an entry's data and hands the request to `then`.
@@ -201,8 +212,8 @@ fn rare_kind(message: &InternalRaftRequest) -> Result<Option<Kind<'static>>, Fat
     if let Some(checkpoint) = &message.lease_checkpoint {
         return Ok(Some(Kind::LeaseCheckpoint(checkpoint.clone())));
     }
-    if message.alarm.as_ref().is_some_and(|alarm| alarm.action == AlarmAction::Get as i32) {
-        return Ok(Some(Kind::AlarmGet));
+    if let Some(alarm) = &message.alarm {
+        return Ok(Some(Kind::Alarm(*alarm)));
     }
     unsupported(message).map_or(Ok(None), |name| Err(Fatal::UnsupportedRequest(name)))
 }
@@ -215,7 +226,6 @@ fn unsupported(message: &InternalRaftRequest) -> Option<&'static str> {
         };
     }
     let known = names![
-        alarm,
         authenticate,
         auth_enable,
         auth_disable,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use wire::leasepb;
 
 use crate::ReadError;
+use crate::alarm::Alarms;
 use crate::compaction::Pin;
 use crate::membership::Membership;
 use crate::mvcc::{KeyValue, NOT_COMPACTED, lock_read};
@@ -15,7 +16,7 @@ use crate::store::Shared;
 /// Everything that a snapshot holds of the store. Taken by the thread that applies, between two batches, and read by
 /// any other.
 ///
-/// Leases and members are copies. Records are read from where they lie, and nothing that belongs to the cut is dropped
+/// Leases, members and alarms are copies. Records are read from where they lie, and nothing that belongs to the cut is dropped
 /// as long as it is held: the background work of later compactions waits for it.
 pub struct Cut {
     shared: Arc<Shared>,
@@ -23,13 +24,18 @@ pub struct Cut {
     revision: i64,
     leases: Vec<leasepb::Lease>,
     membership: Arc<Membership>,
+    alarms: Arc<Alarms>,
 }
 
 impl Cut {
     /// To be made between two batches, by the thread that applies.
-    pub(crate) fn new(shared: &Arc<Shared>, revision: i64, membership: Arc<Membership>) -> Cut {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        revision: i64,
+        (membership, alarms): (Arc<Membership>, Arc<Alarms>),
+    ) -> Cut {
         let leases = shared.leases().all();
-        Cut { pin: Pin::take(shared), shared: Arc::clone(shared), revision, leases, membership }
+        Cut { pin: Pin::take(shared), shared: Arc::clone(shared), revision, leases, membership, alarms }
     }
 
     /// The newest revision.
@@ -50,6 +56,11 @@ impl Cut {
     /// The membership.
     pub fn membership(&self) -> &Arc<Membership> {
         &self.membership
+    }
+
+    /// The alarms that are on.
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
     }
 
     /// Visits, in revision order, exactly the records that etcd has once its last compaction is finished: all above the

@@ -1,4 +1,4 @@
-//! The replicated state machine: keys and revisions, leases, membership, and what applies entries to them.
+//! The replicated state machine: keys and revisions, leases, alarms, membership, and what applies entries to them.
 //!
 //! Apply is a function of state and entry (rule 8): no clock, no randomness, no files. Where the bytes of a
 //! stored pair lie is the business of whoever implements [`RecordSource`] and [`RecordSink`]; the store only
@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+mod alarm;
 mod answer;
 mod apply;
 mod compaction;
@@ -23,6 +24,7 @@ mod stream;
 mod tables;
 pub mod watch;
 
+pub use alarm::Alarms;
 pub use answer::Answer;
 pub use apply::{Fatal, fuzz_apply};
 pub use compaction::{Compaction, CompactionStep, Compactor, FinishedCompaction};

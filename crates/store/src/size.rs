@@ -7,12 +7,13 @@ use crate::record::RecordKind;
 
 /// Bytes that a page's table has for each pair.
 const ELEMENT_BYTES: u64 = 16;
-/// Pages that are there in any case: two meta pages, the list of free ones, and one or more for each of ten buckets.
-const FIXED_BYTES: u64 = 16 * 4096;
-/// A stored lease: table entry, id, and the encoded lease.
-const LEASE_BYTES: u64 = ELEMENT_BYTES + 8 + 24;
-/// Empty parts of leaves, and branches: between 1 and 8 percent of what the leaves hold.
-const OVERHEAD_PERCENT: u64 = 4;
+/// Pages that are there in any case: two meta pages, the list of free ones, the buckets' names, and one for each of ten
+/// buckets.
+const FIXED_BYTES: u64 = 14 * 4096;
+/// A stored lease: table entry, id, and the encoded lease with its id once more and a TTL of two bytes.
+const LEASE_BYTES: u64 = ELEMENT_BYTES + 8 + 13;
+/// Empty parts of leaves, and branches: between 2 and 5 percent of what the leaves hold.
+const OVERHEAD_PERCENT: u64 = 3;
 
 /// Bytes that a stored pair takes in a leaf, its key being the revision.
 pub(crate) fn stored_bytes(length: u32, kind: RecordKind) -> u64 {
@@ -24,7 +25,7 @@ pub(crate) fn stored_bytes(length: u32, kind: RecordKind) -> u64 {
 }
 
 /// The file's length, from the sum of [`stored_bytes`].
-pub(crate) fn snapshot_bytes(stored_bytes: u64, leases: usize) -> u64 {
-    let pairs = stored_bytes + leases as u64 * LEASE_BYTES;
+pub(crate) fn snapshot_bytes(stored_bytes: u64, leases: u64) -> u64 {
+    let pairs = stored_bytes + leases * LEASE_BYTES;
     FIXED_BYTES + pairs + pairs * OVERHEAD_PERCENT / 100
 }

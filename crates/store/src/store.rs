@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use prost::Message as _;
+use wire::etcdserverpb::alarm_request::AlarmAction;
+use wire::etcdserverpb::{AlarmMember, AlarmRequest, AlarmResponse};
 use wire::{ApiError, raftpb};
 
+use crate::alarm::Alarms;
 use crate::apply::{self, Fatal, Kind, Request};
 use crate::compaction::{Compaction, Compactor, KeptHashes, Pin, Pins, lock};
 use crate::cut::Cut;
@@ -23,7 +26,7 @@ use crate::relocate::Relocator;
 use crate::request::{Range, Txn};
 use crate::size::{snapshot_bytes, stored_bytes};
 use crate::stream::Piece;
-use crate::tables::{Changed, Tables, encode_tables};
+use crate::tables::{AlarmTable, Changed, Tables, encode_tables};
 use crate::{Answer, ReadError};
 
 /// The revision of a store in which nothing was ever written.
@@ -72,6 +75,8 @@ pub struct Applied {
     pub compaction: Option<Compaction>,
     /// What became of leases, for whoever counts their time.
     pub leases: Vec<LeaseChange>,
+    /// Whether it has added to what is stored, as a quota counts it (etcd: quota.go).
+    pub grew: bool,
 }
 
 /// What the apply thread, the readers and the compactor share.
@@ -94,6 +99,9 @@ pub(crate) struct Shared {
     pub hashes: Mutex<KeptHashes>,
     leases: RwLock<Leases>,
     membership: RwLock<Arc<Membership>>,
+    alarms: RwLock<Arc<Alarms>>,
+    /// How many leases there are, as of the last batch.
+    lease_count: AtomicU64,
 }
 
 impl Shared {
@@ -105,6 +113,12 @@ impl Shared {
             lock_read(&self.index).advance(&mut cursor, revision, |_, _| any = true);
         }
         any
+    }
+
+    /// What everything takes in a snapshot, bytes. Takes no lock: each put asks for it.
+    fn size_bytes(&self) -> u64 {
+        let leases = self.lease_count.load(Ordering::Relaxed);
+        snapshot_bytes(self.stored_bytes.load(Ordering::Relaxed), leases)
     }
 
     pub(crate) fn leases(&self) -> RwLockReadGuard<'_, Leases> {
@@ -129,9 +143,11 @@ pub struct Store {
     /// The compacted revision with everything applied, published or not.
     compacted: i64,
     membership: Membership,
+    alarms: Alarms,
     /// What was changed since it was last written to a frame.
     changed: Changed,
     membership_published: bool,
+    alarms_published: bool,
     /// Holds one record while it is encoded.
     scratch: Vec<u8>,
     /// Keeps the places that a batch reads at, until it is published.
@@ -156,6 +172,8 @@ impl Store {
             hashes: Mutex::default(),
             leases: RwLock::default(),
             membership: RwLock::default(),
+            alarms: RwLock::default(),
+            lease_count: AtomicU64::new(0),
         };
         Store {
             shared: Arc::new(shared),
@@ -163,8 +181,10 @@ impl Store {
             revision: FIRST_REVISION,
             compacted: NOT_COMPACTED,
             membership: Membership::default(),
+            alarms: Alarms::default(),
             changed: Changed::default(),
             membership_published: true,
+            alarms_published: true,
             scratch: Vec::new(),
             reading: None,
             ends_nothing: Revision::default(),
@@ -253,6 +273,10 @@ impl Store {
             }
             self.compacted = compacted;
         }
+        if whole || tables.alarms.is_some() {
+            self.alarms = tables.alarms.unwrap_or_default().alarms.into_iter().collect();
+            self.alarms_published = false;
+        }
         let mut leases = self.shared.leases_mut();
         if whole {
             leases.clear();
@@ -293,7 +317,7 @@ impl Store {
         }
     }
 
-    /// The small tables (members, compacted revision, leases) that have changed since this was last asked, encoded: what
+    /// The small tables (members, compacted revision, leases, alarms) that have changed since this was last asked, encoded: what
     /// goes into a batch's frame. `whole`: all of them, for a frame that begins a segment.
     pub fn take_tables(&mut self, whole: bool) -> Option<Vec<u8>> {
         let changed = std::mem::take(&mut self.changed);
@@ -301,7 +325,7 @@ impl Store {
         if whole {
             return Some(self.tables());
         }
-        if !changed.membership && !changed.compacted && leases.is_empty() && leases_gone.is_empty() {
+        if changed == Changed::default() && leases.is_empty() && leases_gone.is_empty() {
             return None;
         }
         let mut tables =
@@ -310,12 +334,13 @@ impl Store {
             tables.set_membership(&self.membership);
         }
         tables.compacted = changed.compacted.then_some(self.compacted);
+        tables.alarms = changed.alarms.then(|| AlarmTable::from(&self.alarms));
         Some(tables.encode_to_vec())
     }
 
     /// All small tables, encoded.
     pub fn tables(&self) -> Vec<u8> {
-        encode_tables(&self.membership, self.compacted, self.shared.leases().all())
+        encode_tables(&self.membership, self.compacted, self.shared.leases().all(), &self.alarms)
     }
 
     /// Everything as it is now, for a snapshot. To be taken between batches; takes time with many leases, of which it makes
@@ -325,7 +350,8 @@ impl Store {
     /// If something that was applied is not published.
     pub fn cut(&self) -> Cut {
         assert_eq!(self.shared.current.load(Ordering::Acquire), self.revision, "in the midst of a batch");
-        Cut::new(&self.shared, self.revision, self.reader().membership())
+        let reader = self.reader();
+        Cut::new(&self.shared, self.revision, (reader.membership(), reader.alarms()))
     }
 
     /// Does the background work of compactions; there is to be one for a store. `batch_limit`: versions dropped in one
@@ -347,6 +373,16 @@ impl Store {
     /// The compacted revision with everything applied, published or not; -1 before the first compaction.
     pub fn compacted(&self) -> i64 {
         self.compacted
+    }
+
+    /// The alarms with everything applied, published or not.
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+
+    /// What a snapshot of everything applied would take, bytes, within 5 % (rule 18).
+    pub fn size_bytes(&self) -> u64 {
+        self.shared.size_bytes()
     }
 
     /// The membership with everything applied, published or not.
@@ -394,7 +430,9 @@ impl Store {
         let answer = want_answer.then_some(&mut body);
         let mut compaction = None;
         let mut changes = Vec::new();
+        let grows = request.kind.grows();
         let result = match request.kind {
+            kind if let Some(refusal) = self.alarms.refusal(&kind) => Err(refusal.into()),
             Kind::Put(put) => self.write(sink, |write| write.checked_put(&put, answer)),
             Kind::Txn(txn) => self.write(sink, |write| run_write(write, &txn, answer)),
             Kind::DeleteRange(delete) => self.write(sink, |write| write.delete_range(&delete, answer)),
@@ -427,7 +465,11 @@ impl Store {
                 self.membership_has_changed();
                 Ok(())
             }
-            Kind::DowngradeVersionTest | Kind::AlarmGet => Ok(()),
+            Kind::DowngradeVersionTest => Ok(()),
+            Kind::Alarm(request) => {
+                self.alarm(request, answer);
+                Ok(())
+            }
         };
         let result = match result {
             Ok(()) => Ok(Answer { revision: self.revision, body }),
@@ -437,7 +479,8 @@ impl Store {
                 return Err(Fatal::Read(ReadError("an apply was told to come back later".into())));
             }
         };
-        Ok(Applied { id: request.id, result, compaction, leases: changes })
+        let grew = grows && result.is_ok();
+        Ok(Applied { id: request.id, result, compaction, leases: changes, grew })
     }
 
     fn write(
@@ -471,6 +514,35 @@ impl Store {
         let previous = std::mem::replace(&mut self.compacted, revision);
         self.changed.compacted = true;
         Ok(Compaction { revision, previous, wants_hash: true })
+    }
+
+    /// Turns an alarm on or off, or lists them; the answer is an `AlarmResponse`. An action that nobody knows is none, as in
+    /// etcd (apply/backend.go).
+    fn alarm(&mut self, request: AlarmRequest, answer: Option<&mut Vec<u8>>) {
+        let alarm = AlarmMember { member_id: request.member_id, alarm: request.alarm };
+        let alarms: Vec<AlarmMember> = match AlarmAction::try_from(request.action) {
+            Ok(AlarmAction::Get) => self.alarms.of(request.alarm).collect(),
+            Ok(AlarmAction::Activate) => {
+                self.alarms_have_changed(|alarms| alarms.activate(alarm));
+                self.alarms.of(request.alarm).filter(|known| *known == alarm).collect()
+            }
+            Ok(AlarmAction::Deactivate) => {
+                let was_on = self.alarms_have_changed(|alarms| alarms.deactivate(alarm));
+                was_on.then_some(alarm).into_iter().collect()
+            }
+            Err(_) => Vec::new(),
+        };
+        if let Some(body) = answer {
+            *body = AlarmResponse { header: None, alarms }.encode_to_vec();
+        }
+    }
+
+    /// Makes a change of the alarms, and whether it was one.
+    fn alarms_have_changed(&mut self, change: impl FnOnce(&mut Alarms) -> bool) -> bool {
+        let has_changed = change(&mut self.alarms);
+        self.changed.alarms |= has_changed;
+        self.alarms_published &= !has_changed;
+        has_changed
     }
 
     /// Grants a lease; the answer is a `LeaseGrantResponse`.
@@ -533,6 +605,12 @@ impl Store {
             *self.shared.membership.write().expect("no thread panics while it holds this lock") = next;
             self.membership_published = true;
         }
+        if !self.alarms_published {
+            let next = Arc::new(self.alarms.clone());
+            *self.shared.alarms.write().expect("no thread panics while it holds this lock") = next;
+            self.alarms_published = true;
+        }
+        self.shared.lease_count.store(self.shared.leases().len() as u64, Ordering::Relaxed);
         self.shared.current.store(self.revision, Ordering::Release);
         self.shared.compacted.store(self.compacted, Ordering::Release);
         self.reading = None;
@@ -708,8 +786,7 @@ impl Reader {
 
     /// What a snapshot taken now would take, bytes, within 5 % (rule 18).
     pub fn size_bytes(&self) -> u64 {
-        let leases = self.shared.leases().len();
-        snapshot_bytes(self.shared.stored_bytes.load(Ordering::Relaxed), leases)
+        self.shared.size_bytes()
     }
 
     /// Visits every record whose main revision is `from` or above, in revision order, until the visitor breaks; records
@@ -750,12 +827,14 @@ impl Reader {
         Ok((hasher.finish(wanted), current))
     }
 
-    /// Hashes everything that is replicated: keys, leases, members; and returns the newest revision for the header. Equal
+    /// Hashes everything that is replicated: keys, leases, alarms, members; and returns the newest revision for the header. Equal
     /// on members that have applied the same; not etcd's own sum, which depends on how a member's pages lie.
     pub fn hash(&self) -> Result<(u32, i64), ReadFailure> {
         let (keys, current) = self.hash_kv(0)?;
         let (compacted, leases) = (Some(keys.compact_revision), self.shared.leases().all());
-        let mut tables = Tables { compacted, leases, ..Tables::default() };
+        let alarms = self.alarms();
+        let alarms = (!alarms.is_empty()).then(|| AlarmTable::from(&*alarms));
+        let mut tables = Tables { compacted, leases, alarms, ..Tables::default() };
         tables.set_membership(&self.membership());
         Ok((crc32c::crc32c_append(keys.hash, &tables.encode_to_vec()), current))
     }
@@ -795,5 +874,10 @@ impl Reader {
     /// The published membership.
     pub fn membership(&self) -> Arc<Membership> {
         Arc::clone(&self.shared.membership.read().expect("no thread panics while it holds this lock"))
+    }
+
+    /// The published alarms.
+    pub fn alarms(&self) -> Arc<Alarms> {
+        Arc::clone(&self.shared.alarms.read().expect("no thread panics while it holds this lock"))
     }
 }

@@ -1,10 +1,12 @@
-//! The small tables (members, compacted revision, leases) as they are kept in the revision log's frames.
+//! The small tables (members, compacted revision, leases, alarms) as they are kept in the revision log's frames.
 //!
 //! The first frame of a segment has them whole, so that all before it can be merged away; a later one has what its
-//! batch changed: the membership and the compacted revision whole, of the leases those that changed.
+//! batch changed: the membership, the compacted revision and the alarms whole, of the leases those that changed.
 
+use wire::etcdserverpb::AlarmMember;
 use wire::{leasepb, membershippb};
 
+use crate::alarm::Alarms;
 use crate::membership::Membership;
 use crate::mvcc::NOT_COMPACTED;
 
@@ -30,12 +32,34 @@ pub(crate) struct Tables {
     /// Leases that are gone.
     #[prost(sint64, repeated, tag = "7")]
     pub leases_gone: Vec<i64>,
+    /// The alarms, if they changed, or if the tables are whole and one is on.
+    #[prost(message, optional, tag = "9")]
+    pub alarms: Option<AlarmTable>,
+}
+
+/// All alarms that are on.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct AlarmTable {
+    #[prost(message, repeated, tag = "1")]
+    pub alarms: Vec<AlarmMember>,
+}
+
+impl From<&Alarms> for AlarmTable {
+    fn from(alarms: &Alarms) -> Self {
+        AlarmTable { alarms: alarms.iter().collect() }
+    }
 }
 
 /// The small tables whole, as [`crate::Store::restore_tables`] takes them up. `compacted` is -1 if nothing is compacted.
-pub fn encode_tables(membership: &Membership, compacted: i64, leases: Vec<leasepb::Lease>) -> Vec<u8> {
+pub fn encode_tables(
+    membership: &Membership,
+    compacted: i64,
+    leases: Vec<leasepb::Lease>,
+    alarms: &Alarms,
+) -> Vec<u8> {
     let compacted = (compacted > NOT_COMPACTED).then_some(compacted);
-    let mut tables = Tables { compacted, leases, ..Tables::default() };
+    let alarms = (!alarms.is_empty()).then(|| AlarmTable::from(alarms));
+    let mut tables = Tables { compacted, leases, alarms, ..Tables::default() };
     tables.set_membership(membership);
     prost::Message::encode_to_vec(&tables)
 }
@@ -50,8 +74,9 @@ impl Tables {
 }
 
 /// Which tables have changed since they were last written to a frame; leases keep their own account.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changed {
     pub membership: bool,
     pub compacted: bool,
+    pub alarms: bool,
 }

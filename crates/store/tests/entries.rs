@@ -128,9 +128,6 @@ fn what_cannot_be_applied_stops_the_member() {
     assert_eq!(stop(with_header.clone()), Fatal::UnknownRequest);
     let user = pb::InternalRaftRequest { auth_user_add: Some(Default::default()), ..with_header.clone() };
     assert_eq!(stop(user), Fatal::UnsupportedRequest("auth_user_add"));
-    let raise = pb::AlarmRequest { action: 1, ..Default::default() };
-    let raise = pb::InternalRaftRequest { alarm: Some(raise), ..with_header.clone() };
-    assert_eq!(stop(raise), Fatal::UnsupportedRequest("alarm"));
     let version =
         pb::InternalRaftRequest { cluster_version_set: Some(Default::default()), ..with_header.clone() };
     assert!(matches!(stop(version), Fatal::InvalidRequest(_)));

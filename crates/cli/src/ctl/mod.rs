@@ -1,5 +1,6 @@
 //! etcdctl: its commands, one file each, and what they share.
 
+mod alarm;
 mod child;
 mod compaction;
 mod defrag;
@@ -50,7 +51,7 @@ static COMMANDS: &[Command] = &[
     del::COMMAND.under(KEYS),
     txn::COMMAND.under(KEYS),
     compaction::COMMAND.under(KEYS),
-    planned::ALARM.under(CLUSTER),
+    alarm::COMMAND.under(CLUSTER),
     defrag::COMMAND.under(CLUSTER),
     endpoint::COMMAND.under(CLUSTER),
     planned::MOVE_LEADER.under(CLUSTER),

@@ -13,14 +13,6 @@ const fn planned(name: &'static str, usage: &'static str, short: &'static str) -
     Command::new(name, usage, short, run)
 }
 
-pub(super) const ALARM: Command = Command::group_of(
-    "alarm",
-    "alarm <subcommand>",
-    "Alarm related commands",
-    "Alarm related commands",
-    &[planned("disarm", "disarm", "Clears every alarm"), planned("list", "list", "Lists the alarms")],
-);
-
 pub(super) const MOVE_LEADER: Command =
     planned("move-leader", "move-leader <transferee-member-id>", "Makes another member the leader");
 

@@ -4,13 +4,13 @@ use std::io::{Result, Write};
 
 use wire::etcdserverpb::response_op::Response;
 use wire::etcdserverpb::{
-    DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
-    LeaseRevokeResponse, LeaseTimeToLiveResponse, PutResponse, RangeResponse, ResponseHeader, TxnResponse,
-    WatchResponse,
+    AlarmMember, AlarmResponse, DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
+    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, PutResponse, RangeResponse,
+    ResponseHeader, TxnResponse, WatchResponse,
 };
 use wire::mvccpb::KeyValue;
 
-use super::{EndpointHash, EndpointHealth, EndpointStatus};
+use super::{EndpointHash, EndpointHealth, EndpointStatus, alarm_name};
 use crate::gotext::{hex16, quote};
 
 type Out<'a> = &'a mut dyn Write;
@@ -56,6 +56,18 @@ pub(super) fn watch(out: Out<'_>, answer: &WatchResponse, hex: bool) -> Result<(
         writeln!(out, "\"Type\" : {}", event.r#type().as_str_name())?;
         event.prev_kv.iter().try_for_each(|kv| pair(out, "Prev", kv, hex))?;
         pair(out, "", event.kv.as_ref().unwrap_or(&KeyValue::default()), hex)?;
+    }
+    Ok(())
+}
+
+pub(super) fn alarms(out: Out<'_>, answer: &AlarmResponse, hex: bool) -> Result<()> {
+    header(out, answer.header.as_ref(), hex)?;
+    for AlarmMember { member_id, alarm } in &answer.alarms {
+        match hex {
+            true => writeln!(out, "\"MemberID\" : {member_id:x}")?,
+            false => writeln!(out, "\"MemberID\" : {member_id}")?,
+        }
+        writeln!(out, "\"AlarmType\" : {}\n", alarm_name(*alarm))?;
     }
     Ok(())
 }

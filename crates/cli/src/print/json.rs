@@ -4,9 +4,9 @@ use std::io::{Result, Write};
 
 use wire::etcdserverpb::response_op::Response;
 use wire::etcdserverpb::{
-    DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
-    LeaseRevokeResponse, LeaseTimeToLiveResponse, PutResponse, RangeResponse, ResponseHeader, ResponseOp,
-    StatusResponse, TxnResponse, WatchResponse,
+    AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
+    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, PutResponse, RangeResponse,
+    ResponseHeader, ResponseOp, StatusResponse, TxnResponse, WatchResponse,
 };
 use wire::mvccpb::{Event, KeyValue};
 
@@ -29,6 +29,22 @@ pub(super) fn delete_range(out: Out<'_>, answer: &DeleteRangeResponse) -> Result
 
 pub(super) fn txn(out: Out<'_>, answer: &TxnResponse) -> Result<()> {
     line(out, |text| object(text, |o| txn_fields(o, answer)))
+}
+
+pub(super) fn alarms(out: Out<'_>, answer: &AlarmResponse) -> Result<()> {
+    line(out, |text| {
+        object(text, |o| {
+            o.object("header", answer.header.as_ref(), header_fields);
+            if !answer.alarms.is_empty() {
+                array(o.name("alarms"), &answer.alarms, |text, alarm| {
+                    object(text, |o| {
+                        o.number("memberID", alarm.member_id);
+                        o.number("alarm", alarm.alarm);
+                    });
+                });
+            }
+        });
+    })
 }
 
 // Where the Go client has its own types in place of the messages, the header's fields stand among the others, and empty

@@ -14,9 +14,9 @@ mod table;
 use std::io::Write;
 
 use wire::etcdserverpb::{
-    DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
-    LeaseRevokeResponse, LeaseTimeToLiveResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse,
-    WatchResponse,
+    AlarmResponse, AlarmType, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse,
+    LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, PutResponse,
+    RangeResponse, StatusResponse, TxnResponse, WatchResponse,
 };
 
 use crate::app::{Failure, exit};
@@ -239,6 +239,18 @@ impl Printer {
         Ok(printed?)
     }
 
+    /// The answer to `alarm list` and `alarm disarm`.
+    pub fn alarms(&self, out: Out<'_>, answer: &AlarmResponse) -> Result<(), Failure> {
+        let printed = match self.format {
+            Format::Simple => simple::alarms(out, answer),
+            Format::Fields => fields::alarms(out, answer, self.hex),
+            Format::Json => json::alarms(out, answer),
+            Format::Protobuf => protobuf::message(out, answer),
+            Format::Table => return Err(self.format.unsupported()),
+        };
+        Ok(printed?)
+    }
+
     /// The answer to `lease list`.
     pub fn leases(&self, out: Out<'_>, answer: &LeaseLeasesResponse) -> Result<(), Failure> {
         let printed = match self.format {
@@ -327,6 +339,11 @@ impl Printer {
         };
         Ok(printed?)
     }
+}
+
+/// The name of a kind of alarm; one that nobody knows is a number.
+fn alarm_name(kind: i32) -> String {
+    AlarmType::try_from(kind).map_or_else(|_| kind.to_string(), |kind| kind.as_str_name().to_owned())
 }
 
 type Rows<const N: usize> = Vec<[String; N]>;

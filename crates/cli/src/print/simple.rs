@@ -4,12 +4,12 @@ use std::io::{Result, Write};
 
 use wire::etcdserverpb::response_op::Response;
 use wire::etcdserverpb::{
-    DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
-    LeaseTimeToLiveResponse, PutResponse, RangeResponse, TxnResponse, WatchResponse,
+    AlarmMember, AlarmResponse, DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
+    LeaseLeasesResponse, LeaseTimeToLiveResponse, PutResponse, RangeResponse, TxnResponse, WatchResponse,
 };
 use wire::mvccpb::KeyValue;
 
-use super::{EndpointHealth, Printer};
+use super::{EndpointHealth, Printer, alarm_name};
 use crate::gotext::hex16;
 
 type Out<'a> = &'a mut dyn Write;
@@ -50,6 +50,16 @@ pub(super) fn watch(out: Out<'_>, answer: &WatchResponse, how: &Printer) -> Resu
         writeln!(out, "{}", event.r#type().as_str_name())?;
         event.prev_kv.iter().try_for_each(|kv| pair(out, kv, how))?;
         pair(out, event.kv.as_ref().unwrap_or(&KeyValue::default()), how)?;
+    }
+    Ok(())
+}
+
+/// As protobuf's text format has it: what is 0 is left out.
+pub(super) fn alarms(out: Out<'_>, answer: &AlarmResponse) -> Result<()> {
+    for AlarmMember { member_id, alarm } in &answer.alarms {
+        let member = (*member_id != 0).then(|| format!("memberID:{member_id}"));
+        let kind = (*alarm != 0).then(|| format!("alarm:{}", alarm_name(*alarm)));
+        writeln!(out, "{}", [member, kind].into_iter().flatten().collect::<Vec<_>>().join(" "))?;
     }
     Ok(())
 }

@@ -108,6 +108,15 @@ impl Cut {
         Ok(result?)
     }
 
+    fn alarms(&self, out: &mut impl Pairs) -> Result<(), Error> {
+        let mut keys: Vec<Vec<u8>> = self.store.alarms().iter().map(|alarm| alarm.encode_to_vec()).collect();
+        keys.sort();
+        for key in keys {
+            out.pair(&key, &[])?;
+        }
+        Ok(())
+    }
+
     /// Ids count as numbers without a sign there: negative ones come last.
     fn leases(&self, out: &mut impl Pairs) -> Result<(), Error> {
         let (negative, positive): (Vec<&Lease>, Vec<&Lease>) =
@@ -140,6 +149,7 @@ impl Contents for Cut {
         for bucket in schema::BUCKETS {
             out.bucket(bucket)?;
             match bucket {
+                schema::BUCKET_ALARM => self.alarms(out)?,
                 schema::BUCKET_AUTH => {
                     out.pair(schema::AUTH_REVISION, &schema::encode_u64(AUTH_REVISION_FIRST))?;
                 }
@@ -157,7 +167,7 @@ impl Contents for Cut {
                     }
                 }
                 schema::BUCKET_META => self.meta(out)?,
-                // Nothing of alarms, users and roles is kept yet.
+                // Nothing of users and roles is kept yet.
                 _ => {}
             }
         }

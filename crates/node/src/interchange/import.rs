@@ -8,7 +8,7 @@ use disk::revlog::{self, FrameBuilder, RecordHeader, Replay, ReplayError, Writer
 use disk::{Fs, wal};
 use prost::Message;
 use raft::{ConfState, NodeId};
-use store::{Location, Member, Membership, RecordKind, Revision, Store};
+use store::{Alarms, Location, Member, Membership, RecordKind, Revision, Store};
 use wire::leasepb::Lease;
 
 use super::export::wal_conf;
@@ -40,6 +40,7 @@ struct Tables {
     applied: revlog::Applied,
     membership: Membership,
     leases: Vec<Lease>,
+    alarms: Alarms,
     /// -1 if nothing is compacted.
     compacted: i64,
 }
@@ -119,7 +120,7 @@ impl Database {
 
     /// Writes everything into a new revision log in the folder `to`, which holds none, and makes it durable. `log_id` is
     /// random and not 0. `progress` hears how many pairs of how many are done. A file that etcd 3.5 or older wrote is
-    /// refused, and one that holds what this version does not keep yet (users, roles, alarms, a downgrade).
+    /// refused, and one that holds what this version does not keep yet (users, roles, a downgrade).
     ///
     /// # Errors
     /// A record that makes no sense, by file and revision; a failed operation, a full disk among them. What was written
@@ -215,8 +216,8 @@ impl Database {
 
     /// The tables as frames have them.
     pub(super) fn encoded_tables(&self) -> Vec<u8> {
-        let Tables { membership, leases, compacted, .. } = &self.tables;
-        store::encode_tables(membership, *compacted, leases.clone())
+        let Tables { membership, leases, alarms, compacted, .. } = &self.tables;
+        store::encode_tables(membership, *compacted, leases.clone(), alarms)
     }
 
     pub(super) fn refuse(&self, what: impl std::fmt::Display) -> Error {
@@ -285,7 +286,15 @@ impl Tables {
                 Ok(())
             })?;
         }
-        Ok(Tables { applied, membership: membership(reader, path)?, leases, compacted })
+        let mut alarms = Vec::new();
+        if let Some(bucket) = reader.bucket(schema::BUCKET_ALARM)? {
+            each(&bucket, path, |key, _| {
+                alarms.push(schema::decode_alarm(key).map_err(refused)?);
+                Ok(())
+            })?;
+        }
+        let alarms = alarms.into_iter().collect();
+        Ok(Tables { applied, membership: membership(reader, path)?, leases, alarms, compacted })
     }
 }
 
@@ -351,11 +360,7 @@ fn check_features(reader: &Reader, path: &Path) -> Result<(), Error> {
     if is_enabled.is_some_and(|value| schema::decode_auth_enabled(&value)) {
         return Err(lacks("a store with authentication enabled"));
     }
-    for (bucket, what) in [
-        (schema::BUCKET_AUTH_USERS, "users"),
-        (schema::BUCKET_AUTH_ROLES, "roles"),
-        (schema::BUCKET_ALARM, "alarms"),
-    ] {
+    for (bucket, what) in [(schema::BUCKET_AUTH_USERS, "users"), (schema::BUCKET_AUTH_ROLES, "roles")] {
         if let Some(bucket) = reader.bucket(bucket)?
             && bucket.cursor().next()?.is_some()
         {

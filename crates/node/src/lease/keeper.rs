@@ -45,6 +45,8 @@ pub(crate) enum Work {
 pub(crate) struct Keeper {
     lessor: SharedLessor,
     leads: bool,
+    /// Apply refuses every revoke: none is proposed.
+    is_held: bool,
     /// When there may be work without anything having happened.
     due: Time,
     /// Something has happened since `due` was worked out.
@@ -73,6 +75,7 @@ impl Keeper {
         Keeper {
             lessor,
             leads: false,
+            is_held: false,
             due: Time::NEVER,
             stale: true,
             seen: Vec::new(),
@@ -117,6 +120,12 @@ impl Keeper {
         }
     }
 
+    /// Whether apply refuses revokes from now on: while data is known to be corrupt.
+    pub(crate) fn hold(&mut self, is_held: bool) {
+        self.is_held = is_held;
+        self.stale = true;
+    }
+
     /// Whether the round was one of leases; then it has ended, with leadership confirmed or not.
     pub(crate) fn confirmed(&mut self, context: RequestId, is_confirmed: bool) -> bool {
         let is_own = |round: &Round| round.contexts.contains(&context);
@@ -155,7 +164,7 @@ impl Keeper {
     pub(crate) fn next(&mut self, now: Time, raft: &Raft, ids: &mut LaneIds) -> Option<Work> {
         self.stale = false;
         // Never forwarded: asked of raft itself, at the very moment.
-        if !self.leads || raft.status().role != Role::Leader {
+        if self.is_held || !self.leads || raft.status().role != Role::Leader {
             self.due = Time::NEVER;
             return None;
         }

@@ -45,6 +45,7 @@ const DEFAULT_CLUSTER: &str = "default=http://localhost:2380";
 const DEFAULT_PEER_URL: &str = "http://localhost:2380";
 const DEFAULT_CLIENT_URL: &str = "http://localhost:2379";
 const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
+const QUOTA_BYTES_RECOMMENDED: i64 = 8 << 30;
 const REQUEST_BYTES_RECOMMENDED: u64 = 10 * 1024 * 1024;
 /// etcd's defaults for what is set to 0.
 const COMPACTION_BATCH_LIMIT: usize = 1000;
@@ -115,6 +116,10 @@ pub struct Config {
     pub snapshots_max: usize,
     /// Whether a database of etcd's stays when it is taken over.
     pub keep_imported: bool,
+    /// `--quota-backend-bytes`, 2 GiB where that is 0; below 0 for none.
+    pub quota_bytes: i64,
+    /// Whether this member's NOSPACE ends by itself.
+    pub clears_no_space: bool,
     /// Whether listeners share their ports with other processes (SO_REUSEPORT).
     pub reuse_port: bool,
     /// What is written to the log.
@@ -273,6 +278,7 @@ impl TryFrom<&RawConfig> for Config {
             crate::warn!(format!("--{name} has no effect"), "reason" => notes::note(name));
         }
 
+        warn_of_storage(raw);
         let name = raw.text("name");
         let mut config = Config {
             data_dir: PathBuf::from(raw.text("data-dir")),
@@ -305,7 +311,9 @@ impl TryFrom<&RawConfig> for Config {
             },
             wals_max: usize::try_from(raw.uint("max-wals")).unwrap_or(usize::MAX),
             snapshots_max: usize::try_from(raw.uint("max-snapshots")).unwrap_or(usize::MAX),
-            keep_imported: raw.bool("keep-imported-db"),
+            keep_imported: raw.bool("quorate-keep-imported-db"),
+            quota_bytes: quota(raw),
+            clears_no_space: raw.bool("quorate-nospace-clears"),
             reuse_port: raw.bool("socket-reuse-port"),
             name,
             listen_client_urls,
@@ -502,6 +510,57 @@ fn auto_compaction(raw: &RawConfig) -> Result<AutoCompaction, ConfigError> {
         // Rounded up, so that no period is nothing.
         (nanos, false) => AutoCompaction::Periodic { period_us: nanos.unsigned_abs().div_ceil(1000) },
     })
+}
+
+/// Says once what settings of etcd's storage do here, where there is another one.
+fn warn_of_storage(raw: &RawConfig) {
+    const WITHOUT_EFFECT: [&str; 3] =
+        ["backend-batch-interval", "backend-batch-limit", "backend-bbolt-freelist-type"];
+    const WITH_ANOTHER: [&str; 2] = ["compaction-batch-limit", "compaction-sleep-interval"];
+    let given = |names: &[&str]| -> Vec<String> {
+        names.iter().filter(|name| raw.is_set(name)).map(|name| format!("--{name}")).collect()
+    };
+    let (ignored, bounds) = (given(&WITHOUT_EFFECT), given(&WITH_ANOTHER));
+    if ignored.is_empty() && bounds.is_empty() {
+        return;
+    }
+    crate::warn!(
+        "these settings are of etcd's storage: some do nothing here, others bound only how fast a compaction gives up the \
+         index of what it drops; space on disk comes back by merging",
+        "without-effect" => ignored.join(","),
+        "bounds-compaction" => bounds.join(","),
+    );
+}
+
+/// The quota, and what etcd says of it in the log.
+fn quota(raw: &RawConfig) -> i64 {
+    let bytes = raw.int("quota-backend-bytes");
+    let size = |bytes: i64| log::bytes(bytes.unsigned_abs());
+    match bytes {
+        ..0 => crate::info!("disabled backend quota", "quota-size-bytes" => bytes),
+        0 => {
+            let default = node::QUOTA_BYTES_DEFAULT as i64;
+            crate::info!(
+                "enabled backend quota with default value",
+                "quota-size-bytes" => default,
+                "quota-size" => size(default),
+            );
+            return default;
+        }
+        _ => {
+            if bytes > QUOTA_BYTES_RECOMMENDED {
+                crate::warn!(
+                    "quota exceeds the maximum value",
+                    "quota-size-bytes" => bytes,
+                    "quota-size" => size(bytes),
+                    "quota-maximum-size-bytes" => QUOTA_BYTES_RECOMMENDED,
+                    "quota-maximum-size" => size(QUOTA_BYTES_RECOMMENDED),
+                );
+            }
+            crate::info!("enabled backend quota", "quota-size-bytes" => bytes, "quota-size" => size(bytes));
+        }
+    }
+    bytes
 }
 
 fn limits(raw: &RawConfig) -> Result<RequestLimits, ConfigError> {

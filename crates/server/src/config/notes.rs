@@ -1,17 +1,12 @@
 //! Why a setting does not work here, or works without any effect: told where it is refused, warned about, and documented.
 
 const DISCOVERY: &str = "there is no discovery; name the members in --initial-cluster";
-const BBOLT: &str = "the store is no bbolt database";
 const TRACING: &str = "there is no tracing yet";
 const AUTH: &str = "there is no authentication yet";
 
 /// The reason of each setting that is refused or has no effect.
 const NOTES: &[(&str, &str)] = &[
     ("initial-election-tick-advance", "a start waits for at most one election timeout anyway"),
-    ("quota-backend-bytes", "quotas come with issue 4 of 7"),
-    ("backend-bbolt-freelist-type", BBOLT),
-    ("backend-batch-interval", BBOLT),
-    ("backend-batch-limit", BBOLT),
     ("bootstrap-defrag-threshold-megabytes", "space comes back by itself; there is nothing to defragment"),
     ("raft-read-timeout", "a stream between members is cut after 5 s of silence"),
     ("raft-write-timeout", "a stream between members is cut after 5 s in which nothing of it is taken"),

@@ -14,6 +14,7 @@ use node::RequestId;
 use slab::Slab;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
+use wire::ApiError;
 
 use super::answer::Payload;
 use super::head::Head;
@@ -49,6 +50,8 @@ pub enum State {
     Receiving(Route, Assembly, Option<Box<Parts>>),
     /// The member was asked.
     Waiting(RequestId, Option<Read>),
+    /// The member was asked to raise an alarm; the call is refused when that is over.
+    Refusing(RequestId, ApiError),
     /// May run, once the client has taken more of the answers before.
     Stalled(Read),
     /// Runs where it may wait for a disk; what ends it. `None` only while the call changes its state.

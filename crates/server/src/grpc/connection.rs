@@ -24,6 +24,7 @@ use super::elsewhere::Elsewhere;
 use super::head::{self, GRPC_ENCODING, Head};
 use super::io::{GatherIo, IoControl, PingPolicy, Turn, gather};
 use super::kv::{self, Read, Step};
+use super::member::OverQuota;
 use super::method::{Cold, ForLearner, Hot, Route, Streaming, route};
 use super::service::Deadline;
 use super::stream::{self, Arrival, Assembly, send_message, send_service_response, send_status};
@@ -402,6 +403,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 lane.propose(id, (data, grows), (&self.mailbox, slot), now, call.deadline);
                 false
             }
+            Ok(Step::Raise { id, data }) => {
+                call.state = State::Refusing(id, OverQuota::ERROR);
+                lane.propose(id, (data, false), (&self.mailbox, slot), now, call.deadline);
+                false
+            }
             Ok(Step::Read { read, linearizable: true }) => {
                 let id = lane.read((&self.mailbox, slot), now, call.deadline);
                 call.state = State::Waiting(id, Some(read));
@@ -508,6 +514,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             let Some(call) = self.calls.in_slot(slot) else {
                 continue;
             };
+            if let State::Refusing(_, error) = call.state {
+                answered |= self.fail(slot.index, &error.into());
+                continue;
+            }
             answered |= match outcome {
                 Outcome::Applied(Answer { revision, body }) => {
                     self.succeed(slot.index, revision, None, |header| answer::wrap(body, header))
@@ -552,7 +562,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         for stream in &self.turn.resets {
             let Some(index) = self.calls.place(*stream) else { continue };
             match self.calls.remove(index).state {
-                State::Waiting(id, _) => self.front.lane.cancel(id),
+                State::Waiting(id, _) | State::Refusing(id, _) => self.front.lane.cancel(id),
                 State::Blocking(Some(read)) => read.abort(),
                 State::Blocking(None) | State::Receiving(..) | State::Stalled(_) => {}
             }

@@ -9,7 +9,7 @@ use wire::{ApiError, Code, RequestLimits, Status};
 
 use super::answer;
 use super::head::Head;
-use super::member::MemberView;
+use super::member::{MemberView, OverQuota};
 use super::method::Hot;
 
 /// What a call needs next.
@@ -30,6 +30,13 @@ pub enum Step {
         data: Bytes,
         /// Whether it adds to the data.
         grows: bool,
+    },
+    /// Propose this, an alarm, and refuse the call with NoSpace when that has come to its end, whatever it was.
+    Raise {
+        /// In the data's header.
+        id: RequestId,
+        /// An encoded `InternalRaftRequest`.
+        data: Bytes,
     },
 }
 
@@ -85,7 +92,7 @@ pub fn intercept(head: &Head, member: &MemberView, learner_serves: bool) -> Resu
 }
 
 /// Judges a whole message; nothing has happened when it fails. Checks come in etcd's order: the request's own
-/// faults, then the proposal's size.
+/// faults, then the proposal's size; the quota comes before all of them.
 pub fn begin(
     call: Hot,
     message: Bytes,
@@ -105,6 +112,9 @@ pub fn begin(
         Hot::Put => {
             let request = Put::decode(&message).map_err(|error| undecodable(&error))?;
             intercept(head, member, false)?;
+            if let Err(over) = member.check_quota(admission::put_cost(&request)) {
+                return refuse(over, next_id);
+            }
             admission::check_put(&request)?;
             let id = next_id();
             propose(id, admission::encode_put(id.0, &message), true, limits)
@@ -126,6 +136,9 @@ pub fn begin(
                 decoded => (&message, decoded.map_err(|error| undecodable(&error))?),
             };
             intercept(head, member, false)?;
+            if let Err(over) = member.check_quota(admission::txn_cost(&request)) {
+                return refuse(over, next_id);
+            }
             admission::check_txn(&request, limits)?;
             if request.is_read_only() {
                 let linearizable = !request.is_serializable();
@@ -139,6 +152,12 @@ pub fn begin(
 
 pub(super) fn undecodable(error: &dyn std::fmt::Display) -> Status {
     Status::new(Code::Internal, format!("grpc: error unmarshalling request: {error}"))
+}
+
+fn refuse(over: OverQuota, next_id: impl FnOnce() -> RequestId) -> Result<Step, Status> {
+    let Some(alarm) = over.raises else { return Err(OverQuota::ERROR.into()) };
+    let id = next_id();
+    Ok(Step::Raise { id, data: Bytes::from(admission::encode_alarm(id.0, &alarm)) })
 }
 
 fn propose(id: RequestId, data: Vec<u8>, grows: bool, limits: &RequestLimits) -> Result<Step, Status> {

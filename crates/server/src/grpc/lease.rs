@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 use wire::{ApiError, etcdserverpb as pb};
 
 use super::forward::{self, Asked};
-use super::member::MemberView;
+use super::member::{MemberView, OverQuota};
 use super::service::{client_deadline, to_tonic};
 use super::turns::{Length, Reads};
 use crate::lane::LaneHandle;
@@ -62,6 +62,14 @@ pub(super) fn encode_grant(
     admission::encode_lease_grant(id.0, &grant.encode_to_vec())
 }
 
+/// Raises the alarm that goes with a request beyond the quota; what its caller is told, whatever came of that.
+pub(super) async fn refuse(over: OverQuota, lane: &LaneHandle, deadline: Option<Instant>) -> wire::Status {
+    if let Some(alarm) = over.raises {
+        let _ = lane.propose(deadline, move |id, _| (admission::encode_alarm(id.0, &alarm), false)).await;
+    }
+    OverQuota::ERROR.into()
+}
+
 #[tonic::async_trait]
 impl Lease for LeaseService {
     async fn lease_grant(
@@ -69,6 +77,9 @@ impl Lease for LeaseService {
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
         let deadline = client_deadline(&request);
+        if let Err(over) = self.member.check_quota(admission::LEASE_GRANT_COST) {
+            return Err(to_tonic(refuse(over, &self.lane, deadline).await));
+        }
         let grant = request.into_inner();
         let reader = self.member.reader.clone();
         let encode = move |id: RequestId, next: &mut dyn FnMut() -> RequestId| {

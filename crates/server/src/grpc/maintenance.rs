@@ -1,26 +1,31 @@
-//! `etcdserverpb.Maintenance`: Status, Defragment, Snapshot, hashes and the list of alarms, so far.
+//! `etcdserverpb.Maintenance`: Status, Alarm, Defragment, Snapshot and hashes, so far.
 
 use std::sync::Arc;
 
-use store::{ReadFailure, Reader};
+use node::RequestId;
+use prost::Message as _;
+use store::{ReadFailure, Reader, admission};
 use tonic::{Request, Response, Status};
+use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::{ApiError, etcdserverpb as pb};
 
 use super::kv::read_status;
 use super::member::MemberView;
-use super::service::{not_yet, to_tonic};
+use super::service::{client_deadline, not_yet, to_tonic};
 use super::snapshot::{self, Pieces};
+use crate::lane::LaneHandle;
 use crate::stubs::etcdserverpb::maintenance_server::Maintenance;
 
 /// Answers about this member.
 pub struct MaintenanceService {
     member: Arc<MemberView>,
+    lane: LaneHandle,
 }
 
 impl MaintenanceService {
-    /// About `member`.
-    pub fn new(member: Arc<MemberView>) -> Self {
-        MaintenanceService { member }
+    /// About `member`; `lane` proposes, and confirms reads.
+    pub fn new(member: Arc<MemberView>, lane: LaneHandle) -> Self {
+        MaintenanceService { member, lane }
     }
 
     /// Runs a hash where it may take its time, when its turn comes.
@@ -39,13 +44,43 @@ impl MaintenanceService {
     }
 }
 
+/// An alarm in protobuf's text format, as Status has it.
+fn alarm_text(alarm: pb::AlarmMember) -> String {
+    let member = match alarm.member_id {
+        0 => String::new(),
+        id => format!("memberID:{id} "),
+    };
+    match pb::AlarmType::try_from(alarm.alarm) {
+        Ok(kind) => format!("{member}alarm:{}", kind.as_str_name()),
+        Err(_) => format!("{member}alarm:{}", alarm.alarm),
+    }
+}
+
 #[tonic::async_trait]
 impl Maintenance for MaintenanceService {
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
-        if request.get_ref().action != pb::alarm_request::AlarmAction::Get as i32 {
-            return not_yet("Maintenance.Alarm with an action other than GET");
-        }
-        Ok(Response::new(pb::AlarmResponse { header: self.header(), alarms: Vec::new() }))
+        let deadline = client_deadline(&request);
+        let request = request.into_inner();
+        let alarms = match AlarmAction::try_from(request.action) {
+            // What was acknowledged before this must be seen; unlike etcd's, it makes no entry.
+            Ok(AlarmAction::Get) => {
+                self.lane.linearizable(deadline).await.map_err(to_tonic)?;
+                self.member.reader.alarms().of(request.alarm).collect()
+            }
+            Ok(AlarmAction::Activate | AlarmAction::Deactivate) => {
+                let encode = move |id: RequestId, _: &mut dyn FnMut() -> RequestId| {
+                    (admission::encode_alarm(id.0, &request), false)
+                };
+                let answer = self.lane.propose(deadline, encode).await.map_err(to_tonic)?;
+                let answer = pb::AlarmResponse::decode(&answer.body[..]);
+                answer.map_err(|error| Status::internal(error.to_string()))?.alarms
+            }
+            // In the log it would end a Go member.
+            Err(unknown) => {
+                return Err(Status::invalid_argument(format!("etcdserver: alarm action: {unknown}")));
+            }
+        };
+        Ok(Response::new(pb::AlarmResponse { header: self.header(), alarms }))
     }
 
     async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
@@ -53,7 +88,9 @@ impl Maintenance for MaintenanceService {
         let leader = status.leader();
         // Nothing in it is unused: what compactions drop does not count, and its space comes back by itself (rule 18).
         let db_size = self.member.reader.size_bytes() as i64;
-        let errors = if leader == 0 { vec![ApiError::NoLeader.text().to_owned()] } else { Vec::new() };
+        let no_leader = (leader == 0).then(|| ApiError::NoLeader.text().to_owned());
+        let errors =
+            no_leader.into_iter().chain(self.member.reader.alarms().iter().map(alarm_text)).collect();
         Ok(Response::new(pb::StatusResponse {
             header: self.header(),
             version: wire::version::ETCD.to_owned(),

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use node::RequestId;
 use node::lease::{Remaining, Renewal, SharedLessor, Wait};
+use node::{Quota, RequestId};
 use raft::Time;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::{ApiError, etcdserverpb as pb};
 
 use super::others::Others;
@@ -191,6 +192,18 @@ impl Leases {
     }
 }
 
+/// A request goes beyond the quota: it is refused with NoSpace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverQuota {
+    /// What is to be applied before.
+    pub raises: Option<pb::AlarmRequest>,
+}
+
+impl OverQuota {
+    /// What the caller is told.
+    pub const ERROR: ApiError = ApiError::NoSpace;
+}
+
 /// One member, as its front end sees it.
 pub struct MemberView {
     /// The cluster's id.
@@ -205,6 +218,8 @@ pub struct MemberView {
     pub status: Arc<SharedStatus>,
     /// `--quota-backend-bytes`, as Status reports it.
     pub quota_bytes: i64,
+    /// The same, as it counts.
+    pub quota: Quota,
     /// The last compaction whose background work is done.
     pub compaction_finished: tokio::sync::watch::Receiver<i64>,
     /// Asks for a merge of everything that is worth it, and waits for nothing.
@@ -226,6 +241,19 @@ pub struct MemberView {
 }
 
 impl MemberView {
+    /// Whether a request of this cost may be proposed as far as the quota goes; else why it is refused, and the alarm that
+    /// is to be on before that is told, if it is not (etcd: v3rpc/quota.go).
+    pub fn check_quota(&self, cost: u64) -> Result<(), OverQuota> {
+        if self.quota.has_room(self.reader.size_bytes(), cost) {
+            return Ok(());
+        }
+        let kind = pb::AlarmType::Nospace;
+        let is_on = self.reader.alarms().contains(kind, self.member_id);
+        let (action, alarm) = (AlarmAction::Activate as i32, kind as i32);
+        let raises = (!is_on).then_some(pb::AlarmRequest { action, member_id: self.member_id, alarm });
+        Err(OverQuota { raises })
+    }
+
     /// Why a proposal that was made so long ago has no answer yet (etcd: server.go, `parseProposeCtxErr`).
     pub fn proposal_timeout(&self, waited: Duration) -> ApiError {
         let started = self.others.now().minus_ms(waited.as_millis() as u64);

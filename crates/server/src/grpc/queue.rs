@@ -29,6 +29,7 @@ use super::answer::{self, Held, PREFIX_BYTES};
 use super::elsewhere::Elsewhere;
 use super::kv::{Read, read_status, undecodable};
 use super::lease::encode_grant;
+use super::member::OverQuota;
 use super::turns::Length;
 use crate::lane::WatchStream;
 
@@ -307,6 +308,7 @@ pub(super) async fn session(front: &Rc<Shared>, lease: i64) -> Result<Session, S
         return Ok(Session { lease, is_own: false });
     }
     let lane = &front.lane;
+    check_quota(front, admission::LEASE_GRANT_COST).await?;
     let id = lane.next_id();
     let grant = pb::LeaseGrantRequest { ttl: SESSION_TTL_S, id: 0 };
     let data = encode_grant(&lane.member().reader, grant, id, || lane.next_id());
@@ -315,11 +317,23 @@ pub(super) async fn session(front: &Rc<Shared>, lease: i64) -> Result<Session, S
     Ok(Session { lease: granted.id, is_own: true })
 }
 
+/// Refuses what goes beyond the quota, once the alarm is on that says so.
+async fn check_quota(front: &Rc<Shared>, cost: u64) -> Result<(), Status> {
+    let Err(OverQuota { raises }) = front.lane.member().check_quota(cost) else { return Ok(()) };
+    if let Some(alarm) = raises {
+        let id = front.lane.next_id();
+        // Whatever comes of it.
+        let _ = front.lane.apply(id, admission::encode_alarm(id.0, &alarm), false).await;
+    }
+    Err(OverQuota::ERROR.into())
+}
+
 /// Runs a transaction through the log.
 pub(super) async fn txn(front: &Rc<Shared>, request: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
     let encoded = request.encode_to_vec();
     let limits = &front.config.limits;
     let decoded = Txn::decode(&encoded).map_err(|error| undecodable(&error))?;
+    check_quota(front, admission::txn_cost(&decoded)).await?;
     admission::check_txn(&decoded, limits)?;
     let grows = decoded.has_put();
     let lane = &front.lane;

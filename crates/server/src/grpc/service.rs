@@ -34,9 +34,9 @@ impl Services {
         Services {
             cluster: ClusterServer::new(ClusterService::new(member.clone(), lane.clone()))
                 .max_decoding_message_size(usize::MAX),
-            lease: LeaseServer::new(LeaseService::new(member.clone(), lane))
+            lease: LeaseServer::new(LeaseService::new(member.clone(), lane.clone()))
                 .max_decoding_message_size(usize::MAX),
-            maintenance: MaintenanceServer::new(MaintenanceService::new(member.clone()))
+            maintenance: MaintenanceServer::new(MaintenanceService::new(member.clone(), lane))
                 .max_decoding_message_size(usize::MAX),
             health: HealthServer::new(HealthService).max_decoding_message_size(usize::MAX),
         }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use disk::{Fs, RealFs};
-use node::{ClusterState, Entropy, Identity, InitialMember, Settings, SnapshotReceiver};
+use node::{ClusterState, Entropy, Identity, InitialMember, Quota, Settings, SnapshotReceiver};
 use raft::NodeId;
 use store::watch::HubLimits;
 use tokio::task::spawn_local;
@@ -57,8 +57,6 @@ const MERGE_REQUESTS_MAX: u64 = 16;
 const HANDED_BYTES_MAX: usize = 256 << 20;
 /// etcd's default of `--max-learners`.
 const LEARNERS_MAX: usize = 1;
-/// What Status reports while quotas are not enforced: etcd's default.
-const QUOTA_BYTES: i64 = 2 << 30;
 
 /// A member that runs.
 pub struct Member {
@@ -165,7 +163,8 @@ pub fn start(
         reader: opened.reader,
         leases: Leases::new(opened.lessor, clock),
         status,
-        quota_bytes: QUOTA_BYTES,
+        quota_bytes: config.quota_bytes,
+        quota: settings.quota,
         compaction_finished: finished,
         // One that is refused asks for what has been asked for already.
         defragment: Box::new(move || drop(asked.try_send(merge::MergeMail::Asked, 1))),
@@ -353,6 +352,8 @@ fn settings(config: &Config, joined: Option<&Joined>) -> Settings {
         wals_max: config.wals_max,
         snapshots_max: config.snapshots_max,
         keep_imported: config.keep_imported,
+        quota: Quota::of_setting(config.quota_bytes),
+        clears_no_space: config.clears_no_space,
         limits: node::Limits::default(),
     }
 }

@@ -16,10 +16,12 @@ use node::{
     RevisionWriter, SnapshotOrder, SnapshotWriter, Submission, Written,
 };
 use raft::{Body, Entry, Message, NodeId, Snapshot};
-use store::{Compaction, Compactor};
+use store::{Alarms, Compaction, Compactor};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use wire::ApiError;
+use wire::etcdserverpb::AlarmRequest;
+use wire::etcdserverpb::alarm_request::AlarmAction;
 
 use super::compact::CompactThread;
 use super::files::{FileMail, FileThread};
@@ -408,7 +410,10 @@ impl RaftThread {
                     continue;
                 }
                 RaftMail::Persisted(persisted) => Input::Persisted(persisted),
-                RaftMail::Applied(applied) => Input::Applied(applied),
+                RaftMail::Applied(applied) => {
+                    applied.alarms.as_deref().into_iter().for_each(describe_alarms);
+                    Input::Applied(applied)
+                }
                 RaftMail::SnapshotSaved(record) => Input::SnapshotSaved(record),
                 RaftMail::Messages(messages) => {
                     self.inbox.taken(&messages);
@@ -514,7 +519,29 @@ impl RaftThread {
             self.events.ready();
         }
         out.auto_compaction.drain(..).for_each(describe);
+        out.alarms.drain(..).for_each(describe_alarm);
         self.outbox.flush(&self.channels)
+    }
+}
+
+/// The alarms have changed to these.
+fn describe_alarms(alarms: &Alarms) {
+    if alarms.is_empty() {
+        return log::info!("no alarm is on any more");
+    }
+    let alarms: Vec<String> = alarms
+        .iter()
+        .map(|alarm| format!("{} of {:x}", alarm.alarm().as_str_name(), alarm.member_id))
+        .collect();
+    log::warn!("alarms are on", "alarms" => alarms);
+}
+
+/// An alarm that the member turns on or off by itself.
+fn describe_alarm(alarm: AlarmRequest) {
+    if alarm.action == AlarmAction::Activate as i32 {
+        log::warn!("message exceeded backend quota; raising alarm");
+    } else {
+        log::info!("there was room below the quota for a minute; the alarm of this member ends", "alarm" => "NOSPACE");
     }
 }
 

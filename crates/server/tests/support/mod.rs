@@ -190,6 +190,7 @@ impl FakeMember {
             leases: server::grpc::member::Leases::new(lessor.clone(), clock),
             status: status.clone(),
             quota_bytes: 2 << 30,
+            quota: node::Quota::of_setting(0),
             compaction_finished: tokio::sync::watch::channel(-1).1,
             defragment: Box::new(|| {}),
             hashes: server::grpc::member::Turns::for_hashes(),

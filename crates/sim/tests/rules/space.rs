@@ -1,0 +1,162 @@
+//! The quota and the alarm that goes with it: rule 18, and what rule 15 says of a write beyond the quota.
+
+use node::{Input, Quota};
+use wire::Status;
+use wire::etcdserverpb::alarm_request::AlarmAction;
+use wire::etcdserverpb::{AlarmRequest, AlarmType, CompactionRequest};
+
+use super::*;
+
+/// An empty store takes 56 KiB.
+const QUOTA: i64 = 80_000;
+const SECOND_US: u64 = 1_000_000;
+
+fn small() -> Settings {
+    Settings { quota: Quota::of_setting(QUOTA), ..settings() }
+}
+
+fn ready_with(fs: &Arc<dyn Fs>, settings: &Settings) -> Running {
+    let mut member = start_with(fs, settings, 7).expect("a member starts");
+    member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+    member
+}
+
+/// What came of a request, once everything is at rest.
+fn result(member: &mut Running, now: Time, submission: Submission) -> Result<(), Status> {
+    let mut told = Told::default();
+    member.submit(vec![submission]);
+    member.settle(now, &mut told).expect("a healthy disk");
+    let (_, result) = told.completions.answers.pop().expect("an answer");
+    result.map(|_| ())
+}
+
+fn request(ids: &mut LaneIds, request: InternalRaftRequest) -> Submission {
+    let id = ids.next();
+    let header = Some(RequestHeader { id: id.0, ..Default::default() });
+    proposal(id, InternalRaftRequest { header, ..request }.encode_to_vec(), false)
+}
+
+fn alarm(ids: &mut LaneIds, action: AlarmAction, member_id: u64) -> Submission {
+    let (action, alarm) = (action as i32, AlarmType::Nospace as i32);
+    let alarm = Some(AlarmRequest { action, member_id, alarm });
+    request(ids, InternalRaftRequest { alarm, ..Default::default() })
+}
+
+fn alarms(member: &Running) -> Vec<u64> {
+    member.parts.reader.alarms().iter().map(|alarm| alarm.member_id).collect()
+}
+
+/// Puts until one is refused; how many went through.
+fn fill(member: &mut Running, ids: &mut LaneIds) -> usize {
+    for n in 0..100 {
+        match result(member, NOW, put(ids, &format!("k{n:03}"), &"x".repeat(1000))) {
+            Ok(()) => {}
+            Err(status) => {
+                assert_eq!(status, ApiError::NoSpace.into());
+                return n;
+            }
+        }
+    }
+    panic!("the quota is not kept");
+}
+
+/// Deletes everything that [`fill`] has put, and drops it.
+fn make_room(member: &mut Running, ids: &mut LaneIds, now: Time) {
+    for n in 0..100 {
+        result(member, now, delete(ids, &format!("k{n:03}"))).expect("deletes go on");
+    }
+    let revision = member.parts.reader.revision();
+    let compaction = Some(CompactionRequest { revision, physical: false });
+    let compact = request(ids, InternalRaftRequest { compaction, ..Default::default() });
+    result(member, now, compact).expect("compactions go on");
+}
+
+/// Seconds that pass, tick by tick, until no alarm is on; `None` if one still is after so many.
+fn cleared_after(member: &mut Running, now: &mut Time, seconds: u64) -> Option<u64> {
+    (1..=seconds).find(|_| {
+        *now = Time(now.0 + SECOND_US);
+        member.inputs.push_back(Input::Tick);
+        member.settle(*now, &mut Told::default()).expect("a healthy disk");
+        alarms(member).is_empty()
+    })
+}
+
+#[test]
+fn rule_15_what_goes_beyond_the_quota_at_apply_is_done_and_the_alarm_is_raised() {
+    let memory = MemFs::new();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let mut member = ready_with(&fs, &small());
+    let mut ids = member.lane();
+    let done = fill(&mut member, &mut ids);
+    // The one that went beyond it is done; the one behind it is refused.
+    let size = member.parts.reader.size_bytes();
+    assert!(size >= QUOTA as u64 && size < QUOTA as u64 + 2000, "{size} bytes");
+    assert!(value_of(&member, format!("k{:03}", done - 1).as_bytes(), 0).is_some());
+    assert_eq!(value_of(&member, format!("k{done:03}").as_bytes(), 0), None);
+    assert_eq!(alarms(&member), [member.parts.identity.member_id]);
+    // It stays, and is raised once.
+    drop(member);
+    memory.power_cut(1);
+    let mut member = ready_with(&fs, &small());
+    let mut ids = member.lane();
+    assert_eq!(alarms(&member), [member.parts.identity.member_id]);
+    let index = member.parts.consensus.status().last.0;
+    let refused = result(&mut member, NOW, put(&mut ids, "small", "1"));
+    assert_eq!(refused, Err(ApiError::NoSpace.into()));
+    assert_eq!(member.parts.consensus.status().last.0.0, index.0 + 1, "nothing but the put");
+    // Taken away without making room it comes back with the next put.
+    let id = member.parts.identity.member_id;
+    result(&mut member, NOW, alarm(&mut ids, AlarmAction::Deactivate, id)).expect("it is off");
+    result(&mut member, NOW, put(&mut ids, "small", "1")).expect("as in etcd it is done");
+    assert_eq!(alarms(&member), [id]);
+}
+
+#[test]
+fn rule_18_the_alarm_ends_by_itself_once_there_was_room_for_a_minute() {
+    let memory = MemFs::new();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let mut member = ready_with(&fs, &small());
+    let mut ids = member.lane();
+    let mut now = NOW;
+    fill(&mut member, &mut ids);
+    assert_eq!(cleared_after(&mut member, &mut now, 100), None, "there is no room");
+    make_room(&mut member, &mut ids, now);
+    assert!(member.parts.reader.size_bytes() < QUOTA as u64 / 10 * 9);
+    let after = cleared_after(&mut member, &mut now, 100);
+    assert!(matches!(after, Some(60..=62)), "{after:?}");
+    result(&mut member, now, put(&mut ids, "k", "v")).expect("there is room");
+}
+
+#[test]
+fn rule_18_the_alarm_stays_where_it_is_another_members_or_may_not_end() {
+    let memory = MemFs::new();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let mut member = ready_with(&fs, &small());
+    let mut ids = member.lane();
+    let mut now = NOW;
+    result(&mut member, now, alarm(&mut ids, AlarmAction::Activate, 0xbeef)).expect("it is on");
+    assert_eq!(cleared_after(&mut member, &mut now, 100), None, "another member's");
+    let id = member.parts.identity.member_id;
+    result(&mut member, now, alarm(&mut ids, AlarmAction::Deactivate, 0xbeef)).expect("it is off");
+    result(&mut member, now, alarm(&mut ids, AlarmAction::Activate, id)).expect("it is on");
+    drop(member);
+    let keeps = Settings { clears_no_space: false, ..small() };
+    let mut member = ready_with(&fs, &keeps);
+    assert_eq!(cleared_after(&mut member, &mut now, 100), None, "the flag says so");
+    drop(member);
+    let mut member = ready_with(&fs, &small());
+    let mut now = NOW;
+    assert!(cleared_after(&mut member, &mut now, 100).is_some(), "its own, and small enough");
+}
+
+#[test]
+fn without_a_quota_there_is_no_alarm() {
+    let memory = MemFs::new();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let mut member = ready_with(&fs, &settings());
+    let mut ids = member.lane();
+    for n in 0..100 {
+        result(&mut member, NOW, put(&mut ids, &format!("k{n:03}"), &"x".repeat(1000))).expect("no quota");
+    }
+    assert!(alarms(&member).is_empty());
+}
