@@ -235,6 +235,7 @@ fn what_cannot_be_saved_or_restored_is_refused_and_leaves_nothing() {
     let mut changed = good.clone();
     changed[good.len() / 2] ^= 1;
     refused("changed.db", &changed, "expected sha256 [");
+    refused("empty.db", b"", "seek ");
     refused("short.db", &good[..good.len() / 2 + 7], "snapshot missing hash but --skip-hash-check=false");
     let (code, said) = fails(&etcdutl, &["snapshot", "status", path_text(&folder.path().join("none.db"))]);
     assert_eq!(code, Some(1));

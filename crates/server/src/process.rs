@@ -17,6 +17,7 @@ use crate::config::env::{self, EnvError};
 use crate::config::flags::{self, FlagError};
 use crate::config::{self, ClusterState, Config, ConfigError, FileError, RawConfig, Url, file, help};
 use crate::data_dir::{self, Holds};
+use crate::front::Front;
 use crate::http::Site;
 use crate::listen::{self, Listener, Network, Role};
 use crate::log::{self, Level};
@@ -227,37 +228,39 @@ fn run(config: &Config) -> ExitCode {
     let mut config = config.clone();
     config.security.peer.clone_from(&secured.peer_info);
     let config = &config;
-    let mut prepared = match prepare(config, &secured) {
+    let Prepared { clients, metrics, kept } = match prepare(config, &secured) {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
-    for run in 1.. {
-        let running = match start(config, &Events { sender: sender.clone(), run }, &prepared) {
-            Ok(running) => running,
-            Err(code) => return code,
-        };
-        match wait(config, running, prepared, (&events, run)) {
-            Next::Exit(code) => return code,
-            Next::Anew(kept) => prepared = kept,
-        }
+    let told = Events { sender, run: 1 };
+    match start(config, &told, &kept, metrics) {
+        Ok((member, network)) => wait(config, Running { member, network, clients }, kept, (told, &events)),
+        Err(code) => code,
     }
-    unreachable!("a process opens fewer members")
 }
 
-/// What the process does when a member has ended.
-enum Next {
-    Exit(ExitCode),
-    /// Opens it again, on what it has received.
-    Anew(Prepared),
-}
-
-/// What stays as long as the process runs. Who connects while the member is opened anew waits.
+/// What there has to be before there can be a member.
 struct Prepared {
-    peers: Vec<Listener>,
     clients: Vec<Listener>,
     metrics: Vec<Listener>,
+    kept: Kept,
+}
+
+/// What stays as long as the process runs, for each member that is opened. A peer that connects in between waits.
+struct Kept {
+    peers: Vec<Listener>,
     /// What a member without data has heard of the cluster that it joins.
     joined: Option<Joined>,
+}
+
+impl Kept {
+    /// Opens the member, with the network threads of the one before it, if there was one.
+    fn open(&self, config: &Config, front: Option<Arc<Front>>, events: &Events) -> Result<Member, ExitCode> {
+        let peers: std::io::Result<Vec<_>> = self.peers.iter().map(Listener::share).collect();
+        let peers = peers.map_err(|error| failed("failed to start", &error))?;
+        member::start(config, listen::network_threads(), self.joined.as_ref(), peers, front, events)
+            .map_err(|error| failed("failed to start", &whole(&error)))
+    }
 }
 
 /// A member with its listeners.
@@ -308,26 +311,23 @@ fn prepare(config: &Config, secured: &Secured) -> Result<Prepared, ExitCode> {
             Some(join::join(config, bootstrap).map_err(|error| failed("failed to start", &error))?)
         }
     };
-    Ok(Prepared { peers, clients, metrics, joined })
+    Ok(Prepared { clients, metrics, kept: Kept { peers, joined } })
 }
 
-fn start(config: &Config, events: &Events, prepared: &Prepared) -> Result<Running, ExitCode> {
-    let shared =
-        |listeners: &[Listener]| listeners.iter().map(Listener::share).collect::<std::io::Result<Vec<_>>>();
-    let listeners = shared(&prepared.peers)
-        .and_then(|peers| Ok((peers, shared(&prepared.clients)?, shared(&prepared.metrics)?)));
-    let (peers, clients, metrics) = listeners.map_err(|error| failed("failed to start", &error))?;
-    let threads = listen::network_threads();
-    for listener in &peers {
+fn start(
+    config: &Config,
+    events: &Events,
+    kept: &Kept,
+    metrics: Vec<Listener>,
+) -> Result<(Member, Network), ExitCode> {
+    for listener in &kept.peers {
         log::info!("serving peer traffic", "address" => listener.address());
     }
-    let member = member::start(config, threads, prepared.joined.as_ref(), peers, events)
-        .map_err(|error| failed("failed to start", &whole(&error)))?;
-
+    let member = kept.open(config, None, events)?;
     let patience = config.request_timeout();
     let site =
         Site { request_timeout: patience, origins: config.origins.clone(), hosts: config.hosts.clone() };
-    let network = Network::start(threads, &member.service(), patience, &Arc::new(site))
+    let network = Network::start(listen::network_threads(), &member.service(), patience, &Arc::new(site))
         .map_err(|error| failed("failed to start", &error))?;
     for (listener, url) in metrics.into_iter().zip(&config.listen_metrics_urls) {
         log::info!("serving metrics", "address" => url);
@@ -342,7 +342,7 @@ fn start(config: &Config, events: &Events, prepared: &Prepared) -> Result<Runnin
         "listen-client-urls" => config.listen_client_urls,
         "listen-metrics-urls" => config.listen_metrics_urls,
     );
-    Ok(Running { member, network, clients })
+    Ok((member, network))
 }
 
 fn bind_peers(config: &Config, secured: &Secured) -> Result<Vec<Listener>, ExitCode> {
@@ -440,10 +440,10 @@ fn describe(config: &Config, initialized: bool) {
 fn wait(
     config: &Config,
     running: Running,
-    prepared: Prepared,
-    (events, run): (&mpsc::Receiver<(u64, Event)>, u64),
-) -> Next {
-    let Running { member, network, mut clients } = running;
+    kept: Kept,
+    (mut told, events): (Events, &mpsc::Receiver<(u64, Event)>),
+) -> ExitCode {
+    let Running { mut member, network, mut clients } = running;
     let mut ready = false;
     let mut ends_at: Option<Instant> = None;
     loop {
@@ -456,11 +456,11 @@ fn wait(
             Ok((_, Event::Signal(signal))) if !ready => signals::end_by(signal),
             Ok((_, Event::Signal(signal))) => {
                 log::info!("received signal; shutting down", "signal" => signals::name(signal));
-                close(config, member, network, prepared);
+                close(config, member, network, kept);
                 signals::end_by(signal);
             }
             // What a member that is gone has said last.
-            Ok((of, _)) if of != run => {}
+            Ok((of, _)) if of != told.run => {}
             Ok((_, Event::Ready)) if !ready => {
                 ready = true;
                 for listener in clients.drain(..) {
@@ -476,20 +476,23 @@ fn wait(
             }
             Ok((_, Event::Restored)) => {
                 log::info!("opening the member anew, on a snapshot of the leader's");
-                drop(clients);
+                let front = member.front();
                 member.stop();
-                network.stop_now();
-                return Next::Anew(prepared);
+                told.run += 1;
+                member = match kept.open(config, Some(front), &told) {
+                    Ok(member) => member,
+                    Err(code) => return code,
+                };
             }
             Err(RecvTimeoutError::Timeout) => {
                 let error = "the member has been permanently removed from the cluster";
                 log::warn!("server error", "error" => error);
                 log::warn!("data-dir used by this member must be removed");
-                close(config, member, network, prepared);
-                return Next::Exit(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+                close(config, member, network, kept);
+                return if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE };
             }
             Err(RecvTimeoutError::Disconnected) => {
-                return Next::Exit(failed("the member can't go on", &"all its threads are gone"));
+                return failed("the member can't go on", &"all its threads are gone");
             }
         }
     }
@@ -517,9 +520,9 @@ fn tell_of_traffic(listener: &Listener) {
     }
 }
 
-fn close(config: &Config, member: Member, network: Network, prepared: Prepared) {
-    // Nobody connects any more.
-    drop(prepared);
+fn close(config: &Config, member: Member, network: Network, kept: Kept) {
+    // No peer connects any more.
+    drop(kept);
     // While it still serves: what is under way goes to the next leader.
     member.hand_over();
     let dir = config.data_dir.display();
