@@ -141,9 +141,7 @@ fn what_is_not_there_yet_is_refused_by_name() {
     for (app, line, what) in [
         (&ctl::APP, &["make-mirror", "x"][..], "etcdctl make-mirror"),
         (&ctl::APP, &["get", "a", "--user", "root:x"], "--user"),
-        (&ctl::APP, &["get", "a", "--insecure-transport=false"], "--insecure-transport=false"),
         (&ctl::APP, &["get", "a", "-d", "example.org"], "--discovery-srv"),
-        (&ctl::APP, &["get", "a", "--endpoints", "https://a:1"], "TLS (endpoint https://a:1)"),
     ] {
         let ended = run(app, line, &[]);
         let expected = format!("Error: {what} is not yet supported\n");

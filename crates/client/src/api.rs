@@ -25,6 +25,7 @@ use wire::v3electionpb::{
 use wire::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
 use wire::{Code, Status};
 
+use crate::security::Security;
 use crate::stream::check_size;
 use crate::stubs::cluster_client::ClusterClient;
 use crate::stubs::election::election_client::ElectionClient;
@@ -42,6 +43,10 @@ pub struct Config {
     pub endpoints: Vec<Endpoint>,
     /// Bounds each attempt to connect.
     pub dial_timeout: Duration,
+    /// Certificates and whom to trust, for endpoints that are reached with TLS.
+    pub tls: tls::Info,
+    /// Whether endpoints that say nothing about TLS are reached with it.
+    pub tls_by_default: bool,
     /// How a server that says nothing is found out, if it is to be.
     pub keepalive: Option<Keepalive>,
     /// Longest message that is sent, bytes.
@@ -56,6 +61,8 @@ impl Config {
         Config {
             endpoints,
             dial_timeout: Duration::from_secs(2),
+            tls: tls::Info::default(),
+            tls_by_default: false,
             // The time as gRPC's Go client raises it.
             keepalive: Some(Keepalive { time: Duration::from_secs(10), timeout: Duration::from_secs(6) }),
             request_bytes_max: 2 << 20,
@@ -81,13 +88,14 @@ impl Client {
     /// A client that has not connected yet.
     ///
     /// # Errors
-    /// [`Error::NoEndpoints`].
+    /// [`Error::NoEndpoints`], and [`Error::Tls`] when a file is missing or none.
     pub fn new(config: Config) -> Result<Self, Error> {
         if config.endpoints.is_empty() {
             return Err(Error::NoEndpoints);
         }
+        let security = Security::new(&config.endpoints, &config.tls, config.tls_by_default)?;
         let Config { endpoints, dial_timeout, keepalive, answer_bytes_max, .. } = config;
-        let channel = Channel::new(endpoints, dial_timeout, keepalive, answer_bytes_max);
+        let channel = Channel::new(endpoints, dial_timeout, security, keepalive, answer_bytes_max);
         Ok(Client { channel, dial_timeout, request_bytes_max: config.request_bytes_max })
     }
 

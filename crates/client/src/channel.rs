@@ -23,6 +23,7 @@ use tonic::body::Body;
 use crate::body::{AnswerBody, status_of};
 use crate::endpoint::Target;
 use crate::heard::Heard;
+use crate::security::{Security, secure};
 use crate::{Endpoint, Error};
 
 /// The windows that we grant, bytes: a large range shall not wait for our updates.
@@ -49,6 +50,7 @@ pub struct Channel {
 struct Shared {
     endpoints: Vec<Endpoint>,
     dial_timeout: Duration,
+    security: Security,
     keepalive: Option<Keepalive>,
     answer_bytes_max: u32,
     slot: Mutex<Slot>,
@@ -68,6 +70,7 @@ struct Connection {
     requests: SendRequest<Bytes>,
     /// The endpoint's, in the list.
     place: usize,
+    scheme: Scheme,
     authority: http::uri::Authority,
     driver: DriverGuard,
 }
@@ -126,6 +129,7 @@ impl Channel {
     pub fn new(
         endpoints: Vec<Endpoint>,
         dial_timeout: Duration,
+        security: Security,
         keepalive: Option<Keepalive>,
         answer_bytes_max: u32,
     ) -> Self {
@@ -133,6 +137,7 @@ impl Channel {
             shared: Arc::new(Shared {
                 endpoints,
                 dial_timeout,
+                security,
                 keepalive,
                 answer_bytes_max,
                 slot: Mutex::default(),
@@ -182,7 +187,7 @@ impl Shared {
         let (mut head, body) = request.into_parts();
         let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(Scheme::HTTP);
+        uri.scheme = Some(connection.scheme.clone());
         uri.authority = Some(connection.authority.clone());
         uri.path_and_query = Some(path);
         head.uri = Uri::from_parts(uri).map_err(|e| Status::internal(e.to_string()))?;
@@ -237,9 +242,10 @@ impl Shared {
             if let Some(place) = waiting.next() {
                 let (endpoint, dial_timeout, keepalive) =
                     (self.endpoints[place].clone(), self.dial_timeout, self.keepalive);
+                let security = self.security.clone();
                 attempts.spawn(async move {
-                    let attempt =
-                        tokio::time::timeout(dial_timeout, connect(place, &endpoint, keepalive)).await;
+                    let attempt = connect(place, &endpoint, &security, keepalive);
+                    let attempt = tokio::time::timeout(dial_timeout, attempt).await;
                     (place, attempt.unwrap_or_else(|_| Err(format!("{}: i/o timeout", endpoint.target()))))
                 });
             }
@@ -261,6 +267,7 @@ impl Shared {
 async fn connect(
     place: usize,
     endpoint: &Endpoint,
+    security: &Security,
     keepalive: Option<Keepalive>,
 ) -> Result<Connection, String> {
     let target = endpoint.target();
@@ -272,12 +279,31 @@ async fn connect(
                 found.map_err(|error| format!("dial tcp: lookup {host}: {}", in_gos_words(&error)))?;
             let stream = TcpStream::connect(&*found.collect::<Vec<_>>()).await.map_err(refused)?;
             stream.set_nodelay(true).map_err(refused)?;
-            handshake(stream, place, endpoint, keepalive).await
+            secure_and_greet(stream, place, endpoint, security, keepalive).await
         }
         Target::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(refused)?;
-            handshake(stream, place, endpoint, keepalive).await
+            secure_and_greet(stream, place, endpoint, security, keepalive).await
         }
+    }
+}
+
+async fn secure_and_greet<S>(
+    stream: S,
+    place: usize,
+    endpoint: &Endpoint,
+    security: &Security,
+    keepalive: Option<Keepalive>,
+) -> Result<Connection, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match security.of(endpoint) {
+        Some(client) => {
+            let stream = secure(client, endpoint.server_name(), stream).await?;
+            handshake(stream, place, endpoint, Scheme::HTTPS, keepalive).await
+        }
+        None => handshake(stream, place, endpoint, Scheme::HTTP, keepalive).await,
     }
 }
 
@@ -293,6 +319,7 @@ async fn handshake<S>(
     stream: S,
     place: usize,
     endpoint: &Endpoint,
+    scheme: Scheme,
     settings: Option<Keepalive>,
 ) -> Result<Connection, String>
 where
@@ -332,6 +359,7 @@ where
     Ok(Connection {
         requests: requests.ready().await.map_err(failed)?,
         place,
+        scheme,
         authority: endpoint.authority().clone(),
         driver,
     })

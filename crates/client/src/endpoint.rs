@@ -8,7 +8,8 @@ use http::uri::Authority;
 
 use crate::Error;
 
-/// One address of a server: `host:port`, `:port` (of this machine), `http://host:port`, `unix:path` or `unix://path`.
+/// One address of a server: `host:port`, `:port` (of this machine), `http://host:port`, `unix:path` or `unix://path`; with
+/// `https` and `unixs` in their place by TLS.
 ///
 /// Shows itself as it was written: the commands print it so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,18 @@ pub struct Endpoint {
     target: Target,
     /// What requests carry as `:authority`.
     authority: Authority,
+    security: Wish,
+}
+
+/// What an endpoint says about TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// `https` or `unixs`: with TLS, whatever else is set.
+    Secure,
+    /// `http` or `unix`: without.
+    Plain,
+    /// Nothing: with TLS if there are certificates or the user has asked for it.
+    Either,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +54,15 @@ impl Endpoint {
         &self.target
     }
 
+    pub(crate) fn security(&self) -> Wish {
+        self.security
+    }
+
+    /// The server's name in its certificate.
+    pub(crate) fn server_name(&self) -> &str {
+        self.authority.host()
+    }
+
     pub(crate) fn authority(&self) -> &Authority {
         &self.authority
     }
@@ -50,18 +72,23 @@ impl FromStr for Endpoint {
     type Err = Error;
 
     /// # Errors
-    /// [`Error::BadEndpoint`] without a host or port, [`Error::NotYet`] for `https` and `unixs`.
+    /// [`Error::BadEndpoint`] without a host or port.
     fn from_str(text: &str) -> Result<Self, Error> {
         let bad = |reason| Error::BadEndpoint { endpoint: text.to_owned(), reason };
         let (scheme, rest) = match text.split_once("://") {
             Some(parts) => parts,
             None => match text.split_once(':') {
                 Some((scheme @ ("unix" | "unixs"), path)) => (scheme, path),
-                _ => ("http", text),
+                _ => ("", text),
             },
         };
+        let security = match scheme {
+            "" => Wish::Either,
+            "https" | "unixs" => Wish::Secure,
+            _ => Wish::Plain,
+        };
         match scheme {
-            "http" => {
+            "" | "http" | "https" => {
                 let host = rest.split('/').next().unwrap_or_default();
                 // As in Go, a port alone is one of this machine.
                 let host = if host.starts_with(':') { format!("localhost{host}") } else { host.to_owned() };
@@ -72,16 +99,15 @@ impl FromStr for Endpoint {
                 if authority.port_u16().is_none() {
                     return Err(bad("missing or invalid port in address"));
                 }
-                Ok(Endpoint { text: text.to_owned(), target: Target::Tcp(host), authority })
+                Ok(Endpoint { text: text.to_owned(), target: Target::Tcp(host), authority, security })
             }
-            "unix" => {
+            "unix" | "unixs" => {
                 if rest.is_empty() {
                     return Err(bad("missing path of the socket"));
                 }
                 let authority = Authority::from_static("localhost");
-                Ok(Endpoint { text: text.to_owned(), target: Target::Unix(rest.into()), authority })
+                Ok(Endpoint { text: text.to_owned(), target: Target::Unix(rest.into()), authority, security })
             }
-            "https" | "unixs" => Err(Error::NotYet(format!("TLS (endpoint {text})"))),
             _ => Err(bad("unknown scheme")),
         }
     }
@@ -111,6 +137,11 @@ mod tests {
         for text in ["unix:///run/etcd.sock", "unix:/run/etcd.sock"] {
             assert_eq!(text.parse::<Endpoint>().unwrap().target, Target::Unix("/run/etcd.sock".into()));
         }
+        let security = |text: &str| text.parse::<Endpoint>().unwrap().security();
+        assert_eq!(security("a:1"), Wish::Either);
+        assert_eq!(security("http://a:1"), Wish::Plain);
+        assert_eq!(security("https://a:1"), Wish::Secure);
+        assert_eq!(security("unixs:///a"), Wish::Secure);
         assert_eq!("http://a:1".parse::<Endpoint>().unwrap().to_string(), "http://a:1");
     }
 
@@ -120,6 +151,5 @@ mod tests {
         {
             assert!(matches!(text.parse::<Endpoint>(), Err(Error::BadEndpoint { .. })), "{text}");
         }
-        assert!(matches!("https://a:1".parse::<Endpoint>(), Err(Error::NotYet(_))));
     }
 }

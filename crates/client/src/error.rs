@@ -21,9 +21,9 @@ pub enum Error {
     /// A peer URL that no member can have, in etcd's words.
     #[error("{0}")]
     PeerUrl(String),
-    /// An endpoint or option that asks for what this version does not have.
-    #[error("not yet supported: {0}")]
-    NotYet(String),
+    /// Certificates or keys that cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// The call's deadline passed here, or the server found that it had.
     #[error("context deadline exceeded")]
     DeadlineExceeded,

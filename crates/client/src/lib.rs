@@ -1,10 +1,10 @@
-//! The Rust client of etcd's v3 API, over plain TCP or a Unix socket.
+//! The Rust client of etcd's v3 API, over TCP or a Unix socket, with TLS or without.
 //!
 //! [`Client`] has a call for each request that our commands make; under it lies [`Channel`], an HTTP/2 connection
 //! that fails over from endpoint to endpoint and carries the generated stubs ([`stubs`]). On top of its calls stand
 //! [`Watcher`], whose watches outlive connections, [`LeaseKeepAlive`], and [`concurrency`]: sessions, locks and
 //! elections as etcd's Go client has them. Runs on any tokio runtime, a current-thread one included. It never prints,
-//! never exits, knows nothing of flags or output formats. Not here yet: TLS, authentication, retries of calls that
+//! never exits, knows nothing of flags or output formats. Not here yet: authentication, retries of calls that
 //! were sent, balancing.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -20,6 +20,7 @@ mod error;
 mod heard;
 mod keep_alive;
 mod prefix;
+mod security;
 mod stream;
 mod watch;
 
@@ -30,6 +31,7 @@ pub use endpoint::Endpoint;
 pub use error::Error;
 pub use keep_alive::LeaseKeepAlive;
 pub use prefix::{prefix_end, prefix_range};
+pub use security::Security;
 pub use stream::{Answers, Duplex, REQUESTS_WAITING_MAX};
 pub use watch::{WatchKey, Watched, Watcher};
 

@@ -26,7 +26,7 @@ fn main() -> anyhow::Result<()> {
         loop {
             let (socket, _) = listener.accept().await?;
             socket.set_nodelay(true)?;
-            tokio::task::spawn_local(server::grpc::serve(socket, front.clone()));
+            tokio::task::spawn_local(server::grpc::serve(socket, front.clone(), None));
         }
     })
 }

@@ -83,6 +83,8 @@ pub fn identify(dir: &Path) -> Result<Holds, DataDirError> {
         match name.to_str() {
             Some("member") => member = true,
             Some("proxy") => proxy = true,
+            // Certificates that were made here.
+            Some("fixtures") => {}
             _ => log::warn!(
                 "found invalid file under data directory",
                 "filename" => name.to_string_lossy(),

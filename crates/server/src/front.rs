@@ -14,7 +14,7 @@ use store::{ReadFailure, ReadMode};
 use wire::etcdserverpb::AlarmType;
 
 use crate::grpc::{self, GrpcConfig};
-use crate::http::{Alarm, Health, Versions};
+use crate::http::{Alarm, Health, Versions, Web};
 use crate::lane::{Lane, LaneSeed};
 use crate::listen::{Closing, Service, Stream, ThreadService};
 
@@ -100,8 +100,8 @@ struct FrontThread {
 }
 
 impl ThreadService for FrontThread {
-    fn grpc(self: Rc<Self>, stream: Stream) -> LocalFuture<'static, ()> {
-        Box::pin(grpc::serve(stream, self.front.clone()))
+    fn grpc(self: Rc<Self>, stream: Stream, web: Option<Web>) -> LocalFuture<'static, ()> {
+        Box::pin(grpc::serve(stream, self.front.clone(), web))
     }
 }
 
@@ -118,6 +118,10 @@ impl Health for FrontThread {
 
     fn has_leader(&self) -> bool {
         self.lane.member().status.leader() != 0
+    }
+
+    fn is_learner(&self) -> bool {
+        self.lane.member().status.is_learner()
     }
 
     fn read(&self, linearizable: bool) -> LocalFuture<'_, Result<(), String>> {

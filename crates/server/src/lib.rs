@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod notify;
 pub mod peer;
 pub mod process;
+pub mod security;
 pub mod signals;
 
 /// A future that stays on the network thread it was made on.

@@ -2,10 +2,12 @@
 //!
 //! Each network thread has a current-thread runtime; accepted connections are handed to them in turn and stay there
 //! (evidence: one multi-threaded runtime costs more). A client connection's first bytes decide: HTTP/2's preface goes
-//! to the [`ThreadService`]'s gRPC, anything else to HTTP/1. What is below a [`Stream`] may change (TLS comes here)
-//! without either noticing.
+//! to the [`ThreadService`]'s gRPC, anything else to HTTP/1. What is below a [`Stream`] may be TLS: then a handshake on
+//! another thread comes before ([`Handshakes`]).
 
 mod bind;
+mod handshake;
+mod sans;
 mod stream;
 
 use std::io;
@@ -17,10 +19,11 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::http::{self, Health};
+use crate::http::{self, Health, Site};
 use crate::{LocalFuture, log};
 
 pub use bind::{BindError, Listener, Role};
+pub use handshake::{Endpoint, Handshakes, Security};
 pub use stream::{Protocol, Stream};
 
 /// Descriptors kept for the member's own files; etcd's number.
@@ -39,8 +42,9 @@ pub trait Service: Send + Sync + 'static {
 /// One network thread's part of the service.
 pub trait ThreadService: Health {
     /// Serves one HTTP/2 connection until it ends. The preface is still to be read from `stream`. Once the server
-    /// is closing, the connection should finish what it began and end; it is dropped some seconds later.
-    fn grpc(self: Rc<Self>, stream: Stream) -> LocalFuture<'static, ()>;
+    /// is closing, the connection should finish what it began and end; it is dropped some seconds later. `web` answers
+    /// requests that are none of gRPC; without it they are refused.
+    fn grpc(self: Rc<Self>, stream: Stream, web: Option<http::Web>) -> LocalFuture<'static, ()>;
 }
 
 /// Tells that the server is about to stop.
@@ -67,7 +71,8 @@ pub fn closing() -> (watch::Sender<bool>, Closing) {
 }
 
 struct Connection {
-    socket: bind::Accepted,
+    /// On no runtime.
+    stream: Stream,
     role: Role,
     permit: OwnedSemaphorePermit,
 }
@@ -81,7 +86,7 @@ pub struct Network {
 
 impl Network {
     /// Starts `threads` network threads and the accepting one. Nothing is accepted before [`Network::accept`].
-    /// After [`Network::stop`] connections get `grace` to end; a health check's read gets `request_timeout`.
+    /// After [`Network::stop`] connections get `grace` to end.
     ///
     /// # Errors
     /// When threads or their runtimes can't be made.
@@ -89,7 +94,7 @@ impl Network {
         threads: usize,
         service: &Arc<dyn Service>,
         grace: Duration,
-        request_timeout: Duration,
+        site: &Arc<Site>,
     ) -> io::Result<Network> {
         let (stop, closing) = closing();
         let (listeners, accepting) = mpsc::unbounded_channel();
@@ -98,11 +103,10 @@ impl Network {
         for thread in 0..threads.max(1) {
             let (handover, connections) = mpsc::channel(HANDOVER_MAX);
             handovers.push(handover);
-            let (service, closing) = (service.clone(), closing.clone());
+            let (service, closing, site) = (service.clone(), closing.clone(), site.clone());
             network.spawn(&format!("network-{thread}"), move |runtime, local| {
                 local.block_on(runtime, async move {
-                    let served =
-                        Served { service: service.on_thread(thread, closing.clone()), request_timeout };
+                    let served = Served { service: service.on_thread(thread, closing.clone()), site };
                     serve(served, connections, closing, grace).await;
                 });
             })?;
@@ -174,17 +178,36 @@ async fn accept(
             return;
         }
     };
+    let mut handshakes = JoinSet::new();
     loop {
         let Ok(permit) = permits.clone().acquire_owned().await else {
             return;
         };
-        match listener.accept().await {
+        let accepted = loop {
+            tokio::select! {
+                accepted = listener.accept() => break accepted,
+                Some(_) = handshakes.join_next() => {}
+            }
+        };
+        let turn = next.replace(next.get().wrapping_add(1));
+        let handover = &handovers[turn % handovers.len()];
+        match accepted {
             Ok(socket) => {
-                let connection = Connection { socket, role: listener.role(), permit };
-                let turn = next.replace(next.get().wrapping_add(1));
-                if handovers[turn % handovers.len()].send(connection).await.is_err() {
-                    return;
-                }
+                let role = listener.role();
+                let Some(security) = listener.security() else {
+                    let connection = Connection { stream: Stream::idle(socket), role, permit };
+                    if handover.send(connection).await.is_err() {
+                        return;
+                    }
+                    continue;
+                };
+                let (security, handover) = (security.clone(), handover.clone());
+                handshakes.spawn_local(async move {
+                    if let Some(stream) = security.handshake(socket).await {
+                        // The thread is gone only when all is to end.
+                        let _ = handover.send(Connection { stream, role, permit }).await;
+                    }
+                });
             }
             Err(error) => {
                 // Out of descriptors or memory, most likely: the others' connections go on, and some will end.
@@ -220,7 +243,7 @@ pub fn raise_descriptors() {
 #[derive(Clone)]
 struct Served {
     service: Rc<dyn ThreadService>,
-    request_timeout: Duration,
+    site: Arc<Site>,
 }
 
 async fn serve(
@@ -243,21 +266,33 @@ async fn serve(
 }
 
 async fn connect(served: Served, connection: Connection, mut closing: Closing) {
-    let Connection { socket, role, permit } = connection;
-    let Ok(mut stream) = Stream::new(socket) else {
+    let Connection { mut stream, role, permit } = connection;
+    if stream.attach().is_err() {
         return;
-    };
+    }
     let first = tokio::select! {
         first = tokio::time::timeout(FIRST_BYTES_TIMEOUT, stream.sniff()) => first,
         () = closing.wait() => return,
     };
-    match first {
-        Ok(Ok(Protocol::Http2)) if role == Role::Client => served.service.grpc(stream).await,
-        Ok(Ok(Protocol::Http1 | Protocol::Http2)) => {
-            http::serve(stream, role, served.service, served.request_timeout, closing).await;
+    let Served { service, site } = served;
+    match (first, role) {
+        (Ok(Ok(Protocol::Http2)), Role::Client | Role::Grpc) => {
+            // Who has agreed on HTTP/2 may ask for anything; without TLS, HTTP/2 is gRPC.
+            let web = (role == Role::Client && stream.is_secure())
+                .then(|| http::web(role, service.clone(), site.clone()));
+            service.grpc(stream, web).await;
         }
-        // Closed before it said anything, silent for too long, or broken: nobody to answer.
-        Ok(Ok(Protocol::Nothing) | Err(_)) | Err(_) => {}
+        (
+            Ok(Ok(Protocol::Http1 | Protocol::Http2)),
+            Role::Client | Role::Http | Role::Metrics | Role::Peer,
+        ) => {
+            http::serve(stream, role, service, site, closing).await;
+        }
+        (Ok(Ok(Protocol::Tls)), _) => {
+            log::debug!("a TLS client at a listener without TLS, or within TLS; closed");
+        }
+        // Closed before it said anything, silent for too long, or broken, or HTTP where there is only gRPC.
+        (Ok(Ok(Protocol::Nothing | Protocol::Http1) | Err(_)) | Err(_), _) => {}
     }
     drop(permit);
 }

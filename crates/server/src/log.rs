@@ -1,13 +1,15 @@
-//! The log: one line an event on stderr, in etcd's shape.
+//! The log: one line an event, on stderr or where `--log-outputs` says, in etcd's shape.
 //!
 //! A line is a JSON object with `level`, `ts`, `caller`, `msg` and then the event's own fields in the order given,
 //! or, with `--log-format=console`, the same separated by tabs. Tools that read etcd's log match on these names and
 //! on the texts, so they are part of the interface. Each line leaves in one write, so that lines of different
-//! threads never mix. There is one log a process: level and format are set once, after the flags are read.
+//! threads never mix. There is one log a process: level, format and outputs are set once, after the flags are read.
+
+pub mod outputs;
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -16,6 +18,8 @@ use jiff::ZonedDateTime;
 
 use crate::config::Url;
 use crate::config::duration;
+
+use outputs::{Output, OutputError, Target};
 
 pub use crate::{debug, error, fatal, info, warn};
 
@@ -100,6 +104,20 @@ pub fn set(level: Level, format: Format) {
     FORMAT.store(format as u8, Ordering::Relaxed);
 }
 
+/// Where lines go; stderr until it is known.
+static OUTPUTS: OnceLock<Vec<Output>> = OnceLock::new();
+
+/// Opens what the log goes to from now on. Works once a process.
+///
+/// # Errors
+/// When a file or the journal can't be opened; then all goes on to stderr.
+pub fn open(targets: &[Target]) -> Result<(), OutputError> {
+    let opened = targets.iter().map(Output::open).collect::<Result<Vec<_>, _>>()?;
+    // A second time would be another process's settings.
+    let _ = OUTPUTS.set(opened);
+    Ok(())
+}
+
 /// Whether events of this level are written.
 pub fn enabled(level: Level) -> bool {
     level as u8 >= LEVEL.load(Ordering::Relaxed)
@@ -121,8 +139,10 @@ pub fn write(level: Level, file: &str, line: u32, message: &str, fields: &[(&str
         record.json(&ZonedDateTime::now())
     };
     text.push('\n');
-    // Nobody is left to be told that stderr is gone.
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    match OUTPUTS.get() {
+        Some(outputs) => outputs.iter().for_each(|output| output.write(level, caller(file), &text)),
+        None => Output::Stderr.write(level, caller(file), &text),
+    }
 }
 
 fn colours() -> bool {

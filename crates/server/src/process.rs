@@ -15,12 +15,14 @@ use nix::sys::signal::Signal;
 
 use crate::config::env::{self, EnvError};
 use crate::config::flags::{self, FlagError};
-use crate::config::{self, ClusterState, Config, ConfigError, FileError, RawConfig, file, help};
+use crate::config::{self, ClusterState, Config, ConfigError, FileError, RawConfig, Url, file, help};
 use crate::data_dir::{self, Holds};
 use crate::front::Front;
+use crate::http::Site;
 use crate::listen::{self, Listener, Network, Role};
 use crate::log::{self, Level};
 use crate::member::{self, Joined, Member, join};
+use crate::security::{self, Secured};
 use crate::{notify, signals};
 
 /// How long a member that was removed goes on: others may not know yet that it is committed. etcd's.
@@ -124,8 +126,9 @@ fn configure(args: &[String]) -> Result<Config, ExitCode> {
         Some(path) => raw = read_file(args, path)?,
         None => read_environment(args, &mut raw)?,
     }
-    if let Ok((level, format)) = config::logging(&raw) {
-        log::set(level, format);
+    if let Ok(logging) = config::logging(&raw) {
+        log::open(&logging.targets).map_err(|error| refused(args, &error.into()))?;
+        log::set(logging.level, logging.format);
     }
     let config = Config::try_from(&raw).map_err(|error| refused(args, &error))?;
     if let Some(path) = file {
@@ -217,12 +220,20 @@ fn run(config: &Config) -> ExitCode {
         return failed("failed to start", &error);
     }
     listen::raise_descriptors();
-    let Prepared { clients, kept } = match prepare(config) {
+    let secured = match security::prepare(config) {
+        Ok(secured) => secured,
+        Err(error) => return failed("failed to start", &error),
+    };
+    // With the certificates that were made for it.
+    let mut config = config.clone();
+    config.security.peer.clone_from(&secured.peer_info);
+    let config = &config;
+    let Prepared { clients, metrics, kept } = match prepare(config, &secured) {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
     let told = Events { sender, run: 1 };
-    match start(config, &told, &kept) {
+    match start(config, &told, &kept, metrics) {
         Ok((member, network)) => wait(config, Running { member, network, clients }, kept, (told, &events)),
         Err(code) => code,
     }
@@ -231,6 +242,7 @@ fn run(config: &Config) -> ExitCode {
 /// What there has to be before there can be a member.
 struct Prepared {
     clients: Vec<Listener>,
+    metrics: Vec<Listener>,
     kept: Kept,
 }
 
@@ -260,7 +272,7 @@ struct Running {
 }
 
 /// What has to be before there can be a member: listeners, settings that a cluster can be begun with, folders.
-fn prepare(config: &Config) -> Result<Prepared, ExitCode> {
+fn prepare(config: &Config, secured: &Secured) -> Result<Prepared, ExitCode> {
     let dir = config.data_dir.display().to_string();
     let holds = match data_dir::identify(&config.data_dir) {
         Ok(holds) => holds,
@@ -275,8 +287,9 @@ fn prepare(config: &Config) -> Result<Prepared, ExitCode> {
         Holds::Nothing => "Initialize and start etcd server",
     };
     log::info!(message, "data-dir" => dir, "dir-type" => holds.name());
-    let peers = bind("peer", &config.listen_peer_urls, Role::Peer, config)?;
-    let clients = bind("client", &config.listen_client_urls, Role::Client, config)?;
+    let peers = bind_peers(config, secured)?;
+    let clients = bind_clients(config, secured)?;
+    let metrics = bind_metrics(config, secured)?;
     let initialized = has_segments(config);
     describe(config, initialized);
     let access = |what: &str, error: data_dir::DataDirError| {
@@ -298,17 +311,28 @@ fn prepare(config: &Config) -> Result<Prepared, ExitCode> {
             Some(join::join(config, bootstrap).map_err(|error| failed("failed to start", &error))?)
         }
     };
-    Ok(Prepared { clients, kept: Kept { peers, joined } })
+    Ok(Prepared { clients, metrics, kept: Kept { peers, joined } })
 }
 
-fn start(config: &Config, events: &Events, kept: &Kept) -> Result<(Member, Network), ExitCode> {
+fn start(
+    config: &Config,
+    events: &Events,
+    kept: &Kept,
+    metrics: Vec<Listener>,
+) -> Result<(Member, Network), ExitCode> {
     for listener in &kept.peers {
         log::info!("serving peer traffic", "address" => listener.address());
     }
     let member = kept.open(config, None, events)?;
     let patience = config.request_timeout();
-    let network = Network::start(listen::network_threads(), &member.service(), patience, patience)
+    let site =
+        Site { request_timeout: patience, origins: config.origins.clone(), hosts: config.hosts.clone() };
+    let network = Network::start(listen::network_threads(), &member.service(), patience, &Arc::new(site))
         .map_err(|error| failed("failed to start", &error))?;
+    for (listener, url) in metrics.into_iter().zip(&config.listen_metrics_urls) {
+        log::info!("serving metrics", "address" => url);
+        network.accept(listener);
+    }
     log::info!(
         "now serving peer/client/metrics",
         "local-member-id" => format!("{:x}", member.id()),
@@ -316,19 +340,64 @@ fn start(config: &Config, events: &Events, kept: &Kept) -> Result<(Member, Netwo
         "listen-peer-urls" => config.listen_peer_urls,
         "advertise-client-urls" => config.advertise_client_urls,
         "listen-client-urls" => config.listen_client_urls,
+        "listen-metrics-urls" => config.listen_metrics_urls,
     );
     Ok((member, network))
 }
 
+fn bind_peers(config: &Config, secured: &Secured) -> Result<Vec<Listener>, ExitCode> {
+    log::info!("configuring peer listeners", "listen-peer-urls" => config.listen_peer_urls);
+    let bind_one = |url: &Url| bind(url, Role::Peer, config, url.is_secure().then_some((secured, false)));
+    config.listen_peer_urls.iter().map(bind_one).collect()
+}
+
+fn bind_metrics(config: &Config, secured: &Secured) -> Result<Vec<Listener>, ExitCode> {
+    let bind_one = |url: &Url| bind(url, Role::Metrics, config, url.is_secure().then_some((secured, false)));
+    config.listen_metrics_urls.iter().map(bind_one).collect()
+}
+
+/// One listener an address, also where one URL asks for TLS there and another does not.
+fn bind_clients(config: &Config, secured: &Secured) -> Result<Vec<Listener>, ExitCode> {
+    log::info!("configuring client listeners", "listen-client-urls" => config.listen_client_urls);
+    let is_split = !config.listen_client_http_urls.is_empty();
+    let role = if is_split { Role::Grpc } else { Role::Client };
+    let mut wanted: Vec<(&Url, Role, bool, bool)> = Vec::new();
+    let urls = config.listen_client_urls.iter().map(|url| (url, role));
+    for (url, role) in urls.chain(config.listen_client_http_urls.iter().map(|url| (url, Role::Http))) {
+        let address = |url: &Url| format!("{}{}", url.authority(), url.path());
+        match wanted.iter_mut().find(|(other, ..)| address(other) == address(url)) {
+            None => wanted.push((url, role, url.is_secure(), !url.is_secure())),
+            Some((_, other, ..)) if *other != role => {
+                let text = format!(
+                    "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {url}"
+                );
+                return Err(failed("failed to start", &text));
+            }
+            Some((_, _, secure, plain)) => {
+                *secure |= url.is_secure();
+                *plain |= !url.is_secure();
+            }
+        }
+    }
+    let bind_one = |(url, role, secure, plain): (&Url, Role, bool, bool)| {
+        bind(url, role, config, secure.then_some((secured, plain)))
+    };
+    wanted.into_iter().map(bind_one).collect()
+}
+
+/// `secured`: with TLS, and whether connections without are taken beside.
 fn bind(
-    who: &str,
-    urls: &[crate::config::Url],
+    url: &Url,
     role: Role,
     config: &Config,
-) -> Result<Vec<Listener>, ExitCode> {
-    log::info!(format!("configuring {who} listeners"), "listen-urls" => urls);
-    let bound = urls.iter().map(|url| Listener::bind(url, role, config.reuse_port)).collect::<Result<_, _>>();
-    bound.map_err(|error| failed("failed to start", &error))
+    secured: Option<(&Secured, bool)>,
+) -> Result<Listener, ExitCode> {
+    let bound =
+        Listener::bind(url, role, config.reuse_port).map_err(|error| failed("failed to start", &error))?;
+    Ok(match secured {
+        Some((secured, also_plain)) => bound.secured(secured.for_role(role, also_plain)),
+        None => bound,
+    })
 }
 
 /// Whether the member has a log already, and so ignores the settings of a new cluster.
@@ -402,11 +471,7 @@ fn wait(
                 ready = true;
                 for listener in clients.drain(..) {
                     log::info!("ready to serve client requests");
-                    log::info!(
-                        "serving client traffic insecurely; this is strongly discouraged!",
-                        "traffic" => "grpc+http",
-                        "address" => listener.address(),
-                    );
+                    tell_of_traffic(&listener);
                     network.accept(listener);
                 }
                 notify::ready();
@@ -436,6 +501,28 @@ fn wait(
                 return failed("the member can't go on", &"all its threads are gone");
             }
         }
+    }
+}
+
+fn tell_of_traffic(listener: &Listener) {
+    let traffic = match listener.role() {
+        Role::Grpc => "grpc",
+        Role::Http => "http",
+        Role::Client | Role::Metrics | Role::Peer => "grpc+http",
+    };
+    if listener.serves_plain() {
+        log::info!(
+            "serving client traffic insecurely; this is strongly discouraged!",
+            "traffic" => traffic,
+            "address" => listener.address(),
+        );
+    }
+    if listener.is_secure() {
+        log::info!(
+            "serving client traffic securely",
+            "traffic" => traffic,
+            "address" => listener.address(),
+        );
     }
 }
 

@@ -413,7 +413,7 @@ fn a_member_is_asked() {
         let dial: Rc<dyn server::peer::Dial> = Rc::new(bed::NetDial(net.clone()));
         let identity =
             Identity { member_id: one.id, cluster_id: bed::CLUSTER, peer_urls: vec![url(one.id.0)] };
-        let settings = Settings { identity, limits: limits() };
+        let settings = Settings { identity, limits: limits(), security: tls::Info::default() };
         let there = Url::parse(&url(2)).unwrap();
         let second = Duration::from_secs(1);
         let reply = ask(&dial, &there, &settings, Question::get("/members"), second).await.unwrap();
@@ -442,7 +442,7 @@ fn two_peer_threads_exchange_messages() {
         let identity =
             Identity { member_id: NodeId(id), cluster_id: bed::CLUSTER, peer_urls: vec![url.clone()] };
         let (handle, host) = (Handle::new(64 << 20), Arc::new(FakeHost::default()));
-        let settings = Settings { identity, limits: Limits::default() };
+        let settings = Settings { identity, limits: Limits::default(), security: tls::Info::default() };
         let thread = {
             let host = host.clone();
             PeerThread::start(handle.clone(), settings, move || host, vec![listener], id)

@@ -57,7 +57,7 @@ impl Pair {
             peer_urls: vec![our_url.clone()],
         };
         let (host, handle) = (Arc::new(FakeHost::default()), Handle::new(64 << 20));
-        let settings = Settings { identity, limits: Limits::default() };
+        let settings = Settings { identity, limits: Limits::default(), security: tls::Info::default() };
         let thread = {
             let host = host.clone();
             PeerThread::start(handle.clone(), settings, move || host, vec![listener], 7).unwrap()

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use server::config::notes::note;
 use server::config::settings::{Group, SETTINGS, Status};
 
 const ETCD: &str = include_str!("server_flags.tsv");
@@ -62,8 +63,9 @@ fn document() -> String {
          A flag and its variable together are refused, as in etcd; an `ETCD_` variable that belongs to no flag gets \
          a warning.\n\n\
          A flag marked *later* is known but does not work in this version: given with its default value it is \
-         accepted, with any other value the server refuses to start and names it. No flag is silently ignored. \
-         `etcd gateway`, `etcd grpc-proxy` and URLs with `https` or `unixs` are refused in the same way.\n\n\
+         accepted, with any other value the server refuses to start and names it with the reason, all such settings at once. \
+         One that has nothing to act on here is accepted with a warning. No flag is silently ignored. \
+         `etcd gateway` and `etcd grpc-proxy` are refused in the same way.\n\n\
          Exit codes: 0 for `--help`, `--version` and a member that was removed from its cluster; 1 for settings that \
          make no sense, a start that fails, and an error that ends the member; 2 for a command line that does not \
          parse and for a crash. SIGTERM and SIGINT end the process by that signal (as process 1: exit 0).\n\n\
@@ -73,8 +75,7 @@ fn document() -> String {
          10000000000`; `10s` is refused), `auto-compaction-retention` as a text; TLS under \
          `client-transport-security` and `peer-transport-security`, ports under `socket-options`. As in etcd, all \
          other flags and variables are then ignored, and so are keys that are none of etcd's. A key marked *later* \
-         is refused unless it has its default: of etcd's own sample leave out \
-         `tls-max-version`, `cipher-suites`, `enable-pprof` and `log-outputs` (the log goes to stderr).\n",
+         is refused unless it has its default: of etcd's own sample leave out `enable-pprof`.\n",
     );
     for group in Group::ALL {
         let mut lines = SETTINGS.iter().filter(|s| s.group == group).peekable();
@@ -85,10 +86,11 @@ fn document() -> String {
         let _ = write!(out, "\n## {title}\n\n| flag | default | status | meaning |\n|---|---|---|---|\n");
         for setting in lines {
             let status = match setting.status {
-                Status::Works => "works",
-                Status::Later => "later",
-                Status::Dropped | Status::Ignored => "no effect, as in etcd",
-                Status::Removed => "unknown, as in etcd",
+                Status::Works => "works".to_owned(),
+                Status::Later => format!("later: {}", note(setting.name)),
+                Status::Inert => format!("no effect, with a warning: {}", note(setting.name)),
+                Status::Dropped | Status::Ignored => "no effect, as in etcd".to_owned(),
+                Status::Removed => "unknown, as in etcd".to_owned(),
             };
             let default =
                 if setting.default.is_empty() { String::new() } else { format!("`{}`", setting.default) };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use client::{Config, Endpoint, Error, Keepalive};
+use client::{Config, Endpoint, Keepalive};
 
 use crate::app::{Failure, Invocation, exit};
 use crate::flag::{Flag, Kind};
@@ -127,27 +127,15 @@ pub(super) fn client_config(call: &Invocation<'_>) -> Result<Config, Failure> {
             return Err(Failure::new(exit::BAD_ARGS, format!("empty string is passed to --{name} option")));
         }
     }
-    let (key, cert) = (flags.text("key"), flags.text("cert"));
-    if key.is_empty() != cert.is_empty() {
-        let text = format!("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]");
-        return Err(Failure::new(exit::BAD_ARGS, text));
-    }
-    for name in ["cert", "key", "cacert"] {
-        let file = flags.text(name);
-        if file.is_empty() {
-            continue;
-        }
-        if !std::path::Path::new(file).exists() {
-            return Err(Failure::new(exit::BAD_ARGS, format!("open {file}: no such file or directory")));
-        }
-        return Err(Failure::not_yet(&format!("--{name}")));
-    }
-    if !flags.bool("insecure-transport") {
-        return Err(Failure::not_yet("--insecure-transport=false"));
-    }
-    if flags.bool("insecure-skip-tls-verify") {
-        return Err(Failure::not_yet("--insecure-skip-tls-verify"));
-    }
+    let file = |name| flags.text(name).to_owned();
+    let tls = tls::Info {
+        cert_file: file("cert"),
+        key_file: file("key"),
+        trusted_ca_file: file("cacert"),
+        insecure_skip_verify: flags.bool("insecure-skip-tls-verify"),
+        ..tls::Info::default()
+    };
+    let has_files = [&tls.cert_file, &tls.key_file, &tls.trusted_ca_file].iter().any(|file| !file.is_empty());
     for name in ["auth-jwt-token", "user", "password"] {
         if !flags.text(name).is_empty() {
             return Err(Failure::not_yet(&format!("--{name}")));
@@ -155,6 +143,8 @@ pub(super) fn client_config(call: &Invocation<'_>) -> Result<Config, Failure> {
     }
 
     let mut config = Config::new(endpoints(flags.list("endpoints"))?);
+    config.tls = tls;
+    config.tls_by_default = has_files || !flags.bool("insecure-transport");
     config.dial_timeout = match flags.duration("dial-timeout") {
         Duration::ZERO => DIAL_TIMEOUT_UNSET,
         given => given,
@@ -184,7 +174,6 @@ fn endpoints(list: &[String]) -> Result<Vec<Endpoint>, Failure> {
     for text in list {
         match text.trim().parse() {
             Ok(endpoint) => endpoints.push(endpoint),
-            Err(Error::NotYet(what)) => return Err(Failure::not_yet(&what)),
             Err(error) => bad = bad.or(Some(error)),
         }
     }

@@ -33,7 +33,10 @@ impl Session {
 
     /// A client of all endpoints.
     pub(super) fn client(&self) -> Result<Client, Failure> {
-        Client::new(self.config.clone()).map_err(|error| Failure::new(exit::BAD_CONNECTION, error))
+        Client::new(self.config.clone()).map_err(|error| match error {
+            error @ client::Error::Tls(_) => Failure::new(exit::BAD_ARGS, error),
+            error => Failure::new(exit::BAD_CONNECTION, error),
+        })
     }
 
     /// Runs calls to their end.
@@ -61,7 +64,8 @@ pub(super) fn call_failed_as(code: u8, text: impl Display, error: &client::Error
 /// The line that names why there was no connection, as etcd's client logs it to standard error; else nothing.
 pub(super) fn cause_line(error: &client::Error) -> String {
     let client::Error::Unreachable { endpoint, cause } = error else { return String::new() };
-    let dialing = gotext::quote(format!("transport: Error while dialing: {cause}").as_bytes());
+    let doing = if cause.starts_with("authentication") { "" } else { "Error while dialing: " };
+    let dialing = gotext::quote(format!("transport: {doing}{cause}").as_bytes());
     let error = format!(
         "rpc error: code = DeadlineExceeded desc = latest balancer error: connection error: desc = {dialing}"
     );

@@ -10,6 +10,7 @@ use serde_saphyr::DuplicateKeyPolicy;
 
 use super::quote;
 use super::raw::{RawConfig, Source};
+use super::security::{CLIENT_ALLOWED_CN, CLIENT_SKIP_SAN};
 use super::settings::{SETTINGS, find};
 use super::value::{Kind, Value};
 
@@ -56,12 +57,6 @@ pub enum FileError {
     /// Another value that does not parse.
     #[error("{0}")]
     Value(String),
-    /// A key without a flag that belongs to a later version.
-    #[error("{key} is not yet supported by Quorate {version}; leave it out", version = wire::version::QUORATE)]
-    NotYet {
-        /// With its sections.
-        key: String,
-    },
 }
 
 /// What a key's value is.
@@ -91,6 +86,8 @@ struct Key {
     /// The flag of the same meaning.
     flag: Option<&'static str>,
     shape: Shape,
+    /// Without a flag: what it is kept by.
+    kept: Option<&'static str>,
     /// Whether etcd has it in the part that it looks at once more (`configJSON`).
     looked_at: bool,
 }
@@ -105,24 +102,28 @@ use Shape::{Bool, Text, Texts};
 
 /// A key that is called like its flag.
 const fn same(name: &'static str, shape: Shape) -> Key {
-    Key { name, flag: Some(name), shape, looked_at: false }
+    Key { name, flag: Some(name), shape, kept: None, looked_at: false }
 }
 
 /// The same, in the part that etcd looks at once more.
 const fn again(name: &'static str) -> Key {
-    Key { name, flag: Some(name), shape: Text, looked_at: true }
+    Key { name, flag: Some(name), shape: Text, kept: None, looked_at: true }
 }
 
 const fn of(name: &'static str, flag: &'static str, shape: Shape) -> Key {
-    Key { name, flag: Some(flag), shape, looked_at: false }
+    Key { name, flag: Some(flag), shape, kept: None, looked_at: false }
 }
 
 const fn alone(name: &'static str, shape: Shape) -> Key {
-    Key { name, flag: None, shape, looked_at: false }
+    Key { name, flag: None, shape, kept: None, looked_at: false }
+}
+
+const fn kept(name: &'static str, shape: Shape, kept: &'static str) -> Key {
+    Key { name, flag: None, shape, kept: Some(kept), looked_at: false }
 }
 
 const fn section(name: &'static str, section: &'static Section, looked_at: bool) -> Key {
-    Key { name, flag: None, shape: Shape::Section(section), looked_at }
+    Key { name, flag: None, shape: Shape::Section(section), kept: None, looked_at }
 }
 
 static CLIENT_SECURITY: Section = Section {
@@ -136,9 +137,9 @@ static CLIENT_SECURITY: Section = Section {
         same("client-cert-auth", Bool),
         same("trusted-ca-file", Text),
         same("auto-tls", Bool),
-        alone("allowed-cn", Texts),
+        kept("allowed-cn", Texts, CLIENT_ALLOWED_CN),
         of("allowed-hostname", "client-cert-allowed-hostname", Texts),
-        alone("skip-client-san-verification", Bool),
+        kept("skip-client-san-verification", Bool, CLIENT_SKIP_SAN),
     ],
 };
 
@@ -334,7 +335,7 @@ pub fn parse(text: &str) -> Result<RawConfig, FileError> {
         false => serde_saphyr::from_str_with_options(text, options)
             .map_err(|error| FileError::Yaml(error.to_string().replace('\n', " ")))?,
     };
-    let mut raw = RawConfig::default();
+    let mut raw = RawConfig::for_file();
     match &whole {
         Json::Null => {}
         Json::Object(object) => read_section(object, TOP, "configYAML", "", &mut raw)?,
@@ -439,13 +440,19 @@ impl Typed {
 
 /// Hands a value to its flag.
 fn take(key: &Key, value: Typed, inside: &str, raw: &mut RawConfig) -> Result<(), FileError> {
+    if let Some(kept) = key.kept {
+        match value {
+            Typed::Texts(texts) => raw.put_of_file(kept, Value::List(texts)),
+            Typed::Bool(on) => raw.put_of_file(kept, Value::Bool(on)),
+            Typed::Text(_) | Typed::Int(_) => unreachable!("no such key is of this shape"),
+        }
+        return Ok(());
+    }
     let Some(flag) = key.flag else {
-        return match value.is_zero() {
-            true => Ok(()),
-            false => Err(FileError::NotYet {
-                key: inside.replacen("configJSON.", "", 1).replacen("Config.", "", 1),
-            }),
-        };
+        if !value.is_zero() {
+            raw.refuse_key(inside.replacen("configJSON.", "", 1).replacen("Config.", "", 1));
+        }
+        return Ok(());
     };
     let position = find(flag).expect("a test looks for every flag");
     let kind = SETTINGS[position].kind;

@@ -10,7 +10,9 @@ pub mod file;
 pub mod flags;
 pub mod gates;
 pub mod help;
+pub mod notes;
 pub mod raw;
+pub mod security;
 pub mod settings;
 pub mod value;
 
@@ -22,6 +24,8 @@ use node::AutoCompaction;
 use thiserror::Error;
 use wire::RequestLimits;
 
+use crate::http::Allowed;
+use crate::log::outputs::{self, OutputError, Target};
 use crate::log::{self, Format, Level};
 
 use raw::Source;
@@ -30,6 +34,7 @@ use settings::find;
 pub use bootstrap::{Bootstrap, BootstrapError};
 pub use file::FileError;
 pub use raw::RawConfig;
+pub use security::Security;
 pub(crate) use wire::url::quote;
 pub use wire::url::{Scheme, Url};
 
@@ -63,6 +68,16 @@ pub struct Config {
     pub wal_dir: Option<PathBuf>,
     /// Where clients are served; at least one.
     pub listen_client_urls: Vec<Url>,
+    /// Where clients are served by HTTP alone; if there are any, the others serve gRPC alone.
+    pub listen_client_http_urls: Vec<Url>,
+    /// Where probes and metrics are served beside.
+    pub listen_metrics_urls: Vec<Url>,
+    /// Certificates and what belongs to them.
+    pub security: Security,
+    /// Origins whose pages may see answers.
+    pub origins: Allowed,
+    /// Hosts that requests without TLS may ask for.
+    pub hosts: Allowed,
     /// Where peers are served; at least one.
     pub listen_peer_urls: Vec<Url>,
     /// What clients are told.
@@ -220,16 +235,16 @@ pub enum ConfigError {
     CheckpointPersist,
     #[error("--compact-hash-check-time must be >0 (set to {0})")]
     CompactHashCheck(String),
-    #[error("--log-outputs requires a single file path when --log-rotate-config-json is defined")]
-    LogRotation,
+    #[error(transparent)]
+    LogOutput(#[from] OutputError),
     #[error("{name} must be at most {max} (set to {value})")]
     TooLarge { name: &'static str, max: u64, value: u64 },
     #[error("{name} must not be negative (set to {value})")]
     Negative { name: &'static str, value: String },
-    #[error("--{0} is not yet supported by Quorate {version}; leave it out, or at its default", version = wire::version::QUORATE)]
-    NotYet(String),
-    #[error("TLS is not yet supported by Quorate {version}: {0}", version = wire::version::QUORATE)]
-    Tls(Url),
+    #[error("{}; leave out what is named, or at its default", not_yet(.0))]
+    NotYet(Vec<(String, &'static str)>),
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
 }
 
 impl TryFrom<&RawConfig> for Config {
@@ -240,7 +255,7 @@ impl TryFrom<&RawConfig> for Config {
         if raw.text("discovery-fallback") == "proxy" {
             return Err(ConfigError::Proxy);
         }
-        let (log_level, log_format) = logging(raw)?;
+        let Logging { level: log_level, format: log_format, .. } = logging(raw)?;
         let listen_peer_urls = raw.urls("listen-peer-urls");
         let listen_client_urls = raw.urls("listen-client-urls");
         for name in
@@ -264,16 +279,17 @@ impl TryFrom<&RawConfig> for Config {
             return Err(ConfigError::AdvertiseUnset);
         }
         check_others(raw)?;
-        if let Some(name) = raw.unsupported().first() {
-            return Err(ConfigError::NotYet((*name).to_owned()));
-        }
+        let security = Security::new(raw)?;
         let gates = raw.list("feature-gates");
-        if let Some(name) = gates::unsupported(&gates) {
-            return Err(ConfigError::NotYet(format!("feature-gates: {name}")));
+        let refused_gates = gates::unsupported(&gates).into_iter();
+        let refused_gates = refused_gates
+            .map(|name| (format!("--feature-gates {name}"), "what it switches is not there yet"));
+        let refused: Vec<_> = raw.unsupported().into_iter().chain(refused_gates).collect();
+        if !refused.is_empty() {
+            return Err(ConfigError::NotYet(refused));
         }
-        let all = [&listen_peer_urls, &listen_client_urls];
-        if let Some(url) = all.into_iter().flatten().find(|url| url.is_secure()) {
-            return Err(ConfigError::Tls(url.clone()));
+        for name in raw.inert() {
+            crate::warn!(format!("--{name} has no effect"), "reason" => notes::note(name));
         }
 
         warn_of_storage(raw);
@@ -324,6 +340,11 @@ impl TryFrom<&RawConfig> for Config {
             reuse_port: raw.bool("socket-reuse-port"),
             name,
             listen_client_urls,
+            listen_client_http_urls: raw.urls("listen-client-http-urls"),
+            listen_metrics_urls: raw.urls("listen-metrics-urls"),
+            security,
+            origins: Allowed::from_list(security::words(raw, "cors")),
+            hosts: Allowed::from_list(security::words(raw, "host-whitelist")),
             listen_peer_urls,
             advertise_client_urls,
             initial_advertise_peer_urls,
@@ -384,24 +405,43 @@ impl Config {
     }
 }
 
+/// How the log is to be written.
+#[derive(Clone, Debug)]
+pub struct Logging {
+    /// From which level on.
+    pub level: Level,
+    /// In which form.
+    pub format: Format,
+    /// Where to; nothing is opened yet.
+    pub targets: Vec<Target>,
+}
+
 /// How the log is to be written; settled before the rest, which may have something to log.
 ///
 /// # Errors
-/// A logger, level or format that does not exist.
-pub fn logging(raw: &RawConfig) -> Result<(Level, Format), ConfigError> {
+/// A logger, level, format or output that does not exist.
+pub fn logging(raw: &RawConfig) -> Result<Logging, ConfigError> {
     match raw.text("logger").as_str() {
         "zap" => {}
         "capnslog" => return Err(ConfigError::Capnslog),
         other => return Err(ConfigError::Logger(other.to_owned())),
     }
-    if raw.bool("enable-log-rotation") && !raw.is_set("log-outputs") {
-        return Err(ConfigError::LogRotation);
-    }
+    let rotation = raw.text("log-rotation-config-json");
+    let rotation = raw.bool("enable-log-rotation").then_some(rotation.as_str());
+    let targets = outputs::targets(&security::words(raw, "log-outputs"), rotation)?;
     let name = raw.text("log-level");
     let level = Level::from_name(&name).ok_or(ConfigError::LogLevel(name))?;
     let name = raw.text("log-format");
     let format = Format::from_name(&name).ok_or(ConfigError::LogFormat(name))?;
-    Ok((level, format))
+    Ok(Logging { level, format, targets })
+}
+
+/// All that is refused, each with its reason.
+fn not_yet(refused: &[(String, &str)]) -> String {
+    let version = wire::version::QUORATE;
+    let one =
+        |(name, why): &(String, &str)| format!("{name} is not yet supported by Quorate {version} ({why})");
+    refused.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// A name other than `localhost` is no address to listen on.

@@ -1,6 +1,9 @@
 //! Exactly what the user said: each setting's value and where it came from, before anything is checked together.
 
+use std::collections::BTreeMap;
+
 use super::Url;
+use super::notes::note;
 use super::settings::{SETTINGS, Status, find};
 use super::value::Value;
 
@@ -20,11 +23,21 @@ pub enum Source {
 pub struct RawConfig {
     /// In the order of [`SETTINGS`].
     given: Vec<Option<(Value, Source)>>,
+    /// What only a configuration file can say, by its key.
+    of_file: BTreeMap<&'static str, Value>,
+    is_of_file: bool,
+    /// Keys of it that have no flag and belong to a later version.
+    refused_keys: Vec<String>,
 }
 
 impl Default for RawConfig {
     fn default() -> Self {
-        RawConfig { given: vec![None; SETTINGS.len()] }
+        RawConfig {
+            given: vec![None; SETTINGS.len()],
+            of_file: BTreeMap::new(),
+            is_of_file: false,
+            refused_keys: Vec::new(),
+        }
     }
 }
 
@@ -47,6 +60,26 @@ impl RawConfig {
     /// Sets the setting at this place in [`SETTINGS`] to a value of its kind; a later call wins.
     pub fn put(&mut self, position: usize, value: Value, source: Source) {
         self.given[position] = Some((value, source));
+    }
+
+    /// No settings yet, from a configuration file.
+    pub fn for_file() -> RawConfig {
+        RawConfig { is_of_file: true, ..RawConfig::default() }
+    }
+
+    /// Whether these are the settings of a configuration file.
+    pub fn is_of_file(&self) -> bool {
+        self.is_of_file
+    }
+
+    /// What a configuration file says under a key that has no flag.
+    pub fn of_file(&self, key: &str) -> Option<&Value> {
+        self.of_file.get(key)
+    }
+
+    /// Keeps the value of such a key.
+    pub fn put_of_file(&mut self, key: &'static str, value: Value) {
+        self.of_file.insert(key, value);
     }
 
     /// Whether the user gave this setting, be it with its default value.
@@ -155,15 +188,30 @@ impl RawConfig {
         }
     }
 
-    /// The flags that belong to a later version and were given with another value than the default.
-    pub fn unsupported(&self) -> Vec<&'static str> {
+    /// Notes that a configuration file has this key, which belongs to a later version.
+    pub fn refuse_key(&mut self, key: String) {
+        self.refused_keys.push(key);
+    }
+
+    /// All that belongs to a later version, with the reason: flags that were given another value than the default, and keys.
+    pub fn unsupported(&self) -> Vec<(String, &'static str)> {
+        let flags = self.changed(Status::Later).map(|name| (format!("--{name}"), note(name)));
+        let keys = self.refused_keys.iter().map(|key| (key.clone(), note(key)));
+        flags.chain(keys).collect()
+    }
+
+    /// The flags that have no effect here, and were given another value than the default.
+    pub fn inert(&self) -> Vec<&'static str> {
+        self.changed(Status::Inert).collect()
+    }
+
+    fn changed(&self, status: Status) -> impl Iterator<Item = &'static str> {
         (0..SETTINGS.len())
-            .filter(|position| SETTINGS[*position].status == Status::Later)
+            .filter(move |position| SETTINGS[*position].status == status)
             .filter(
                 |position| matches!(&self.given[*position], Some((value, _)) if *value != default(*position)),
             )
             .map(|position| SETTINGS[position].name)
-            .collect()
     }
 }
 

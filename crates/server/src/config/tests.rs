@@ -117,10 +117,34 @@ fn nothing_is_silently_ignored() {
 }
 
 #[test]
-fn tls_is_refused_by_url() {
-    let text =
-        refusal(&["--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://127.0.0.1:1"]);
-    assert!(text.starts_with("TLS is not yet supported") && text.ends_with("https://127.0.0.1:1"), "{text}");
+fn what_tls_can_not_do_is_refused() {
+    for (args, text) in [
+        (
+            &["--tls-min-version=TLS1.4"][..],
+            "unexpected TLS version \"TLS1.4\" (must be one of: TLS1.2, TLS1.3)",
+        ),
+        (
+            &["--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"],
+            "min version (TLS1.3) is greater than max version (TLS1.2)",
+        ),
+        (&["--cipher-suites=x"], "unexpected TLS cipher suite \"x\""),
+        (
+            &["--cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA"],
+            "TLS cipher suite \"TLS_RSA_WITH_AES_128_CBC_SHA\" is not in",
+        ),
+    ] {
+        let refused = refusal(args);
+        assert!(refused.starts_with(text), "{refused}");
+    }
+}
+
+#[test]
+fn all_that_is_not_there_yet_is_named_at_once() {
+    let text = refusal(&["--max-learners=7", "--enable-pprof", "--feature-gates=PriorityRequest=true"]);
+    for name in ["--max-learners", "--enable-pprof", "--feature-gates PriorityRequest"] {
+        assert!(text.contains(&format!("{name} is not yet supported by Quorate")), "{text}");
+    }
+    config(&["--backend-batch-limit=7", "--raft-read-timeout=9s"]);
 }
 
 #[test]

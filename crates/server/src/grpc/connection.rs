@@ -21,7 +21,7 @@ use wire::{ApiError, Status};
 use super::answer::{self, Charge, Held, PREFIX_BYTES, Payload};
 use super::calls::{Call, Calls, State};
 use super::elsewhere::Elsewhere;
-use super::head::{GRPC_ENCODING, Head};
+use super::head::{self, GRPC_ENCODING, Head};
 use super::io::{GatherIo, IoControl, PingPolicy, Turn, gather};
 use super::kv::{self, Read, Step};
 use super::member::OverQuota;
@@ -31,6 +31,7 @@ use super::stream::{self, Arrival, Assembly, send_message, send_service_response
 use super::task::{self, StreamCall, TaskCall};
 use super::turns::{Length, Reads};
 use super::{Front, Shared, keep_alive, watch};
+use crate::http::Web;
 use crate::lane::{Mailbox, Outcome, Slot};
 
 /// A client has this long to send its preface, as with gRPC's Go server.
@@ -68,7 +69,7 @@ const STALLED_SLACK: usize = 64;
 type H2<S> = h2::server::Connection<GatherIo<S>, Payload>;
 
 /// Serves one connection until either side ends it.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(io: S, front: Front) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(io: S, front: Front, web: Option<Web>) {
     let (codec_io, control) = gather(io);
     let limits = &front.0.config.limits;
     let handshake = h2::server::Builder::new()
@@ -94,7 +95,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(io: S, front: Fr
     });
     let Ok(Some(h2)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, greeted).await else { return };
 
-    let mut connection = Connection::new(h2, control, front);
+    let mut connection = Connection::new(h2, control, front, web);
     let end = poll_fn(|cx| connection.poll(cx)).await;
     let control = connection.close();
     if end == End::Lost {
@@ -124,6 +125,8 @@ struct Connection<S> {
     h2: H2<S>,
     control: IoControl<S>,
     front: Rc<Shared>,
+    /// Who answers what is none of gRPC.
+    web: Option<Web>,
     mailbox: Rc<Mailbox>,
     calls: Calls,
     /// Calls that nothing has looked for the messages of yet.
@@ -141,7 +144,7 @@ struct Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
-    fn new(mut h2: H2<S>, control: IoControl<S>, front: Front) -> Self {
+    fn new(mut h2: H2<S>, control: IoControl<S>, front: Front, web: Option<Web>) -> Self {
         let front = front.0;
         let keepalive =
             Keepalive::new(h2.ping_pong(), front.config.keepalive_interval, front.config.keepalive_timeout);
@@ -151,6 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             mailbox: front.lane.mailbox(),
             reads: front.lane.member().reads.connection(),
             front,
+            web,
             calls: Calls::default(),
             fresh: Vec::new(),
             stalled: VecDeque::new(),
@@ -233,6 +237,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
     }
 
     fn open(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Payload>) {
+        if let Some(web) = self.web.as_ref().filter(|_| !head::may_be_grpc(request.headers())) {
+            let (answer, held) = (web(request.into_parts().0), self.held.clone());
+            return self.spawn(async move {
+                stream::send_web_response(answer.await, respond, held).await;
+            });
+        }
         let head = match Head::read(&request) {
             Ok(head) => head,
             Err(refused) => return send_status(&mut respond, refused.http, &refused.status),

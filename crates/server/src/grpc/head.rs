@@ -22,6 +22,8 @@ pub struct Head {
 /// How messages are compressed.
 pub const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
+const GRPC: &[u8] = b"application/grpc";
+
 /// A call refused by its headers alone, with the HTTP status that gRPC gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
@@ -100,11 +102,15 @@ impl Head {
     }
 }
 
+/// Whether a request that came by TLS goes to gRPC: etcd looks for the word anywhere in the first value.
+pub fn may_be_grpc(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    value.windows(GRPC.len()).any(|part| part == GRPC)
+}
+
 /// `application/grpc` in these letters, alone or with a subtype.
 fn is_grpc(content_type: &[u8]) -> bool {
-    content_type
-        .strip_prefix(b"application/grpc")
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    content_type.strip_prefix(GRPC).is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// Up to eight digits and a unit.

@@ -46,6 +46,7 @@ use wire::RequestLimits;
 
 pub use member::{MemberView, SharedStatus};
 
+use crate::http::Web;
 use crate::lane::Lane;
 
 /// How connections are treated.
@@ -117,7 +118,7 @@ impl Shared {
 /// Serves one connection until either side ends it; `io` begins with the client's HTTP/2 preface.
 ///
 /// Runs inside a `LocalSet`, since calls off the hot path are local tasks; they end with the connection.
-/// Dropping the future closes the connection.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(io: S, front: Front) {
-    connection::serve(io, front).await;
+/// Dropping the future closes the connection. `web` answers requests that are none of gRPC; without it they are refused.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(io: S, front: Front, web: Option<Web>) {
+    connection::serve(io, front, web).await;
 }

@@ -8,9 +8,9 @@ use bytes::{Bytes, BytesMut};
 use flate2::bufread::MultiGzDecoder;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
 use wire::{ApiError, Code, Status};
 
@@ -188,6 +188,22 @@ pub fn send_status(respond: &mut SendResponse<Payload>, http: StatusCode, status
     headers.insert(CONTENT_TYPE, GRPC);
     insert_status(headers, status);
     let _ = respond.send_response(response, true);
+}
+
+/// Sends an answer that is none of gRPC.
+pub async fn send_web_response(
+    response: Response<Full<Bytes>>,
+    mut respond: SendResponse<Payload>,
+    held: Held,
+) {
+    let (mut head, body) = response.into_parts();
+    let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes);
+    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    let ended = body.is_empty();
+    let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), ended) else { return };
+    if !ended {
+        let _ = stream.send_data(Payload::new(body, &held), true);
+    }
 }
 
 fn insert_status(headers: &mut HeaderMap, status: &Status) {

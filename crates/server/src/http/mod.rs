@@ -1,85 +1,46 @@
-//! HTTP/1: `/health` and `/version` for clients, `/version` for peers, etcd's 404 for the rest.
+//! HTTP: the probes, `/metrics` and `/version` for clients, the former two for listeners of metrics, etcd's 404 for the rest.
 //!
 //! Answers are made by a function of the request's parts, so that they are tested without a socket; the connection
-//! around it is hyper's.
+//! around it is hyper's, or of gRPC's own where a client has agreed on HTTP/2 and asks for something else.
 
+mod access;
+mod health;
 mod query;
 
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
+use crate::LocalFuture;
 use crate::listen::{Closing, Role, Stream};
-use crate::{LocalFuture, log};
 
+pub use access::{Allowed, Site};
+pub use health::{Alarm, Health, Versions};
 use query::Query;
 pub(crate) use query::decode;
 
 /// etcd waits this long for a request's head.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// What is asked of the member to say how it is.
-pub trait Health: 'static {
-    /// The alarms that are on, of any member.
-    fn alarms(&self) -> Vec<Alarm>;
+/// Answers requests that came by HTTP/2 and are none of gRPC.
+pub type Web = Rc<dyn Fn(Parts) -> LocalFuture<'static, Response<Full<Bytes>>>>;
 
-    /// Whether this member knows of a leader.
-    fn has_leader(&self) -> bool;
-
-    /// Reads one key, as user root where there are users: from the local store, or, if `linearizable`, through
-    /// consensus.
-    ///
-    /// # Errors
-    /// The error's text as etcd gives it.
-    fn read(&self, linearizable: bool) -> LocalFuture<'_, Result<(), String>>;
-
-    /// The page `/metrics`, where there is one.
-    fn metrics(&self) -> Option<String> {
-        None
-    }
-
-    /// What `/version` shows.
-    fn versions(&self) -> Versions;
-}
-
-/// An alarm, as far as `/health` tells them apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Alarm {
-    /// A member's space is used up.
-    NoSpace,
-    /// A member's data differs.
-    Corrupt,
-    /// Of a later version.
-    Unknown,
-}
-
-impl Alarm {
-    /// The name in `exclude=` and in the reason.
-    fn name(self) -> &'static str {
-        match self {
-            Alarm::NoSpace => "NOSPACE",
-            Alarm::Corrupt => "CORRUPT",
-            Alarm::Unknown => "UNKNOWN",
-        }
-    }
-}
-
-/// The versions that a member knows, as `X.Y.Z`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Versions {
-    /// The cluster's, once it is decided.
-    pub cluster: Option<String>,
-    /// The storage's, once it is known.
-    pub storage: Option<String>,
+/// What answers them, on a connection with TLS.
+pub fn web(role: Role, health: Rc<dyn Health>, site: Arc<Site>) -> Web {
+    Rc::new(move |head| {
+        let (health, site) = (health.clone(), site.clone());
+        Box::pin(async move { answer(role, true, &head, &*health, &site).await })
+    })
 }
 
 /// Serves one HTTP/1 connection until it ends, or until the request in flight is answered after `closing`.
@@ -87,15 +48,16 @@ pub async fn serve(
     stream: Stream,
     role: Role,
     health: Rc<dyn Health>,
-    request_timeout: Duration,
+    site: Arc<Site>,
     mut closing: Closing,
 ) {
+    let is_secure = stream.is_secure();
     let service = hyper::service::service_fn(|request: Request<Incoming>| {
-        let health = health.clone();
+        let (health, site) = (health.clone(), site.clone());
         async move {
             let head = request.into_parts().0;
             let answer = match check_host(&head) {
-                Ok(()) => answer(role, &head.method, &head.uri, &*health, request_timeout).await,
+                Ok(()) => answer(role, is_secure, &head, &*health, &site).await,
                 Err(text) => bad_request(text),
             };
             Ok::<_, Infallible>(answer)
@@ -140,54 +102,46 @@ pub(crate) fn bad_request(text: &str) -> Response<Full<Bytes>> {
     response
 }
 
-/// The answer to one request.
+/// The answer to one request. `is_secure`: it came by TLS.
 pub async fn answer(
     role: Role,
-    method: &Method,
-    uri: &Uri,
+    is_secure: bool,
+    head: &Parts,
     health: &dyn Health,
-    request_timeout: Duration,
+    site: &Site,
 ) -> Response<Full<Bytes>> {
-    let mut response = match role {
-        Role::Client if *method == Method::OPTIONS => plain(StatusCode::OK, ""),
-        _ => route(role, method, uri, health, request_timeout).await,
-    };
-    if role == Role::Client {
-        // Browsers of any origin: etcd's default of --cors, which is the only value so far.
-        for (name, value) in [
-            ("access-control-allow-headers", "accept, content-type, authorization"),
-            ("access-control-allow-methods", "POST, GET, OPTIONS, PUT, DELETE"),
-            ("access-control-allow-origin", "*"),
-        ] {
-            response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
+    let is_for_clients = matches!(role, Role::Client | Role::Http);
+    if !is_for_clients {
+        return route(role, head, health, site).await;
     }
+    if !is_secure && let Some(refusal) = site.refuse_host(head) {
+        return refusal;
+    }
+    let mut response = match head.method {
+        Method::OPTIONS => plain(StatusCode::OK, ""),
+        _ => route(role, head, health, site).await,
+    };
+    site.allow_origin(head.headers.get(ORIGIN), response.headers_mut());
     response
 }
 
-async fn route(
-    role: Role,
-    method: &Method,
-    uri: &Uri,
-    health: &dyn Health,
-    request_timeout: Duration,
-) -> Response<Full<Bytes>> {
-    match (role, decode(uri.path(), false).as_deref()) {
-        (_, Some("/version")) if method == Method::GET => version(&health.versions()),
-        (Role::Client, Some("/health")) if method == Method::GET => {
-            check(Query::new(uri.query().unwrap_or_default()), health, request_timeout).await
-        }
-        (Role::Client, Some("/health")) => {
-            log::warn!("/health error", "status-code" => 405);
-            not_allowed()
-        }
-        // Whatever the method, as in etcd.
-        (Role::Client, Some("/metrics")) => match health.metrics() {
-            Some(page) => metrics(page),
-            None => error(StatusCode::NOT_FOUND, "404 page not found"),
-        },
-        (_, Some("/version")) => not_allowed(),
-        _ => error(StatusCode::NOT_FOUND, "404 page not found"),
+async fn route(role: Role, head: &Parts, health: &dyn Health, site: &Site) -> Response<Full<Bytes>> {
+    let path = decode(head.uri.path(), false).unwrap_or_default();
+    let query = || Query::new(head.uri.query().unwrap_or_default());
+    if path == "/version" && role != Role::Metrics {
+        return match head.method {
+            Method::GET => version(&health.versions()),
+            _ => not_allowed(),
+        };
+    }
+    // Whatever the method, as in etcd.
+    if path == "/metrics" && role != Role::Peer {
+        return health.metrics().map_or_else(|| error(StatusCode::NOT_FOUND, "404 page not found"), metrics);
+    }
+    let probe = if role == Role::Peer { None } else { health::probe(&path) };
+    match probe {
+        Some(probe) => probe.answer(&head.method, &query(), health, site.request_timeout).await,
+        None => error(StatusCode::NOT_FOUND, "404 page not found"),
     }
 }
 
@@ -201,29 +155,6 @@ pub(crate) fn version(versions: &Versions) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
-}
-
-/// Alarms, then a leader, then a read; the first that is wrong is the reason.
-async fn check(query: Query, health: &dyn Health, request_timeout: Duration) -> Response<Full<Bytes>> {
-    let excluded = query.all("exclude");
-    let serializable = query.first("serializable") == Some("true");
-    let reason =
-        if let Some(alarm) = health.alarms().into_iter().find(|alarm| !excluded.contains(&alarm.name())) {
-            Some(format!("ALARM {}", alarm.name()))
-        } else if !serializable && !health.has_leader() {
-            Some("RAFT NO LEADER".to_owned())
-        } else {
-            let read = tokio::time::timeout(request_timeout, health.read(!serializable)).await;
-            let read = read.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()));
-            read.err().map(|error| format!("RANGE ERROR:{error}"))
-        };
-    let Some(reason) = reason else {
-        log::debug!("/health OK", "status-code" => 200);
-        return plain(StatusCode::OK, r#"{"health":"true","reason":""}"#);
-    };
-    let body = format!(r#"{{"health":"false","reason":{}}}"#, json_text(&reason));
-    log::warn!("/health error", "output" => body, "status-code" => 503);
-    error(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
 fn metrics(page: String) -> Response<Full<Bytes>> {

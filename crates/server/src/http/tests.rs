@@ -11,6 +11,7 @@ use crate::listen::closing;
 struct Fake {
     alarms: Vec<Alarm>,
     leader: bool,
+    learner: bool,
     read: Result<(), String>,
     asked: RefCell<Vec<bool>>,
     versions: Versions,
@@ -19,7 +20,14 @@ struct Fake {
 impl Default for Fake {
     fn default() -> Self {
         let versions = Versions { cluster: Some("3.7.0".into()), storage: Some("3.7.0".into()) };
-        Fake { alarms: Vec::new(), leader: true, read: Ok(()), asked: RefCell::default(), versions }
+        Fake {
+            alarms: Vec::new(),
+            leader: true,
+            learner: false,
+            read: Ok(()),
+            asked: RefCell::default(),
+            versions,
+        }
     }
 }
 
@@ -35,6 +43,10 @@ impl Health for Fake {
     fn read(&self, linearizable: bool) -> LocalFuture<'_, Result<(), String>> {
         self.asked.borrow_mut().push(linearizable);
         Box::pin(async { self.read.clone() })
+    }
+
+    fn is_learner(&self) -> bool {
+        self.learner
     }
 
     fn versions(&self) -> Versions {
@@ -54,11 +66,16 @@ impl Got {
     }
 }
 
+fn site() -> Arc<Site> {
+    let second = Duration::from_secs(1);
+    Arc::new(Site { request_timeout: 7 * second, origins: Allowed::Any, hosts: Allowed::Any })
+}
+
 fn ask(role: Role, method: &str, uri: &str, health: &Fake) -> Got {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let method = Method::from_bytes(method.as_bytes()).unwrap();
+    let head = Request::builder().method(method).uri(uri).body(()).unwrap().into_parts().0;
     runtime.block_on(async {
-        let response = answer(role, &method, &uri.parse().unwrap(), health, Duration::from_secs(7)).await;
+        let response = answer(role, false, &head, health, &site()).await;
         let (head, body) = response.into_parts();
         let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
         Got { status: head.status.as_u16(), body, headers: head.headers }
@@ -162,7 +179,7 @@ fn a_request_says_once_whom_it_is_for() {
             let request = format!("GET /version HTTP/{version}\r\n{hosts}\r\n");
             client.write_all(request.as_bytes()).await.unwrap();
             client.shutdown().await.unwrap();
-            serve(stream, Role::Client, health, Duration::from_secs(7), closing).await;
+            serve(stream, Role::Client, health, site(), closing).await;
             let mut got = String::new();
             client.read_to_string(&mut got).await.unwrap();
             got
@@ -184,8 +201,7 @@ fn a_connection_is_kept_until_closing() {
         let (stream, mut client) = Stream::pair().unwrap();
         let (stop, closing) = closing();
         let health: Rc<dyn Health> = Rc::new(Fake::default());
-        let served =
-            tokio::task::spawn_local(serve(stream, Role::Client, health, Duration::from_secs(7), closing));
+        let served = tokio::task::spawn_local(serve(stream, Role::Client, health, site(), closing));
         for _ in 0..2 {
             client.write_all(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
             let mut got = String::new();

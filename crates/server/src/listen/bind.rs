@@ -10,6 +10,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
+use super::handshake::Security;
 use crate::config::Url;
 
 /// etcd sets both on accepted connections.
@@ -18,8 +19,14 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Who connects there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Clients: gRPC and HTTP/1.
+    /// Clients: gRPC and HTTP.
     Client,
+    /// Clients, gRPC alone: HTTP has listeners of its own.
+    Grpc,
+    /// Clients, HTTP alone.
+    Http,
+    /// Probes and metrics: HTTP/1.
+    Metrics,
     /// Other members: HTTP/1.
     Peer,
 }
@@ -56,6 +63,7 @@ pub struct Listener {
     socket: Bound,
     role: Role,
     address: String,
+    security: Option<Security>,
 }
 
 #[derive(Debug)]
@@ -91,8 +99,8 @@ impl Listener {
     pub fn bind(url: &Url, role: Role, reuse_port: bool) -> Result<Listener, BindError> {
         if url.is_unix() {
             let path = match role {
-                Role::Client => format!("{}{}", url.authority(), url.path()),
-                Role::Peer => url.authority().to_owned(),
+                Role::Peer | Role::Metrics => url.authority().to_owned(),
+                Role::Client | Role::Grpc | Role::Http => format!("{}{}", url.authority(), url.path()),
             };
             let fail = |source| BindError::Bind { network: "unix", address: path.clone(), source };
             match std::fs::remove_file(&path) {
@@ -102,7 +110,7 @@ impl Listener {
             let listener = UnixListener::bind(&path).map_err(fail)?;
             listener.set_nonblocking(true).map_err(fail)?;
             let socket = Bound::Unix(listener, Arc::new(SocketFile(PathBuf::from(&path))));
-            return Ok(Listener { socket, role, address: path });
+            return Ok(Listener { socket, role, address: path, security: None });
         }
         let address = url.authority().to_owned();
         let listener = bind_tcp(&resolve(url)?, reuse_port).map_err(|source| BindError::Bind {
@@ -113,7 +121,22 @@ impl Listener {
         // Port 0 lets the system choose; what it chose is then the only useful thing to say.
         let chosen = listener.local_addr().ok().filter(|_| address.ends_with(":0"));
         let address = chosen.map_or(address, |chosen| chosen.to_string());
-        Ok(Listener { socket: Bound::Tcp(listener), role, address })
+        Ok(Listener { socket: Bound::Tcp(listener), role, address, security: None })
+    }
+
+    /// The same, with TLS.
+    pub fn secured(self, security: Security) -> Listener {
+        Listener { security: Some(security), ..self }
+    }
+
+    /// Whether it takes connections without TLS.
+    pub fn serves_plain(&self) -> bool {
+        self.security.as_ref().is_none_or(|security| security.also_plain)
+    }
+
+    /// Whether it speaks TLS.
+    pub fn is_secure(&self) -> bool {
+        self.security.is_some()
     }
 
     /// The same socket once more: it stays bound until both are gone.
@@ -125,7 +148,8 @@ impl Listener {
             Bound::Tcp(listener) => Bound::Tcp(listener.try_clone()?),
             Bound::Unix(listener, file) => Bound::Unix(listener.try_clone()?, file.clone()),
         };
-        Ok(Listener { socket, role: self.role, address: self.address.clone() })
+        let (address, security) = (self.address.clone(), self.security.clone());
+        Ok(Listener { socket, role: self.role, address, security })
     }
 
     /// Who connects there.
@@ -148,12 +172,12 @@ impl Listener {
 
     /// Puts it on the runtime of this thread.
     pub(crate) fn into_async(self) -> io::Result<Accepting> {
-        let Listener { socket, role, address } = self;
+        let Listener { socket, role, address, security } = self;
         let socket = match socket {
             Bound::Tcp(listener) => Waiting::Tcp(tokio::net::TcpListener::from_std(listener)?),
             Bound::Unix(listener, file) => Waiting::Unix(tokio::net::UnixListener::from_std(listener)?, file),
         };
-        Ok(Accepting { socket, role, address })
+        Ok(Accepting { socket, role, address, security })
     }
 }
 
@@ -162,6 +186,7 @@ pub(crate) struct Accepting {
     socket: Waiting,
     role: Role,
     address: String,
+    security: Option<Security>,
 }
 
 enum Waiting {
@@ -179,6 +204,11 @@ impl Accepting {
 
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// How its connections are secured, if they are.
+    pub(crate) fn security(&self) -> Option<&Security> {
+        self.security.as_ref()
     }
 
     /// The next connection, taken off this thread's runtime again: another one serves it. Cancel safe.
@@ -200,6 +230,30 @@ impl Accepting {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => return Err(error),
             }
+        }
+    }
+}
+
+impl Accepted {
+    /// The two ends as Go prints them: ours and theirs.
+    pub(super) fn addresses(&self) -> (String, String) {
+        match self {
+            Accepted::Tcp(stream) => {
+                let shown = |address: io::Result<SocketAddr>| address.map(|address| address.to_string());
+                (
+                    shown(stream.local_addr()).unwrap_or_default(),
+                    shown(stream.peer_addr()).unwrap_or_default(),
+                )
+            }
+            Accepted::Unix(_) => ("@".to_owned(), "@".to_owned()),
+        }
+    }
+
+    /// The address of the other side, if it has one.
+    pub(super) fn remote(&self) -> Option<std::net::IpAddr> {
+        match self {
+            Accepted::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip().to_canonical()),
+            Accepted::Unix(_) => None,
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::config::Url;
-use crate::http::{Alarm, Versions};
+use crate::http::{Alarm, Allowed, Versions};
 
 /// Answers a gRPC connection with its thread's number and the bytes that came first.
 struct Echo {
@@ -28,7 +28,7 @@ impl Service for Echo {
 }
 
 impl ThreadService for EchoThread {
-    fn grpc(self: Rc<Self>, mut stream: Stream) -> LocalFuture<'static, ()> {
+    fn grpc(self: Rc<Self>, mut stream: Stream, _: Option<http::Web>) -> LocalFuture<'static, ()> {
         Box::pin(async move {
             let mut preface = [0; 24];
             stream.read_exact(&mut preface).await.unwrap();
@@ -53,6 +53,10 @@ impl Health for EchoThread {
         Box::pin(async { Ok(()) })
     }
 
+    fn is_learner(&self) -> bool {
+        false
+    }
+
     fn versions(&self) -> Versions {
         Versions::default()
     }
@@ -66,7 +70,8 @@ fn network(threads: usize) -> Network {
     let (names, started) = mpsc::channel();
     let service: Arc<dyn Service> = Arc::new(Echo { threads: names });
     let second = Duration::from_secs(1);
-    let network = Network::start(threads, &service, 5 * second, 7 * second).unwrap();
+    let site = Site { request_timeout: 7 * second, origins: Allowed::Any, hosts: Allowed::Any };
+    let network = Network::start(threads, &service, 5 * second, &Arc::new(site)).unwrap();
     for _ in 0..threads {
         assert!(started.recv().unwrap().starts_with("network-"));
     }

@@ -152,7 +152,9 @@ impl Asker {
     fn new(config: &Config) -> Self {
         let identity = peer::Identity { member_id: NodeId(0), cluster_id: 0, peer_urls: Vec::new() };
         let limits = super::peer_limits(config);
-        Asker { dial: Rc::new(NetDial), settings: peer::Settings { identity, limits } }
+        let security = config.security.peer.clone();
+        let dial = Rc::new(NetDial::new(security.clone()));
+        Asker { dial, settings: peer::Settings { identity, limits, security } }
     }
 
     async fn get(&self, url: &Url, path: &str, patience: Duration) -> Result<Reply, String> {

@@ -261,7 +261,7 @@ fn peer_settings(config: &Config, identity: Identity) -> peer::Settings {
         cluster_id: identity.cluster_id,
         peer_urls: config.initial_advertise_peer_urls.iter().map(ToString::to_string).collect(),
     };
-    peer::Settings { identity, limits: peer_limits(config) }
+    peer::Settings { identity, limits: peer_limits(config), security: config.security.peer.clone() }
 }
 
 fn peer_limits(config: &Config) -> peer::Limits {

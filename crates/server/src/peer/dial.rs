@@ -1,5 +1,6 @@
 //! Connections to others, and one HTTP/1.1 exchange on one.
 
+use std::cell::OnceCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -15,6 +16,7 @@ use socket2::TcpKeepalive;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
+use tokio_rustls::TlsConnector;
 
 use super::body::PeerBody;
 use super::timed::Timed;
@@ -37,26 +39,49 @@ pub trait Dial: 'static {
     fn dial<'a>(&'a self, url: &'a Url) -> LocalFuture<'a, io::Result<Box<dyn Io>>>;
 }
 
-/// Connects by TCP, and to socket files.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NetDial;
+/// Connects by TCP and to socket files, with TLS where the URL asks for it.
+#[derive(Debug, Default)]
+pub struct NetDial {
+    info: tls::Info,
+    /// Made with the first connection that needs it: a cluster without TLS needs no authorities.
+    client: OnceCell<Result<tls::Client, tls::Error>>,
+}
+
+impl NetDial {
+    /// With this member's certificates and whom it trusts.
+    pub fn new(info: tls::Info) -> NetDial {
+        NetDial { info, client: OnceCell::new() }
+    }
+
+    async fn secure(&self, url: &Url, stream: impl Io + 'static) -> io::Result<Box<dyn Io>> {
+        let client = self.client.get_or_init(|| tls::Client::new(&self.info, &[]));
+        let client = client.as_ref().map_err(|error| io::Error::other(error.clone()))?;
+        let host = if url.is_unix() { "localhost" } else { url.host() };
+        let dialing = client.begin(host).map_err(io::Error::other)?;
+        let connected = TlsConnector::from(dialing.config).connect(dialing.name, stream).await;
+        let stream = connected.map_err(|error| io::Error::other(dialing.seen.reason(&error)))?;
+        Ok(Box::new(stream))
+    }
+}
 
 impl Dial for NetDial {
     fn dial<'a>(&'a self, url: &'a Url) -> LocalFuture<'a, io::Result<Box<dyn Io>>> {
         Box::pin(async move {
-            if url.is_secure() {
-                let text = "TLS between peers is not yet supported";
-                return Err(io::Error::new(io::ErrorKind::Unsupported, text));
-            }
             if url.is_unix() {
                 let stream = UnixStream::connect(url.authority()).await?;
-                return Ok(Box::new(stream) as Box<dyn Io>);
+                return match url.is_secure() {
+                    true => self.secure(url, stream).await,
+                    false => Ok(Box::new(stream) as Box<dyn Io>),
+                };
             }
             let stream = connect(url).await?;
             stream.set_nodelay(true)?;
             let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
             socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-            Ok(Box::new(stream) as Box<dyn Io>)
+            match url.is_secure() {
+                true => self.secure(url, stream).await,
+                false => Ok(Box::new(stream) as Box<dyn Io>),
+            }
         })
     }
 }

@@ -26,8 +26,8 @@
 //! - **Questions to other members** (their version, members and hashes; a lease renewed or a learner promoted by the
 //!   leader) are [`ask`], from any thread with a `LocalSet`.
 //!
-//! Tests drive [`Transport`] directly, on a paused clock and pipes ([`Dial`] and [`Transport::serve`] take any byte stream;
-//! so will TLS).
+//! Tests drive [`Transport`] directly, on a paused clock and pipes ([`Dial`] and [`Transport::serve`] take any byte stream,
+//! TLS among them).
 
 mod ask;
 mod body;
@@ -65,6 +65,8 @@ pub struct Settings {
     pub identity: Identity,
     /// Its bounds.
     pub limits: Limits,
+    /// How it reaches URLs with TLS.
+    pub security: tls::Info,
 }
 
 /// Times and bounds.

@@ -50,7 +50,8 @@ impl PeerThread {
         let (taken, local) = (handle.clone(), handle.clone());
         let thread = std::thread::Builder::new().name("peer".into()).spawn(move || {
             LocalSet::new().block_on(&runtime, async move {
-                let transport = Transport::start(&local, settings, host(), Rc::new(NetDial), seed);
+                let dial = Rc::new(NetDial::new(settings.security.clone()));
+                let transport = Transport::start(&local, settings, host(), dial, seed);
                 let mut serving = JoinSet::new();
                 for listener in listeners {
                     serving.spawn_local(accept(listener, transport.clone(), closing.clone()));
@@ -87,9 +88,21 @@ async fn accept(listener: Listener, transport: Transport, mut closing: Closing) 
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => accepted,
         };
-        match accepted.and_then(Stream::new) {
-            Ok(stream) => {
-                connections.spawn_local(connect(stream, transport.clone(), closing.clone()));
+        match accepted {
+            Ok(socket) => {
+                let (security, transport, closing) =
+                    (listener.security().cloned(), transport.clone(), closing.clone());
+                connections.spawn_local(async move {
+                    let stream = match security {
+                        Some(security) => security.handshake(socket).await,
+                        None => Some(Stream::idle(socket)),
+                    };
+                    if let Some(mut stream) = stream
+                        && stream.attach().is_ok()
+                    {
+                        connect(stream, transport, closing).await;
+                    }
+                });
             }
             Err(error) => {
                 log::warn!("accept failed", "address" => listener.address(), "error" => crate::go_error(&error));

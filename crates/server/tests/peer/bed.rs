@@ -371,7 +371,13 @@ impl Member {
         let host = Arc::new(FakeHost::default());
         let identity = Identity { member_id: NodeId(id), cluster_id: CLUSTER, peer_urls: vec![url(id)] };
         let dial = Rc::new(NetDial(net.clone()));
-        let transport = Transport::start(&handle, Settings { identity, limits }, host.clone(), dial, id);
+        let transport = Transport::start(
+            &handle,
+            Settings { identity, limits, security: tls::Info::default() },
+            host.clone(),
+            dial,
+            id,
+        );
         spawn_local(transport.clone().run());
         net.listen(&format!("m{id:x}"), Some(transport.clone()));
         Member { id: NodeId(id), handle, host, transport }

@@ -63,7 +63,7 @@ pub struct Bed {
 impl Bed {
     pub fn pipe(&self, bytes: usize) -> (DuplexStream, JoinHandle<()>) {
         let (ours, theirs) = tokio::io::duplex(bytes);
-        (ours, spawn_local(serve(Counted(theirs, self.writes.clone()), self.front.clone())))
+        (ours, spawn_local(serve(Counted(theirs, self.writes.clone()), self.front.clone(), None)))
     }
 
     pub async fn client(&self) -> Client {

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::io::Write as _;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use server::LocalFuture;
@@ -61,7 +62,7 @@ pub fn fuzz_http2(data: &[u8]) {
         let (_member, lane, driver) = FakeMember::new();
         spawn_local(driver);
         let (mut ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-        let served = spawn_local(serve(theirs, Front::new(lane, GrpcConfig::default())));
+        let served = spawn_local(serve(theirs, Front::new(lane, GrpcConfig::default()), None));
         for part in bytes.chunks(piece) {
             if ours.write_all(part).await.is_err() {
                 break;
@@ -139,6 +140,10 @@ impl Health for Well {
         Box::pin(async { Ok(()) })
     }
 
+    fn is_learner(&self) -> bool {
+        false
+    }
+
     fn versions(&self) -> Versions {
         Versions { cluster: Some("3.7.0".into()), storage: None }
     }
@@ -163,14 +168,12 @@ pub fn fuzz_port(data: &[u8]) -> Vec<u8> {
         match stream.sniff().await.unwrap() {
             Protocol::Http2 => assert!(data.starts_with(PREFACE)),
             Protocol::Nothing => assert!(data.is_empty()),
+            Protocol::Tls => assert_eq!(data[0], 22),
             Protocol::Http1 => {
-                let served = http::serve(
-                    stream,
-                    role,
-                    Rc::new(Well(RefCell::new(0))),
-                    Duration::from_secs(7),
-                    closing,
-                );
+                let (request_timeout, any) = (Duration::from_secs(7), http::Allowed::Any);
+                let site = http::Site { request_timeout, origins: any.clone(), hosts: any };
+                let served =
+                    http::serve(stream, role, Rc::new(Well(RefCell::new(0))), Arc::new(site), closing);
                 let served = spawn_local(served);
                 // A reset in place of an end is fine.
                 let _ = client.read_to_end(&mut answer).await;

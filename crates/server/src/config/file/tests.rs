@@ -129,18 +129,21 @@ fn a_file_becomes_a_configuration() {
     assert!(config.reuse_port);
     // Unlike the flags, which then want both.
     assert_eq!(config.advertise_client_urls[0].to_string(), "http://localhost:2379");
-    let later = parse("enable-distributed-tracing: true").unwrap();
+    let later = parse("unsafe-no-fsync: true").unwrap();
     assert_eq!(
         Config::try_from(&later).unwrap_err(),
-        ConfigError::NotYet("enable-distributed-tracing".into())
+        ConfigError::NotYet(vec![(
+            "--unsafe-no-fsync".into(),
+            "nothing is acknowledged here before it is durable"
+        )])
     );
-    assert_eq!(
-        refused("client-transport-security: {allowed-cn: [a]}"),
-        format!(
-            "client-transport-security.allowed-cn is not yet supported by Quorate {}; leave it out",
-            wire::version::QUORATE
-        )
-    );
+    let keys = parse("enable-pprof: true\ndiscovery-config: {client: {max-request-bytes: 5}}").unwrap();
+    let refused = Config::try_from(&keys).unwrap_err().to_string();
+    for name in ["--enable-pprof is not yet", "discovery-config.client.max-request-bytes is not yet"] {
+        assert!(refused.contains(name), "{refused}");
+    }
+    let names = parse("client-transport-security: {allowed-cn: [a, b]}").unwrap();
+    assert_eq!(Config::try_from(&names).unwrap().security.client.allowed_cns, ["a", "b"]);
 }
 
 /// Every key has a flag of its kind, and every flag that etcd's file can set has a key.

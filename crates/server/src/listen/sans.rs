@@ -1,0 +1,70 @@
+//! Whether a peer's certificate is one of the address that it connects from: etcd's check of alternative names.
+
+use std::net::IpAddr;
+
+use tls::{Certificate, verify_hostname};
+
+/// Accepts a certificate without names, one with the address, and one with a name that the address has in the DNS.
+///
+/// # Errors
+/// etcd's text.
+pub(super) async fn verify(certificate: &Certificate, remote: IpAddr) -> Result<(), String> {
+    let (addresses, names) = (&certificate.ip_addresses, &certificate.dns_names);
+    if addresses.is_empty() && names.is_empty() {
+        return Ok(());
+    }
+    if !addresses.is_empty() {
+        match verify_hostname(certificate, &remote.to_string()) {
+            Ok(()) => return Ok(()),
+            Err(why) if names.is_empty() => return Err(why),
+            Err(_) => {}
+        }
+    }
+    let Err(why) = is_named(remote, names).await else { return Ok(()) };
+    let names = names.iter().map(|name| crate::config::quote(name)).collect::<Vec<_>>().join(" ");
+    let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+    Err(format!("tls: \"{remote}\" does not match any of DNSNames [{names}]{why}"))
+}
+
+/// Looks the address up, then the names. Wildcards count for the first only.
+async fn is_named(remote: IpAddr, names: &[String]) -> Result<(), String> {
+    let mut failure = String::new();
+    let found = tokio::task::spawn_blocking(move || dns_lookup::lookup_addr(&remote)).await;
+    match found.map_err(|error| error.to_string())? {
+        Ok(found) => {
+            let found = found.strip_suffix('.').unwrap_or(&found);
+            let fits = |name: &str| match name.strip_prefix('*') {
+                Some(suffix) if suffix.starts_with('.') => found.ends_with(suffix),
+                _ => found == name,
+            };
+            if names.iter().any(|name| fits(name)) {
+                return Ok(());
+            }
+        }
+        Err(error) => failure = format!("lookup {remote}: {error}"),
+    }
+    for name in names.iter().filter(|name| !name.starts_with("*.")) {
+        match tokio::net::lookup_host((name.as_str(), 0)).await {
+            Ok(mut addresses) => {
+                if addresses.any(|address| address.ip() == remote) {
+                    return Ok(());
+                }
+            }
+            Err(error) => failure = format!("lookup {name}: {}", crate::go_error(&error)),
+        }
+    }
+    Err(failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_is_named_by_the_host_file() {
+        let here: IpAddr = [127, 0, 0, 1].into();
+        is_named(here, &["nobody.invalid".to_owned(), "localhost".to_owned()]).await.unwrap();
+        let elsewhere: IpAddr = [192, 0, 2, 1].into();
+        assert!(is_named(elsewhere, &["localhost".to_owned()]).await.is_err());
+    }
+}

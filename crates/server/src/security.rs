@@ -1,0 +1,286 @@
+//! TLS at the start: certificates that are made here, files that are read, and what each listener gets of it.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P521_SHA512, SanType, SerialNumber, date_time_ymd,
+};
+use thiserror::Error;
+
+use crate::config::{Config, Url};
+use crate::data_dir::{self, DataDirError};
+use crate::listen::{self, Endpoint, Handshakes, Role};
+use crate::log;
+
+/// A year of a certificate that is made here; etcd's.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// Longer ones can't be written.
+const YEARS_MAX: u64 = 5000;
+
+/// Why TLS can't be set up. The texts are etcd's where etcd has one.
+#[derive(Debug, Error)]
+pub enum SecurityError {
+    /// TLS is asked for, and there is no certificate.
+    #[error("TLS key/cert (--cert-file, --key-file) must be provided for client url {0} with HTTPS scheme")]
+    ClientCertificate(Url),
+    /// The same for metrics.
+    #[error("client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url")]
+    MetricsCertificate,
+    /// The same for peers.
+    #[error("cannot listen on TLS for {0}: KeyFile and CertFile are not presented")]
+    PeerCertificate(String),
+    /// A file is not what it should be, or two do not fit.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// The folder of certificates can't be made.
+    #[error(transparent)]
+    Folder(#[from] DataDirError),
+    /// No validity.
+    #[error("selfSignedCertValidity is invalid,it should be greater than 0")]
+    Validity,
+    /// A certificate can't be made.
+    #[error("{0}")]
+    Make(String),
+    /// Threads can't be made.
+    #[error("start the threads of TLS: {0}")]
+    Threads(io::Error),
+}
+
+/// What TLS needs, read and checked.
+pub struct Secured {
+    client: Option<Arc<tls::Server>>,
+    peer: Option<Arc<tls::Server>>,
+    /// How other members are reached.
+    pub peer_info: tls::Info,
+    handshakes: Option<Handshakes>,
+    verify_metrics_addresses: bool,
+    verify_peer_addresses: bool,
+}
+
+/// Makes certificates where that is asked for, reads all files, and starts the threads for handshakes, if any listener
+/// needs them.
+///
+/// # Errors
+/// See [`SecurityError`].
+pub fn prepare(config: &Config) -> Result<Secured, SecurityError> {
+    let security = &config.security;
+    let peer_info = side(config, "peer", &security.peer, security.peer_auto, &config.listen_peer_urls)?;
+    let client_urls = [&config.listen_client_urls[..], &config.listen_client_http_urls].concat();
+    let client_info = side(config, "client", &security.client, security.client_auto, &client_urls)?;
+    tell_of_plain("peer", &peer_info, &config.listen_peer_urls);
+    tell_of_plain("client", &client_info, &client_urls);
+    let secure = |urls: &[Url]| urls.iter().find(|url| url.is_secure()).cloned();
+    if let Some(url) = secure(&config.listen_peer_urls).filter(|_| peer_info.is_empty()) {
+        return Err(SecurityError::PeerCertificate(url.authority().to_owned()));
+    }
+    if let Some(url) = secure(&client_urls).filter(|_| client_info.is_empty()) {
+        return Err(SecurityError::ClientCertificate(url));
+    }
+    if secure(&config.listen_metrics_urls).is_some() && client_info.is_empty() {
+        return Err(SecurityError::MetricsCertificate);
+    }
+    let server = |needed: bool, info: &tls::Info| -> Result<Option<Arc<tls::Server>>, SecurityError> {
+        Ok(if needed { Some(Arc::new(tls::Server::new(info)?)) } else { None })
+    };
+    if !peer_info.is_empty() {
+        // Also how this member reaches others.
+        tls::Client::new(&peer_info, &[])?;
+    }
+    let peer = server(secure(&config.listen_peer_urls).is_some(), &peer_info)?;
+    let client_needed = secure(&client_urls).or_else(|| secure(&config.listen_metrics_urls)).is_some();
+    let client = server(client_needed, &client_info)?;
+    for (message, info) in
+        [("starting with peer TLS", &peer_info), ("starting with client TLS", &client_info)]
+    {
+        if !info.is_empty() {
+            log::info!(message, "tls-info" => describe(info));
+        }
+    }
+    let handshakes = match client.is_some() || peer.is_some() {
+        true => Some(Handshakes::start(listen::network_threads()).map_err(SecurityError::Threads)?),
+        false => None,
+    };
+    Ok(Secured {
+        client,
+        peer,
+        peer_info,
+        handshakes,
+        verify_metrics_addresses: security.verify_metrics_addresses,
+        verify_peer_addresses: security.verify_peer_addresses,
+    })
+}
+
+impl Secured {
+    /// What a listener of this role gets for TLS. `also_plain`: it serves those without as well.
+    ///
+    /// # Panics
+    /// If no URL of this role asked for TLS.
+    pub fn for_role(&self, role: Role, also_plain: bool) -> listen::Security {
+        let server = if role == Role::Peer { &self.peer } else { &self.client };
+        listen::Security {
+            server: server.clone().expect("prepared, since a URL asks for it"),
+            handshakes: self.handshakes.clone().expect("prepared, since a URL asks for it"),
+            endpoint: if role == Role::Peer { Endpoint::Peer } else { Endpoint::Client },
+            http2: matches!(role, Role::Client | Role::Grpc),
+            verify_address: match role {
+                Role::Peer => self.verify_peer_addresses,
+                Role::Metrics => self.verify_metrics_addresses,
+                Role::Client | Role::Grpc | Role::Http => false,
+            },
+            also_plain,
+        }
+    }
+}
+
+/// One side's settings, with the certificate that is made here if none is given.
+fn side(
+    config: &Config,
+    who: &str,
+    given: &tls::Info,
+    auto: bool,
+    urls: &[Url],
+) -> Result<tls::Info, SecurityError> {
+    if !auto {
+        return Ok(given.clone());
+    }
+    if !given.is_empty() {
+        log::warn!(format!("ignoring {who} auto TLS since certs given"));
+        return Ok(given.clone());
+    }
+    if config.security.self_signed_validity_years == 0 {
+        log::warn!("cannot generate cert", "error" => log::Text(SecurityError::Validity));
+        return Err(SecurityError::Validity);
+    }
+    data_dir::make(&config.data_dir)?;
+    let fixtures = config.data_dir.join("fixtures");
+    data_dir::make(&fixtures)?;
+    let folder = fixtures.join(who);
+    data_dir::make(&folder)?;
+    let folder = std::path::absolute(&folder).unwrap_or(folder);
+    let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    if !cert.exists() || !key.exists() {
+        let hosts = urls.iter().map(Url::host);
+        self_sign(&cert, &key, hosts, config.security.self_signed_validity_years)?;
+    }
+    // All else is dropped, as in etcd.
+    let (cert, key) = (cert.display().to_string(), key.display().to_string());
+    Ok(tls::Info {
+        cert_file: cert.clone(),
+        key_file: key.clone(),
+        client_cert_file: cert,
+        client_key_file: key,
+        insecure_skip_verify: true,
+        version_min: given.version_min,
+        version_max: given.version_max,
+        suites: given.suites.clone(),
+        ..tls::Info::default()
+    })
+}
+
+/// Makes a certificate for these hosts that is its own authority, with a key on P-521, as etcd's.
+fn self_sign<'a>(
+    cert: &Path,
+    key: &Path,
+    hosts: impl Iterator<Item = &'a str>,
+    years: u64,
+) -> Result<(), SecurityError> {
+    let failed =
+        |error: rcgen::Error| SecurityError::Make(format!("cannot generate x509 certificate: {error}"));
+    let mut params = CertificateParams::default();
+    for host in hosts.filter(|host| !host.is_empty()) {
+        params.subject_alt_names.push(match host.parse() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(host.try_into().map_err(failed)?),
+        });
+    }
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, "etcd");
+    let mut serial = [0; 16];
+    getrandom::fill(&mut serial)
+        .map_err(|error| SecurityError::Make(format!("cannot generate random number: {error}")))?;
+    // A positive number.
+    serial[0] &= 0x7f;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let validity = YEAR * u32::try_from(years.min(YEARS_MAX)).unwrap_or(u32::MAX);
+    params.not_before = date_time_ymd(1970, 1, 1) + since;
+    params.not_after = params.not_before + validity;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages =
+        vec![KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    log::warn!(
+        "automatically generate certificates",
+        "certificate-validity-bound-not-after" => log::Text(params.not_after),
+    );
+    let pair = KeyPair::generate_for(&PKCS_ECDSA_P521_SHA512).map_err(failed)?;
+    let made = params.self_signed(&pair).map_err(failed)?;
+    write(cert, made.pem().as_bytes(), 0o644)?;
+    log::info!("created cert file", "path" => log::Text(cert.display()));
+    write(key, pair.serialize_pem().as_bytes(), 0o600)?;
+    log::info!("created key file", "path" => log::Text(key.display()));
+    Ok(())
+}
+
+/// Writes a file that is there as a whole or not at all.
+fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SecurityError> {
+    let failed = |error: io::Error| {
+        SecurityError::Make(format!("open {}: {}", path.display(), crate::go_error(&error)))
+    };
+    let part = path.with_extension("tmp");
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&part)
+        .map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+    fs::rename(&part, path).map_err(failed)
+}
+
+fn tell_of_plain(who: &str, info: &tls::Info, urls: &[Url]) {
+    let (scheme, key) = match who {
+        "peer" => ("HTTP", "peer-url"),
+        _ => ("http or unix", "client-url"),
+    };
+    for url in urls.iter().filter(|url| !url.is_secure()) {
+        let fields: [(&str, &dyn log::Value); 1] = [(key, url)];
+        let warn = |message: String| {
+            if log::enabled(log::Level::Warn) {
+                log::write(log::Level::Warn, file!(), line!(), &message, &fields);
+            }
+        };
+        if !info.is_empty() {
+            warn(format!(
+                "scheme is {scheme} while key and cert files are present; ignoring key and cert files"
+            ));
+        }
+        if info.client_cert_auth {
+            let flag = if who == "peer" { "--peer-client-cert-auth" } else { "--client-cert-auth" };
+            warn(format!(
+                "scheme is {scheme} while {flag} is enabled; ignoring client cert auth for this URL"
+            ));
+        }
+    }
+}
+
+/// As etcd writes it.
+fn describe(info: &tls::Info) -> String {
+    format!(
+        "cert = {}, key = {}, client-cert={}, client-key={}, trusted-ca = {}, client-cert-auth = {}, crl-file = {}",
+        info.cert_file,
+        info.key_file,
+        info.client_cert_file,
+        info.client_key_file,
+        info.trusted_ca_file,
+        info.client_cert_auth,
+        info.crl_file,
+    )
+}

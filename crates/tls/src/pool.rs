@@ -1,0 +1,83 @@
+//! The authorities that the other side is verified with.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls_pki_types::CertificateDer;
+
+use crate::{Error, pem};
+
+/// Where systems keep their bundle of authorities, in Go's order.
+const SYSTEM_FILES: [&str; 6] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Trusted certificates.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    pub(crate) roots: Arc<RootCertStore>,
+    /// Whole, since a certificate that is itself trusted needs no other.
+    whole: Arc<BTreeSet<Vec<u8>>>,
+}
+
+impl Pool {
+    /// Reads a PEM file of certificates. One without any trusts nobody.
+    ///
+    /// # Errors
+    /// When the file can't be read, or a certificate in it is none.
+    pub fn read(path: &str) -> Result<Pool, Error> {
+        Pool::of(pem::certificates(path)?, false)
+    }
+
+    /// What the system trusts: `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else the first bundle that there is.
+    pub fn system() -> Pool {
+        let named = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        let mut found = Vec::new();
+        let read = |path: &str| pem::certificates(path).unwrap_or_default();
+        match named("SSL_CERT_FILE") {
+            Some(file) => found.extend(read(&file)),
+            None => found.extend(
+                SYSTEM_FILES
+                    .iter()
+                    .map(|file| read(file))
+                    .find(|found| !found.is_empty())
+                    .unwrap_or_default(),
+            ),
+        }
+        for dir in named("SSL_CERT_DIR").iter().flat_map(|dirs| dirs.split(':')) {
+            let files = fs::read_dir(dir).into_iter().flatten().flatten();
+            found.extend(files.flat_map(|file| read(&file.path().to_string_lossy())));
+        }
+        Pool::of(found, true).expect("what does not fit is left out")
+    }
+
+    fn of(certificates: Vec<CertificateDer<'static>>, leave_out: bool) -> Result<Pool, Error> {
+        let (mut roots, mut whole) = (RootCertStore::empty(), BTreeSet::new());
+        for certificate in certificates {
+            whole.insert(certificate.to_vec());
+            match roots.add(certificate) {
+                Err(error) if !leave_out => return Err(Error::Certificate(error.to_string())),
+                _ => {}
+            }
+        }
+        Ok(Pool { roots: Arc::new(roots), whole: Arc::new(whole) })
+    }
+
+    /// Whether it trusts nobody.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.roots.is_empty()
+    }
+
+    /// Whether this very certificate is trusted.
+    pub(crate) fn has(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.whole.contains(certificate.as_ref())
+    }
+}
