@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use node::Completions;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
@@ -16,7 +15,7 @@ use wire::etcdserverpb::AlarmType;
 
 use crate::grpc::{self, GrpcConfig};
 use crate::http::{Alarm, Health, Versions};
-use crate::lane::{Lane, LaneParts};
+use crate::lane::{Lane, LaneSeed};
 use crate::listen::{Closing, Service, Stream, ThreadService};
 
 /// While the server is closing, connections that came to life only then are told so within this.
@@ -36,19 +35,38 @@ impl From<&Config> for GrpcConfig {
     }
 }
 
-/// Makes, on its network thread, what that thread's lane is built from and what the member sends it.
-pub type LaneSeed = Box<dyn FnOnce() -> (LaneParts, mpsc::Receiver<Completions>) + Send>;
-
 /// The service of a member: each network thread takes its own lane.
 pub struct Front {
     seeds: Mutex<Vec<Option<LaneSeed>>>,
+    /// To each network thread, and where it hears them until it has begun.
+    renewals: Vec<mpsc::UnboundedSender<LaneSeed>>,
+    renewed: Mutex<Vec<Option<mpsc::UnboundedReceiver<LaneSeed>>>>,
     config: GrpcConfig,
 }
 
 impl Front {
     /// A service with one lane for each network thread, in their order.
     pub fn new(seeds: Vec<LaneSeed>, config: GrpcConfig) -> Front {
-        Front { seeds: Mutex::new(seeds.into_iter().map(Some).collect()), config }
+        let (renewals, renewed) = seeds.iter().map(|_| mpsc::unbounded_channel()).unzip();
+        let renewed: Vec<_> = renewed;
+        Front {
+            seeds: Mutex::new(seeds.into_iter().map(Some).collect()),
+            renewals,
+            renewed: Mutex::new(renewed.into_iter().map(Some).collect()),
+            config,
+        }
+    }
+
+    /// The member was opened anew: its network threads go on with these, in their order.
+    ///
+    /// # Panics
+    /// If there are not as many.
+    pub fn renew(&self, seeds: Vec<LaneSeed>) {
+        assert_eq!(self.renewals.len(), seeds.len(), "one seed for each network thread");
+        for (thread, seed) in self.renewals.iter().zip(seeds) {
+            // A thread that is gone has nobody left to serve.
+            let _ = thread.send(seed);
+        }
     }
 }
 
@@ -60,7 +78,9 @@ impl Service for Front {
         let seed = seeds.get_mut(thread).and_then(Option::take);
         let (parts, completions) = seed.expect("one seed for each network thread")();
         let (lane, driver) = Lane::new(parts, completions);
-        spawn_local(driver);
+        let mut renewed = self.renewed.lock().expect("nobody panics with it");
+        let renewed = renewed.get_mut(thread).and_then(Option::take);
+        spawn_local(driver.renewed_by(renewed.expect("with its seed")));
         let drained = lane.clone();
         spawn_local(async move {
             closing.wait().await;

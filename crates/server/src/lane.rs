@@ -12,6 +12,7 @@ mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -221,7 +222,7 @@ pub struct LaneParts {
 }
 
 struct Inner {
-    parts: LaneParts,
+    parts: RefCell<Rc<LaneParts>>,
     ids: RefCell<LaneIds>,
     outbox: RefCell<Vec<Submission>>,
     waiters: RefCell<FxHashMap<u64, Waiter>>,
@@ -231,12 +232,31 @@ struct Inner {
     driver: RefCell<Option<Waker>>,
     driver_woken: Cell<bool>,
     stopped: Cell<bool>,
+    /// The member is gone, and opened anew.
+    suspended: Cell<bool>,
+    /// Counts the members there have been, and the times between them.
+    generation: Cell<u64>,
     mailboxes: RefCell<Vec<std::rc::Weak<Mailbox>>>,
     /// Whether the thread is about to end.
     draining: watch_channel::Sender<bool>,
     watches: Watches,
     cold: mpsc::Sender<ColdCall>,
 }
+
+/// The member as a lane sees it now.
+#[derive(Clone)]
+pub struct CurrentMember(Rc<LaneParts>);
+
+impl Deref for CurrentMember {
+    type Target = Arc<MemberView>;
+
+    fn deref(&self) -> &Arc<MemberView> {
+        &self.0.member
+    }
+}
+
+/// Makes, on its network thread, what that thread's lane is built from and what the member sends it.
+pub type LaneSeed = Box<dyn FnOnce() -> (LaneParts, mpsc::Receiver<Completions>) + Send>;
 
 /// A network thread's side of the member; cheap to clone, and bound to its thread.
 #[derive(Clone)]
@@ -246,6 +266,7 @@ pub struct Lane(Rc<Inner>);
 struct ColdCall {
     ask: Ask,
     deadline: Option<Instant>,
+    generation: u64,
     reply: oneshot::Sender<Outcome>,
 }
 
@@ -265,9 +286,13 @@ type Encode = dyn FnOnce(RequestId, &mut dyn FnMut() -> RequestId) -> (Vec<u8>, 
 /// Encodes a `ConfChange` that has the id given; says too whether it promotes a learner.
 type EncodeChange = dyn FnOnce(RequestId) -> (Vec<u8>, Option<Promotion>) + Send;
 
-/// The part of a lane that tasks which must be `Send` can hold: the calls off the hot path.
+/// The part of a lane that tasks which must be `Send` can hold: the calls off the hot path. It is of the member that the lane
+/// has just now: whoever holds that one too must not take what the next one confirms for its own.
 #[derive(Clone, Debug)]
-pub struct LaneHandle(mpsc::Sender<ColdCall>);
+pub struct LaneHandle {
+    calls: mpsc::Sender<ColdCall>,
+    generation: u64,
+}
 
 impl LaneHandle {
     /// Waits until a read at this moment would be linearizable. `deadline`: the client's own.
@@ -308,7 +333,8 @@ impl LaneHandle {
     async fn ask(&self, ask: Ask, deadline: Option<Instant>) -> Result<Outcome, Status> {
         let (reply, outcome) = oneshot::channel();
         let stopped = || Status::from(ApiError::Stopped);
-        self.0.send(ColdCall { ask, deadline, reply }).await.map_err(|_| stopped())?;
+        let generation = self.generation;
+        self.calls.send(ColdCall { ask, deadline, generation, reply }).await.map_err(|_| stopped())?;
         outcome.await.map_err(|_| stopped())
     }
 }
@@ -321,7 +347,7 @@ impl Lane {
         let ids = parts.ids.clone();
         let watches = Watches::new(&parts.member, &parts.watches);
         let lane = Lane(Rc::new(Inner {
-            parts,
+            parts: RefCell::new(Rc::new(parts)),
             ids: RefCell::new(ids),
             outbox: RefCell::default(),
             waiters: RefCell::default(),
@@ -330,23 +356,63 @@ impl Lane {
             driver: RefCell::default(),
             driver_woken: Cell::new(false),
             stopped: Cell::new(false),
+            suspended: Cell::new(false),
+            generation: Cell::new(0),
             mailboxes: RefCell::default(),
             draining: watch_channel::Sender::new(false),
             watches,
             cold,
         }));
-        let driver = LaneDriver { lane: lane.clone(), completions, cold_calls, timer: None };
+        let driver = LaneDriver { lane: lane.clone(), completions, renewals: None, cold_calls, timer: None };
         (lane, driver)
     }
 
-    /// The member that this lane speaks to.
-    pub fn member(&self) -> &Arc<MemberView> {
-        &self.0.parts.member
+    /// The member that this lane speaks to, as of now: it may be opened anew.
+    pub fn member(&self) -> CurrentMember {
+        CurrentMember(self.parts())
+    }
+
+    fn parts(&self) -> Rc<LaneParts> {
+        Rc::clone(&self.0.parts.borrow())
+    }
+
+    /// The member is gone, and is being opened anew. What was proposed gets no answer, and who waits for anything else than
+    /// a read of a connection's has to ask again: those alone look at the member only once they may.
+    fn suspend(&self) {
+        if self.0.suspended.replace(true) {
+            return;
+        }
+        self.0.generation.set(self.0.generation.get() + 1);
+        let mut reads = self.0.reads.borrow_mut();
+        let Reads { next, in_flight, behind, .. } = std::mem::take(&mut *reads);
+        let behind = behind.into_iter().flat_map(|(_, readers)| readers);
+        let readers = in_flight.into_iter().flat_map(|round| round.readers).chain(behind).chain(next);
+        let mut waiters = self.0.waiters.borrow_mut();
+        reads.next = readers
+            .filter(|id| waiters.get(&id.0).is_some_and(|waiter| matches!(waiter.target, Target::Stream(..))))
+            .collect();
+        let waits_on = |id: &u64| reads.next.contains(&RequestId(*id));
+        let ended: Vec<_> = waiters.extract_if(|id, _| !waits_on(id)).collect();
+        drop(waiters);
+        drop(reads);
+        for (_, waiter) in ended {
+            waiter.target.deliver(Outcome::Failed(ApiError::Stopped.into()));
+        }
+    }
+
+    /// The member is there again, with all that its leader has.
+    fn go_on_with(&self, parts: LaneParts) {
+        self.0.ids.replace(parts.ids.clone());
+        self.0.watches.renew(&parts.member, &parts.watches);
+        self.0.parts.replace(Rc::new(parts));
+        self.0.generation.set(self.0.generation.get() + 1);
+        self.0.suspended.set(false);
+        self.wake_driver();
     }
 
     /// For tasks that must be `Send`.
     pub fn handle(&self) -> LaneHandle {
-        LaneHandle(self.0.cold.clone())
+        LaneHandle { calls: self.0.cold.clone(), generation: self.0.generation.get() }
     }
 
     /// A mailbox for a new connection.
@@ -420,7 +486,7 @@ impl Lane {
         client_deadline: Option<Instant>,
     ) {
         // As in etcd: a proposal that no leader can take ends as its context does, not as a timeout.
-        let on_timeout = match self.0.parts.member.status.leader() {
+        let on_timeout = match self.parts().member.status.leader() {
             0 => ApiError::ContextDeadlineExceeded,
             _ => ApiError::Timeout,
         };
@@ -449,6 +515,9 @@ impl Lane {
 
     fn answer_cold(&self, call: ColdCall, now: Instant) {
         let target = Target::Cold(call.reply);
+        if call.generation != self.0.generation.get() {
+            return target.deliver(Outcome::Failed(ApiError::Stopped.into()));
+        }
         match call.ask {
             Ask::Read => drop(self.read_for(target, now, call.deadline)),
             Ask::Propose(encode) => {
@@ -478,10 +547,11 @@ impl Lane {
         client_deadline: Option<Instant>,
         (is_proposal, on_timeout): (bool, ApiError),
     ) {
-        if self.0.stopped.get() {
+        let is_refused = self.0.suspended.get() && (is_proposal || matches!(target, Target::Cold(_)));
+        if self.0.stopped.get() || is_refused {
             return target.deliver(Outcome::Failed(ApiError::Stopped.into()));
         }
-        let timeout = now + self.0.parts.request_timeout;
+        let timeout = now + self.request_timeout();
         let (deadline, on_expiry) = match client_deadline {
             Some(client) if client < timeout => (client, ApiError::ContextDeadlineExceeded),
             _ => (timeout, on_timeout),
@@ -558,10 +628,11 @@ impl Lane {
 
     /// Lets every confirmed read go whose index is applied, and tells the apply thread about the others.
     fn release_reads(&self, applied: u64) {
+        let parts = self.parts();
         let mut reads = self.0.reads.borrow_mut();
         reads.applied = reads.applied.max(applied);
         while !reads.behind.is_empty() {
-            reads.applied = reads.applied.max(self.0.parts.member.status.applied());
+            reads.applied = reads.applied.max(parts.member.status.applied());
             let applied = reads.applied;
             let (ready, behind) =
                 std::mem::take(&mut reads.behind).into_iter().partition(|(i, _)| *i <= applied);
@@ -572,17 +643,20 @@ impl Lane {
                 }
             }
             let Some(lowest) = reads.behind.iter().map(|(index, _)| *index).min() else { break };
-            self.0.parts.gate.wait_for(lowest);
+            parts.gate.wait_for(lowest);
             // The gate is shut before the index is looked at again: either we see it, or the apply thread sees us.
-            if self.0.parts.member.status.applied() < lowest {
+            if parts.member.status.applied() < lowest {
                 return;
             }
         }
-        self.0.parts.gate.wait_for(u64::MAX);
+        parts.gate.wait_for(u64::MAX);
     }
 
     /// Starts the next round of reads if none is in flight, or repeats one that got no answer.
     fn start_round(&self, now: Instant) {
+        if self.0.suspended.get() {
+            return;
+        }
         let mut reads = self.0.reads.borrow_mut();
         if let Some(round) = &mut reads.in_flight {
             if now < round.retry_at {
@@ -610,10 +684,11 @@ impl Lane {
 
     fn flush(&self) {
         let batch = std::mem::take(&mut *self.0.outbox.borrow_mut());
-        if batch.is_empty() {
+        // What was to be proposed to a member that is gone has its answer.
+        if batch.is_empty() || self.0.suspended.get() {
             return;
         }
-        if let Err(refused) = self.0.parts.port.submit(batch) {
+        if let Err(refused) = self.parts().port.submit(batch) {
             for submission in refused {
                 // A refused round is asked for again with the retry.
                 if let Submission::Propose { id, .. } | Submission::Reconfigure { id, .. } = submission {
@@ -644,7 +719,7 @@ impl Lane {
         for (_, waiter) in expired {
             let error = match waiter.on_expiry {
                 ApiError::Timeout if waiter.is_proposal => {
-                    self.member().proposal_timeout(self.0.parts.request_timeout)
+                    self.member().proposal_timeout(self.request_timeout())
                 }
                 error => error,
             };
@@ -678,8 +753,18 @@ impl Lane {
 pub struct LaneDriver {
     lane: Lane,
     completions: mpsc::Receiver<Completions>,
+    /// Where the next one comes from, if the member is opened anew.
+    renewals: Option<mpsc::UnboundedReceiver<LaneSeed>>,
     cold_calls: mpsc::Receiver<ColdCall>,
     timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl LaneDriver {
+    /// Goes on with the members that come by `renewals`, each when the one before it is gone.
+    #[must_use]
+    pub fn renewed_by(self, renewals: mpsc::UnboundedReceiver<LaneSeed>) -> Self {
+        LaneDriver { renewals: Some(renewals), ..self }
+    }
 }
 
 impl Future for LaneDriver {
@@ -698,10 +783,23 @@ impl Future for LaneDriver {
         while let Poll::Ready(batch) = this.completions.poll_recv(cx) {
             match batch {
                 Some(batch) => this.lane.complete(batch),
-                None => {
-                    this.lane.stop();
-                    return Poll::Ready(());
-                }
+                None => match this.renewals.as_mut().map(|renewals| renewals.poll_recv(cx)) {
+                    Some(Poll::Pending) => {
+                        this.lane.suspend();
+                        break;
+                    }
+                    Some(Poll::Ready(Some(seed))) => {
+                        // Also where it was gone for no longer than a moment.
+                        this.lane.suspend();
+                        let (parts, completions) = seed();
+                        this.completions = completions;
+                        this.lane.go_on_with(parts);
+                    }
+                    Some(Poll::Ready(None)) | None => {
+                        this.lane.stop();
+                        return Poll::Ready(());
+                    }
+                },
             }
         }
         let mut now = Instant::now();

@@ -11,7 +11,6 @@ mod stream;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -30,8 +29,6 @@ const RESERVED_DESCRIPTORS: u64 = 150;
 const HANDOVER_MAX: usize = 256;
 /// A connection that sends nothing for this long before its first request is closed.
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(300);
-/// How long connections may take to tell their clients that the member is gone.
-const BRIEF_GRACE: Duration = Duration::from_millis(100);
 
 /// The service, as far as all network threads share it: makes each thread's part.
 pub trait Service: Send + Sync + 'static {
@@ -78,8 +75,6 @@ struct Connection {
 /// The network threads, and the one that accepts connections.
 pub struct Network {
     stop: watch::Sender<bool>,
-    /// Connections get no time to end.
-    at_once: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
     listeners: mpsc::UnboundedSender<Listener>,
 }
@@ -98,18 +93,17 @@ impl Network {
     ) -> io::Result<Network> {
         let (stop, closing) = closing();
         let (listeners, accepting) = mpsc::unbounded_channel();
-        let at_once = Arc::new(AtomicBool::new(false));
-        let mut network = Network { stop, at_once: at_once.clone(), threads: Vec::new(), listeners };
+        let mut network = Network { stop, threads: Vec::new(), listeners };
         let mut handovers = Vec::new();
         for thread in 0..threads.max(1) {
             let (handover, connections) = mpsc::channel(HANDOVER_MAX);
             handovers.push(handover);
-            let (service, closing, at_once) = (service.clone(), closing.clone(), at_once.clone());
+            let (service, closing) = (service.clone(), closing.clone());
             network.spawn(&format!("network-{thread}"), move |runtime, local| {
                 local.block_on(runtime, async move {
                     let served =
                         Served { service: service.on_thread(thread, closing.clone()), request_timeout };
-                    serve(served, connections, closing, (grace, at_once)).await;
+                    serve(served, connections, closing, grace).await;
                 });
             })?;
         }
@@ -135,12 +129,6 @@ impl Network {
     pub fn accept(&self, listener: Listener) {
         // The accepting thread ends only after `stop`; a listener that comes later is dropped, as all are then.
         let _ = self.listeners.send(listener);
-    }
-
-    /// As [`Network::stop`], for a member that is gone: connections are cut as soon as they have said so.
-    pub fn stop_now(self) {
-        self.at_once.store(true, Ordering::Relaxed);
-        self.stop();
     }
 
     /// Closes the listeners, lets connections end within the grace, and returns when all threads are gone.
@@ -239,7 +227,7 @@ async fn serve(
     served: Served,
     mut connections: mpsc::Receiver<Connection>,
     mut closing: Closing,
-    (grace, at_once): (Duration, Arc<AtomicBool>),
+    grace: Duration,
 ) {
     let mut serving = JoinSet::new();
     loop {
@@ -251,7 +239,6 @@ async fn serve(
             Some(_) = serving.join_next() => {}
         }
     }
-    let grace = if at_once.load(Ordering::Relaxed) { BRIEF_GRACE } else { grace };
     let _ = tokio::time::timeout(grace, async { while serving.join_next().await.is_some() {} }).await;
 }
 

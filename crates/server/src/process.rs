@@ -7,6 +7,7 @@
 use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use crate::config::env::{self, EnvError};
 use crate::config::flags::{self, FlagError};
 use crate::config::{self, ClusterState, Config, ConfigError, FileError, RawConfig, file, help};
 use crate::data_dir::{self, Holds};
+use crate::front::Front;
 use crate::listen::{self, Listener, Network, Role};
 use crate::log::{self, Level};
 use crate::member::{self, Joined, Member, join};
@@ -215,36 +217,38 @@ fn run(config: &Config) -> ExitCode {
         return failed("failed to start", &error);
     }
     listen::raise_descriptors();
-    let mut prepared = match prepare(config) {
+    let Prepared { clients, kept } = match prepare(config) {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
-    for run in 1.. {
-        let running = match start(config, &Events { sender: sender.clone(), run }, &prepared) {
-            Ok(running) => running,
-            Err(code) => return code,
-        };
-        match wait(config, running, prepared, (&events, run)) {
-            Next::Exit(code) => return code,
-            Next::Anew(kept) => prepared = kept,
-        }
+    let told = Events { sender, run: 1 };
+    match start(config, &told, &kept) {
+        Ok((member, network)) => wait(config, Running { member, network, clients }, kept, (told, &events)),
+        Err(code) => code,
     }
-    unreachable!("a process opens fewer members")
 }
 
-/// What the process does when a member has ended.
-enum Next {
-    Exit(ExitCode),
-    /// Opens it again, on what it has received.
-    Anew(Prepared),
-}
-
-/// What stays as long as the process runs. Who connects while the member is opened anew waits.
+/// What there has to be before there can be a member.
 struct Prepared {
-    peers: Vec<Listener>,
     clients: Vec<Listener>,
+    kept: Kept,
+}
+
+/// What stays as long as the process runs, for each member that is opened. A peer that connects in between waits.
+struct Kept {
+    peers: Vec<Listener>,
     /// What a member without data has heard of the cluster that it joins.
     joined: Option<Joined>,
+}
+
+impl Kept {
+    /// Opens the member, with the network threads of the one before it, if there was one.
+    fn open(&self, config: &Config, front: Option<Arc<Front>>, events: &Events) -> Result<Member, ExitCode> {
+        let peers: std::io::Result<Vec<_>> = self.peers.iter().map(Listener::share).collect();
+        let peers = peers.map_err(|error| failed("failed to start", &error))?;
+        member::start(config, listen::network_threads(), self.joined.as_ref(), peers, front, events)
+            .map_err(|error| failed("failed to start", &whole(&error)))
+    }
 }
 
 /// A member with its listeners.
@@ -294,23 +298,16 @@ fn prepare(config: &Config) -> Result<Prepared, ExitCode> {
             Some(join::join(config, bootstrap).map_err(|error| failed("failed to start", &error))?)
         }
     };
-    Ok(Prepared { peers, clients, joined })
+    Ok(Prepared { clients, kept: Kept { peers, joined } })
 }
 
-fn start(config: &Config, events: &Events, prepared: &Prepared) -> Result<Running, ExitCode> {
-    let shared =
-        |listeners: &[Listener]| listeners.iter().map(Listener::share).collect::<std::io::Result<Vec<_>>>();
-    let listeners = shared(&prepared.peers).and_then(|peers| Ok((peers, shared(&prepared.clients)?)));
-    let (peers, clients) = listeners.map_err(|error| failed("failed to start", &error))?;
-    let threads = listen::network_threads();
-    for listener in &peers {
+fn start(config: &Config, events: &Events, kept: &Kept) -> Result<(Member, Network), ExitCode> {
+    for listener in &kept.peers {
         log::info!("serving peer traffic", "address" => listener.address());
     }
-    let member = member::start(config, threads, prepared.joined.as_ref(), peers, events)
-        .map_err(|error| failed("failed to start", &whole(&error)))?;
-
+    let member = kept.open(config, None, events)?;
     let patience = config.request_timeout();
-    let network = Network::start(threads, &member.service(), patience, patience)
+    let network = Network::start(listen::network_threads(), &member.service(), patience, patience)
         .map_err(|error| failed("failed to start", &error))?;
     log::info!(
         "now serving peer/client/metrics",
@@ -320,7 +317,7 @@ fn start(config: &Config, events: &Events, prepared: &Prepared) -> Result<Runnin
         "advertise-client-urls" => config.advertise_client_urls,
         "listen-client-urls" => config.listen_client_urls,
     );
-    Ok(Running { member, network, clients })
+    Ok((member, network))
 }
 
 fn bind(
@@ -380,10 +377,10 @@ fn describe(config: &Config, initialized: bool) {
 fn wait(
     config: &Config,
     running: Running,
-    prepared: Prepared,
-    (events, run): (&mpsc::Receiver<(u64, Event)>, u64),
-) -> Next {
-    let Running { member, network, mut clients } = running;
+    kept: Kept,
+    (mut told, events): (Events, &mpsc::Receiver<(u64, Event)>),
+) -> ExitCode {
+    let Running { mut member, network, mut clients } = running;
     let mut ready = false;
     let mut ends_at: Option<Instant> = None;
     loop {
@@ -396,11 +393,11 @@ fn wait(
             Ok((_, Event::Signal(signal))) if !ready => signals::end_by(signal),
             Ok((_, Event::Signal(signal))) => {
                 log::info!("received signal; shutting down", "signal" => signals::name(signal));
-                close(config, member, network, prepared);
+                close(config, member, network, kept);
                 signals::end_by(signal);
             }
             // What a member that is gone has said last.
-            Ok((of, _)) if of != run => {}
+            Ok((of, _)) if of != told.run => {}
             Ok((_, Event::Ready)) if !ready => {
                 ready = true;
                 for listener in clients.drain(..) {
@@ -420,28 +417,31 @@ fn wait(
             }
             Ok((_, Event::Restored)) => {
                 log::info!("opening the member anew, on a snapshot of the leader's");
-                drop(clients);
+                let front = member.front();
                 member.stop();
-                network.stop_now();
-                return Next::Anew(prepared);
+                told.run += 1;
+                member = match kept.open(config, Some(front), &told) {
+                    Ok(member) => member,
+                    Err(code) => return code,
+                };
             }
             Err(RecvTimeoutError::Timeout) => {
                 let error = "the member has been permanently removed from the cluster";
                 log::warn!("server error", "error" => error);
                 log::warn!("data-dir used by this member must be removed");
-                close(config, member, network, prepared);
-                return Next::Exit(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+                close(config, member, network, kept);
+                return if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE };
             }
             Err(RecvTimeoutError::Disconnected) => {
-                return Next::Exit(failed("the member can't go on", &"all its threads are gone"));
+                return failed("the member can't go on", &"all its threads are gone");
             }
         }
     }
 }
 
-fn close(config: &Config, member: Member, network: Network, prepared: Prepared) {
-    // Nobody connects any more.
-    drop(prepared);
+fn close(config: &Config, member: Member, network: Network, kept: Kept) {
+    // No peer connects any more.
+    drop(kept);
     // While it still serves: what is under way goes to the next leader.
     member.hand_over();
     let dir = config.data_dir.display();

@@ -244,7 +244,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             .and_then(|route| match route {
                 // The client may never end its side: nothing is waited for.
                 Route::Stream(call) => {
-                    kv::intercept(&head, self.front.lane.member(), false)?;
+                    kv::intercept(&head, &self.front.lane.member(), false)?;
                     Ok(Route::Stream(call))
                 }
                 route => Ok(route),
@@ -349,7 +349,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             (Route::Hot(hot), _) => self.begin_hot(index, hot, frame.slice(PREFIX_BYTES..)),
             (Route::Cold(service, for_learner), Some(parts)) => {
                 let served = for_learner == ForLearner::Served;
-                match kv::intercept(&call.head, self.front.lane.member(), served) {
+                match kv::intercept(&call.head, &self.front.lane.member(), served) {
                     Ok(()) => {
                         self.begin_cold(index, service, *parts, frame);
                         false
@@ -357,7 +357,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                     Err(status) => self.fail(index, &status),
                 }
             }
-            (Route::Task(task), _) => match kv::intercept(&call.head, self.front.lane.member(), false) {
+            (Route::Task(task), _) => match kv::intercept(&call.head, &self.front.lane.member(), false) {
                 Ok(()) => {
                     let Call { respond, body, head, deadline, .. } = self.calls.remove(index);
                     let needs_leader = head.leader_required;
@@ -372,7 +372,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             (Route::Cold(..), None) | (Route::Stream(_), _) => {
                 self.fail(index, &Status::new(wire::Code::Internal, "headers are gone"))
             }
-            (Route::NotYet(what), _) => match kv::intercept(&call.head, self.front.lane.member(), false) {
+            (Route::NotYet(what), _) => match kv::intercept(&call.head, &self.front.lane.member(), false) {
                 Ok(()) => self.fail(index, &Status::not_yet(what)),
                 Err(status) => self.fail(index, &status),
             },
@@ -385,7 +385,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         let Some(call) = self.calls.get_mut(index) else { return false };
         let slot = Slot { index, stream: call.stream };
         let step =
-            kv::begin(hot, message, &call.head, lane.member(), &self.front.config.limits, || lane.next_id());
+            kv::begin(hot, message, &call.head, &lane.member(), &self.front.config.limits, || lane.next_id());
         match step {
             Err(status) => self.fail(index, &status),
             Ok(Step::Propose { id, data, grows }) => {
@@ -417,7 +417,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         if service == Cold::Lease {
             parts.extensions.insert(self.reads.clone());
         }
-        let answer = self.front.services.clone().call(service, parts, frame);
+        let answer = self.front.services().call(service, parts, frame);
         let (held, body) = (self.held.clone(), call.body);
         self.spawn(async move {
             send_service_response(answer, call.respond, call.deadline, held).await;
@@ -439,8 +439,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             self.stalled.push_back(slot);
             return false;
         }
-        let reader = &self.front.lane.member().reader;
-        match read.run(reader, ReadMode::NoWait) {
+        let member = self.front.lane.member();
+        match read.run(&member.reader, ReadMode::NoWait) {
             Ok(Ok((body, revision))) => {
                 self.succeed(index, revision, None, |header| Ok((answer::finish(body, header)?, None)))
             }

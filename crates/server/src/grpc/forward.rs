@@ -52,7 +52,9 @@ async fn ask<T>(
             return Err(ApiError::Timeout.into());
         }
         for url in urls {
-            let reply = member.others.ask(url, question.clone(), left).await;
+            // The peer thread keeps to the time as well, unless it is gone.
+            let asked = member.others.ask(url, question.clone(), left);
+            let Ok(reply) = tokio::time::timeout(left, asked).await else { continue };
             if let Some(answer) = reply.ok().and_then(|reply| read(&reply)) {
                 return Ok(Asked::There(answer));
             }

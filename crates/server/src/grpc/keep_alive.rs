@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -265,7 +266,7 @@ impl Renewals {
             while asking.len() < FORWARDED_MAX
                 && let Some((place, id)) = left.next()
             {
-                let (member, until) = (self.lane.member().clone(), self.patient_until);
+                let (member, until) = (Arc::clone(&self.lane.member()), self.patient_until);
                 asking.spawn_local(async move { (place, forward::renew(&member, id, until).await) });
             }
             let Some(answer) = asking.join_next().await else { return Ok(()) };

@@ -36,7 +36,9 @@ pub mod task;
 pub mod turns;
 pub mod watch;
 
+use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -83,15 +85,32 @@ pub struct Front(Rc<Shared>);
 struct Shared {
     lane: Lane,
     config: GrpcConfig,
-    services: service::Services,
+    /// Of the member that was there when they were last asked for.
+    services: RefCell<Option<(Arc<MemberView>, service::Services)>>,
     templates: stream::Templates,
 }
 
 impl Front {
     /// The front end of one network thread.
     pub fn new(lane: Lane, config: GrpcConfig) -> Self {
-        let services = service::Services::new(lane.member(), lane.handle());
+        let services = RefCell::default();
         Front(Rc::new(Shared { lane, config, services, templates: stream::Templates::default() }))
+    }
+}
+
+impl Shared {
+    /// The services of the present member.
+    fn services(&self) -> service::Services {
+        let member = self.lane.member();
+        let mut known = self.services.borrow_mut();
+        if let Some((of, services)) = &*known
+            && Arc::ptr_eq(of, &member)
+        {
+            return services.clone();
+        }
+        let services = service::Services::new(&member, self.lane.handle());
+        *known = Some((Arc::clone(&member), services.clone()));
+        services
     }
 }
 

@@ -2,6 +2,7 @@
 //! the member, or that answer with a stream of messages.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,12 +20,12 @@ use super::election::Observer;
 use super::elsewhere::{BRIEF_BYTES, Elsewhere};
 use super::head::Head;
 use super::kv::{read_status, undecodable};
-use super::member::MemberView;
 use super::method::Task;
 use super::queue::Place;
 use super::stream::Outgoing;
 use super::turns::Length;
 use super::{Shared, election, lock};
+use crate::lane::Lane;
 
 /// One call whose message is whole.
 pub struct TaskCall {
@@ -61,22 +62,22 @@ const NO_LEADER_LOOKS: u32 = 3;
 /// What ends a call that has no end of its own: that of the thread, and, if it needs a leader, that the member has had
 /// none for long.
 pub(super) fn cut(front: &Shared, needs_leader: bool) -> impl Future<Output = ApiError> + use<> {
-    let member = front.lane.member().clone();
+    let lane = front.lane.clone();
     let drained = front.lane.drained();
     let election_timeout = front.config.election_timeout;
     async move {
         tokio::select! {
             () = drained => ApiError::Stopped,
-            () = leader_lost(&member, election_timeout), if needs_leader => ApiError::NoLeader,
+            () = leader_lost(&lane, election_timeout), if needs_leader => ApiError::NoLeader,
         }
     }
 }
 
-async fn leader_lost(member: &MemberView, election_timeout: Duration) {
+async fn leader_lost(lane: &Lane, election_timeout: Duration) {
     let mut missing = 0;
     while missing < NO_LEADER_LOOKS {
         tokio::time::sleep(election_timeout).await;
-        missing = if member.status.leader() == 0 { missing + 1 } else { 0 };
+        missing = if lane.member().status.leader() == 0 { missing + 1 } else { 0 };
     }
 }
 
@@ -173,7 +174,7 @@ async fn compact(
     front: &Rc<Shared>,
 ) -> Ended {
     let request = attempt!(pb::CompactionRequest::decode(&message[..]).map_err(|error| undecodable(&error)));
-    let member = front.lane.member().clone();
+    let member = Arc::clone(&front.lane.member());
     let (lane, encoded) = (front.lane.handle(), message.clone());
     let proposed = lane.propose(deadline, move |id, _| (admission::encode_compaction(id.0, &encoded), false));
     let result = out.wait(proposed).await?;
@@ -202,7 +203,7 @@ async fn range_stream(
 ) -> Ended {
     let request = attempt!(Range::decode(message).map_err(|error| undecodable(&error)));
     attempt!(admission::check_range_stream(&request));
-    let member = front.lane.member().clone();
+    let member = Arc::clone(&front.lane.member());
     let lane = front.lane.handle();
     if !request.serializable {
         attempt!(out.wait(lane.linearizable(deadline)).await?);

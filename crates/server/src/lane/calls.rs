@@ -44,7 +44,7 @@ impl Drop for Reply {
 impl Lane {
     /// How long an answer of the member is waited for.
     pub fn request_timeout(&self) -> Duration {
-        self.0.parts.request_timeout
+        self.parts().request_timeout
     }
 
     /// Waits until a read at this moment would be linearizable; shares its round with all that wait on this thread.

@@ -47,6 +47,11 @@ impl Watches {
         }
     }
 
+    /// The member was opened anew.
+    pub(super) fn renew(&self, member: &MemberView, parts: &WatchParts) {
+        self.hub.borrow_mut().renew(member.reader.clone(), Arc::clone(&parts.tail));
+    }
+
     fn wake(&self, stream: StreamId) {
         if let Some(waker) = self.wakers.borrow_mut().get_mut(stream.0).and_then(Option::take) {
             waker.wake();
@@ -84,7 +89,8 @@ impl Lane {
         if !hub.is_subscribed() {
             return false;
         }
-        let member = &self.0.parts.member;
+        let parts = self.parts();
+        let member = &parts.member;
         hub.set_term(member.status.term());
         let mut more = hub.pump();
         while watches.jobs.get() < JOBS_MAX
@@ -95,7 +101,7 @@ impl Lane {
         }
         if !more {
             // First the gate, then another look: either we see what is new, or the apply thread sees us.
-            self.0.parts.gate.watch();
+            parts.gate.watch();
             more = hub.has_news();
         }
         drop(hub);
@@ -104,7 +110,7 @@ impl Lane {
     }
 
     async fn run_history(self, job: HistoryJob) {
-        let member = Arc::clone(&self.0.parts.member);
+        let member = Arc::clone(&self.parts().member);
         let reader = member.reader.clone();
         let result = member.history.run(move || job.run(&reader)).await;
         let watches = &self.0.watches;

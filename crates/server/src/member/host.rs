@@ -80,8 +80,8 @@ pub(super) struct MemberHost {
 }
 
 impl MemberHost {
-    fn view(&self) -> &Arc<MemberView> {
-        self.lane.member()
+    fn view(&self) -> Arc<MemberView> {
+        Arc::clone(&self.lane.member())
     }
 }
 
@@ -144,7 +144,7 @@ impl Host for MemberHost {
     ) -> LocalFuture<'_, Result<Vec<store::Member>, PromoteError>> {
         Box::pin(async move {
             let view = self.view();
-            let may = view.others.situation(view, |situation| situation.may_promote());
+            let may = view.others.situation(&view, |situation| situation.may_promote());
             let encode =
                 move |request| (Change::Promote { id }.encode(request), Some(Promotion { member: id, may }));
             self.lane.handle().reconfigure(None, encode).await.map_err(|status| promote_error(&status))?;
@@ -169,7 +169,7 @@ impl Host for MemberHost {
     fn lease_time_to_live(&self, id: i64, keys: bool) -> LocalFuture<'_, Result<LeaseTimes, LeaseError>> {
         Box::pin(async move {
             self.lane.linearizable().await.map_err(|status| lease_error(&status))?;
-            let view = self.view().clone();
+            let view = self.view();
             let Remaining::Left { ttl_s, granted_ttl_s } = (match view.leases.remaining(id) {
                 Remaining::NotPrimary => return Err(LeaseError::NotPrimary),
                 other => other,

@@ -31,12 +31,12 @@ use wire::ApiError;
 
 use crate::clock::Clock;
 use crate::config::{self, Config, Url};
-use crate::front::{Front, LaneSeed};
+use crate::front::Front;
 use crate::grpc::member::{Leases, Turns};
 use crate::grpc::others::Others;
 use crate::grpc::turns::ReadTurns;
 use crate::grpc::{GrpcConfig, MemberView, SharedStatus};
-use crate::lane::{AppliedGate, Lane, LaneParts, WatchParts};
+use crate::lane::{AppliedGate, Lane, LaneParts, LaneSeed, WatchParts};
 use crate::listen::{Listener, Service};
 use crate::log;
 use crate::peer::{self, Handle, Host, PeerThread};
@@ -71,7 +71,8 @@ pub struct Member {
 /// Starts the member: opens its files and starts its threads. It calls `events.ready()` once its attributes are
 /// applied, and `events.failed()` if it can't go on. The folders exist; [`Config::bootstrap`] was checked. It
 /// serves `lanes` network threads, and from now on the peers that connect to `listeners`. `joined`: what a member
-/// without data has been told of the cluster that it joins.
+/// without data has been told of the cluster that it joins. `front`: what served the network threads of the member that was
+/// here before, if it is opened anew; it goes on with this one.
 ///
 /// # Errors
 /// Whatever keeps it from starting; the process then ends with 1.
@@ -80,6 +81,7 @@ pub fn start(
     lanes: usize,
     joined: Option<&Joined>,
     listeners: Vec<Listener>,
+    front: Option<Arc<Front>>,
     events: &Events,
 ) -> anyhow::Result<Member> {
     // The peer thread has one too.
@@ -210,7 +212,13 @@ pub fn start(
         listeners,
         random()?,
     )?;
-    let front = Arc::new(Front::new(seeds, GrpcConfig::from(config)));
+    let front = match front {
+        None => Arc::new(Front::new(seeds, GrpcConfig::from(config))),
+        Some(front) => {
+            front.renew(seeds);
+            front
+        }
+    };
     Ok(Member { id: opened.identity.member_id, front, view, threads, peers, _lock: opened.lock })
 }
 
@@ -233,9 +241,9 @@ impl HostParts {
             let (lane, driver) = Lane::new(parts, completions);
             spawn_local(driver);
             if hurries {
-                spawn_local(hurry::hurry(lane.member().clone(), raft.clone()));
+                spawn_local(hurry::hurry(Arc::clone(&lane.member()), raft.clone()));
             }
-            spawn_local(versions::monitor(lane.member().clone(), raft.clone()));
+            spawn_local(versions::monitor(Arc::clone(&lane.member()), raft.clone()));
             #[expect(clippy::arc_with_non_send_sync, reason = "hosts of tests are shared between threads")]
             Arc::new(MemberHost { raft, inbox, lane, receiver, events })
         }
@@ -260,6 +268,11 @@ fn peer_limits(config: &Config) -> peer::Limits {
 impl Member {
     /// What the network threads serve.
     pub fn service(&self) -> Arc<dyn Service> {
+        self.front.clone()
+    }
+
+    /// The same, for the next member that serves them.
+    pub fn front(&self) -> Arc<Front> {
         self.front.clone()
     }
 

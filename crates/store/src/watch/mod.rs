@@ -416,8 +416,14 @@ impl Hub {
         self.next_history_job()
     }
 
-    /// Everything was replaced by a leader's snapshot: all watches read again from where they were.
-    pub fn reset(&mut self) {
+    /// Everything was replaced by a leader's snapshot, and is read here from now on: all watches read again from where they
+    /// were.
+    pub fn renew(&mut self, reader: Reader, tail: Arc<Tail>) {
+        if self.is_subscribed() {
+            tail.subscribe();
+            self.tail.unsubscribe();
+        }
+        (self.reader, self.tail) = (reader, tail);
         self.leave_behind(self.reader.revision() + 1);
     }
 
