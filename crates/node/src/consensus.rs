@@ -71,6 +71,8 @@ pub enum Input {
     Hurry,
     /// Whether all other members run this program, and so know that alarms may end by themselves.
     OthersAreOurs(bool),
+    /// Something that is stored here cannot be read.
+    DataLost,
     /// Let this member lead. Nothing tells but [`Outputs::leadership`].
     TransferLeader(u64),
 }
@@ -125,6 +127,8 @@ pub struct Outputs {
     pub auto_compaction: Vec<AutoCompactionEvent>,
     /// Alarms that this member asks for by itself; to be logged.
     pub alarms: Vec<AlarmRequest>,
+    /// What is stored here cannot be read, and other members have it: this one must stop.
+    pub must_stop: bool,
 }
 
 /// A step of a compaction that nobody asked for.
@@ -169,6 +173,7 @@ impl Outputs {
             && !self.ready
             && self.auto_compaction.is_empty()
             && self.alarms.is_empty()
+            && !self.must_stop
     }
 }
 
@@ -359,6 +364,7 @@ impl Consensus {
             Input::Versions(versions) => self.cluster_version.heard(versions),
             Input::Hurry => self.raft(now, Event::Hurry),
             Input::OthersAreOurs(ours) => self.others_are_ours = ours,
+            Input::DataLost => self.space.data_lost(),
             Input::TransferLeader(to) => self.raft(now, Event::TransferLeader { to: NodeId(to) }),
         }
         self.collect(now, out);
@@ -745,6 +751,11 @@ impl Consensus {
         let me = NodeId(self.attributes.member_id);
         let conf = self.raft.conf();
         let is_alone = conf.voters.iter().chain(&conf.learners).all(|id| *id == me);
+        if self.space.has_lost_data() && conf.voters.iter().any(|id| *id != me) {
+            // CORRUPT would stop the whole cluster for what the others have.
+            out.must_stop = true;
+            return;
+        }
         let may_clear = self.has_room && (is_alone || self.others_are_ours);
         let Some(alarm) = self.space.next(now, may_clear) else { return };
         out.alarms.push(alarm);

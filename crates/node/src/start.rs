@@ -34,7 +34,7 @@ use crate::quota::{Quota, SpaceKeeper};
 use crate::reconfigure::Context;
 use crate::records::{FrameState, LogSource, parse};
 use crate::snapshot::SnapshotSchedule;
-use crate::{Applier, Error, LogWriter, ReceiveError, RevisionWriter, SnapshotReceiver, SnapshotWriter};
+use crate::{Applier, Error, LogWriter, ReceiveError, RevisionWriter, Rot, SnapshotReceiver, SnapshotWriter};
 
 /// How long a request may take beside two election timeouts (etcd: config.go, `ReqTimeout`).
 const REQUEST_TIMEOUT_MS: u64 = 5_000;
@@ -205,6 +205,8 @@ pub struct Member {
     pub tail: Arc<Tail>,
     /// The time of leases: network threads renew, and the apply thread tells of changes.
     pub lessor: SharedLessor,
+    /// What of the revision log cannot be read; to be listened to.
+    pub rot: Rot,
     /// Bytes of the revision log, for Status.
     pub log_reader: revlog::Reader,
     /// What was found.
@@ -272,9 +274,14 @@ pub fn open(
     let releasable = if applied.index >= found.snapshot_index { found.snapshot_index } else { 0 };
     let (builder, writer, log_reader) = opened.into_parts()?;
     source.fill(log_reader.clone());
+    let rot = source.rot().clone();
     let compaction_frames = CompactionFrames::default();
-    let merger =
-        Merger::new(writer.merger(), log_reader.clone(), store.relocator(), compaction_frames.clone());
+    let merger = Merger::new(
+        writer.merger(),
+        log_reader.clone(),
+        store.relocator(),
+        (compaction_frames.clone(), rot.clone()),
+    );
     let mut compactor = store.compactor(settings.compaction_batch_limit);
     if let Some(unfinished) = store.end_restore() {
         let _is_first = compactor.push(unfinished);
@@ -349,6 +356,7 @@ pub fn open(
         reader,
         tail,
         lessor,
+        rot,
         log_reader,
         found,
         lock,

@@ -142,6 +142,7 @@ pub fn start(
         member_id: opened.identity.member_id,
         compactor: opened.compactor,
         merger: opened.merger,
+        rot: opened.rot,
         merges: (merges, merge_mail),
         compaction_finished,
         compaction_sleep_interval: config.compaction_sleep_interval,
@@ -157,6 +158,8 @@ pub fn start(
             is_removed: false,
         },
     };
+    let log_reader = opened.log_reader;
+    let merge_counters = parts.merger.counters();
     let threads = Threads::start(parts, channels, events)?;
     let view = Arc::new(MemberView {
         cluster_id: opened.identity.cluster_id,
@@ -166,6 +169,8 @@ pub fn start(
         status,
         quota_bytes: config.quota_bytes,
         quota: settings.quota,
+        space: Box::new(move || log_reader.space()),
+        merges: merge_counters,
         compaction_finished: finished,
         // One that is refused asks for what has been asked for already.
         defragment: Box::new(move || drop(asked.try_send(merge::MergeMail::Asked, 1))),
