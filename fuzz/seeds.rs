@@ -18,7 +18,7 @@ fn main() {
         let field = [4, 4, 5, 6, 6][at] << 3 | 2;
         [&[field, request.len() as u8][..], request, &[0xa2, 0x06, 2, 8, 7]].concat()
     });
-    let targets: [(&str, Vec<Vec<u8>>); 15] = [
+    let targets: [(&str, Vec<Vec<u8>>); 16] = [
         ("wal", wal()),
         ("wal_records", wal_records()),
         ("snap", snap()),
@@ -26,6 +26,7 @@ fn main() {
         ("revlog", revlog()),
         ("boltfile", vec![boltfile()]),
         ("boltfile_pairs", vec![boltfile_pairs()]),
+        ("database", vec![database(), [&[1][..], &boltfile()[1..]].concat()]),
         ("entry", entries.collect()),
         ("http2", http2(&requests)),
         ("requests", requests),
@@ -42,6 +43,12 @@ fn main() {
             std::fs::write(folder.join(format!("seed-{at}")), seed).expect("write a seed");
         }
     }
+}
+
+/// Puts, a delete, a lease and a compaction.
+fn database() -> Vec<u8> {
+    let puts = (2..9).flat_map(|main| [0, main, main % 3, 0x10]);
+    [0].into_iter().chain(puts).chain([1, 9, 1, 0, 2, 60, 0, 3, 3, 5, 0, 0]).collect()
 }
 
 fn wal() -> Vec<Vec<u8>> {

@@ -1,6 +1,8 @@
 //! The way out through a database file and back in: a member's cut, what etcdutl restores of it, and a member that starts
 //! from that. Rule 17 as far as one member goes; etcd's own tools are `cargo xtask database`.
 
+#[path = "databases/golden.rs"]
+mod golden;
 #[path = "databases/offline.rs"]
 mod offline;
 #[path = "databases/takeover.rs"]

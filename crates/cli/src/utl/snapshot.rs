@@ -147,20 +147,22 @@ fn first_members(name: &str, cluster: &str, advertised: &str) -> Result<Vec<Init
     if all.len() != count {
         return Err(format!("initial cluster {cluster} has duplicate url"));
     }
-    if !same(&advertised, own) {
+    if let Err(why) = same(&advertised, own) {
         let lacks = |of: &[Url], urls: &[Url], prefix: &str| {
             let missing = urls.iter().filter(|url| !of.contains(url));
             missing.map(|url| format!("{prefix}{url}")).collect::<Vec<_>>().join(",")
         };
-        let given = advertised.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let all = |prefix: &str| lacks(&[], &advertised, prefix);
+        let (given, cluster) = (all(""), all(&format!("{name}=")));
         let missing = lacks(&advertised, own, &format!("{name}="));
-        return Err(match missing.is_empty() {
-            false => format!(
-                "--initial-cluster has {missing} but missing from --initial-advertise-peer-urls={given}"
+        let beyond = lacks(own, &advertised, "");
+        return Err(match (missing.as_str(), beyond.as_str()) {
+            ("", "") => format!("failed to resolve {given} to match --initial-cluster={cluster} ({why})"),
+            ("", beyond) => format!(
+                "--initial-advertise-peer-urls has {beyond} but missing from --initial-cluster={cluster}"
             ),
-            true => format!(
-                "--initial-advertise-peer-urls has {} but missing from --initial-cluster={name}={given}",
-                lacks(own, &advertised, "")
+            (missing, _) => format!(
+                "--initial-cluster has {missing} but missing from --initial-advertise-peer-urls={given} ({why})"
             ),
         });
     }
@@ -168,21 +170,99 @@ fn first_members(name: &str, cluster: &str, advertised: &str) -> Result<Vec<Init
     Ok(members.into_iter().map(|(name, urls)| InitialMember { name, peer_urls: texts(urls) }).collect())
 }
 
-/// Whether two sorted lists lead to the same addresses.
-fn same(one: &[Url], other: &[Url]) -> bool {
-    let resolve = |urls: &[Url]| -> Option<Vec<String>> {
-        let mut all = urls.iter().map(resolved).collect::<Option<Vec<_>>>()?;
+/// Whether two sorted lists lead to the same addresses; in etcd's words why not.
+fn same(one: &[Url], other: &[Url]) -> Result<(), String> {
+    if one.len() != other.len() {
+        let list = |urls: &[Url]| {
+            let quoted = urls.iter().map(|url| gotext::quote(url.to_string().as_bytes()));
+            quoted.collect::<Vec<_>>().join(" ")
+        };
+        return Err(format!("len([{}]) != len([{}])", list(one), list(other)));
+    }
+    if one == other {
+        return Ok(());
+    }
+    let resolve = |urls: &[Url]| -> Result<Vec<String>, String> {
+        let mut all = urls.iter().map(resolved).collect::<Result<Vec<_>, _>>()?;
         all.sort();
-        Some(all)
+        Ok(all)
     };
-    one == other
-        || one.len() == other.len() && resolve(one).is_some_and(|found| Some(found) == resolve(other))
+    let (one, other) = (resolve(one)?, resolve(other)?);
+    match one.iter().zip(&other).find(|(one, other)| one != other) {
+        Some((one, other)) => Err(format!("resolved urls: \"{one}\" != \"{other}\"")),
+        None => Ok(()),
+    }
 }
 
-fn resolved(url: &Url) -> Option<String> {
-    if url.is_unix() {
-        return Some(url.to_string());
+/// A URL with its host's address in the place of the name.
+fn resolved(url: &Url) -> Result<String, String> {
+    let text = url.to_string();
+    let authority = url.authority();
+    if url.is_unix() || authority.starts_with("localhost:") {
+        return Ok(text);
     }
-    let found: Vec<SocketAddr> = url.authority().to_socket_addrs().ok()?.collect();
-    found.iter().find(|address| address.is_ipv4()).or(found.first()).map(SocketAddr::to_string)
+    let found: Vec<SocketAddr> = match authority.to_socket_addrs() {
+        Ok(found) => found.collect(),
+        Err(_) => Vec::new(),
+    };
+    match found.iter().find(|address| address.is_ipv4()).or(found.first()) {
+        Some(address) => Ok(text.replacen(authority, &address.to_string(), 1)),
+        None => {
+            let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+            Err(format!("failed to resolve \"{text}\" (lookup {host}: no such host)"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The texts of etcdutl 3.7.1.
+    #[test]
+    fn members_that_do_not_fit() {
+        for (name, cluster, advertised, text) in [
+            (
+                "x",
+                "m=http://10.0.0.1:2380",
+                "http://10.0.0.1:2380",
+                "couldn't find local name \"x\" in the initial cluster configuration",
+            ),
+            (
+                "m",
+                "m=http://10.0.0.1:2380,n=http://10.0.0.1:2380",
+                "http://10.0.0.1:2380",
+                "initial cluster m=http://10.0.0.1:2380,n=http://10.0.0.1:2380 has duplicate url",
+            ),
+            (
+                "m",
+                "m=http://10.0.0.1:2380",
+                "http://10.0.0.9:2380",
+                "--initial-cluster has m=http://10.0.0.1:2380 but missing from \
+                 --initial-advertise-peer-urls=http://10.0.0.9:2380 (resolved urls: \"http://10.0.0.9:2380\" != \
+                 \"http://10.0.0.1:2380\")",
+            ),
+            (
+                "m",
+                "m=http://10.0.0.1:2380,m=http://10.0.0.2:2380",
+                "http://10.0.0.1:2380",
+                "--initial-cluster has m=http://10.0.0.2:2380 but missing from \
+                 --initial-advertise-peer-urls=http://10.0.0.1:2380 (len([\"http://10.0.0.1:2380\"]) != \
+                 len([\"http://10.0.0.1:2380\" \"http://10.0.0.2:2380\"]))",
+            ),
+            (
+                "m",
+                "m=http://10.0.0.1:2380",
+                "http://10.0.0.1:2380,http://10.0.0.2:2380",
+                "--initial-advertise-peer-urls has http://10.0.0.2:2380 but missing from \
+                 --initial-cluster=m=http://10.0.0.1:2380,m=http://10.0.0.2:2380",
+            ),
+        ] {
+            assert_eq!(first_members(name, cluster, advertised).unwrap_err(), text);
+        }
+        let members =
+            first_members("m", "n=http://10.0.0.2:2380,m=http://127.0.0.1:2380", "http://127.0.0.1:2380");
+        let names: Vec<String> = members.unwrap().into_iter().map(|member| member.name).collect();
+        assert_eq!(names, ["m", "n"]);
+    }
 }

@@ -115,6 +115,7 @@ impl Database {
             let kind = if key.tombstone { RecordKind::Tombstone } else { RecordKind::Put };
             store.replay(kind, at, Location(0), value).map_err(|error| self.refuse(error))
         })?;
+        store.check_restored().map_err(|error| self.refuse(error))?;
         Ok((self.pairs, store.revision().max(self.tables.compacted)))
     }
 
@@ -153,6 +154,7 @@ impl Database {
             }
             if out.builder.is_full() { out.frame() } else { Ok(()) }
         })?;
+        store.check_restored().map_err(|error| self.refuse(error))?;
         if out.builder.records() > 0 {
             out.frame()?;
         }
@@ -189,8 +191,15 @@ impl Database {
     /// Visits the bucket of revisions in order.
     pub(super) fn records(&self, visit: &mut RecordVisitor<'_>) -> Result<(), Error> {
         let Some(bucket) = self.reader.bucket(schema::BUCKET_KEY)? else { return Ok(()) };
+        let mut last = None;
         each(&bucket, &self.path, |key, value| {
             let key = RevisionKey::decode(key).map_err(|error| self.refuse(error))?;
+            let at = (key.main, key.sub);
+            // Keys ascend, but a put and a tombstone may say that they are the same change.
+            if last.replace(at) == Some(at) {
+                let text = format!("revision {}.{} is there twice, as a put and as a tombstone", at.0, at.1);
+                return Err(self.refuse(text));
+            }
             visit(key, value)
         })
     }

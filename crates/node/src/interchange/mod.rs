@@ -8,6 +8,7 @@
 
 mod export;
 mod file;
+mod fuzz;
 mod hash;
 mod import;
 mod receive;
@@ -18,6 +19,7 @@ use disk::boltfile::{self, Planner, Writer};
 pub use export::Cut;
 pub(crate) use export::wal_conf;
 pub(crate) use file::{StorageVersion, rewrite, write};
+pub use fuzz::fuzz_database;
 pub use hash::hash_kv;
 pub use import::{Database, Imported};
 pub(crate) use import::{applied, check_beside};
