@@ -18,6 +18,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A peer URL that no member can have, in etcd's words.
+    #[error("{0}")]
+    PeerUrl(String),
     /// An endpoint or option that asks for what this version does not have.
     #[error("not yet supported: {0}")]
     NotYet(String),

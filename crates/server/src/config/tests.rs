@@ -110,7 +110,10 @@ fn nothing_is_silently_ignored() {
         let given = format!("--{}={other}", setting.name);
         assert!(Config::try_from(&raw(&[&given])).is_err(), "{given} is ignored");
     }
-    assert!(refusal(&["--max-learners=7"]).starts_with("--max-learners is not yet supported"));
+    assert!(
+        refusal(&["--enable-distributed-tracing"])
+            .starts_with("--enable-distributed-tracing is not yet supported")
+    );
 }
 
 #[test]

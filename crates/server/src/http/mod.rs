@@ -42,6 +42,11 @@ pub trait Health: 'static {
     /// The error's text as etcd gives it.
     fn read(&self, linearizable: bool) -> LocalFuture<'_, Result<(), String>>;
 
+    /// The page `/metrics`, where there is one.
+    fn metrics(&self) -> Option<String> {
+        None
+    }
+
     /// What `/version` shows.
     fn versions(&self) -> Versions;
 }
@@ -176,6 +181,11 @@ async fn route(
             log::warn!("/health error", "status-code" => 405);
             not_allowed()
         }
+        // Whatever the method, as in etcd.
+        (Role::Client, Some("/metrics")) => match health.metrics() {
+            Some(page) => metrics(page),
+            None => error(StatusCode::NOT_FOUND, "404 page not found"),
+        },
         (_, Some("/version")) => not_allowed(),
         _ => error(StatusCode::NOT_FOUND, "404 page not found"),
     }
@@ -214,6 +224,13 @@ async fn check(query: Query, health: &dyn Health, request_timeout: Duration) -> 
     let body = format!(r#"{{"health":"false","reason":{}}}"#, json_text(&reason));
     log::warn!("/health error", "output" => body, "status-code" => 503);
     error(StatusCode::SERVICE_UNAVAILABLE, &body)
+}
+
+fn metrics(page: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(page));
+    let kind = HeaderValue::from_static(crate::metrics::CONTENT_TYPE);
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
 }
 
 /// A text as Go's encoder writes it, with the characters that HTML minds escaped.

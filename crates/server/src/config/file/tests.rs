@@ -129,8 +129,11 @@ fn a_file_becomes_a_configuration() {
     assert!(config.reuse_port);
     // Unlike the flags, which then want both.
     assert_eq!(config.advertise_client_urls[0].to_string(), "http://localhost:2379");
-    let later = parse("force-new-cluster: true").unwrap();
-    assert_eq!(Config::try_from(&later).unwrap_err(), ConfigError::NotYet("force-new-cluster".into()));
+    let later = parse("enable-distributed-tracing: true").unwrap();
+    assert_eq!(
+        Config::try_from(&later).unwrap_err(),
+        ConfigError::NotYet("enable-distributed-tracing".into())
+    );
     assert_eq!(
         refused("client-transport-security: {allowed-cn: [a]}"),
         format!(
