@@ -11,6 +11,8 @@ use wire::etcdserverpb::{PutRequest, RangeRequest, WatchCreateRequest, WatchRequ
 /// Entries that a leader keeps for followers.
 const KEPT_ENTRIES: usize = 5_000;
 const PUTS_AT_ONCE: usize = 256;
+/// Values of 64 KiB: more than the 64 MiB that a leader keeps for followers, and the 32 MiB that are under way to one.
+const LARGE_PUTS: usize = 2_000;
 
 fn get(key: &str) -> RangeRequest {
     RangeRequest { key: key.to_owned().into(), ..RangeRequest::default() }
@@ -54,15 +56,15 @@ fn a_dead_leader_is_replaced_and_comes_back_with_the_same_data() {
 }
 
 /// Puts so many keys, many at a time.
-async fn put_many(client: &Client, prefix: &str, count: usize) {
+async fn put_many(client: &Client, prefix: &str, count: usize, value: &str) {
     let mut under_way = JoinSet::new();
     for n in 0..count {
         if under_way.len() == PUTS_AT_ONCE {
             under_way.join_next().await.expect("some").expect("it ends");
         }
-        let (client, key) = (client.clone(), format!("{prefix}{n}"));
+        let (client, put) = (client.clone(), put(&format!("{prefix}{n}"), value));
         under_way.spawn_local(async move {
-            client.put(put(&key, "v"), patience()).await.expect("a put");
+            client.put(put, patience()).await.expect("a put");
         });
     }
     while let Some(ended) = under_way.join_next().await {
@@ -78,7 +80,7 @@ fn a_follower_behind_the_log_gets_a_snapshot_and_goes_on() {
         let behind = (leader + 1) % 3;
         cluster.put(behind, "before", "v").await;
         cluster.members[behind].kill();
-        put_many(&cluster.members[leader].client(), "k", KEPT_ENTRIES + 500).await;
+        put_many(&cluster.members[leader].client(), "k", KEPT_ENTRIES + 500, "v").await;
         cluster.restart(&[behind]);
 
         let client = cluster.members[behind].client();
@@ -119,10 +121,11 @@ fn watches_stay_while_their_member_goes_over_to_a_snapshot() {
         assert!(created.created);
 
         network.part(&[behind], &[leader, 3 - leader - behind]);
-        put_many(&cluster.members[leader].client(), "k", KEPT_ENTRIES + 500).await;
+        // More than what waits in connections and what a leader keeps.
+        put_many(&cluster.members[leader].client(), "k", LARGE_PUTS, &"v".repeat(64 << 10)).await;
         network.mend();
         let mut seen = Vec::new();
-        while seen.len() < KEPT_ENTRIES + 500 {
+        while seen.len() < LARGE_PUTS {
             // The same stream all the time: our client does not open it again.
             let told = stream.next().await.expect("the stream goes on").expect("the stream goes on");
             assert!(!told.canceled);
