@@ -5,7 +5,8 @@ use std::time::Duration;
 use blackbox::{Cluster, patience, run};
 use client::{Client, Deadline};
 use tokio::task::JoinSet;
-use wire::etcdserverpb::{PutRequest, RangeRequest};
+use wire::etcdserverpb::watch_request::RequestUnion;
+use wire::etcdserverpb::{PutRequest, RangeRequest, WatchCreateRequest, WatchRequest};
 
 /// Entries that a leader keeps for followers.
 const KEPT_ENTRIES: usize = 5_000;
@@ -98,6 +99,40 @@ fn a_follower_behind_the_log_gets_a_snapshot_and_goes_on() {
         cluster.put(behind, "after", "w").await;
         cluster.restart(&[behind, third]);
         cluster.put(behind, "after", "x").await;
+        cluster.check_hashes().await;
+    });
+}
+
+#[test]
+fn watches_stay_while_their_member_goes_over_to_a_snapshot() {
+    let (cluster, network) = Cluster::with_network(3, &[]);
+    run(async {
+        let leader = cluster.leader().await;
+        let behind = (leader + 1) % 3;
+        let client = cluster.members[behind].client();
+        let mut stream = client.watch_stream(false);
+        let create =
+            WatchCreateRequest { key: "k".into(), range_end: "l".into(), ..WatchCreateRequest::default() };
+        let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+        stream.send(create).await.expect("a small request");
+        let created = stream.next().await.expect("an answer").expect("an answer");
+        assert!(created.created);
+
+        network.part(&[behind], &[leader, 3 - leader - behind]);
+        put_many(&cluster.members[leader].client(), "k", KEPT_ENTRIES + 500).await;
+        network.mend();
+        let mut seen = Vec::new();
+        while seen.len() < KEPT_ENTRIES + 500 {
+            // The same stream all the time: our client does not open it again.
+            let told = stream.next().await.expect("the stream goes on").expect("the stream goes on");
+            assert!(!told.canceled);
+            seen.extend(told.events.into_iter().map(|event| event.kv.expect("a pair").mod_revision));
+        }
+        assert!(seen.windows(2).all(|pair| pair[0] < pair[1]), "each event once, in order");
+        assert!(cluster.members[behind].log().contains("opening the member anew"), "by a snapshot");
+        let revision = cluster.put(behind, "k", "live again").await;
+        let told = stream.next().await.expect("the stream goes on").expect("the stream goes on");
+        assert_eq!(told.events[0].kv.as_ref().map(|kv| kv.mod_revision), Some(revision));
         cluster.check_hashes().await;
     });
 }

@@ -5,8 +5,10 @@ use std::process::{Command, Output};
 
 use blackbox::{Member, binary, patience, run};
 use client::Client;
+use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RangeResponse,
+    AlarmMember, AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest,
+    PutRequest, RangeRequest, RangeResponse,
 };
 
 const LEASE: i64 = 900;
@@ -389,6 +391,20 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.expect("cp runs").success());
 }
 
+/// Sets the alarm CORRUPT for a member, or ends it.
+fn set_alarm(member: &Member, action: AlarmAction) {
+    run(async {
+        let client = member.client();
+        let id = client.members(patience()).await.expect("a list").members[0].id;
+        let (action, alarm) = (action.into(), AlarmType::Corrupt.into());
+        client.alarm(AlarmRequest { action, member_id: id, alarm }, patience()).await.expect("an alarm");
+    });
+}
+
+fn alarms(member: &Member) -> Vec<AlarmMember> {
+    run(async { member.client().alarms(patience()).await.expect("the alarms").alarms })
+}
+
 /// The ids and names of the members.
 fn member_list(member: &Member) -> Vec<(u64, String, Vec<String>)> {
     run(async {
@@ -407,8 +423,11 @@ fn etcd_goes_on_with_what_we_export() {
         [("QUORATE_ETCD", None), ("QUORATE_ETCD", Some("3.7")), ("QUORATE_ETCD_3_6", Some("3.6"))]
     {
         let mut member = Member::start(&[]);
+        member.announce("alarm");
         run(async { fill(&member.client()).await });
-        let before = state(&member);
+        set_alarm(&member, AlarmAction::Activate);
+        let (before, raised) = (state(&member), alarms(&member));
+        assert_eq!(raised.len(), 1);
         let (revision, ..) = before.hashes[0];
         member.terminate();
         let mut go = member.run_by(&real(variable));
@@ -419,9 +438,12 @@ fn etcd_goes_on_with_what_we_export() {
         succeeds(&etcdutl, &[&args[..], &target].concat());
         go.restart();
         assert_eq!(state(&go), before, "{variable}");
+        assert_eq!(alarms(&go), raised, "{variable}");
+        set_alarm(&go, AlarmAction::Deactivate);
         assert_eq!(put(&go, "after"), revision + 1);
         go.restart();
         assert_eq!(put(&go, "again"), revision + 2);
+        set_alarm(&go, AlarmAction::Activate);
         let (after, members) = (state(&go), member_list(&go));
 
         // While it runs, nobody else opens what it has.
@@ -433,11 +455,14 @@ fn etcd_goes_on_with_what_we_export() {
         go.terminate();
 
         let mut back = go.run_by(&binary("etcd"));
+        back.announce("alarm");
         copy(&out_dir, &back.data_dir());
         back.restart();
         assert!(back.log().contains("took over etcd's database"), "{}", back.log());
         assert_eq!(state(&back), after, "{variable}");
         assert_eq!(member_list(&back), members);
+        assert_eq!(alarms(&back), raised);
+        set_alarm(&back, AlarmAction::Deactivate);
         assert_eq!(put(&back, "back"), revision + 3);
     }
 }

@@ -54,6 +54,16 @@ fn a_quota_refuses_before_anything_is_written_and_ends_when_there_is_room() {
     });
     let health = member.http_get("/health");
     assert_eq!(health.trim_end(), r#"{"health":"false","reason":"ALARM NOSPACE"}"#);
+    let page = member.http_get("/metrics");
+    let metric = |name: &str| {
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name}: {page}")).parse::<f64>().expect("a number")
+    };
+    assert_eq!(metric("etcd_server_quota_backend_bytes"), QUOTA_BYTES as f64);
+    assert_eq!((metric("etcd_server_has_leader"), metric("etcd_server_is_leader")), (1.0, 1.0));
+    let size = metric("etcd_mvcc_db_total_size_in_bytes");
+    assert!(size > 50_000.0 && size < QUOTA_BYTES as f64, "{size}");
+    assert!(metric("quorate_revlog_bytes") > 0.0);
     let healthy = r#"{"health":"true","reason":""}"#;
     assert_eq!(member.http_get("/health?exclude=NOSPACE"), healthy);
     let listed = member.etcdctl(&["alarm", "list"]);

@@ -9,6 +9,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+/// Packages that are also run against clusters of several members.
+const SEVERAL: &[&str] = &["cluster", "ctl", "maintenance"];
+
 struct Options {
     suite: PathBuf,
     profile: String,
@@ -30,13 +33,16 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
             Some(regex) => regex.clone(),
             None => passed(package)?,
         };
-        let status = Command::new("go")
-            .args(["test", "-count=1", &format!("./{package}"), "-run", &tests])
+        let mut go = Command::new("go");
+        go.args(["test", "-count=1", &format!("./{package}"), "-run", &tests]);
+        if !SEVERAL.contains(&package.as_str()) {
+            go.env("CONFORM_SOLO", "1");
+        }
+        let status = go
             .current_dir(&options.suite)
             .env("ETCD", binaries.join("etcd"))
             .env("ETCDCTL", binaries.join("etcdctl"))
             .env("ETCDUTL", binaries.join("etcdutl"))
-            .env("CONFORM_SOLO", "1")
             .env("CONFORM_BEYOND", "1")
             .status()
             .context("run go test")?;

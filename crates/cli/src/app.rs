@@ -109,12 +109,14 @@ pub fn run(app: &'static App, line: &[Vec<u8>], world: World<'_>) -> Result<(), 
 }
 
 fn run_help(app: &'static App, words: &[Vec<u8>], world: World<'_>) -> Result<(), Failure> {
-    let asks_itself = words.iter().any(|w| w == b"-h" || w == b"--help");
-    let words: Vec<Vec<u8>> = match asks_itself {
-        true => vec![b"help".to_vec()],
-        false => words.iter().filter(|w| !w.starts_with(b"-")).cloned().collect(),
-    };
-    match command::find(app, &words) {
+    let path = Path::help();
+    let mut flags = path.flags(app);
+    let topic = flags.parse(words).map_err(|text| usage_error(app, &path, &text))?;
+    if flags.bool("help") {
+        world.out.write_all(help::page(app, &path).as_bytes())?;
+        return Ok(world.out.flush()?);
+    }
+    match command::find(app, &topic) {
         Called::Command(path, rest) if rest.is_empty() || path.last().is_some() => {
             world.out.write_all(help::page(app, &path).as_bytes())?;
         }
@@ -122,7 +124,7 @@ fn run_help(app: &'static App, words: &[Vec<u8>], world: World<'_>) -> Result<()
             world.out.write_all(help::page(app, &Path::help()).as_bytes())?;
         }
         _ => {
-            let words: Vec<_> = words.iter().map(|w| format!("`{}`", String::from_utf8_lossy(w))).collect();
+            let words: Vec<_> = topic.iter().map(|w| format!("`{}`", String::from_utf8_lossy(w))).collect();
             writeln!(world.err, "Unknown help topic [{}]", words.join(" "))?;
             world.err.write_all(help::usage(app, &Path::default()).as_bytes())?;
         }

@@ -231,19 +231,37 @@ pub fn parse_int(text: &[u8], radix: u32) -> Result<i64, String> {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] | digits => (false, digits),
     };
+    let value = match parse_digits(digits, radix) {
+        Ok(value) => value,
+        Err(reason) => return error(reason),
+    };
+    let signed = if negative { 0_i64.checked_sub_unsigned(value) } else { value.try_into().ok() };
+    signed.map_or_else(|| error(OUT_OF_RANGE), Ok)
+}
+
+/// `strconv.ParseUint` of 64 bits: no sign.
+///
+/// # Errors
+/// Go's text.
+pub fn parse_uint(text: &[u8], radix: u32) -> Result<u64, String> {
+    parse_digits(text, radix)
+        .map_err(|reason| format!("strconv.ParseUint: parsing {}: {reason}", quote(text)))
+}
+
+const OUT_OF_RANGE: &str = "value out of range";
+
+fn parse_digits(digits: &[u8], radix: u32) -> Result<u64, &'static str> {
     if digits.is_empty() {
-        return error("invalid syntax");
+        return Err("invalid syntax");
     }
     let mut value = 0_u64;
     for digit in digits {
         // What comes first is told: a byte that is no digit, or the digit that is too much for 64 bits.
-        let Some(digit) = char::from(*digit).to_digit(radix) else { return error("invalid syntax") };
+        let digit = char::from(*digit).to_digit(radix).ok_or("invalid syntax")?;
         let next = value.checked_mul(radix.into()).and_then(|v| v.checked_add(digit.into()));
-        let Some(next) = next else { return error("value out of range") };
-        value = next;
+        value = next.ok_or(OUT_OF_RANGE)?;
     }
-    let signed = if negative { 0_i64.checked_sub_unsigned(value) } else { value.try_into().ok() };
-    signed.map_or_else(|| error("value out of range"), Ok)
+    Ok(value)
 }
 
 /// `%016x` of a number with a sign, which counts as a place.
@@ -343,6 +361,22 @@ mod tests {
         ] {
             let expected = format!("strconv.ParseInt: parsing {}: {reason}", quote(text));
             assert_eq!(parse_int(text, radix), Err(expected));
+        }
+    }
+
+    #[test]
+    fn unsigned_numbers() {
+        assert_eq!(parse_uint(b"ffffffffffffffff", 16), Ok(u64::MAX));
+        let (syntax, range) = ("invalid syntax", "value out of range");
+        for (text, reason) in [
+            (&b""[..], syntax),
+            (b"-5", syntax),
+            (b"+5", syntax),
+            (b"xyz", syntax),
+            (b"10000000000000000", range),
+        ] {
+            let expected = format!("strconv.ParseUint: parsing {}: {reason}", quote(text));
+            assert_eq!(parse_uint(text, 16), Err(expected));
         }
     }
 

@@ -16,6 +16,9 @@ pub fn page(app: &App, path: &Path) -> String {
     if !about.is_empty() {
         out = format!("{}\n\n", about.trim_end());
     }
+    if path.last().is_some_and(Command::is_missing) {
+        out += "This version does not have it yet.\n\n";
+    }
     out += &usage(app, path);
     if !app.trailer.is_empty() {
         out += app.trailer;
@@ -72,9 +75,10 @@ pub fn usage(app: &App, path: &Path) -> String {
 fn command_list(app: &App, path: &Path) -> String {
     let top = path.last().is_none();
     let own = path.commands(app).iter().filter(|c| !c.is_beyond_etcd);
-    let mut lines: Vec<(&str, &str, &str)> = own.map(|c| (c.group, c.name, c.short)).collect();
+    let mut lines: Vec<(&str, &str, &str, &str)> =
+        own.map(|c| (c.group, c.name, c.short, if c.is_missing() { " (not yet)" } else { "" })).collect();
     if top {
-        lines.push((app.groups.last().copied().unwrap_or(""), "help", "Help about any command"));
+        lines.push((app.groups.last().copied().unwrap_or(""), "help", "Help about any command", ""));
     }
     lines.sort_unstable_by_key(|line| line.1);
     let width = lines.iter().map(|line| line.1.len()).max().unwrap_or(0).max(11);
@@ -83,8 +87,8 @@ fn command_list(app: &App, path: &Path) -> String {
     for heading in headings {
         let title = if heading.is_empty() { "Available Commands:" } else { heading };
         out += &format!("\n{title}\n");
-        for (_, name, short) in lines.iter().filter(|line| line.0 == *heading) {
-            out += &format!("  {name:width$} {short}\n");
+        for (_, name, short, mark) in lines.iter().filter(|line| line.0 == *heading) {
+            out += &format!("  {name:width$} {short}{mark}\n");
         }
     }
     out

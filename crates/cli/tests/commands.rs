@@ -39,6 +39,9 @@ fn versions() {
 const BAD_LEASE: &str =
     "bad lease ID arg (strconv.ParseInt: parsing \"xyz\": invalid syntax), expecting ID in Hex";
 
+const BAD_MEMBER: &str =
+    "bad member ID arg (strconv.ParseUint: parsing \"xyz\": invalid syntax), expecting ID in Hex";
+
 #[test]
 fn wrong_arguments_end_as_in_etcdctl() {
     let bad_range = "too many arguments, only accept one argument when `--prefix` or `--from-key` is set";
@@ -86,6 +89,34 @@ fn wrong_arguments_end_as_in_etcdctl() {
         (&["compact", "x"], 1, "strconv.ParseInt: parsing \"x\": invalid syntax"),
         (&["compaction", "7", "-w", "xml"], 4, "unsupported output format"),
         (&["lease", "grant"], 128, "lease grant command needs TTL argument"),
+        (&["member", "add", "--peer-urls=http://a:1"], 128, "member name not provided"),
+        (&["member", "add", "m9"], 128, "member peer urls not provided"),
+        (&["member", "add", "m9", "m8", "--peer-urls=http://a:1"], 128, "too many arguments"),
+        (
+            &["member", "add", "m9", "HTTP://a:1", "m8", "https://b:1"],
+            128,
+            "too many arguments, did you mean --peer-urls=HTTP://a:1, did you mean --peer-urls=https://b:1",
+        ),
+        (
+            &["member", "add", "m9", "--peer-urls=nonsense"],
+            1,
+            "URL scheme must be http, https, unix, or unixs: nonsense",
+        ),
+        (
+            &["member", "update", "1", "--peer-urls=http://a:1,http://b"],
+            1,
+            "URL address does not have the form \"host:port\": http://b",
+        ),
+        (&["member", "remove"], 128, "member ID is not provided"),
+        (&["member", "remove", "xyz"], 128, BAD_MEMBER),
+        (&["member", "update", "1"], 128, "member peer urls not provided"),
+        (&["member", "promote", "1", "2"], 128, "member ID is not provided"),
+        (&["member", "list", "--consistency", "x"], 4, "unknown consistency flag \"l\""),
+        (&["move-leader"], 128, "move-leader command needs 1 argument"),
+        (&["move-leader", "xyz"], 128, "strconv.ParseUint: parsing \"xyz\": invalid syntax"),
+        (&["downgrade", "validate"], 128, "TARGET_VERSION not provided"),
+        (&["downgrade", "enable", ""], 128, "target version not provided"),
+        (&["downgrade", "enable", "3.6", "x"], 128, "too many arguments"),
         (
             &["lease", "grant", "9223372036854775808"],
             128,
@@ -108,7 +139,7 @@ fn wrong_arguments_end_as_in_etcdctl() {
 #[test]
 fn what_is_not_there_yet_is_refused_by_name() {
     for (app, line, what) in [
-        (&ctl::APP, &["member", "list"][..], "etcdctl member list"),
+        (&ctl::APP, &["make-mirror", "x"][..], "etcdctl make-mirror"),
         (&ctl::APP, &["get", "a", "--user", "root:x"], "--user"),
         (&ctl::APP, &["get", "a", "-d", "example.org"], "--discovery-srv"),
     ] {
@@ -224,4 +255,34 @@ fn the_tables_are_whole() {
             }
         }
     }
+}
+
+#[test]
+fn flags_before_help_are_no_topics() {
+    let plain = run(&ctl::APP, &["help", "get"], &[]);
+    assert!(plain.out.contains("etcdctl get "), "{}", plain.out);
+    for line in [
+        &["--endpoints", "localhost:1", "help", "get"][..],
+        &["help", "--endpoints", "localhost:1", "get"],
+        &["help", "-w", "json", "get", "--hex"],
+    ] {
+        let ended = run(&ctl::APP, line, &[]);
+        assert_eq!((ended.out, ended.err), (plain.out.clone(), String::new()), "{line:?}");
+    }
+    let program = run(&ctl::APP, &["--endpoints", "localhost:1", "help"], &[]);
+    assert_eq!(program.out, run(&ctl::APP, &["help"], &[]).out);
+    let unknown = run(&ctl::APP, &["help", "--nonsense"], &[]);
+    assert!(unknown.message().starts_with("Error: unknown flag: --nonsense\n"), "{}", unknown.message());
+}
+
+#[test]
+fn the_help_tells_what_is_not_there_yet() {
+    let program = run(&ctl::APP, &["help"], &[]).out;
+    let line = |name: &str| program.lines().find(|line| line.trim().starts_with(name)).unwrap().to_owned();
+    assert!(line("make-mirror ").ends_with(" (not yet)"));
+    assert!(line("check ").ends_with(" (not yet)"), "a group of which nothing is there");
+    assert!(!line("member ").contains("not yet"));
+    let missing = "This version does not have it yet.";
+    assert!(run(&ctl::APP, &["help", "make-mirror"], &[]).out.contains(missing));
+    assert!(!run(&ctl::APP, &["help", "get"], &[]).out.contains(missing));
 }

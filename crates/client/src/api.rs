@@ -5,15 +5,19 @@ use std::time::Duration;
 use prost::Message;
 use tonic::metadata::MetadataValue;
 use wire::etcdserverpb::alarm_request::AlarmAction;
+use wire::etcdserverpb::downgrade_request::DowngradeAction;
 use wire::etcdserverpb::{
     AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DefragmentRequest,
-    DefragmentResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse,
-    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
-    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
-    LeaseTimeToLiveResponse, MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest,
-    RangeResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
-    WatchRequest, WatchResponse,
+    DefragmentResponse, DeleteRangeRequest, DeleteRangeResponse, DowngradeRequest, DowngradeResponse,
+    HashKvRequest, HashKvResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
+    LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, MemberAddRequest, MemberAddResponse, MemberListRequest,
+    MemberListResponse, MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest,
+    MemberRemoveResponse, MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, MoveLeaderResponse,
+    PutRequest, PutResponse, RangeRequest, RangeResponse, SnapshotRequest, SnapshotResponse, StatusRequest,
+    StatusResponse, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
 };
+use wire::url::Url;
 use wire::v3electionpb::{
     CampaignRequest, CampaignResponse, LeaderRequest, LeaderResponse, ProclaimRequest, ProclaimResponse,
     ResignRequest, ResignResponse,
@@ -235,9 +239,73 @@ impl Client {
         self.call(request, deadline, async |r| self.maintenance().alarm(r).await).await
     }
 
+    /// Maintenance.MoveLeader, of the member that is connected, to this one.
+    pub async fn move_leader(&self, target: u64, deadline: Deadline) -> Result<MoveLeaderResponse, Error> {
+        let request = MoveLeaderRequest { target_id: target };
+        self.call(request, deadline, async |r| self.maintenance().move_leader(r).await).await
+    }
+
+    /// Maintenance.Downgrade, to a version as `3.6`; to cancel, the version is empty.
+    pub async fn downgrade(
+        &self,
+        action: DowngradeAction,
+        version: String,
+        deadline: Deadline,
+    ) -> Result<DowngradeResponse, Error> {
+        let request = DowngradeRequest { action: action.into(), version };
+        self.call(request, deadline, async |r| self.maintenance().downgrade(r).await).await
+    }
+
+    /// Cluster.MemberAdd.
+    ///
+    /// # Errors
+    /// [`Error::PeerUrl`] for a URL that no member can have; nothing is sent then.
+    pub async fn member_add(
+        &self,
+        request: MemberAddRequest,
+        deadline: Deadline,
+    ) -> Result<MemberAddResponse, Error> {
+        check_peer_urls(&request.peer_ur_ls)?;
+        self.call(request, deadline, async |r| self.cluster().member_add(r).await).await
+    }
+
+    /// Cluster.MemberRemove.
+    pub async fn member_remove(&self, id: u64, deadline: Deadline) -> Result<MemberRemoveResponse, Error> {
+        let request = MemberRemoveRequest { id };
+        self.call(request, deadline, async |r| self.cluster().member_remove(r).await).await
+    }
+
+    /// Cluster.MemberUpdate: other peer URLs.
+    ///
+    /// # Errors
+    /// [`Error::PeerUrl`] for a URL that no member can have; nothing is sent then.
+    pub async fn member_update(
+        &self,
+        request: MemberUpdateRequest,
+        deadline: Deadline,
+    ) -> Result<MemberUpdateResponse, Error> {
+        check_peer_urls(&request.peer_ur_ls)?;
+        self.call(request, deadline, async |r| self.cluster().member_update(r).await).await
+    }
+
+    /// Cluster.MemberPromote: a learner gets a vote.
+    pub async fn member_promote(&self, id: u64, deadline: Deadline) -> Result<MemberPromoteResponse, Error> {
+        let request = MemberPromoteRequest { id };
+        self.call(request, deadline, async |r| self.cluster().member_promote(r).await).await
+    }
+
     /// Cluster.MemberList, linearizable.
     pub async fn members(&self, deadline: Deadline) -> Result<MemberListResponse, Error> {
-        let request = MemberListRequest { linearizable: true };
+        self.member_list(true, deadline).await
+    }
+
+    /// Cluster.MemberList, of the cluster, or else as the member that is connected knows it.
+    pub async fn member_list(
+        &self,
+        linearizable: bool,
+        deadline: Deadline,
+    ) -> Result<MemberListResponse, Error> {
+        let request = MemberListRequest { linearizable };
         self.call(request, deadline, async |r| self.cluster().member_list(r).await).await
     }
 
@@ -373,6 +441,13 @@ impl Client {
             }
             other => other,
         }
+    }
+}
+
+fn check_peer_urls(urls: &[String]) -> Result<(), Error> {
+    match urls {
+        [] => Err(Error::PeerUrl("no valid URLs given".to_owned())),
+        urls => urls.iter().try_for_each(|url| Url::parse(url).map(drop)).map_err(Error::PeerUrl),
     }
 }
 

@@ -21,6 +21,9 @@ pub enum Error {
     /// Certificates or keys that cannot be used.
     #[error(transparent)]
     Tls(#[from] tls::Error),
+    /// A peer URL that no member can have, in etcd's words.
+    #[error("{0}")]
+    PeerUrl(String),
     /// The call's deadline passed here, or the server found that it had.
     #[error("context deadline exceeded")]
     DeadlineExceeded,

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use disk::boltfile::schema::Version;
 use disk::revlog::{self, Frame, FrameBuilder};
 use prost::Message;
 use raft::{ConfState, Entry, EntryKind, NodeId};
@@ -12,7 +11,7 @@ use store::{Alarms, Answer, Compaction, ConfChangeOutcome, LeaseChange, Membersh
 use wire::Status;
 use wire::raftpb::{ConfChange, ConfChangeType};
 
-use crate::cluster_version;
+use crate::cluster_version::Agreed;
 use crate::consensus::Applied;
 use crate::ids::RequestIds;
 use crate::interchange::Cut;
@@ -69,8 +68,8 @@ pub struct Applier {
     snapshots: SnapshotSchedule,
     compaction_frames: CompactionFrames,
     quota: Quota,
-    /// The cluster's version as of the membership that was published last.
-    cluster_version: Option<Version>,
+    /// As of the membership that was published last.
+    agreed: Agreed,
     published_membership: Arc<Membership>,
     published_alarms: Arc<Alarms>,
 }
@@ -88,7 +87,7 @@ impl Applier {
         let (conf, applied) = state;
         let published_membership = store.reader().membership();
         Applier {
-            cluster_version: published_membership.cluster_version().and_then(cluster_version::parse),
+            agreed: Agreed::from(&*published_membership),
             published_membership,
             published_alarms: store.reader().alarms(),
             store,
@@ -196,7 +195,7 @@ impl Applier {
         report.exceeds_quota = gave.grew && !self.quota.has_room(self.store.size_bytes(), 1);
         report.alarms = self.alarms_if_changed();
         let membership = self.membership_if_changed();
-        report.cluster_version = self.cluster_version;
+        report.agreed = self.agreed;
         let snapshot = self.snapshot();
         let Gave { answers, compactions, leases, grew: _ } = gave;
         Ok(Some(Batch { frame, report, answers, compactions, snapshot, leases, membership }))
@@ -216,7 +215,9 @@ impl Applier {
         if Arc::ptr_eq(&membership, &self.published_membership) {
             return None;
         }
-        self.cluster_version = membership.cluster_version().and_then(cluster_version::parse);
+        let before = std::mem::replace(&mut self.agreed, Agreed::from(&*membership)).version;
+        // As in etcd: whatever goes on from here with an older version finds a snapshot that it understands.
+        self.snapshots.is_forced |= before.is_some() && self.agreed.version < before;
         self.published_membership = membership.clone();
         Some(membership)
     }

@@ -14,11 +14,13 @@ use raft::{
 };
 use store::Alarms;
 use wire::etcdserverpb::{AlarmRequest, AlarmType, CompactionRequest, InternalRaftRequest, RequestHeader};
-use wire::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
+use wire::membershippb::{
+    Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
+};
 use wire::{ApiError, Status};
 
 use crate::auto_compaction::AutoCompactor;
-use crate::cluster_version::ClusterVersion;
+use crate::cluster_version::{Agreed, ClusterVersion};
 use crate::fates::{Fates, LostProposals};
 use crate::held::{Held, HeldRequests};
 use crate::ids::LaneIds;
@@ -65,8 +67,12 @@ pub enum Input {
     },
     /// The versions of other members' servers, as far as they are known: what the leader decides the cluster's by.
     Versions(BTreeMap<u64, Version>),
+    /// The connections to the others are there: the first election may come sooner.
+    Hurry,
     /// Whether all other members run this program, and so know that alarms may end by themselves.
     OthersAreOurs(bool),
+    /// Something that is stored here cannot be read.
+    DataLost,
     /// Let this member lead. Nothing tells but [`Outputs::leadership`].
     TransferLeader(u64),
 }
@@ -80,8 +86,8 @@ pub struct Applied {
     pub conf: Option<ConfState>,
     /// Ids of the batch's requests that this member itself proposed (its own lane).
     pub own: Vec<RequestId>,
-    /// The cluster's version, as of the end of the batch.
-    pub cluster_version: Option<Version>,
+    /// The cluster's version, and a downgrade that is under way, as of the end of the batch.
+    pub agreed: Agreed,
     /// The store's revision at the end of the batch.
     pub revision: i64,
     /// The term of the batch's last entry.
@@ -121,6 +127,8 @@ pub struct Outputs {
     pub auto_compaction: Vec<AutoCompactionEvent>,
     /// Alarms that this member asks for by itself; to be logged.
     pub alarms: Vec<AlarmRequest>,
+    /// What is stored here cannot be read, and other members have it: this one must stop.
+    pub must_stop: bool,
 }
 
 /// A step of a compaction that nobody asked for.
@@ -165,6 +173,7 @@ impl Outputs {
             && !self.ready
             && self.auto_compaction.is_empty()
             && self.alarms.is_empty()
+            && !self.must_stop
     }
 }
 
@@ -203,6 +212,8 @@ pub struct Consensus {
     publish_again_ms: u64,
     /// The proposal of the cluster version that is under way.
     deciding_version: Option<RequestId>,
+    /// The end of a downgrade that is proposed.
+    ending_downgrade: Option<RequestId>,
     cluster_version: ClusterVersion,
     /// The store's revision as far as this thread has heard.
     revision: i64,
@@ -253,6 +264,7 @@ impl Consensus {
             published: false,
             publish_again_ms: past.publish_again_ms,
             deciding_version: None,
+            ending_downgrade: None,
             cluster_version: past.cluster_version,
             revision: past.revision,
             auto_compaction: past.auto_compaction,
@@ -350,7 +362,9 @@ impl Consensus {
                 self.raft(now, Event::SnapshotReported { to: NodeId(to), ok });
             }
             Input::Versions(versions) => self.cluster_version.heard(versions),
+            Input::Hurry => self.raft(now, Event::Hurry),
             Input::OthersAreOurs(ours) => self.others_are_ours = ours,
+            Input::DataLost => self.space.data_lost(),
             Input::TransferLeader(to) => self.raft(now, Event::TransferLeader { to: NodeId(to) }),
         }
         self.collect(now, out);
@@ -496,7 +510,7 @@ impl Consensus {
             self.raft(now, Event::ConfApplied { conf });
         }
         self.raft(now, Event::Applied { index: raft::Index(applied.index) });
-        self.cluster_version.applied(applied.cluster_version);
+        self.cluster_version.applied(now, applied.agreed);
         out.lost = self.fates.applied(Term(applied.term)).or(out.lost.take());
         self.revision = applied.revision;
         self.leases.applied(&applied.own);
@@ -510,9 +524,8 @@ impl Consensus {
                 self.published = true;
                 out.ready = true;
             }
-            if self.deciding_version == Some(id) {
-                self.deciding_version = None;
-            }
+            self.deciding_version.take_if(|deciding| *deciding == id);
+            self.ending_downgrade.take_if(|ending| *ending == id);
             if let Some((_, revision, since)) = self.compacting.take_if(|(compacting, ..)| *compacting == id)
             {
                 // Refused because it is compacted already is as good.
@@ -599,6 +612,7 @@ impl Consensus {
                     // What was proposed under another leader may never be committed; it is proposed anew.
                     self.publishing = None;
                     self.deciding_version = None;
+                    self.ending_downgrade = None;
                     if let Some((_, revision, _)) = self.compacting.take() {
                         out.auto_compaction.push(AutoCompactionEvent::Failed(revision));
                     }
@@ -624,8 +638,10 @@ impl Consensus {
     fn refused(&mut self, now: Time, id: RequestId, reason: Refusal, out: &mut Outputs) {
         if self.publishing.take_if(|(publishing, _)| *publishing == id).is_some() {
             // It comes again by itself.
-        } else if self.deciding_version == Some(id) {
-            self.deciding_version = None;
+        } else if self.deciding_version.take_if(|deciding| *deciding == id).is_some()
+            || self.ending_downgrade.take_if(|ending| *ending == id).is_some()
+        {
+            // As above.
         } else if let Some((_, revision, _)) = self.compacting.take_if(|(compacting, ..)| *compacting == id) {
             out.auto_compaction.push(AutoCompactionEvent::Failed(revision));
         } else if self.leases.refused(now, id) || self.space.refused(id) {
@@ -658,15 +674,7 @@ impl Consensus {
             self.publishing = Some((id, now.plus_ms(self.publish_again_ms)));
             entries.push(Proposal { token: id.0, kind: EntryKind::Normal, data });
         }
-        let conf = self.raft.conf();
-        if self.leadership.is_leader
-            && self.deciding_version.is_none()
-            && let Some(ver) = self.cluster_version.decide(
-                now,
-                NodeId(self.attributes.member_id),
-                conf.voters.iter().chain(&conf.learners),
-            )
-        {
+        if let Some(ver) = self.decided_version(now) {
             let (id, data) = self.request(InternalRaftRequest {
                 cluster_version_set: Some(ClusterVersionSetRequest { ver }),
                 ..Default::default()
@@ -674,10 +682,40 @@ impl Consensus {
             self.deciding_version = Some(id);
             entries.push(Proposal { token: id.0, kind: EntryKind::Normal, data });
         }
+        entries.extend(self.downgrade_end(now));
         if !entries.is_empty() {
             self.propose(now, &mut entries);
             self.collect(now, out);
         }
+    }
+
+    /// The cluster's version that is to be proposed. A leader looks even where one is under way, so that its deadline is
+    /// behind it.
+    fn decided_version(&mut self, now: Time) -> Option<String> {
+        if !self.leadership.is_leader {
+            return None;
+        }
+        let (own, conf) = (NodeId(self.attributes.member_id), self.raft.conf());
+        let all = conf.voters.iter().chain(&conf.learners);
+        self.cluster_version.decide(now, own, all).filter(|_| self.deciding_version.is_none())
+    }
+
+    /// The end of a downgrade, if all members run its version; likewise.
+    fn downgrade_end(&mut self, now: Time) -> Option<Proposal> {
+        if !self.leadership.is_leader {
+            return None;
+        }
+        let (own, conf) = (NodeId(self.attributes.member_id), self.raft.conf());
+        let all = conf.voters.iter().chain(&conf.learners);
+        if !self.cluster_version.downgrade_is_over(now, own, all) || self.ending_downgrade.is_some() {
+            return None;
+        }
+        let (id, data) = self.request(InternalRaftRequest {
+            downgrade_info_set: Some(DowngradeInfoSetRequest { enabled: false, ver: String::new() }),
+            ..Default::default()
+        });
+        self.ending_downgrade = Some(id);
+        Some(Proposal { token: id.0, kind: EntryKind::Normal, data })
     }
 
     /// Compacts without being asked, if that is due and the last time is over.
@@ -713,6 +751,11 @@ impl Consensus {
         let me = NodeId(self.attributes.member_id);
         let conf = self.raft.conf();
         let is_alone = conf.voters.iter().chain(&conf.learners).all(|id| *id == me);
+        if self.space.has_lost_data() && conf.voters.iter().any(|id| *id != me) {
+            // CORRUPT would stop the whole cluster for what the others have.
+            out.must_stop = true;
+            return;
+        }
         let may_clear = self.has_room && (is_alone || self.others_are_ours);
         let Some(alarm) = self.space.next(now, may_clear) else { return };
         out.alarms.push(alarm);

@@ -62,6 +62,19 @@ pub enum Error {
     /// The write-ahead log belongs to another member or cluster than the configuration describes.
     #[error("{0}")]
     Identity(String),
+    /// The cluster runs a version above this server's.
+    #[error(
+        "invalid downgrade; server version is lower than determined cluster version: {own} is lower than {cluster}"
+    )]
+    Downgrade {
+        /// This server's.
+        own: String,
+        /// The cluster's.
+        cluster: String,
+    },
+    /// There are more learners than `--max-learners` allows, in etcd's words.
+    #[error("membership: too many learner members in cluster")]
+    TooManyLearners,
     /// An entry cannot be applied: this member stops before it (rules 7, 20).
     #[error("apply entry {index}: {reason}")]
     Apply {

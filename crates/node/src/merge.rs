@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use disk::revlog::{self, Fate, Keeper, MergeProgress, Space, Stored, Worth};
 use store::{Location, RecordKind, Relocated, Relocator, Revision};
 
-use crate::Error;
 use crate::records::parse;
+use crate::{Error, Rot};
 
 /// A segment is merged when this part of it would be gained: so at most as much is dead as two thirds of what lives.
 const SHARE_PERCENT: u64 = 40;
@@ -24,6 +24,47 @@ const ASKED_SHARE_PERCENT: u64 = 10;
 const NOTES_MAX: usize = 64;
 /// Files beyond one and a half times what lives, and this much more, make merges urgent.
 const URGENT_BYTES: u64 = 512 << 20;
+
+/// Files beyond one and three quarters of what lives, and this much more, make who writes wait.
+const BRAKE_BYTES: u64 = 768 << 20;
+/// How much may be added a second where waiting begins; the closer to the bound, the less.
+const BRAKED_BYTES_PER_SECOND: u64 = 32 << 20;
+/// How much may be added a second at the bound, and beyond it. Merging, which has no budget then, gains much more.
+const BRAKED_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
+/// One batch waits no longer.
+const BRAKE_US_MAX: u64 = 100_000;
+
+/// How long to wait for bytes that are added to a log that takes so much: nothing as long as merging keeps up, then as
+/// long as makes a rate that falls to the least where the files take twice what lives and 1 GiB.
+fn brake_us((bytes, live_bytes): (u64, u64), added_bytes: u64) -> u64 {
+    let begins = live_bytes + live_bytes / 4 * 3 + BRAKE_BYTES;
+    let bound = 2 * live_bytes + (1 << 30);
+    let Some(beyond) = bytes.checked_sub(begins) else { return 0 };
+    let left = (bound - begins).saturating_sub(beyond);
+    let rate = u128::from(BRAKED_BYTES_PER_SECOND) * u128::from(left) / u128::from(bound - begins);
+    let rate = rate.max(u128::from(BRAKED_BYTES_PER_SECOND_MIN));
+    let wait_us = u128::from(added_bytes) * 1_000_000 / rate;
+    u64::try_from(wait_us).unwrap_or(u64::MAX).min(BRAKE_US_MAX)
+}
+
+/// What the log takes and what of it lives: from who merges to who applies.
+#[derive(Clone, Debug, Default)]
+pub struct Pressure(Arc<[AtomicU64; 2]>);
+
+impl Pressure {
+    fn set(&self, space: Space) {
+        let [bytes, live_bytes] = &*self.0;
+        bytes.store(space.bytes, Ordering::Relaxed);
+        live_bytes.store(space.record_bytes.saturating_sub(space.dead_bytes), Ordering::Relaxed);
+    }
+
+    /// How long, microseconds, whoever has added so many bytes has to wait before more is added, so that the files stay
+    /// within twice what lives and 1 GiB (rule 18).
+    pub fn brake_us(&self, added_bytes: u64) -> u64 {
+        let [bytes, live_bytes] = &*self.0;
+        brake_us((bytes.load(Ordering::Relaxed), live_bytes.load(Ordering::Relaxed)), added_bytes)
+    }
+}
 
 /// In which frame of the revision log a compacted revision becomes durable: from who applies to who merges.
 #[derive(Clone, Debug, Default)]
@@ -111,6 +152,8 @@ pub struct Merger {
     reader: revlog::Reader,
     store: Relocator,
     frames: CompactionFrames,
+    rot: Rot,
+    pressure: Pressure,
     counters: Arc<MergeCounters>,
     stage: Stage,
     /// The merge under way.
@@ -128,13 +171,15 @@ impl Merger {
         log: revlog::Merger,
         reader: revlog::Reader,
         store: Relocator,
-        frames: CompactionFrames,
+        (frames, rot): (CompactionFrames, Rot),
     ) -> Self {
         Merger {
             log,
             reader,
             store,
             frames,
+            rot,
+            pressure: Pressure::default(),
             counters: Arc::default(),
             stage: Stage::Idle,
             merge: Merged { segments: 0, source_bytes: 0, merged_bytes: 0 },
@@ -169,6 +214,11 @@ impl Merger {
         }
     }
 
+    /// How much there is to merge, as of the last step.
+    pub fn pressure(&self) -> Pressure {
+        self.pressure.clone()
+    }
+
     /// Whether the files come close to what they may take at most, so that nothing else is more important (rule 18).
     pub fn is_urgent(&self) -> bool {
         let space = self.reader.space();
@@ -181,6 +231,7 @@ impl Merger {
     /// # Errors
     /// A failed write, sync or other change of the disk; the member must stop (rule 7).
     pub fn step(&mut self) -> Result<MergeStep, Error> {
+        self.pressure.set(self.reader.space());
         match self.stage {
             Stage::Idle => self.begin(),
             Stage::Copying => self.copy(),
@@ -250,6 +301,7 @@ impl Merger {
             }
             Ok(MergeProgress::NoRoom) => Ok(self.has_no_room()),
             Err(error) if error.is_read_failure() => {
+                self.rot.note(&error, None);
                 self.log.give_up()?;
                 self.stage = Stage::Ended;
                 Ok(MergeStep::Damaged(error.into()))
@@ -282,6 +334,7 @@ impl Merger {
                 Ok(MergeStep::Working(0))
             }
             Err(error) if error.is_read_failure() => {
+                self.rot.note(&error, None);
                 self.stage = Stage::Ended;
                 Ok(MergeStep::Damaged(error.into()))
             }
@@ -366,5 +419,46 @@ mod tests {
         assert_eq!(frames.needed(1), 111);
         assert_eq!(frames.needed(12), 112);
         assert_eq!(frames.needed(1000), 100 + NOTES_MAX as u64 + 10);
+    }
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn rule_18_nobody_waits_while_merging_keeps_up_and_everybody_near_the_bound() {
+        for live in [0, GIB, 50 * GIB] {
+            assert_eq!(brake_us((live, live), 1 << 20), 0);
+            // Where merging has no budget any more it comes first.
+            assert_eq!(brake_us((live + live / 2 + URGENT_BYTES, live), 1 << 20), 0);
+            let begins = live + live / 4 * 3 + BRAKE_BYTES;
+            let mut before = 0;
+            for eighth in 0..=8 {
+                let bytes = begins + (2 * live + GIB - begins) / 8 * eighth;
+                let wait_us = brake_us((bytes, live), 64 << 10);
+                assert!(
+                    wait_us >= before && wait_us > 0,
+                    "{live}, {eighth} eighths: {wait_us} after {before}"
+                );
+                before = wait_us;
+            }
+            assert_eq!(before, (64 << 10) * 1_000_000 / BRAKED_BYTES_PER_SECOND_MIN);
+            assert_eq!(brake_us((10 * live + 5 * GIB, live), GIB), BRAKE_US_MAX, "no batch waits longer");
+        }
+    }
+
+    /// By counting: a writer that overwrites without end, and a merge that gains 8 MiB a second.
+    #[test]
+    fn rule_18_what_is_added_beside_a_slow_merge_stays_within_the_bound() {
+        const BATCH: u64 = 64 << 10;
+        let live = GIB;
+        let (mut bytes, mut time_us, mut most) = (live, 0, 0);
+        while time_us < 600_000_000 {
+            // A batch takes at least 200 us, and what it waits; the merge goes on all that time.
+            let took_us = 200 + brake_us((bytes, live), BATCH);
+            time_us += took_us;
+            bytes = (bytes + BATCH).saturating_sub(took_us * (8 << 20) / 1_000_000).max(live);
+            most = most.max(bytes);
+        }
+        assert!(most > live + live / 4 * 3 + BRAKE_BYTES, "{most}: nobody had to wait");
+        assert!(most <= 2 * live + GIB, "{most}");
     }
 }

@@ -20,7 +20,7 @@ const LOST_MS: u64 = 7_000;
 /// How long the store must have been small before its own alarm ends.
 const SMALL_MS: u64 = 60_000;
 /// How much of the quota a store may take to be small.
-const SMALL_PERCENT: u64 = 90;
+const SMALL_PERCENT: u128 = 90;
 
 /// How much a store may take, if that is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,11 +50,12 @@ impl Quota {
 
     /// Whether a store of this size is so small that the alarm may end by itself.
     fn is_small(&self, size_bytes: u64) -> bool {
-        self.0.is_none_or(|quota| size_bytes < quota / 100 * SMALL_PERCENT)
+        let is_below = |quota: u64| u128::from(size_bytes) * 100 < u128::from(quota) * SMALL_PERCENT;
+        self.0.is_none_or(is_below)
     }
 }
 
-/// Raises this member's NOSPACE when apply went beyond the quota, and ends it when there has been room for long enough.
+/// Raises this member's CORRUPT when something stored cannot be read and nobody else has it; its NOSPACE when apply went beyond the quota, and ends it when there has been room for long enough.
 pub(crate) struct SpaceKeeper {
     member_id: u64,
     quota: Quota,
@@ -66,6 +67,10 @@ pub(crate) struct SpaceKeeper {
     is_any_on: bool,
     /// Apply went beyond the quota while no alarm was on.
     is_wanted: bool,
+    /// Something stored cannot be read.
+    has_lost_data: bool,
+    /// Whether this member's CORRUPT is on.
+    is_corrupt: bool,
     under_way: Option<(RequestId, Time)>,
     small_since: Option<Time>,
     look_at: Time,
@@ -86,6 +91,8 @@ impl SpaceKeeper {
             is_on: false,
             is_any_on: false,
             is_wanted: false,
+            has_lost_data: false,
+            is_corrupt: false,
             under_way: None,
             small_since: None,
             look_at: Time(0),
@@ -100,8 +107,22 @@ impl SpaceKeeper {
     pub(crate) fn alarms(&mut self, alarms: &Alarms) {
         self.is_on = alarms.contains(AlarmType::Nospace, self.member_id);
         self.is_any_on = alarms.has(AlarmType::Nospace);
+        self.is_corrupt = alarms.contains(AlarmType::Corrupt, self.member_id);
+        // Turned off by hand it stays off, until something else cannot be read.
+        self.has_lost_data &= !self.is_corrupt;
         self.is_wanted &= !self.is_any_on;
         self.small_since = None;
+    }
+
+    /// Something that is stored cannot be read.
+    pub(crate) fn data_lost(&mut self) {
+        self.has_lost_data = !self.is_corrupt;
+        self.look_at = Time(0);
+    }
+
+    /// Whether something that is stored cannot be read, and no alarm says so yet.
+    pub(crate) fn has_lost_data(&self) -> bool {
+        self.has_lost_data
     }
 
     /// A batch is applied, which went beyond the quota or not, and in which this member's own proposals were these.
@@ -125,7 +146,11 @@ impl SpaceKeeper {
 
     /// When [`SpaceKeeper::next`] may have something to do.
     pub(crate) fn deadline(&self) -> Time {
-        if self.is_wanted || (self.is_on && self.clears) { self.look_at } else { Time::NEVER }
+        if self.is_wanted || self.has_lost_data || (self.is_on && self.clears) {
+            self.look_at
+        } else {
+            Time::NEVER
+        }
     }
 
     /// What is to be proposed now, if anything. `may_clear`: all other members know that alarms may end by themselves, and
@@ -136,8 +161,12 @@ impl SpaceKeeper {
         }
         self.look_at = now.plus_ms(LOOK_INTERVAL_MS);
         self.under_way.take_if(|(_, lost_at)| *lost_at <= now);
+        let mut kind = AlarmType::Nospace;
         let action = if self.under_way.is_some() {
             return None;
+        } else if self.has_lost_data {
+            kind = AlarmType::Corrupt;
+            AlarmAction::Activate
         } else if self.is_wanted {
             AlarmAction::Activate
         } else if may_clear && self.is_small_for_long(now) {
@@ -145,7 +174,7 @@ impl SpaceKeeper {
         } else {
             return None;
         };
-        let (action, alarm) = (action as i32, AlarmType::Nospace as i32);
+        let (action, alarm) = (action as i32, kind as i32);
         Some(AlarmRequest { action, member_id: self.member_id, alarm })
     }
 

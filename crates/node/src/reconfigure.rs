@@ -107,6 +107,12 @@ impl Situation<'_> {
         connected.min().map(|(_, id)| id)
     }
 
+    /// Whether this member is connected to so many voters that, with it, they are a quorum.
+    pub fn has_quorum(&self) -> bool {
+        let is_there = |id: u64| id == self.own || (self.connected_since)(id).is_some();
+        self.voters().filter(|member| is_there(member.id)).count() >= quorum(self.voters().count())
+    }
+
     fn voters(&self) -> impl Iterator<Item = &Member> {
         self.membership.members().filter(|member| !member.is_learner)
     }

@@ -7,37 +7,55 @@ use disk::revlog::{FrameBuilder, Location as LogLocation, Reader, RecordHeader};
 use prost::Message;
 use store::{Location, ReadError, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision};
 
+use crate::Rot;
+
 const PUT: u8 = 1;
 const TOMBSTONE: u8 = 2;
 
 /// Reads records for the store, from any thread. Empty while the log is being opened: replay reads nothing.
 #[derive(Default)]
-pub(crate) struct LogSource(OnceLock<Reader>);
+pub(crate) struct LogSource {
+    reader: OnceLock<Reader>,
+    /// Hears of what cannot be read.
+    rot: Rot,
+}
 
 impl LogSource {
     /// Gives it the log, once.
     pub(crate) fn fill(&self, reader: Reader) {
-        let filled = self.0.set(reader).is_ok();
+        let filled = self.reader.set(reader).is_ok();
         assert!(filled, "a log is opened once");
     }
 
+    /// What is told of what cannot be read.
+    pub(crate) fn rot(&self) -> &Rot {
+        &self.rot
+    }
+
+    fn failed(&self, error: disk::revlog::Error, at: Option<LogLocation>) -> ReadError {
+        self.rot.note(&error, at);
+        read_error(error)
+    }
+
     fn reader(&self) -> Result<&Reader, ReadError> {
-        self.0.get().ok_or_else(|| ReadError("the revision log is not open yet".into()))
+        self.reader.get().ok_or_else(|| ReadError("the revision log is not open yet".into()))
     }
 }
 
 impl RecordSource for LogSource {
     fn read(&self, at: Location, out: &mut [u8]) -> Result<(), ReadError> {
-        self.reader()?.read(LogLocation(at.0), out).map_err(read_error)
+        let at = LogLocation(at.0);
+        self.reader()?.read(at, out).map_err(|error| self.failed(error, Some(at)))
     }
 
     fn read_nowait(&self, at: Location, out: &mut [u8]) -> Result<bool, ReadError> {
-        self.reader()?.read_nowait(LogLocation(at.0), out).map_err(read_error)
+        let at = LogLocation(at.0);
+        self.reader()?.read_nowait(at, out).map_err(|error| self.failed(error, Some(at)))
     }
 
     fn forget(&self, records: &[(Location, u32, RecordKind)]) {
         // A log that is not open yet gives nothing back either.
-        let Some(reader) = self.0.get() else { return };
+        let Some(reader) = self.reader.get() else { return };
         let records = records.iter();
         reader
             .forget(records.map(|(at, len, kind)| (LogLocation(at.0), *len, *kind == RecordKind::Tombstone)));
@@ -52,7 +70,7 @@ impl RecordSource for LogSource {
                 ControlFlow::Break(())
             }
         });
-        scanned.map_err(read_error)?;
+        scanned.map_err(|error| self.failed(error, None))?;
         match unknown {
             Some(kind) => Err(ReadError(format!("unknown record kind {kind}"))),
             None => Ok(()),

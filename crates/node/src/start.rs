@@ -14,14 +14,15 @@ use disk::{DirLock, Fs, snap};
 use prost::Message;
 use raft::{ConfState, Entry, EntryKind, HardState, Index, NodeId, Position, Raft, Restored, Term, Time};
 use store::watch::Tail;
-use store::{Compactor, Location, Reader, Store};
+use store::{Compactor, Location, Membership, Reader, Store};
 use wire::etcdserverpb::{AlarmType, Metadata};
 use wire::raftpb::{ConfChange, ConfChangeType};
 
 use crate::auto_compaction::{AutoCompaction, AutoCompactor};
-use crate::cluster_version::{self, ClusterVersion};
+use crate::cluster_version::{self, Agreed, ClusterVersion};
 use crate::consensus::{Consensus, OwnAttributes, Past};
 use crate::fates::Fates;
+use crate::forced::{self, Forced};
 use crate::held::HeldRequests;
 use crate::identity::{Identity, InitialMember, cluster_id, member_id};
 use crate::ids::RequestIds;
@@ -33,7 +34,7 @@ use crate::quota::{Quota, SpaceKeeper};
 use crate::reconfigure::Context;
 use crate::records::{FrameState, LogSource, parse};
 use crate::snapshot::SnapshotSchedule;
-use crate::{Applier, Error, LogWriter, ReceiveError, RevisionWriter, SnapshotReceiver, SnapshotWriter};
+use crate::{Applier, Error, LogWriter, ReceiveError, RevisionWriter, Rot, SnapshotReceiver, SnapshotWriter};
 
 /// How long a request may take beside two election timeouts (etcd: config.go, `ReqTimeout`).
 const REQUEST_TIMEOUT_MS: u64 = 5_000;
@@ -57,12 +58,16 @@ pub struct Settings {
     pub cluster_state: ClusterState,
     /// Mixed into the ids of a new cluster.
     pub token: String,
+    /// Whether a member that has a log goes on alone, and all others are removed (`--force-new-cluster`).
+    pub force_new_cluster: bool,
     /// Election timeout.
     pub election_timeout_ms: u64,
     /// Heartbeat interval.
     pub heartbeat_interval_ms: u64,
     /// Whether a member asks before it stands for election (`--pre-vote`).
     pub pre_vote: bool,
+    /// How often the leader looks whether a downgrade is over, 0 for never (`--downgrade-check-time`).
+    pub downgrade_check_ms: u64,
     /// Most learners that the cluster may have, the same on all members (`--max-learners`).
     pub learners_max: usize,
     /// Compaction without being asked.
@@ -200,6 +205,8 @@ pub struct Member {
     pub tail: Arc<Tail>,
     /// The time of leases: network threads renew, and the apply thread tells of changes.
     pub lessor: SharedLessor,
+    /// What of the revision log cannot be read; to be listened to.
+    pub rot: Rot,
     /// Bytes of the revision log, for Status.
     pub log_reader: revlog::Reader,
     /// What was found.
@@ -227,6 +234,8 @@ pub struct Found {
     pub missing: Option<PathBuf>,
     /// The database of etcd's that was taken over; it is gone.
     pub imported: Option<Imported>,
+    /// What was done so that the member goes on alone.
+    pub forced: Option<Forced>,
 }
 
 /// What a start that takes long is at.
@@ -265,9 +274,14 @@ pub fn open(
     let releasable = if applied.index >= found.snapshot_index { found.snapshot_index } else { 0 };
     let (builder, writer, log_reader) = opened.into_parts()?;
     source.fill(log_reader.clone());
+    let rot = source.rot().clone();
     let compaction_frames = CompactionFrames::default();
-    let merger =
-        Merger::new(writer.merger(), log_reader.clone(), store.relocator(), compaction_frames.clone());
+    let merger = Merger::new(
+        writer.merger(),
+        log_reader.clone(),
+        store.relocator(),
+        (compaction_frames.clone(), rot.clone()),
+    );
     let mut compactor = store.compactor(settings.compaction_batch_limit);
     if let Some(unfinished) = store.end_restore() {
         let _is_first = compactor.push(unfinished);
@@ -293,14 +307,14 @@ pub fn open(
         client_urls: settings.client_urls.clone(),
     };
     let raft = Raft::new(config, restored, now)?;
-    let cluster_version = store.membership().cluster_version().and_then(cluster_version::parse);
+    let agreed = Agreed::from(store.membership());
     let patience_ms = REQUEST_TIMEOUT_MS + 2 * settings.election_timeout_ms;
     let snapshot_receiver = folders.receiver(fs, settings);
     let mut keeper = Keeper::new(lessor.clone());
     keeper.hold(reader.alarms().has(AlarmType::Corrupt));
     let past = Past {
         received: snapshot_receiver.occupied.clone(),
-        cluster_version: ClusterVersion::new(cluster_version),
+        cluster_version: ClusterVersion::new(agreed, settings.downgrade_check_ms),
         held: HeldRequests::new(patience_ms, &settings.limits.raft),
         fates: Fates::new(ids),
         publish_again_ms: settings.election_timeout_ms,
@@ -342,6 +356,7 @@ pub fn open(
         reader,
         tail,
         lessor,
+        rot,
         log_reader,
         found,
         lock,
@@ -613,6 +628,7 @@ fn recover(
     // The first start may have ended between the log's creation and the sync of its first entries: the hard state is
     // written behind them, so without one there is at most a torn part of them. The log of a member that joins begins
     // empty, and what it has before its leader's first word is on disk says nothing either.
+    check_membership(replay.store.membership(), settings)?;
     let is_unborn = log.hard_state().is_none() && opened.is_empty();
     let is_unborn = is_unborn && settings.cluster_state == ClusterState::New;
     if is_unborn && configured_identity(settings)? != identity {
@@ -643,8 +659,27 @@ fn recover(
     if is_unborn {
         (wal, hard_state, entries) = write_first_entries(wal, &settings.initial_cluster, &settings.token)?;
         found.last_index = entries.len() as u64;
+    } else if settings.force_new_cluster {
+        let at = (&replay.conf, Index(applied.index));
+        let forced = forced::force(&mut wal, identity.member_id, at, &mut hard_state, &mut entries)?;
+        found.last_index = hard_state.commit.0;
+        found.forced = Some(forced);
     }
     Ok((Recovered { identity, wal, opened, replay, hard_state, offset, entries }, found))
+}
+
+/// What etcd refuses of the membership that it finds.
+fn check_membership(membership: &Membership, settings: &Settings) -> Result<(), Error> {
+    let own = wire::version::CLUSTER;
+    if let (Some(cluster), Some(own)) = (Agreed::from(membership).version, cluster_version::parse(own))
+        && own < cluster
+    {
+        return Err(Error::Downgrade { own: own.to_string(), cluster: cluster.to_string() });
+    }
+    if membership.members().filter(|member| member.is_learner).count() > settings.learners_max {
+        return Err(Error::TooManyLearners);
+    }
+    Ok(())
 }
 
 /// Takes the revision log of a leader's snapshot in the place of the present one, if the write-ahead log has come to name

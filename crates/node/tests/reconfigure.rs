@@ -136,6 +136,17 @@ fn leadership_goes_to_voters_and_at_a_stop_to_who_is_connected_longest() {
     assert_eq!(situation(&members, &only_learner).heir(), None);
 }
 
+#[test]
+fn who_is_connected_to_half_of_the_others_has_a_quorum() {
+    let (three, four) = (membership(3, 3, Some(9)), membership(4, 4, None));
+    let one_is_there = |id: u64| (id == 2).then_some(NOW);
+    assert!(situation(&three, &one_is_there).has_quorum());
+    assert!(!situation(&four, &one_is_there).has_quorum());
+    let only_learner = |id: u64| (id == 9).then_some(NOW);
+    assert!(!situation(&three, &only_learner).has_quorum());
+    assert!(situation(&membership(1, 1, None), &nobody_connected).has_quorum());
+}
+
 /// As Go's etcd encodes them.
 #[test]
 fn changes_are_etcds() {

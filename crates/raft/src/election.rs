@@ -20,6 +20,13 @@ impl Raft {
         self.election_at = self.now.plus_ms(self.election_timeout_ms + extra);
     }
 
+    pub(crate) fn hurry(&mut self) {
+        if self.role == Role::Follower && self.leader.is_none() {
+            let over_ms = self.election_timeout_ms.saturating_sub(2 * self.heartbeat_interval_ms);
+            self.election_at = self.election_at.minus_ms(over_ms).max(self.now);
+        }
+    }
+
     pub(crate) fn tick_election(&mut self) {
         if self.now < self.election_at {
             return;

@@ -53,6 +53,10 @@ pub enum Event {
     /// Stand for election now. Ignored by a leader, by who may not vote, by who has a committed change of membership
     /// still to apply (design rule 16), and until a snapshot is taken over.
     Campaign,
+    /// The connections to the others are there: of the time after which this member campaigns, an election timeout but for
+    /// two heartbeats counts as over, so that a cluster that starts has a leader sooner (etcd: server.go, `adjustTicks`).
+    /// Ignored by who has heard of a leader.
+    Hurry,
     /// Let `to` lead: etcd's `MsgTransferLeader`. The leader refuses proposals until `to` leads or an election timeout has
     /// passed, sends it what it lacks, and then asks it to stand. A follower hands the request on to the leader.
     /// Whoever is no voter is not made leader; to name the leader itself ends a transfer that is under way.

@@ -220,6 +220,7 @@ impl Raft {
             Event::Applied { index } => self.log.applied_to(index),
             Event::ConfApplied { conf } => self.conf_applied(conf),
             Event::Campaign => self.stand(Campaign::Timeout),
+            Event::Hurry => self.hurry(),
             Event::TransferLeader { to } => self.transfer_leader(to),
             Event::Unreachable { id } => self.unreachable(id),
             Event::SnapshotReady { to, snapshot } => self.snapshot_ready(to, snapshot),

@@ -118,6 +118,7 @@ fn no_message_panics() {
                 3 => Event::Unreachable { id: NodeId(chance.number()) },
                 4 => Event::SnapshotReported { to: NodeId(chance.number()), ok: chance.below(2) == 0 },
                 5 => Event::ReadIndex { context: chance.number() },
+                6 => Event::Hurry,
                 _ => Event::Receive(chance.message(NodeId(1))),
             };
             raft.step(now, event, &mut effects);

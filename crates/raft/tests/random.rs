@@ -267,9 +267,10 @@ impl Run {
     /// What a shell may ask for at any time.
     fn ask(&mut self, id: NodeId) {
         let other = self.chance.pick(&self.cluster.ids()).unwrap();
-        let event = match self.chance.below(5) {
+        let event = match self.chance.below(6) {
             0 => Event::Campaign,
             1 => Event::ForgetLeader,
+            3 => Event::Hurry,
             2 => Event::Unreachable { id: other },
             _ => {
                 self.transfers += 1;

@@ -8,7 +8,7 @@
 //! log), `join ID` (a member that knows nothing),
 //! `settle` (disks, state machines and network run dry, time stands still), `advance MS [heartbeats=shown]` (the same,
 //! with time), `sleep MS` (time passes and nobody notices: leaders are not heard any more),
-//! `tick ID` (time passes to the member's deadline), `campaign ID`, `propose ID WORD[_LENGTH]...`, `conf ID VOTERS...`,
+//! `tick ID` (time passes to the member's deadline), `campaign ID`, `hurry ID`, `propose ID WORD[_LENGTH]...`, `conf ID VOTERS...`,
 //! `change ID add|learner|remove|strip ID`, `transfer ID ID` (the first is asked to let the second lead), `forget-leader ID`,
 //! `unreachable ID ID` (the first could not reach the second), `clock ID PERCENT` (how fast it runs),
 //! `snapshots ID stop|go`, `make-snapshot ID`, `report-snapshot ID` (while stopped, one at a time),
@@ -150,6 +150,7 @@ impl Runner {
                 self.cluster.step(id, Event::Tick);
             }
             "campaign" => self.cluster.step(id()?, Event::Campaign),
+            "hurry" => self.cluster.step(id()?, Event::Hurry),
             "propose" => {
                 let payloads: Result<Vec<String>, _> = words[1..].iter().map(|word| payload(word)).collect();
                 let payloads = payloads?;

@@ -138,6 +138,10 @@ impl Health for FrontThread {
         })
     }
 
+    fn metrics(&self) -> Option<String> {
+        Some(crate::metrics::page(&self.lane.member()))
+    }
+
     fn versions(&self) -> Versions {
         self.lane.member().versions()
     }

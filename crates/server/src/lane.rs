@@ -234,6 +234,8 @@ struct Inner {
     stopped: Cell<bool>,
     /// The member is gone, and opened anew.
     suspended: Cell<bool>,
+    /// Counts the members there have been, and the times between them.
+    generation: Cell<u64>,
     mailboxes: RefCell<Vec<std::rc::Weak<Mailbox>>>,
     /// Whether the thread is about to end.
     draining: watch_channel::Sender<bool>,
@@ -264,6 +266,7 @@ pub struct Lane(Rc<Inner>);
 struct ColdCall {
     ask: Ask,
     deadline: Option<Instant>,
+    generation: u64,
     reply: oneshot::Sender<Outcome>,
 }
 
@@ -283,9 +286,13 @@ type Encode = dyn FnOnce(RequestId, &mut dyn FnMut() -> RequestId) -> (Vec<u8>, 
 /// Encodes a `ConfChange` that has the id given; says too whether it promotes a learner.
 type EncodeChange = dyn FnOnce(RequestId) -> (Vec<u8>, Option<Promotion>) + Send;
 
-/// The part of a lane that tasks which must be `Send` can hold: the calls off the hot path.
+/// The part of a lane that tasks which must be `Send` can hold: the calls off the hot path. It is of the member that the lane
+/// has just now: whoever holds that one too must not take what the next one confirms for its own.
 #[derive(Clone, Debug)]
-pub struct LaneHandle(mpsc::Sender<ColdCall>);
+pub struct LaneHandle {
+    calls: mpsc::Sender<ColdCall>,
+    generation: u64,
+}
 
 impl LaneHandle {
     /// Waits until a read at this moment would be linearizable. `deadline`: the client's own.
@@ -326,7 +333,8 @@ impl LaneHandle {
     async fn ask(&self, ask: Ask, deadline: Option<Instant>) -> Result<Outcome, Status> {
         let (reply, outcome) = oneshot::channel();
         let stopped = || Status::from(ApiError::Stopped);
-        self.0.send(ColdCall { ask, deadline, reply }).await.map_err(|_| stopped())?;
+        let generation = self.generation;
+        self.calls.send(ColdCall { ask, deadline, generation, reply }).await.map_err(|_| stopped())?;
         outcome.await.map_err(|_| stopped())
     }
 }
@@ -349,6 +357,7 @@ impl Lane {
             driver_woken: Cell::new(false),
             stopped: Cell::new(false),
             suspended: Cell::new(false),
+            generation: Cell::new(0),
             mailboxes: RefCell::default(),
             draining: watch_channel::Sender::new(false),
             watches,
@@ -373,6 +382,7 @@ impl Lane {
         if self.0.suspended.replace(true) {
             return;
         }
+        self.0.generation.set(self.0.generation.get() + 1);
         let mut reads = self.0.reads.borrow_mut();
         let Reads { next, in_flight, behind, .. } = std::mem::take(&mut *reads);
         let behind = behind.into_iter().flat_map(|(_, readers)| readers);
@@ -395,13 +405,14 @@ impl Lane {
         self.0.ids.replace(parts.ids.clone());
         self.0.watches.renew(&parts.member, &parts.watches);
         self.0.parts.replace(Rc::new(parts));
+        self.0.generation.set(self.0.generation.get() + 1);
         self.0.suspended.set(false);
         self.wake_driver();
     }
 
     /// For tasks that must be `Send`.
     pub fn handle(&self) -> LaneHandle {
-        LaneHandle(self.0.cold.clone())
+        LaneHandle { calls: self.0.cold.clone(), generation: self.0.generation.get() }
     }
 
     /// A mailbox for a new connection.
@@ -504,6 +515,9 @@ impl Lane {
 
     fn answer_cold(&self, call: ColdCall, now: Instant) {
         let target = Target::Cold(call.reply);
+        if call.generation != self.0.generation.get() {
+            return target.deliver(Outcome::Failed(ApiError::Stopped.into()));
+        }
         match call.ask {
             Ask::Read => drop(self.read_for(target, now, call.deadline)),
             Ask::Propose(encode) => {
@@ -533,7 +547,8 @@ impl Lane {
         client_deadline: Option<Instant>,
         (is_proposal, on_timeout): (bool, ApiError),
     ) {
-        if self.0.stopped.get() || is_proposal && self.0.suspended.get() {
+        let is_refused = self.0.suspended.get() && (is_proposal || matches!(target, Target::Cold(_)));
+        if self.0.stopped.get() || is_refused {
             return target.deliver(Outcome::Failed(ApiError::Stopped.into()));
         }
         let timeout = now + self.request_timeout();

@@ -16,6 +16,7 @@ pub mod lane;
 pub mod listen;
 pub mod log;
 pub mod member;
+pub mod metrics;
 pub mod notify;
 pub mod peer;
 pub mod process;

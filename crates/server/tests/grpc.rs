@@ -157,8 +157,8 @@ fn calls_that_are_not_there_yet_say_so() {
                 unanswered += 1;
             }
         }
-        // KV, Watch, Lease, MemberList, six of Maintenance, Health, Lock, Election.
-        assert_eq!(unanswered, 52 - 6 - 1 - 5 - 1 - 6 - 3 - 2 - 5);
+        // KV, Watch, Lease, Cluster, Maintenance, Health, Lock, Election.
+        assert_eq!(unanswered, 52 - 6 - 1 - 5 - 5 - 8 - 3 - 2 - 5);
         let raise = pb::AlarmRequest { action: 9, ..pb::AlarmRequest::default() };
         let ended = client.call("/etcdserverpb.Maintenance/Alarm", &raise).await;
         assert_eq!(ended.status.code, Code::InvalidArgument, "in the log it would end a Go member");

@@ -85,7 +85,7 @@ fn settings_that_make_no_sense_end_with_1() {
             r#""error":"unknown log format: xml, supported values json, console""#,
         ),
         (&["--log-level", "loud"], &[], "loud"),
-        (&["--max-learners", "7"], &[], "--max-learners is not yet supported"),
+        (&["--enable-distributed-tracing"], &[], "--enable-distributed-tracing is not yet supported"),
         (&["--config-file", "x"], &[], r#""error":"open x: no such file or directory""#),
         (&[], &[("ETCD_CONFIG_FILE", "x")], r#""error":"open x: no such file or directory""#),
         (&["gateway"], &[], "etcd gateway is not yet supported"),
@@ -121,7 +121,13 @@ fn where_there_is_a_file_nothing_else_counts() {
     let file = dir.path().join("etcd.yaml");
     std::fs::write(&file, "heartbeat-interval: 0\n").unwrap();
     let ended = run(
-        &["--config-file", file.to_str().unwrap(), "--heartbeat-interval", "100", "--max-learners", "7"],
+        &[
+            "--config-file",
+            file.to_str().unwrap(),
+            "--heartbeat-interval",
+            "100",
+            "--enable-distributed-tracing",
+        ],
         &[("ETCD_HEARTBEAT_INTERVAL", "x"), ("ETCD_NONSENSE", "1")],
     );
     assert_eq!(ended.code, Some(1));

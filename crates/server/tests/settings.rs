@@ -75,8 +75,7 @@ fn document() -> String {
          10000000000`; `10s` is refused), `auto-compaction-retention` as a text; TLS under \
          `client-transport-security` and `peer-transport-security`, ports under `socket-options`. As in etcd, all \
          other flags and variables are then ignored, and so are keys that are none of etcd's. A key marked *later* \
-         is refused unless it has its default: of etcd's own sample leave out `strict-reconfig-check` \
-         and `enable-pprof`.\n",
+         is refused unless it has its default: of etcd's own sample leave out `enable-pprof`.\n",
     );
     for group in Group::ALL {
         let mut lines = SETTINGS.iter().filter(|s| s.group == group).peekable();

@@ -28,6 +28,7 @@ use wire::etcdserverpb::{
     AlarmRequest, CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest,
     RequestHeader,
 };
+use wire::membershippb::DowngradeInfoSetRequest;
 
 const NOW: Time = Time(1);
 const SNAPSHOT: &str = "/saved/snapshot.db";
@@ -72,6 +73,11 @@ fn delete(member: &mut Running, key: &str) {
 
 fn compact(member: &mut Running, revision: i64) {
     send(member, |request| request.compaction = Some(CompactionRequest { revision, physical: false }));
+}
+
+fn downgrade(member: &mut Running, to: &str) {
+    let set = DowngradeInfoSetRequest { enabled: true, ver: to.to_owned() };
+    send(member, |request| request.downgrade_info_set = Some(set));
 }
 
 /// A life of a member: puts, deletes, transactions, leases, compactions.
@@ -156,6 +162,8 @@ fn all_keys(member: &Running) -> Vec<u8> {
 
 fn same_state(one: &Running, other: &Running, what: &str) {
     let (a, b) = (&one.parts.reader, &other.parts.reader);
+    let (memberships, expected) = (b.membership(), a.membership());
+    assert_eq!(memberships.downgrade_target(), expected.downgrade_target(), "{what}");
     assert_eq!((a.revision(), a.compacted()), (b.revision(), b.compacted()), "{what}");
     assert_eq!(a.alarms(), b.alarms(), "{what}");
     assert_eq!(a.leases(), b.leases(), "{what}");
@@ -180,6 +188,9 @@ fn a_store_that_went_through_a_file_is_the_same() {
             delete(&mut member, "k01");
             let revision = member.parts.reader.revision();
             compact(&mut member, revision);
+        }
+        if random.one_in(2) {
+            downgrade(&mut member, "3.6.0");
         }
         for (member_id, kind) in [(seed, 1), (seed << 60, 2), (9, 7)].into_iter().take(seed as usize % 4) {
             send(&mut member, |request| {

@@ -3,6 +3,8 @@
 
 #[path = "rules/merges.rs"]
 mod merges;
+#[path = "rules/rot.rs"]
+mod rot;
 #[path = "rules/snapshots.rs"]
 mod snapshots;
 #[path = "rules/space.rs"]

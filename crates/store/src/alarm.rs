@@ -66,6 +66,7 @@ impl Alarms {
             | Kind::LeaseGrant(_)
             | Kind::LeaseRevoke(_) => true,
             Kind::ClusterVersionSet(_)
+            | Kind::DowngradeInfoSet(_)
             | Kind::ClusterMemberAttrSet(_)
             | Kind::LeaseCheckpoint(_)
             | Kind::DowngradeVersionTest

@@ -64,6 +64,7 @@ pub(crate) enum Kind<'a> {
     Txn(Txn<'a>),
     ClusterVersionSet(membershippb::ClusterVersionSetRequest),
     ClusterMemberAttrSet(membershippb::ClusterMemberAttrSetRequest),
+    DowngradeInfoSet(membershippb::DowngradeInfoSetRequest),
     Compaction(CompactionRequest),
     LeaseGrant(LeaseGrantRequest),
     LeaseRevoke(LeaseRevokeRequest),
@@ -187,8 +188,8 @@ fn rare_kind(message: &InternalRaftRequest) -> Result<Option<Kind<'static>>, Fat
     if let Some(set) = &message.cluster_member_attr_set {
         return Ok(Some(Kind::ClusterMemberAttrSet(set.clone())));
     }
-    if message.downgrade_info_set.is_some() {
-        return Err(Fatal::UnsupportedRequest("downgrade_info_set"));
+    if let Some(set) = &message.downgrade_info_set {
+        return Ok(Some(Kind::DowngradeInfoSet(set.clone())));
     }
     if message.downgrade_version_test.is_some() {
         return Ok(Some(Kind::DowngradeVersionTest));

@@ -45,6 +45,8 @@ pub struct Membership {
     members: BTreeMap<u64, Member>,
     removed: BTreeSet<u64>,
     cluster_version: String,
+    /// Empty while no downgrade is under way.
+    downgrade_target: String,
 }
 
 /// What a configuration change came to when it was applied.
@@ -80,7 +82,17 @@ impl Membership {
         cluster_version: String,
     ) -> Membership {
         let members = members.into_iter().map(|member| (member.id, member)).collect();
-        Membership { members, removed: removed.into_iter().collect(), cluster_version }
+        Membership {
+            members,
+            removed: removed.into_iter().collect(),
+            cluster_version,
+            downgrade_target: String::new(),
+        }
+    }
+
+    /// The same with a downgrade to this version, as `3.6.0`, under way.
+    pub fn with_downgrade(self, target: String) -> Membership {
+        Membership { downgrade_target: target, ..self }
     }
 
     /// All members, in ascending order of id.
@@ -101,6 +113,11 @@ impl Membership {
     /// The cluster's version, as `3.7.0`; `None` until a leader has set it.
     pub fn cluster_version(&self) -> Option<&str> {
         (!self.cluster_version.is_empty()).then_some(&self.cluster_version)
+    }
+
+    /// The version, as `3.6.0`, that the cluster is to be downgraded to; `None` while no downgrade is under way.
+    pub fn downgrade_target(&self) -> Option<&str> {
+        (!self.downgrade_target.is_empty()).then_some(&self.downgrade_target)
     }
 
     /// Applies a configuration change.
@@ -224,6 +241,16 @@ impl Membership {
         Ok(())
     }
 
+    /// Applies that a downgrade begins or ends.
+    pub(crate) fn set_downgrade(&mut self, set: membershippb::DowngradeInfoSetRequest) -> Result<(), Fatal> {
+        // Go's etcd applies it, and ends as soon as it looks at it.
+        if set.enabled && !is_version(&set.ver) {
+            return Err(Fatal::InvalidRequest("downgrade_info_set without a version"));
+        }
+        self.downgrade_target = if set.enabled { set.ver } else { String::new() };
+        Ok(())
+    }
+
     /// The members as they are stored, in ascending order of id.
     pub(crate) fn stored_members(&self) -> Vec<membershippb::Member> {
         let stored = self.members.values().map(|member| membershippb::Member {
@@ -249,7 +276,7 @@ impl Membership {
     pub(crate) fn restore(
         members: Vec<membershippb::Member>,
         removed: Vec<u64>,
-        cluster_version: String,
+        (cluster_version, downgrade_target): (String, String),
     ) -> Membership {
         let members = members.into_iter().map(|member| {
             let raft = member.raft_attributes.unwrap_or_default();
@@ -263,7 +290,12 @@ impl Membership {
             };
             (member.id, restored)
         });
-        Membership { members: members.collect(), removed: removed.into_iter().collect(), cluster_version }
+        Membership {
+            members: members.collect(),
+            removed: removed.into_iter().collect(),
+            cluster_version,
+            downgrade_target,
+        }
     }
 
     /// Checks every invariant. Panics if one does not hold.

@@ -263,7 +263,8 @@ impl Store {
     pub fn restore_tables(&mut self, tables: &[u8], whole: bool) -> Result<(), RestoreError> {
         let tables = Tables::decode(tables).map_err(|error| RestoreError::Tables(error.to_string()))?;
         if !tables.keeps_membership {
-            self.membership = Membership::restore(tables.members, tables.removed, tables.cluster_version);
+            let versions = (tables.cluster_version, tables.downgrade_target);
+            self.membership = Membership::restore(tables.members, tables.removed, versions);
             self.membership_published = false;
         }
         if let Some(compacted) = tables.compacted {
@@ -462,6 +463,11 @@ impl Store {
             }
             Kind::ClusterMemberAttrSet(set) => {
                 self.membership.set_attributes(set)?;
+                self.membership_has_changed();
+                Ok(())
+            }
+            Kind::DowngradeInfoSet(set) => {
+                self.membership.set_downgrade(set)?;
                 self.membership_has_changed();
                 Ok(())
             }

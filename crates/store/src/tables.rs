@@ -10,7 +10,7 @@ use crate::alarm::Alarms;
 use crate::membership::Membership;
 use crate::mvcc::NOT_COMPACTED;
 
-/// Fields 1 to 3 are the membership. They were all there was in the first version, so a message without
+/// Fields 1 to 3 and 8 are the membership. The first three were all there was in the first version, so a message without
 /// `keeps_membership` sets it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Tables {
@@ -20,7 +20,7 @@ pub(crate) struct Tables {
     pub removed: Vec<u64>,
     #[prost(string, tag = "3")]
     pub cluster_version: String,
-    /// The membership is as it was: fields 1 to 3 say nothing.
+    /// The membership is as it was: its fields say nothing.
     #[prost(bool, tag = "4")]
     pub keeps_membership: bool,
     /// The compacted revision, if it changed, or if the tables are whole and there is one.
@@ -32,6 +32,9 @@ pub(crate) struct Tables {
     /// Leases that are gone.
     #[prost(sint64, repeated, tag = "7")]
     pub leases_gone: Vec<i64>,
+    /// The version that the cluster is to be downgraded to; empty while no downgrade is under way.
+    #[prost(string, tag = "8")]
+    pub downgrade_target: String,
     /// The alarms, if they changed, or if the tables are whole and one is on.
     #[prost(message, optional, tag = "9")]
     pub alarms: Option<AlarmTable>,
@@ -65,11 +68,12 @@ pub fn encode_tables(
 }
 
 impl Tables {
-    /// Sets fields 1 to 3.
+    /// Sets the fields of the membership.
     pub(crate) fn set_membership(&mut self, membership: &Membership) {
         self.members = membership.stored_members();
         self.removed = membership.removed().collect();
         self.cluster_version = membership.cluster_version().unwrap_or_default().to_owned();
+        self.downgrade_target = membership.downgrade_target().unwrap_or_default().to_owned();
     }
 }
 

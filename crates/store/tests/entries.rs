@@ -131,6 +131,9 @@ fn what_cannot_be_applied_stops_the_member() {
     let version =
         pb::InternalRaftRequest { cluster_version_set: Some(Default::default()), ..with_header.clone() };
     assert!(matches!(stop(version), Fatal::InvalidRequest(_)));
+    let to_nothing = wire::membershippb::DowngradeInfoSetRequest { enabled: true, ver: "3".into() };
+    let downgrade = pb::InternalRaftRequest { downgrade_info_set: Some(to_nothing), ..with_header.clone() };
+    assert!(matches!(stop(downgrade), Fatal::InvalidRequest(_)));
     let attributes =
         pb::InternalRaftRequest { cluster_member_attr_set: Some(Default::default()), ..with_header.clone() };
     assert!(matches!(stop(attributes), Fatal::InvalidRequest(_)));
@@ -195,4 +198,20 @@ fn replay_refuses_records_that_do_not_follow() {
     let mut member = Member::new();
     assert_eq!(member.store.replay(RecordKind::Tombstone, at(2), Location(0), &record[..3]), Ok(()));
     assert!(matches!(member.store.check_restored(), Err(RestoreError::Record { .. })));
+}
+
+#[test]
+fn a_downgrade_is_replicated_and_kept() {
+    let mut member = Member::new();
+    for (enabled, ver, target) in
+        [(true, "3.6.0", Some("3.6.0")), (false, "", None), (true, "3.5.0", Some("3.5.0"))]
+    {
+        let set = wire::membershippb::DowngradeInfoSetRequest { enabled, ver: ver.into() };
+        let request = pb::InternalRaftRequest { downgrade_info_set: Some(set), ..Default::default() };
+        member.apply(request, true).result.unwrap();
+        member.publish();
+        assert_eq!(member.reader.membership().downgrade_target(), target);
+        member.restart();
+        assert_eq!(member.reader.membership().downgrade_target(), target);
+    }
 }

@@ -44,6 +44,8 @@ enum Step {
     Settle,
     Cut(usize),
     Restart,
+    /// Another store takes the place of this one, with all that it has and more.
+    Renew,
 }
 
 fn key() -> impl Strategy<Value = Bytes> + Clone {
@@ -93,6 +95,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Settle),
         1 => (0..STREAMS).prop_map(Step::Cut),
         1 => Just(Step::Restart),
+        1 => Just(Step::Renew),
     ]
 }
 
@@ -240,6 +243,7 @@ impl World {
                 self.streams[stream] = Stream { id: Some(self.hub.open()), ..Stream::default() };
             }
             Step::Restart => self.restart(),
+            Step::Renew => self.renew(),
         }
         self.hub.check();
         assert_eq!(self.hub.is_subscribed(), self.tail.is_wanted());
@@ -273,6 +277,10 @@ impl World {
 
     /// As the apply thread does it: first the tail, then the readers.
     fn publish(&mut self) {
+        self.publish_with(true);
+    }
+
+    fn publish_with(&mut self, tells: bool) {
         let records = &self.member.batch.pending;
         let events: Vec<Event> = records
             .iter()
@@ -292,6 +300,7 @@ impl World {
         if let (Some(first), Some(last)) = (events.first(), events.last()) {
             let (first, last) = (first.revision.main, last.revision.main);
             match self.tail.is_wanted() {
+                _ if !tells => {}
                 true => self.tail.push(Batch { first, last, events }),
                 false => self.tail.skip(last),
             }
@@ -351,6 +360,15 @@ impl World {
                 client.settled = client.settled.max(current + 1);
             }
         }
+    }
+
+    /// What was not published yet is only seen in the next store, as what a leader's snapshot has brought. Reads of history
+    /// that are under way go on.
+    fn renew(&mut self) {
+        self.publish_with(false);
+        self.member.restart();
+        self.tail = Arc::new(Tail::new(self.member.reader.revision(), TAIL_BYTES));
+        self.hub.renew(self.member.reader.clone(), Arc::clone(&self.tail));
     }
 
     /// Clients begin anew where they were, as real ones do.

@@ -5,12 +5,15 @@ mod child;
 mod compaction;
 mod defrag;
 mod del;
+mod downgrade;
 mod elect;
 mod endpoint;
 mod get;
 mod globals;
 mod lease;
 mod lock;
+mod member;
+mod move_leader;
 mod options;
 mod planned;
 mod put;
@@ -54,11 +57,11 @@ static COMMANDS: &[Command] = &[
     alarm::COMMAND.under(CLUSTER),
     defrag::COMMAND.under(CLUSTER),
     endpoint::COMMAND.under(CLUSTER),
-    planned::MOVE_LEADER.under(CLUSTER),
+    move_leader::COMMAND.under(CLUSTER),
     watch::COMMAND.under(KEYS),
     version::COMMAND.under(UTILITY),
     lease::COMMAND.under(KEYS),
-    planned::MEMBER.under(CLUSTER),
+    member::COMMAND.under(CLUSTER),
     snapshot::COMMAND.under(CLUSTER),
     planned::MAKE_MIRROR.under(UTILITY),
     lock::COMMAND.under(CONCURRENCY),
@@ -68,6 +71,6 @@ static COMMANDS: &[Command] = &[
     planned::ROLE.under(AUTH),
     planned::CHECK.under(UTILITY),
     completion::COMMAND.under(UTILITY),
-    planned::DOWNGRADE.under(CLUSTER),
+    downgrade::COMMAND.under(CLUSTER),
     options::COMMAND.under(UTILITY),
 ];

@@ -10,34 +10,8 @@ fn run(call: &mut Invocation<'_>) -> Result<(), Failure> {
 
 /// A command that is refused.
 const fn planned(name: &'static str, usage: &'static str, short: &'static str) -> Command {
-    Command::new(name, usage, short, run)
+    Command::new(name, usage, short, run).planned()
 }
-
-pub(super) const MOVE_LEADER: Command =
-    planned("move-leader", "move-leader <transferee-member-id>", "Makes another member the leader");
-
-pub(super) const MEMBER: Command = Command::group_of(
-    "member",
-    "member <subcommand>",
-    "Membership related commands",
-    "Membership related commands",
-    &[
-        planned("add", "add <memberName> [options]", "Adds a member").with_flags(&[
-            Flag::new("peer-urls", Kind::Text, "peer URLs, with commas between"),
-            Flag::new("learner", Kind::Bool, "add it without a vote"),
-        ]),
-        planned("remove", "remove <memberID>", "Removes a member"),
-        planned("update", "update <memberID> [options]", "Changes a member's peer URLs")
-            .with_flags(&[Flag::new("peer-urls", Kind::Text, "peer URLs, with commas between")]),
-        planned("list", "list", "Lists the members").with_flags(&[Flag::new(
-            "consistency",
-            Kind::Text,
-            "l for linearizable, s for serializable",
-        )
-        .default("l")]),
-        planned("promote", "promote <memberID>", "Makes a learner a voter"),
-    ],
-);
 
 pub(super) const MAKE_MIRROR: Command = planned(
     "make-mirror",
@@ -148,17 +122,5 @@ pub(super) const CHECK: Command = Command::group_of(
             Flag::new("auto-compact", Kind::Bool, "compact when done"),
             Flag::new("auto-defrag", Kind::Bool, "defragment when done"),
         ]),
-    ],
-);
-
-pub(super) const DOWNGRADE: Command = Command::group_of(
-    "downgrade",
-    "downgrade <TARGET_VERSION>",
-    "Downgrade related commands",
-    "Downgrade related commands",
-    &[
-        planned("validate", "validate <TARGET_VERSION>", "Checks whether a downgrade is possible"),
-        planned("enable", "enable <TARGET_VERSION>", "Begins a downgrade"),
-        planned("cancel", "cancel", "Ends a downgrade"),
     ],
 );

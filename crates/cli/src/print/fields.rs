@@ -5,8 +5,8 @@ use std::io::{Result, Write};
 use wire::etcdserverpb::response_op::Response;
 use wire::etcdserverpb::{
     AlarmMember, AlarmResponse, DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, PutResponse, RangeResponse,
-    ResponseHeader, TxnResponse, WatchResponse,
+    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberListResponse, PutResponse,
+    RangeResponse, ResponseHeader, TxnResponse, WatchResponse,
 };
 use wire::mvccpb::KeyValue;
 
@@ -96,6 +96,26 @@ pub(super) fn lease_time_to_live(out: Out<'_>, answer: &LeaseTimeToLiveResponse,
 pub(super) fn leases(out: Out<'_>, answer: &LeaseLeasesResponse, hex: bool) -> Result<()> {
     header(out, answer.header.as_ref(), hex)?;
     answer.leases.iter().try_for_each(|lease| writeln!(out, "\"ID\" : {}", lease_id(lease.id, hex)))
+}
+
+pub(super) fn members(out: Out<'_>, answer: &MemberListResponse, hex: bool) -> Result<()> {
+    header(out, answer.header.as_ref(), hex)?;
+    for member in &answer.members {
+        if hex {
+            writeln!(out, "\"ID\" : {:x}", member.id)?;
+        } else {
+            writeln!(out, "\"ID\" : {}", member.id)?;
+        }
+        writeln!(out, "\"Name\" : {}", quote(member.name.as_bytes()))?;
+        for url in &member.peer_ur_ls {
+            writeln!(out, "\"PeerURL\" : {}", quote(url.as_bytes()))?;
+        }
+        for url in &member.client_ur_ls {
+            writeln!(out, "\"ClientURL\" : {}", quote(url.as_bytes()))?;
+        }
+        writeln!(out, "\"IsLearner\" : {}\n", member.is_learner)?;
+    }
+    Ok(())
 }
 
 pub(super) fn endpoint_health(out: Out<'_>, list: &[EndpointHealth]) -> Result<()> {

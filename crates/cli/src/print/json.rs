@@ -4,9 +4,10 @@ use std::io::{Result, Write};
 
 use wire::etcdserverpb::response_op::Response;
 use wire::etcdserverpb::{
-    AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, PutResponse, RangeResponse,
-    ResponseHeader, ResponseOp, StatusResponse, TxnResponse, WatchResponse,
+    AlarmResponse, DeleteRangeResponse, DowngradeResponse, HashKvResponse, LeaseGrantResponse,
+    LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, Member,
+    MemberAddResponse, MoveLeaderResponse, PutResponse, RangeResponse, ResponseHeader, ResponseOp,
+    StatusResponse, TxnResponse, WatchResponse,
 };
 use wire::mvccpb::{Event, KeyValue};
 
@@ -104,6 +105,78 @@ pub(super) fn leases(out: Out<'_>, answer: &LeaseLeasesResponse) -> Result<()> {
     embedding(out, answer.header.as_ref(), |o| {
         array(o.name("leases"), &answer.leases, |text, lease| {
             object(text, |o| o.number_always("id", lease.id));
+        });
+    })
+}
+
+pub(super) fn member_add(out: Out<'_>, answer: &MemberAddResponse, hex: bool) -> Result<()> {
+    let MemberAddResponse { header, member, members } = answer;
+    line(out, |text| {
+        object(text, |o| {
+            o.object("header", header.as_ref(), |o, header| member_header_fields(o, header, hex));
+            o.object("member", member.as_ref(), |o, member| member_fields(o, member, hex));
+            member_list(o, members, hex);
+        });
+    })
+}
+
+/// All other answers of the service Cluster.
+pub(super) fn members(
+    out: Out<'_>,
+    header: Option<&ResponseHeader>,
+    members: &[Member],
+    hex: bool,
+) -> Result<()> {
+    line(out, |text| {
+        object(text, |o| {
+            o.object("header", header, |o, header| member_header_fields(o, header, hex));
+            member_list(o, members, hex);
+        });
+    })
+}
+
+fn member_list(o: &mut Object<'_>, members: &[Member], hex: bool) {
+    // In hex the list is one of etcdctl's own, which it writes empty too.
+    if hex || !members.is_empty() {
+        let out = o.name("members");
+        array(out, members, |text, member| object(text, |o| member_fields(o, member, hex)));
+    }
+}
+
+fn member_fields(o: &mut Object<'_>, member: &Member, hex: bool) {
+    if hex {
+        string(o.name("ID"), &format!("{:x}", member.id));
+    } else {
+        o.number("ID", member.id);
+    }
+    o.text("name", &member.name);
+    for (name, urls) in [("peerURLs", &member.peer_ur_ls), ("clientURLs", &member.client_ur_ls)] {
+        if !urls.is_empty() {
+            array(o.name(name), urls, |text, url| string(text, url));
+        }
+    }
+    o.flag("isLearner", member.is_learner);
+}
+
+fn member_header_fields(o: &mut Object<'_>, header: &ResponseHeader, hex: bool) {
+    if !hex {
+        return header_fields(o, header);
+    }
+    string(o.name("cluster_id"), &format!("{:x}", header.cluster_id));
+    string(o.name("member_id"), &format!("{:x}", header.member_id));
+    o.number("revision", header.revision);
+    o.number("raft_term", header.raft_term);
+}
+
+pub(super) fn move_leader(out: Out<'_>, answer: &MoveLeaderResponse) -> Result<()> {
+    line(out, |text| object(text, |o| o.object("header", answer.header.as_ref(), header_fields)))
+}
+
+pub(super) fn downgrade(out: Out<'_>, answer: &DowngradeResponse) -> Result<()> {
+    line(out, |text| {
+        object(text, |o| {
+            o.object("header", answer.header.as_ref(), header_fields);
+            o.text("version", &answer.version);
         });
     })
 }

@@ -13,10 +13,13 @@ mod table;
 
 use std::io::Write;
 
+use wire::etcdserverpb::downgrade_request::DowngradeAction;
 use wire::etcdserverpb::{
-    AlarmResponse, AlarmType, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse,
-    LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, PutResponse,
-    RangeResponse, StatusResponse, TxnResponse, WatchResponse,
+    AlarmResponse, AlarmType, DeleteRangeResponse, DowngradeResponse, HashKvResponse, LeaseGrantResponse,
+    LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, Member,
+    MemberAddResponse, MemberListResponse, MemberPromoteResponse, MemberRemoveResponse, MemberUpdateResponse,
+    MoveLeaderResponse, PutResponse, RangeResponse, ResponseHeader, StatusResponse, TxnResponse,
+    WatchResponse,
 };
 
 use crate::app::{Failure, exit};
@@ -283,6 +286,100 @@ impl Printer {
         }
     }
 
+    /// The answer to `member add`.
+    pub fn member_add(&self, out: Out<'_>, answer: &MemberAddResponse) -> Result<(), Failure> {
+        let printed = match self.format {
+            Format::Simple => simple::member_add(out, answer),
+            Format::Json => json::member_add(out, answer, self.hex),
+            Format::Protobuf => protobuf::message(out, answer),
+            Format::Fields | Format::Table => return Err(self.format.unsupported()),
+        };
+        Ok(printed?)
+    }
+
+    /// The answer to `member remove` of this one.
+    pub fn member_remove(&self, out: Out<'_>, id: u64, answer: &MemberRemoveResponse) -> Result<(), Failure> {
+        self.member_changed(out, (id, "removed from"), answer, (answer.header, &answer.members))
+    }
+
+    /// The answer to `member update` of this one.
+    pub fn member_update(&self, out: Out<'_>, id: u64, answer: &MemberUpdateResponse) -> Result<(), Failure> {
+        self.member_changed(out, (id, "updated in"), answer, (answer.header, &answer.members))
+    }
+
+    /// The answer to `member promote` of this one.
+    pub fn member_promote(
+        &self,
+        out: Out<'_>,
+        id: u64,
+        answer: &MemberPromoteResponse,
+    ) -> Result<(), Failure> {
+        self.member_changed(out, (id, "promoted in"), answer, (answer.header, &answer.members))
+    }
+
+    fn member_changed(
+        &self,
+        out: Out<'_>,
+        what: (u64, &str),
+        answer: &impl prost::Message,
+        (header, members): (Option<ResponseHeader>, &[Member]),
+    ) -> Result<(), Failure> {
+        let printed = match self.format {
+            Format::Simple => simple::member_changed(out, what, header),
+            Format::Json => json::members(out, header.as_ref(), members, self.hex),
+            Format::Protobuf => protobuf::message(out, answer),
+            Format::Fields | Format::Table => return Err(self.format.unsupported()),
+        };
+        Ok(printed?)
+    }
+
+    /// The answer to `member list`.
+    pub fn members(&self, out: Out<'_>, answer: &MemberListResponse) -> Result<(), Failure> {
+        let printed = match self.format {
+            Format::Simple => simple::rows(out, &member_rows(answer)),
+            Format::Fields => fields::members(out, answer, self.hex),
+            Format::Json => json::members(out, answer.header.as_ref(), &answer.members, self.hex),
+            Format::Protobuf => protobuf::message(out, answer),
+            Format::Table => table::write(out, &MEMBER_HEADS, &member_rows(answer)),
+        };
+        Ok(printed?)
+    }
+
+    /// The answer to `move-leader`, from and to these.
+    pub fn move_leader(
+        &self,
+        out: Out<'_>,
+        (from, to): (u64, u64),
+        answer: &MoveLeaderResponse,
+    ) -> Result<(), Failure> {
+        let printed = match self.format {
+            Format::Simple => writeln!(out, "Leadership transferred from {from:x} to {to:x}"),
+            Format::Json => json::move_leader(out, answer),
+            Format::Protobuf => protobuf::message(out, answer),
+            Format::Fields | Format::Table => return Err(self.format.unsupported()),
+        };
+        Ok(printed?)
+    }
+
+    /// The answer to `downgrade` with this action.
+    pub fn downgrade(
+        &self,
+        out: Out<'_>,
+        action: DowngradeAction,
+        answer: &DowngradeResponse,
+    ) -> Result<(), Failure> {
+        let printed = match self.format {
+            Format::Simple => {
+                let action = action.as_str_name().to_lowercase();
+                writeln!(out, "Downgrade {action} success, cluster version {}", answer.version)
+            }
+            Format::Json => json::downgrade(out, answer),
+            Format::Protobuf => protobuf::message(out, answer),
+            Format::Fields | Format::Table => return Err(self.format.unsupported()),
+        };
+        Ok(printed?)
+    }
+
     /// `endpoint health`; in simple, what is not healthy goes to `err`.
     pub fn endpoint_health(
         &self,
@@ -400,6 +497,22 @@ fn status_rows(list: &[EndpointStatus]) -> Rows<16> {
         ]
     };
     list.iter().map(row).collect()
+}
+
+const MEMBER_HEADS: [&str; 6] = ["ID", "Status", "Name", "Peer Addrs", "Client Addrs", "Is Learner"];
+
+fn member_rows(answer: &MemberListResponse) -> Rows<6> {
+    let row = |member: &Member| {
+        [
+            format!("{:x}", member.id),
+            if member.name.is_empty() { "unstarted" } else { "started" }.to_owned(),
+            member.name.clone(),
+            member.peer_ur_ls.join(","),
+            member.client_ur_ls.join(","),
+            member.is_learner.to_string(),
+        ]
+    };
+    answer.members.iter().map(row).collect()
 }
 
 const HASH_HEADS: [&str; 3] = ["endpoint", "hash", "hash_revision"];

@@ -5,7 +5,8 @@ use std::io::{Result, Write};
 use wire::etcdserverpb::response_op::Response;
 use wire::etcdserverpb::{
     AlarmMember, AlarmResponse, DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseTimeToLiveResponse, PutResponse, RangeResponse, TxnResponse, WatchResponse,
+    LeaseLeasesResponse, LeaseTimeToLiveResponse, MemberAddResponse, PutResponse, RangeResponse,
+    ResponseHeader, TxnResponse, WatchResponse,
 };
 use wire::mvccpb::KeyValue;
 
@@ -98,6 +99,23 @@ pub(super) fn lease_time_to_live(out: Out<'_>, answer: &LeaseTimeToLiveResponse,
 pub(super) fn leases(out: Out<'_>, answer: &LeaseLeasesResponse) -> Result<()> {
     writeln!(out, "found {} leases", answer.leases.len())?;
     answer.leases.iter().try_for_each(|lease| writeln!(out, "{}", hex16(lease.id)))
+}
+
+// Ids are padded with spaces there, not with zeros.
+
+pub(super) fn member_add(out: Out<'_>, answer: &MemberAddResponse) -> Result<()> {
+    let (id, is_learner) = answer.member.as_ref().map_or((0, false), |m| (m.id, m.is_learner));
+    let how = if is_learner { "added as learner to" } else { "added to" };
+    member_changed(out, (id, how), answer.header)
+}
+
+pub(super) fn member_changed(
+    out: Out<'_>,
+    (id, how): (u64, &str),
+    header: Option<ResponseHeader>,
+) -> Result<()> {
+    let cluster_id = header.map_or(0, |header| header.cluster_id);
+    writeln!(out, "Member {id:16x} {how} cluster {cluster_id:16x}")
 }
 
 pub(super) fn endpoint_health(out: Out<'_>, err: Out<'_>, list: &[EndpointHealth]) -> Result<()> {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use expect_test::{Expect, expect};
 use prost::Message;
 use wire::etcdserverpb::response_op::Response;
-use wire::etcdserverpb::{DowngradeInfo, LeaseStatus, ResponseHeader, ResponseOp};
+use wire::etcdserverpb::{DowngradeInfo, LeaseStatus, ResponseOp};
 use wire::mvccpb::KeyValue;
 
 use super::*;
@@ -592,4 +592,198 @@ fn a_reader_that_went_away_is_no_failure() {
     }
     let ended = printer(Format::Simple).range(&mut Closed, &range()).unwrap_err();
     assert_eq!(ended, Failure::silent(0));
+}
+
+fn learner() -> Member {
+    Member {
+        id: 0xabc_def0_1234_5678,
+        name: String::new(),
+        peer_ur_ls: vec!["http://b:2380".into(), "http://b:2381".into()],
+        client_ur_ls: Vec::new(),
+        is_learner: true,
+    }
+}
+
+fn member_list() -> MemberListResponse {
+    let first = Member {
+        id: MEMBER_ID,
+        name: "m1".into(),
+        peer_ur_ls: vec!["http://a:2380".into()],
+        client_ur_ls: vec!["http://a:2379".into()],
+        is_learner: false,
+    };
+    MemberListResponse { header: header(0), members: vec![learner(), first] }
+}
+
+#[test]
+fn members_in_every_format() {
+    let members = member_list();
+    let printed = |how: Printer| move |out: &mut Vec<u8>| how.members(out, &member_list());
+    let hex = |format| Printer { hex: true, ..printer(format) };
+    check(
+        printed(printer(Format::Simple)),
+        expect![[r#"
+            abcdef012345678, unstarted, , http://b:2380,http://b:2381, , true
+            2e1259d415f2a040, started, m1, http://a:2380, http://a:2379, false
+        "#]],
+    );
+    check(
+        printed(printer(Format::Json)),
+        expect![[r#"
+        {"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"raft_term":2},"members":[{"ID":773738358679819896,"peerURLs":["http://b:2380","http://b:2381"],"isLearner":true},{"ID":3319814642761637952,"name":"m1","peerURLs":["http://a:2380"],"clientURLs":["http://a:2379"]}]}
+    "#]],
+    );
+    check(
+        printed(hex(Format::Json)),
+        expect![[r#"
+        {"header":{"cluster_id":"48276a8f75b6a87","member_id":"2e1259d415f2a040","raft_term":2},"members":[{"ID":"abcdef012345678","peerURLs":["http://b:2380","http://b:2381"],"isLearner":true},{"ID":"2e1259d415f2a040","name":"m1","peerURLs":["http://a:2380"],"clientURLs":["http://a:2379"]}]}
+    "#]],
+    );
+    check(
+        printed(printer(Format::Fields)),
+        expect![[r#"
+        "ClusterID" : 324952591200643719
+        "MemberID" : 3319814642761637952
+        "RaftTerm" : 2
+        "ID" : 773738358679819896
+        "Name" : ""
+        "PeerURL" : "http://b:2380"
+        "PeerURL" : "http://b:2381"
+        "IsLearner" : true
+
+        "ID" : 3319814642761637952
+        "Name" : "m1"
+        "PeerURL" : "http://a:2380"
+        "ClientURL" : "http://a:2379"
+        "IsLearner" : false
+
+    "#]],
+    );
+    check(
+        printed(hex(Format::Fields)),
+        expect![[r#"
+        "ClusterID" : 48276a8f75b6a87
+        "MemberID" : 2e1259d415f2a040
+        "RaftTerm" : 2
+        "ID" : abcdef012345678
+        "Name" : ""
+        "PeerURL" : "http://b:2380"
+        "PeerURL" : "http://b:2381"
+        "IsLearner" : true
+
+        "ID" : 2e1259d415f2a040
+        "Name" : "m1"
+        "PeerURL" : "http://a:2380"
+        "ClientURL" : "http://a:2379"
+        "IsLearner" : false
+
+    "#]],
+    );
+    check(
+        printed(printer(Format::Table)),
+        expect![[r#"
+        ┌──────────────────┬───────────┬──────┬─────────────────────────────┬───────────────┬────────────┐
+        │        ID        │  STATUS   │ NAME │         PEER ADDRS          │ CLIENT ADDRS  │ IS LEARNER │
+        ├──────────────────┼───────────┼──────┼─────────────────────────────┼───────────────┼────────────┤
+        │  abcdef012345678 │ unstarted │      │ http://b:2380,http://b:2381 │               │       true │
+        │ 2e1259d415f2a040 │   started │   m1 │               http://a:2380 │ http://a:2379 │      false │
+        └──────────────────┴───────────┴──────┴─────────────────────────────┴───────────────┴────────────┘
+    "#]],
+    );
+    let mut out = Vec::new();
+    printer(Format::Protobuf).members(&mut out, &members).unwrap();
+    assert_eq!(MemberListResponse::decode(&out[..]).unwrap(), members);
+}
+
+#[test]
+fn changes_of_membership() {
+    let MemberListResponse { header, members } = member_list();
+    let added = MemberAddResponse { header, member: Some(learner()), members: members.clone() };
+    let hex = Printer { hex: true, ..printer(Format::Json) };
+    check(
+        |out| printer(Format::Simple).member_add(out, &added),
+        expect![[r#"
+        Member  abcdef012345678 added as learner to cluster  48276a8f75b6a87
+    "#]],
+    );
+    check(
+        |out| printer(Format::Json).member_add(out, &added),
+        expect![[r#"
+        {"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"raft_term":2},"member":{"ID":773738358679819896,"peerURLs":["http://b:2380","http://b:2381"],"isLearner":true},"members":[{"ID":773738358679819896,"peerURLs":["http://b:2380","http://b:2381"],"isLearner":true},{"ID":3319814642761637952,"name":"m1","peerURLs":["http://a:2380"],"clientURLs":["http://a:2379"]}]}
+    "#]],
+    );
+    check(
+        |out| hex.member_add(out, &added),
+        expect![[r#"
+        {"header":{"cluster_id":"48276a8f75b6a87","member_id":"2e1259d415f2a040","raft_term":2},"member":{"ID":"abcdef012345678","peerURLs":["http://b:2380","http://b:2381"],"isLearner":true},"members":[{"ID":"abcdef012345678","peerURLs":["http://b:2380","http://b:2381"],"isLearner":true},{"ID":"2e1259d415f2a040","name":"m1","peerURLs":["http://a:2380"],"clientURLs":["http://a:2379"]}]}
+    "#]],
+    );
+    let removed = MemberRemoveResponse { header, members: members.clone() };
+    check(
+        |out| printer(Format::Simple).member_remove(out, 0x1234, &removed),
+        expect![[r#"
+        Member             1234 removed from cluster  48276a8f75b6a87
+    "#]],
+    );
+    let updated = MemberUpdateResponse { header, members: members.clone() };
+    check(
+        |out| printer(Format::Simple).member_update(out, MEMBER_ID, &updated),
+        expect![[r#"
+        Member 2e1259d415f2a040 updated in cluster  48276a8f75b6a87
+    "#]],
+    );
+    let promoted = MemberPromoteResponse { header, members: Vec::new() };
+    check(
+        |out| printer(Format::Simple).member_promote(out, MEMBER_ID, &promoted),
+        expect![[r#"
+        Member 2e1259d415f2a040 promoted in cluster  48276a8f75b6a87
+    "#]],
+    );
+    check(
+        |out| printer(Format::Json).member_promote(out, MEMBER_ID, &promoted),
+        expect![[r#"
+        {"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"raft_term":2}}
+    "#]],
+    );
+    check(
+        |out| hex.member_promote(out, MEMBER_ID, &promoted),
+        expect![[r#"
+        {"header":{"cluster_id":"48276a8f75b6a87","member_id":"2e1259d415f2a040","raft_term":2},"members":[]}
+    "#]],
+    );
+    for format in [Format::Fields, Format::Table] {
+        let failure = printer(format).member_add(&mut Vec::new(), &added).unwrap_err();
+        assert_eq!(failure.code, exit::BAD_FEATURE);
+    }
+}
+
+#[test]
+fn leadership_and_downgrades() {
+    let moved = MoveLeaderResponse::default();
+    check(
+        |out| printer(Format::Simple).move_leader(out, (MEMBER_ID, 0x12), &moved),
+        expect![[r#"
+        Leadership transferred from 2e1259d415f2a040 to 12
+    "#]],
+    );
+    check(
+        |out| printer(Format::Json).move_leader(out, (MEMBER_ID, 0x12), &moved),
+        expect![[r#"
+        {}
+    "#]],
+    );
+    let answer = DowngradeResponse { header: header(2), version: "3.7".into() };
+    let action = DowngradeAction::Validate;
+    check(
+        |out| printer(Format::Simple).downgrade(out, action, &answer),
+        expect![[r#"
+        Downgrade validate success, cluster version 3.7
+    "#]],
+    );
+    check(
+        |out| printer(Format::Json).downgrade(out, action, &answer),
+        expect![[r#"
+        {"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"revision":2,"raft_term":2},"version":"3.7"}
+    "#]],
+    );
 }

@@ -157,6 +157,11 @@ impl Contents for Cut {
                     if let Some(version) = self.membership.cluster_version() {
                         out.pair(schema::CLUSTER_VERSION, version.as_bytes())?;
                     }
+                    if let Some(target) = self.membership.downgrade_target() {
+                        let target_version = target.to_owned();
+                        let downgrade = schema::Downgrade { target_version, enabled: true };
+                        out.pair(schema::CLUSTER_DOWNGRADE, &downgrade.encode())?;
+                    }
                 }
                 schema::BUCKET_KEY => self.records(out)?,
                 schema::BUCKET_LEASE => self.leases(out)?,

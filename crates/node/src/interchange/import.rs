@@ -336,7 +336,12 @@ fn membership(reader: &Reader, path: &Path) -> Result<Membership, Error> {
         Some(version) => Version::decode(&version).map_err(refused)?.to_string(),
         None => String::new(),
     };
-    Ok(Membership::new(members, removed, version))
+    let downgrade = match reader.get(schema::BUCKET_CLUSTER, schema::CLUSTER_DOWNGRADE)? {
+        Some(value) => Downgrade::decode(&value).map_err(refused)?,
+        None => Downgrade::default(),
+    };
+    let target = if downgrade.enabled { downgrade.target_version } else { String::new() };
+    Ok(Membership::new(members, removed, version).with_downgrade(target))
 }
 
 /// Refuses files of versions whose contents may mean something else.
@@ -374,12 +379,6 @@ fn check_features(reader: &Reader, path: &Path) -> Result<(), Error> {
             && bucket.cursor().next()?.is_some()
         {
             return Err(lacks(what));
-        }
-    }
-    if let Some(value) = reader.get(schema::BUCKET_CLUSTER, schema::CLUSTER_DOWNGRADE)? {
-        let downgrade = Downgrade::decode(&value).map_err(|error| refuse(path, error))?;
-        if downgrade.enabled {
-            return Err(lacks("a downgrade that is under way"));
         }
     }
     Ok(())

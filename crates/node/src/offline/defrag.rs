@@ -9,7 +9,7 @@ use store::CompactionStep;
 use super::{DataDir, Held, Kind};
 use crate::Error;
 use crate::interchange::{self, StorageVersion};
-use crate::merge::{CompactionFrames, MergeStep, Merger};
+use crate::merge::{MergeStep, Merger};
 use crate::start::{self, Replayed, io, replay_revlog};
 
 /// Versions that a compaction drops in one step: nobody waits for it here.
@@ -61,8 +61,7 @@ fn merge(fs: &Arc<dyn Fs>, data_dir: &DataDir, held: &Held) -> Result<Defragment
     source.fill(reader.clone());
     let before = reader.space().bytes;
     // What compactions have dropped is in no frame of this run.
-    let mut merger =
-        Merger::new(writer.merger(), reader.clone(), store.relocator(), CompactionFrames::default());
+    let mut merger = Merger::new(writer.merger(), reader.clone(), store.relocator(), Default::default());
     let mut compactor = store.compactor(COMPACTION_BATCH);
     if let Some(unfinished) = store.end_restore() {
         let _is_first = compactor.push(unfinished);

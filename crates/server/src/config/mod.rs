@@ -94,6 +94,20 @@ pub struct Config {
     pub heartbeat_interval_ms: u64,
     /// Election timeout, milliseconds; at least 5 heartbeats, at most 50,000.
     pub election_timeout_ms: u64,
+    /// Whether a member asks before it stands for election.
+    pub pre_vote: bool,
+    /// Whether the wait for the first election is shortened once the others are connected.
+    pub hurries: bool,
+    /// Whether changes of membership are refused that could cost the quorum.
+    pub strict_reconfig_check: bool,
+    /// Whether a member that has data goes on alone.
+    pub force_new_cluster: bool,
+    /// Most learners that the cluster may have.
+    pub learners_max: usize,
+    /// Entries behind a snapshot that are kept for slow followers.
+    pub catchup_entries: usize,
+    /// How often the leader looks whether a downgrade is over, milliseconds; 0 for never.
+    pub downgrade_check_ms: u64,
     /// What one client request may ask for.
     pub limits: RequestLimits,
     /// The pings between server and clients.
@@ -289,6 +303,15 @@ impl TryFrom<&RawConfig> for Config {
                 _ => ClusterState::New,
             },
             initial_cluster_token: raw.text("initial-cluster-token"),
+            pre_vote: raw.bool("pre-vote"),
+            hurries: raw.bool("initial-election-tick-advance"),
+            strict_reconfig_check: raw.bool("strict-reconfig-check"),
+            force_new_cluster: raw.bool("force-new-cluster"),
+            learners_max: usize::try_from(raw.int("max-learners")).unwrap_or(0),
+            catchup_entries: usize::try_from(raw.uint("snapshot-catchup-entries")).unwrap_or(usize::MAX),
+            // Rounded up, so that no time is never.
+            downgrade_check_ms: u64::try_from(raw.nanos("downgrade-check-time"))
+                .map_or(1, |nanos| nanos.div_ceil(1_000_000)),
             limits: limits(raw)?,
             keepalive: keepalive(raw),
             auto_compaction: auto_compaction(raw)?,

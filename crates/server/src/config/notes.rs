@@ -6,7 +6,6 @@ const AUTH: &str = "there is no authentication yet";
 
 /// The reason of each setting that is refused or has no effect.
 const NOTES: &[(&str, &str)] = &[
-    ("initial-election-tick-advance", "a start waits for at most one election timeout anyway"),
     ("bootstrap-defrag-threshold-megabytes", "space comes back by itself; there is nothing to defragment"),
     ("raft-read-timeout", "a stream between members is cut after 5 s of silence"),
     ("raft-write-timeout", "a stream between members is cut after 5 s in which nothing of it is taken"),
@@ -27,8 +26,6 @@ const NOTES: &[(&str, &str)] = &[
     ("discovery-password", DISCOVERY),
     ("discovery-srv", DISCOVERY),
     ("discovery-srv-name", DISCOVERY),
-    ("strict-reconfig-check", "the checks are always on so far"),
-    ("pre-vote", "there is no election without it so far"),
     ("auth-token", AUTH),
     ("bcrypt-cost", AUTH),
     ("auth-token-ttl", AUTH),
@@ -43,11 +40,7 @@ const NOTES: &[(&str, &str)] = &[
     ("distributed-tracing-sampling-rate", TRACING),
     ("corrupt-check-time", "members do not compare hashes yet"),
     ("compact-hash-check-time", "members do not compare hashes yet"),
-    ("downgrade-check-time", "there is no downgrade yet"),
-    ("max-learners", "a cluster has one learner at most so far"),
-    ("snapshot-catchup-entries", "how much is kept for slow followers is not settable yet"),
     ("unsafe-no-fsync", "nothing is acknowledged here before it is durable"),
-    ("force-new-cluster", "it comes with issue 5 of 7"),
 ];
 
 /// Why this setting is refused or has no effect.

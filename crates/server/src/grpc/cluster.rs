@@ -1,13 +1,19 @@
-//! `etcdserverpb.Cluster`: MemberList, so far.
+//! `etcdserverpb.Cluster`: the members, and how they change.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use node::{Change, NewMember, Promotion, added_member_id};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
-use wire::etcdserverpb as pb;
+use wire::{ApiError, etcdserverpb as pb};
 
+use super::forward::{self, Asked};
 use super::member::MemberView;
-use super::service::{client_deadline, not_yet, to_tonic};
+use super::service::{client_deadline, to_tonic};
+use crate::config::Url;
 use crate::lane::LaneHandle;
+use crate::log;
 use crate::stubs::etcdserverpb::cluster_server::Cluster;
 
 /// Answers from the membership that this member has applied.
@@ -17,10 +23,88 @@ pub struct ClusterService {
 }
 
 impl ClusterService {
-    /// `lane` confirms the reads that have to be linearizable.
+    /// `lane` proposes, and confirms the reads that have to be linearizable.
     pub fn new(member: Arc<MemberView>, lane: LaneHandle) -> Self {
         ClusterService { member, lane }
     }
+
+    // Member calls leave the header's revision at 0.
+    fn header(&self) -> Option<pb::ResponseHeader> {
+        Some(self.member.header(0))
+    }
+
+    fn members(&self) -> Vec<pb::Member> {
+        self.member.reader.membership().members().map(pb::Member::from).collect()
+    }
+
+    /// Proposes a change that was found to be allowed, and waits until it is applied here.
+    async fn change(&self, change: Change, deadline: Option<Instant>) -> Result<(), wire::Status> {
+        let (kind, id) = described(&change);
+        self.lane.reconfigure(deadline, move |request| (change.encode(request), None)).await?;
+        self.tell_applied(kind, id);
+        Ok(())
+    }
+
+    fn tell_applied(&self, kind: &str, id: u64) {
+        log::info!(
+            "applied a configuration change through raft",
+            "local-member-id" => format!("{:x}", self.member.member_id),
+            "raft-conf-change" => kind,
+            "raft-conf-change-node-id" => format!("{id:x}"),
+        );
+    }
+
+    fn tell_rejected(&self, what: &str, requested: &str, error: ApiError) {
+        let why = match error {
+            ApiError::Unhealthy => {
+                "local member has not been connected to all peers, reconfigure breaks active quorum"
+            }
+            _ => "not enough healthy members",
+        };
+        log::warn!(
+            format!("rejecting member {what} request; {why}"),
+            "local-member-id" => format!("{:x}", self.member.member_id),
+            "requested-member" => requested,
+            "error" => error.text(),
+        );
+    }
+
+    /// Promotes where this member leads; only a leader knows how far a learner is.
+    async fn promote(&self, id: u64, deadline: Option<Instant>) -> Result<(), wire::Status> {
+        let may = self.member.others.situation(&self.member, |situation| situation.may_promote());
+        let promotion = Promotion { member: id, may };
+        let encode = move |request| (Change::Promote { id }.encode(request), Some(promotion));
+        self.lane.reconfigure(deadline, encode).await?;
+        self.tell_applied("ConfChangeAddNode", id);
+        Ok(())
+    }
+}
+
+/// etcd's name of a change, and whom it concerns.
+fn described(change: &Change) -> (&'static str, u64) {
+    match change {
+        Change::Add { member } if member.is_learner => ("ConfChangeAddLearnerNode", member.id),
+        Change::Add { member } => ("ConfChangeAddNode", member.id),
+        Change::Promote { id } => ("ConfChangeAddNode", *id),
+        Change::Remove { id } => ("ConfChangeRemoveNode", *id),
+        Change::Update { id, .. } => ("ConfChangeUpdateNode", *id),
+    }
+}
+
+/// Peer URLs in order, if there are any, and all of them are such.
+fn peer_urls(given: &[String]) -> Result<Vec<String>, Status> {
+    let urls = given.iter().map(|url| Url::parse(url)).collect::<Result<Vec<_>, _>>();
+    let mut urls = match urls {
+        Ok(urls) if !urls.is_empty() => urls,
+        _ => return Err(to_tonic(ApiError::MemberBadUrls.into())),
+    };
+    urls.sort();
+    Ok(urls.iter().map(ToString::to_string).collect())
+}
+
+/// Seconds since 1970.
+fn unix_s() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
 #[tonic::async_trait]
@@ -32,44 +116,81 @@ impl Cluster for ClusterService {
         if request.get_ref().linearizable {
             self.lane.linearizable(client_deadline(&request)).await.map_err(to_tonic)?;
         }
-        // Member calls leave the header's revision at 0.
-        let header = Some(self.member.header(0));
-        let membership = self.member.reader.membership();
-        let members = membership.members().map(|member| pb::Member {
-            id: member.id,
-            name: member.name.clone(),
-            peer_ur_ls: member.peer_urls.clone(),
-            client_ur_ls: member.client_urls.clone(),
-            is_learner: member.is_learner,
-        });
-        Ok(Response::new(pb::MemberListResponse { header, members: members.collect() }))
+        Ok(Response::new(pb::MemberListResponse { header: self.header(), members: self.members() }))
     }
 
     async fn member_add(
         &self,
-        _: Request<pb::MemberAddRequest>,
+        request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        not_yet("Cluster.MemberAdd")
+        let deadline = client_deadline(&request);
+        let pb::MemberAddRequest { peer_ur_ls, is_learner } = request.into_inner();
+        let peer_urls = peer_urls(&peer_ur_ls)?;
+        let member = NewMember { id: added_member_id(&peer_urls, unix_s()), peer_urls, is_learner };
+        let may = self.member.others.situation(&self.member, |situation| situation.may_add(is_learner));
+        if let Err(error) = may {
+            self.tell_rejected("add", &member.peer_urls.join(","), error);
+            return Err(to_tonic(error.into()));
+        }
+        let added = pb::Member {
+            id: member.id,
+            peer_ur_ls: member.peer_urls.clone(),
+            is_learner,
+            ..pb::Member::default()
+        };
+        self.change(Change::Add { member }, deadline).await.map_err(to_tonic)?;
+        Ok(Response::new(pb::MemberAddResponse {
+            header: self.header(),
+            member: Some(added),
+            members: self.members(),
+        }))
     }
 
     async fn member_remove(
         &self,
-        _: Request<pb::MemberRemoveRequest>,
+        request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        not_yet("Cluster.MemberRemove")
+        let (deadline, id) = (client_deadline(&request), request.get_ref().id);
+        let may = self.member.others.situation(&self.member, |situation| situation.may_remove(id));
+        if let Err(error) = may {
+            self.tell_rejected("remove", &format!("{id:x}"), error);
+            return Err(to_tonic(error.into()));
+        }
+        self.change(Change::Remove { id }, deadline).await.map_err(to_tonic)?;
+        Ok(Response::new(pb::MemberRemoveResponse { header: self.header(), members: self.members() }))
     }
 
     async fn member_update(
         &self,
-        _: Request<pb::MemberUpdateRequest>,
+        request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        not_yet("Cluster.MemberUpdate")
+        let deadline = client_deadline(&request);
+        let pb::MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
+        // etcd looks at them only when it has applied them, and ends.
+        let peer_urls = peer_urls(&peer_ur_ls)?;
+        self.change(Change::Update { id, peer_urls }, deadline).await.map_err(to_tonic)?;
+        Ok(Response::new(pb::MemberUpdateResponse { header: self.header(), members: self.members() }))
     }
 
     async fn member_promote(
         &self,
-        _: Request<pb::MemberPromoteRequest>,
+        request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        not_yet("Cluster.MemberPromote")
+        let (deadline, id) = (client_deadline(&request), request.get_ref().id);
+        let until = Instant::now() + self.member.request_timeout;
+        let until = deadline.map_or(until, |deadline| deadline.min(until));
+        let members = loop {
+            match self.promote(id, deadline).await {
+                Ok(()) => break self.members(),
+                Err(status) if status == ApiError::NotLeader.into() => {}
+                Err(status) => return Err(to_tonic(status)),
+            }
+            match forward::promote(&self.member, id, until).await.map_err(to_tonic)? {
+                Asked::There(members) => break members.map_err(|error| to_tonic(error.into()))?,
+                Asked::Here if Instant::now() >= until => return Err(to_tonic(ApiError::Timeout.into())),
+                Asked::Here => {}
+            }
+        };
+        Ok(Response::new(pb::MemberPromoteResponse { header: self.header(), members }))
     }
 }

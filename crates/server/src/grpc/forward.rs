@@ -9,7 +9,7 @@ use wire::{ApiError, Status, etcdserverpb as pb, leasepb};
 
 use super::member::MemberView;
 use crate::config::Url;
-use crate::peer::{Question, Reply};
+use crate::peer::{PromoteError, Question, Reply};
 
 /// How soon a leader that has not answered is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
@@ -52,7 +52,9 @@ async fn ask<T>(
             return Err(ApiError::Timeout.into());
         }
         for url in urls {
-            let reply = member.others.ask(url, question.clone(), left).await;
+            // The peer thread keeps to the time as well, unless it is gone.
+            let asked = member.others.ask(url, question.clone(), left);
+            let Ok(reply) = tokio::time::timeout(left, asked).await else { continue };
             if let Some(answer) = reply.ok().and_then(|reply| read(&reply)) {
                 return Ok(Asked::There(answer));
             }
@@ -101,6 +103,69 @@ pub(crate) async fn time_to_live(
             Some(Some(answer.lease_time_to_live_response?))
         }
         404 => Some(None),
+        _ => None,
+    })
+    .await
+}
+
+/// etcd's JSON of a member.
+#[derive(serde::Deserialize)]
+struct Told {
+    id: u64,
+    #[serde(rename = "peerURLs", default)]
+    peer_urls: Option<Vec<String>>,
+    #[serde(rename = "isLearner", default)]
+    is_learner: bool,
+    #[serde(default)]
+    name: String,
+    #[serde(rename = "clientURLs", default)]
+    client_urls: Option<Vec<String>>,
+}
+
+impl From<Told> for pb::Member {
+    fn from(told: Told) -> Self {
+        pb::Member {
+            id: told.id,
+            name: told.name,
+            peer_ur_ls: told.peer_urls.unwrap_or_default(),
+            client_ur_ls: told.client_urls.unwrap_or_default(),
+            is_learner: told.is_learner,
+        }
+    }
+}
+
+/// Makes a voter of a learner: all members, or why not.
+///
+/// # Errors
+/// See [`ask`].
+pub(crate) async fn promote(
+    member: &MemberView,
+    id: u64,
+    until: Instant,
+) -> Result<Asked<Result<Vec<pb::Member>, ApiError>>, Status> {
+    let question = Question {
+        method: http::Method::POST,
+        content_type: "",
+        ..Question::get(format!("/members/promote/{id}"))
+    };
+    ask(member, until, &question, |reply| match reply.status {
+        200 => {
+            let told: Vec<Told> = serde_json::from_slice(&reply.body).ok()?;
+            Some(Ok(told.into_iter().map(pb::Member::from).collect()))
+        }
+        404 => Some(Err(ApiError::MemberNotFound)),
+        // One status for two reasons, and for a member of another cluster.
+        412 => {
+            let body = String::from_utf8_lossy(&reply.body);
+            let is = |failure: PromoteError| body.contains(&failure.to_string());
+            if is(PromoteError::NotReady) {
+                Some(Err(ApiError::LearnerNotReady))
+            } else if is(PromoteError::NotLearner) {
+                Some(Err(ApiError::MemberNotLearner))
+            } else {
+                None
+            }
+        }
         _ => None,
     })
     .await

@@ -73,6 +73,8 @@ impl Read {
 pub fn read_status(failure: &ReadFailure) -> Status {
     match failure {
         ReadFailure::Api(error) => (*error).into(),
+        // Which file it is the log says.
+        ReadFailure::Source(_) => Status::new(Code::DataLoss, "etcdserver: stored data cannot be read"),
         other => Status::new(Code::Unknown, other.to_string()),
     }
 }

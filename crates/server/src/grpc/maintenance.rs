@@ -1,19 +1,22 @@
-//! `etcdserverpb.Maintenance`: Status, Alarm, Defragment, Snapshot and hashes, so far.
+//! `etcdserverpb.Maintenance`: Status, Alarm, Defragment, Snapshot, hashes, leadership and downgrades.
 
 use std::sync::Arc;
 
 use node::RequestId;
 use prost::Message as _;
 use store::{ReadFailure, Reader, admission};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::{ApiError, etcdserverpb as pb};
 
+use super::downgrade;
 use super::kv::read_status;
 use super::member::MemberView;
-use super::service::{client_deadline, not_yet, to_tonic};
+use super::service::{client_deadline, to_tonic};
 use super::snapshot::{self, Pieces};
 use crate::lane::LaneHandle;
+use crate::log;
 use crate::stubs::etcdserverpb::maintenance_server::Maintenance;
 
 /// Answers about this member.
@@ -85,7 +88,7 @@ impl Maintenance for MaintenanceService {
 
     async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
         let status = &self.member.status;
-        let leader = status.leader();
+        let (leader, membership) = (status.leader(), self.member.reader.membership());
         // Nothing in it is unused: what compactions drop does not count, and its space comes back by itself (rule 18).
         let db_size = self.member.reader.size_bytes() as i64;
         let no_leader = (leader == 0).then(|| ApiError::NoLeader.text().to_owned());
@@ -103,8 +106,8 @@ impl Maintenance for MaintenanceService {
             is_learner: status.is_learner(),
             db_size_quota: self.member.quota_bytes,
             // As etcd, which keeps its storage at the cluster's version.
-            storage_version: self.member.reader.membership().cluster_version().unwrap_or_default().to_owned(),
-            downgrade_info: Some(pb::DowngradeInfo { enabled: false, target_version: String::new() }),
+            storage_version: membership.cluster_version().unwrap_or_default().to_owned(),
+            downgrade_info: Some(downgrade::info(&membership)),
             errors,
         }))
     }
@@ -152,15 +155,34 @@ impl Maintenance for MaintenanceService {
 
     async fn move_leader(
         &self,
-        _: Request<pb::MoveLeaderRequest>,
+        request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        not_yet("Maintenance.MoveLeader")
+        let (member, target) = (&self.member, request.get_ref().target_id);
+        let until = Instant::now() + member.request_timeout;
+        let until = client_deadline(&request).map_or(until, |deadline| deadline.min(until));
+        if member.status.leader() != member.member_id {
+            return Err(to_tonic(ApiError::NotLeader.into()));
+        }
+        let may = member.others.situation(member, |situation| situation.may_lead(target));
+        may.map_err(|error| to_tonic(error.into()))?;
+        let moved = tokio::time::timeout_at(until, member.others.transfer_leader(target)).await;
+        moved.map_err(|_| to_tonic(ApiError::TimeoutLeaderTransfer.into()))?;
+        log::info!(
+            "leadership transfer finished",
+            "local-member-id" => format!("{:x}", member.member_id),
+            "new-leader-member-id" => format!("{target:x}"),
+        );
+        // As in etcd, without a header.
+        Ok(Response::new(pb::MoveLeaderResponse { header: None }))
     }
 
     async fn downgrade(
         &self,
-        _: Request<pb::DowngradeRequest>,
+        request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
-        not_yet("Maintenance.Downgrade")
+        let deadline = client_deadline(&request);
+        let version = downgrade::run(&self.member, &self.lane, request.get_ref(), deadline).await;
+        let version = version.map_err(to_tonic)?;
+        Ok(Response::new(pb::DowngradeResponse { header: self.header(), version }))
     }
 }

@@ -114,11 +114,11 @@ const CALLS: &[(&str, &[(&str, Route)])] = &[
     (
         "etcdserverpb.Cluster",
         &[
-            ("MemberAdd", Route::NotYet("Cluster.MemberAdd")),
-            ("MemberRemove", Route::NotYet("Cluster.MemberRemove")),
-            ("MemberUpdate", Route::NotYet("Cluster.MemberUpdate")),
+            ("MemberAdd", Route::Cold(Cluster, Refused)),
+            ("MemberRemove", Route::Cold(Cluster, Refused)),
+            ("MemberUpdate", Route::Cold(Cluster, Refused)),
             ("MemberList", Route::Cold(Cluster, Refused)),
-            ("MemberPromote", Route::NotYet("Cluster.MemberPromote")),
+            ("MemberPromote", Route::Cold(Cluster, Refused)),
         ],
     ),
     (
@@ -130,8 +130,8 @@ const CALLS: &[(&str, &[(&str, Route)])] = &[
             ("Hash", Route::Cold(Maintenance, Refused)),
             ("HashKV", Route::Cold(Maintenance, Refused)),
             ("Snapshot", Route::Cold(Maintenance, Served)),
-            ("MoveLeader", Route::NotYet("Maintenance.MoveLeader")),
-            ("Downgrade", Route::NotYet("Maintenance.Downgrade")),
+            ("MoveLeader", Route::Cold(Maintenance, Refused)),
+            ("Downgrade", Route::Cold(Maintenance, Refused)),
         ],
     ),
     (

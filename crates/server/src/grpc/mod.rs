@@ -11,6 +11,7 @@ pub mod answer;
 pub mod calls;
 pub mod cluster;
 pub mod connection;
+mod downgrade;
 mod election;
 pub mod elsewhere;
 pub(crate) mod forward;

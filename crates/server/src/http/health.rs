@@ -29,6 +29,11 @@ pub trait Health: 'static {
     /// Whether this member is a learner.
     fn is_learner(&self) -> bool;
 
+    /// The page `/metrics`, where there is one.
+    fn metrics(&self) -> Option<String> {
+        None
+    }
+
     /// What `/version` shows.
     fn versions(&self) -> Versions;
 }

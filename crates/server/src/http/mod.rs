@@ -134,6 +134,13 @@ async fn route(role: Role, head: &Parts, health: &dyn Health, site: &Site) -> Re
             _ => not_allowed(),
         };
     }
+    // Whatever the method, as in etcd.
+    if path == "/metrics" && role != Role::Peer {
+        return match health.metrics() {
+            Some(page) => metrics(page),
+            None => error(StatusCode::NOT_FOUND, "404 page not found"),
+        };
+    }
     let probe = if role == Role::Peer { None } else { health::probe(&path) };
     match probe {
         Some(probe) => probe.answer(&head.method, &query(), health, site.request_timeout).await,
@@ -150,6 +157,13 @@ pub(crate) fn version(versions: &Versions) -> Response<Full<Bytes>> {
     );
     let mut response = Response::new(Full::from(body));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn metrics(page: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(page));
+    let kind = HeaderValue::from_static(crate::metrics::CONTENT_TYPE);
+    response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }
 

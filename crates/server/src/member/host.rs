@@ -210,7 +210,7 @@ impl Host for MemberHost {
     fn downgrade_enabled(&self) -> LocalFuture<'_, Result<bool, String>> {
         Box::pin(async move {
             self.lane.linearizable().await.map_err(|status| status.message.to_string())?;
-            Ok(false)
+            Ok(self.view().reader.membership().downgrade_target().is_some())
         })
     }
 }

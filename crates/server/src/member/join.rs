@@ -95,7 +95,7 @@ pub fn join(config: &Config, bootstrap: &Bootstrap) -> Result<Joined, JoinError>
         if !asker.is_compatible(&existing, own, config.request_timeout()).await {
             return Err(JoinError::Incompatible);
         }
-        if existing.members.iter().filter(|member| member.is_learner).count() > super::LEARNERS_MAX {
+        if existing.members.iter().filter(|member| member.is_learner).count() > config.learners_max {
             return Err(JoinError::TooManyLearners);
         }
         let others = existing.members.iter().filter(|member| member.id != own);

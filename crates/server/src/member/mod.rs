@@ -9,6 +9,7 @@
 mod compact;
 mod files;
 mod host;
+mod hurry;
 pub mod join;
 mod mailbox;
 mod merge;
@@ -55,8 +56,6 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 const MERGE_REQUESTS_MAX: u64 = 16;
 /// Bytes of messages that wait for the peer thread: all that consensus has under way to six others, and some more.
 const HANDED_BYTES_MAX: usize = 256 << 20;
-/// etcd's default of `--max-learners`.
-const LEARNERS_MAX: usize = 1;
 
 /// A member that runs.
 pub struct Member {
@@ -143,6 +142,7 @@ pub fn start(
         member_id: opened.identity.member_id,
         compactor: opened.compactor,
         merger: opened.merger,
+        rot: opened.rot,
         merges: (merges, merge_mail),
         compaction_finished,
         compaction_sleep_interval: config.compaction_sleep_interval,
@@ -158,6 +158,8 @@ pub fn start(
             is_removed: false,
         },
     };
+    let log_reader = opened.log_reader;
+    let merge_counters = parts.merger.counters();
     let threads = Threads::start(parts, channels, events)?;
     let view = Arc::new(MemberView {
         cluster_id: opened.identity.cluster_id,
@@ -167,6 +169,8 @@ pub fn start(
         status,
         quota_bytes: config.quota_bytes,
         quota: settings.quota,
+        space: Box::new(move || log_reader.space()),
+        merges: merge_counters,
         compaction_finished: finished,
         // One that is refused asks for what has been asked for already.
         defragment: Box::new(move || drop(asked.try_send(merge::MergeMail::Asked, 1))),
@@ -180,7 +184,7 @@ pub fn start(
             threads.transfer(),
             leadership,
             (clock, config.election_timeout_ms),
-            true,
+            config.strict_reconfig_check,
         ),
         request_timeout: config.request_timeout(),
     });
@@ -199,8 +203,13 @@ pub fn start(
     });
     let mut seeds: Vec<LaneSeed> = seeds.collect();
     let seed = seeds.pop().expect("the peer thread's");
-    let host =
-        HostParts { raft: threads.raft(), inbox, receiver: opened.snapshot_receiver, events: events.clone() };
+    let host = HostParts {
+        raft: threads.raft(),
+        inbox,
+        receiver: opened.snapshot_receiver,
+        events: events.clone(),
+        hurries: config.hurries,
+    };
     let peers = PeerThread::start(
         peers,
         peer_settings(config, opened.identity),
@@ -224,16 +233,21 @@ struct HostParts {
     inbox: Inbox,
     receiver: SnapshotReceiver,
     events: Events,
+    /// `--initial-election-tick-advance`.
+    hurries: bool,
 }
 
 impl HostParts {
     /// Makes the host on its thread, with the lane of `seed`.
     fn on_thread(self, seed: LaneSeed) -> impl FnOnce() -> Arc<dyn Host> + Send + 'static {
         move || {
-            let HostParts { raft, inbox, receiver, events } = self;
+            let HostParts { raft, inbox, receiver, events, hurries } = self;
             let (parts, completions) = seed();
             let (lane, driver) = Lane::new(parts, completions);
             spawn_local(driver);
+            if hurries {
+                spawn_local(hurry::hurry(Arc::clone(&lane.member()), raft.clone()));
+            }
             spawn_local(versions::monitor(Arc::clone(&lane.member()), raft.clone()));
             #[expect(clippy::arc_with_non_send_sync, reason = "hosts of tests are shared between threads")]
             Arc::new(MemberHost { raft, inbox, lane, receiver, events })
@@ -356,8 +370,10 @@ fn settings(config: &Config, joined: Option<&Joined>) -> Settings {
         token: config.initial_cluster_token.clone(),
         election_timeout_ms: config.election_timeout_ms,
         heartbeat_interval_ms: config.heartbeat_interval_ms,
-        pre_vote: true,
-        learners_max: LEARNERS_MAX,
+        force_new_cluster: config.force_new_cluster,
+        pre_vote: config.pre_vote,
+        downgrade_check_ms: config.downgrade_check_ms,
+        learners_max: config.learners_max,
         auto_compaction: config.auto_compaction,
         lease_checkpoints: config.lease_checkpoints,
         compaction_batch_limit: config.compaction_batch_limit,
@@ -367,7 +383,10 @@ fn settings(config: &Config, joined: Option<&Joined>) -> Settings {
         keep_imported: config.keep_imported,
         quota: Quota::of_setting(config.quota_bytes),
         clears_no_space: config.clears_no_space,
-        limits: node::Limits::default(),
+        limits: node::Limits {
+            raft: raft::Limits { kept_entries_max: config.catchup_entries, ..raft::Limits::default() },
+            ..node::Limits::default()
+        },
     }
 }
 
@@ -397,6 +416,14 @@ fn describe(opened: &node::Member) {
             "consistent-index" => imported.applied.index,
             "revision" => imported.revision,
             "compact-revision" => imported.compacted,
+        );
+    }
+    if let Some(forced) = &found.forced {
+        let removed: Vec<String> = forced.removed.iter().map(|id| format!("{id:x}")).collect();
+        log::warn!(
+            "forced a new cluster of this member alone: what was not committed here is dropped, all others are removed",
+            "number-of-discarded-entries" => forced.discarded,
+            "removed-member-ids" => removed,
         );
     }
     if let Some(path) = &found.missing {

@@ -12,16 +12,16 @@ use node::interchange::Cut;
 use node::lease::SharedLessor;
 use node::{
     Applied, Applier, AutoCompactionEvent, Batch, Completions, Consensus, ForwardRefused, Input, Leadership,
-    LogWriter, LostProposals, Merger, Outputs, PersistRequest, Persisted, RequestId, RequestIds,
-    RevisionWriter, SnapshotOrder, SnapshotWriter, Submission, Written,
+    LogWriter, LostProposals, Merger, Outputs, PersistRequest, Persisted, Pressure, RequestId, RequestIds,
+    RevisionWriter, Rot, SnapshotOrder, SnapshotWriter, Submission, Written,
 };
 use raft::{Body, Entry, Message, NodeId, Snapshot};
 use store::{Alarms, Compaction, Compactor};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use wire::ApiError;
-use wire::etcdserverpb::AlarmRequest;
 use wire::etcdserverpb::alarm_request::AlarmAction;
+use wire::etcdserverpb::{AlarmRequest, AlarmType};
 
 use super::compact::CompactThread;
 use super::files::{FileMail, FileThread};
@@ -60,6 +60,7 @@ pub(super) enum RaftMail {
     Applied(Applied),
     Room(Writer, bool),
     SnapshotSaved(wal::SnapshotRecord),
+    DataLost(String),
     /// From one peer, in order; counted by the inbox.
     Messages(Vec<Message>),
     Unreachable(NodeId),
@@ -68,6 +69,7 @@ pub(super) enum RaftMail {
     SnapshotReported(NodeId, bool),
     Versions(BTreeMap<u64, Version>),
     TransferLeader(u64),
+    Hurry,
 }
 
 /// Who says whether it has room.
@@ -111,6 +113,7 @@ pub(super) struct Parts {
     pub member_id: u64,
     pub compactor: Compactor,
     pub merger: Merger,
+    pub rot: Rot,
     pub merges: (Sender<MergeMail>, Receiver<MergeMail>),
     pub compaction_finished: watch::Sender<i64>,
     pub compaction_sleep_interval: Duration,
@@ -168,6 +171,7 @@ impl Threads {
             channels: channels.clone(),
             events: events.clone(),
             room: [true; 2],
+            lost: None,
             inbox: parts.inbox,
             raft: raft.clone(),
             cuts: BTreeMap::new(),
@@ -195,6 +199,7 @@ impl Threads {
             durable: durable.clone(),
             channels: channels.clone(),
             peers: parts.peers,
+            pressure: parts.merger.pressure(),
         };
         let compact_thread = CompactThread {
             compactor: parts.compactor,
@@ -229,6 +234,8 @@ impl Threads {
             waiting: None,
         };
         files.send(FileMail::Purge(parts.snapshot_index));
+        let lost = raft.clone();
+        parts.rot.listen(move |place| lost.send(RaftMail::DataLost(place.to_owned())));
         let running = Vec::new();
         let mut threads = Threads {
             raft: raft.clone(),
@@ -359,6 +366,8 @@ struct RaftThread {
     events: Events,
     /// Whether the WAL and the revision log have room.
     room: [bool; 2],
+    /// What could not be read last.
+    lost: Option<String>,
     /// Counts what waits of others' messages.
     inbox: Inbox,
     /// Its own queue, for what could not be begun.
@@ -415,6 +424,11 @@ impl RaftThread {
                     Input::Applied(applied)
                 }
                 RaftMail::SnapshotSaved(record) => Input::SnapshotSaved(record),
+                RaftMail::DataLost(place) => {
+                    log::error!("stored data cannot be read", "error" => place);
+                    self.lost = Some(place);
+                    Input::DataLost
+                }
                 RaftMail::Messages(messages) => {
                     self.inbox.taken(&messages);
                     Input::Messages(messages)
@@ -428,6 +442,7 @@ impl RaftThread {
                 RaftMail::SnapshotReported(to, ok) => Input::SnapshotReported { to: to.0, ok },
                 RaftMail::Versions(versions) => Input::Versions(versions),
                 RaftMail::TransferLeader(to) => Input::TransferLeader(to),
+                RaftMail::Hurry => Input::Hurry,
                 RaftMail::Room(writer, has_room) => {
                     self.room[writer as usize] = has_room;
                     let file = match writer {
@@ -520,6 +535,11 @@ impl RaftThread {
         }
         out.auto_compaction.drain(..).for_each(describe);
         out.alarms.drain(..).for_each(describe_alarm);
+        if std::mem::take(&mut out.must_stop) {
+            let place = self.lost.take().unwrap_or_default();
+            self.events
+                .failed(&anyhow::anyhow!("stored data cannot be read, and other members have it: {place}"));
+        }
         self.outbox.flush(&self.channels)
     }
 }
@@ -538,7 +558,9 @@ fn describe_alarms(alarms: &Alarms) {
 
 /// An alarm that the member turns on or off by itself.
 fn describe_alarm(alarm: AlarmRequest) {
-    if alarm.action == AlarmAction::Activate as i32 {
+    if alarm.alarm == AlarmType::Corrupt as i32 {
+        log::error!("stored data cannot be read, and no other member has it; raising alarm", "alarm" => "CORRUPT");
+    } else if alarm.action == AlarmAction::Activate as i32 {
         log::warn!("message exceeded backend quota; raising alarm");
     } else {
         log::info!("there was room below the quota for a minute; the alarm of this member ends", "alarm" => "NOSPACE");
@@ -669,6 +691,7 @@ struct ApplyThread {
     durable: Arc<AtomicU64>,
     channels: Channels,
     peers: Peers,
+    pressure: Pressure,
 }
 
 impl ApplyThread {
@@ -723,6 +746,11 @@ impl ApplyThread {
         // Here apply waits if the revision log's file cannot keep up; the answers have left.
         self.revisions.send_waiting(RevisionMail::Frame(frame), bytes);
         snapshot.into_iter().for_each(|snapshot| self.revisions.send(RevisionMail::Snapshot(snapshot)));
+        // And here if merging cannot: what is added then is little enough for it to catch up (rule 18).
+        match self.pressure.brake_us(bytes) {
+            0 => {}
+            wait_us => std::thread::sleep(Duration::from_micros(wait_us)),
+        }
     }
 
     fn tell_lost(&self, proposals: &LostProposals) {

@@ -441,3 +441,24 @@ fn rule_7_a_failed_write_of_a_snapshot_file_or_a_failed_release_ends_the_member(
         assert!(error.contains("/data/member/"), "{error}");
     }
 }
+
+/// As in etcd: a server of the older version that goes on from here finds a snapshot without what it does not know.
+#[test]
+fn rule_3_a_lowered_cluster_version_takes_a_snapshot_at_once() {
+    let fs: Arc<dyn Fs> = Arc::new(MemFs::new());
+    let settings = Settings { snapshot_count: 1_000_000, ..settings() };
+    let mut member = start_with(&fs, &settings, 7).expect("a member starts");
+    member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+    let set = |member: &mut Running, version: &str| {
+        let id = member.lane().next();
+        let data = store::admission::encode_cluster_version_set(id.0, version);
+        member.submit(vec![proposal(id, data, false)]);
+        member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+    };
+    set(&mut member, "3.8.0");
+    assert_eq!(puts(&mut member, 3), 3);
+    assert!(snap_folder(&fs).list().unwrap().is_empty(), "a raised one takes none");
+    set(&mut member, "3.7.0");
+    assert_eq!(puts(&mut member, 1), 1);
+    assert_eq!(snap_folder(&fs).list().unwrap().len(), 1);
+}

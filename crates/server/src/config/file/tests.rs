@@ -129,7 +129,7 @@ fn a_file_becomes_a_configuration() {
     assert!(config.reuse_port);
     // Unlike the flags, which then want both.
     assert_eq!(config.advertise_client_urls[0].to_string(), "http://localhost:2379");
-    let later = parse("force-new-cluster: true").unwrap();
+    let later = parse("enable-distributed-tracing: true").unwrap();
     assert_eq!(
         Config::try_from(&later).unwrap_err(),
         ConfigError::NotYet(vec![("--force-new-cluster".into(), "it comes with issue 5 of 7")])
