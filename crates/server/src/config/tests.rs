@@ -140,8 +140,8 @@ fn what_tls_can_not_do_is_refused() {
 
 #[test]
 fn all_that_is_not_there_yet_is_named_at_once() {
-    let text = refusal(&["--max-learners=7", "--enable-pprof", "--feature-gates=PriorityRequest=true"]);
-    for name in ["--max-learners", "--enable-pprof", "--feature-gates PriorityRequest"] {
+    let text = refusal(&["--auth-token-ttl=7", "--enable-pprof", "--feature-gates=PriorityRequest=true"]);
+    for name in ["--auth-token-ttl", "--enable-pprof", "--feature-gates PriorityRequest"] {
         assert!(text.contains(&format!("{name} is not yet supported by Quorate")), "{text}");
     }
     config(&["--backend-batch-limit=7", "--raft-read-timeout=9s"]);
