@@ -139,7 +139,7 @@ fn compare_args() -> Vec<Arg> {
             .required(true),
         option(
             "workload",
-            "Of put, txn, range, put-rate, put-one, restart, which are the default, and compact, large-range, \
+            "Of put, txn, range, put-rate, put-one, restart, which are the default, and compact, merge, large-range, \
              watch-fanout, watch-lag, keepalive, lease-expiry, idle, range-follower and failover; separated by commas",
         )
         .value_delimiter(','),

@@ -47,6 +47,8 @@ pub enum Scenario {
     Restart,
     /// Puts while two million revisions are compacted.
     Compact,
+    /// Puts while a gigabyte of overwritten values gives its space back.
+    Merge,
     /// Small ranges while large ones go on.
     LargeRange,
     /// Many watches of one key, and of one prefix.
@@ -65,7 +67,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// In the order in which they are run.
-    pub const ALL: [Scenario; 15] = [
+    pub const ALL: [Scenario; 16] = [
         Scenario::Put,
         Scenario::Txn,
         Scenario::Range,
@@ -74,6 +76,7 @@ impl Scenario {
         Scenario::PutOne,
         Scenario::Restart,
         Scenario::Compact,
+        Scenario::Merge,
         Scenario::LargeRange,
         Scenario::WatchFanout,
         Scenario::WatchLag,
@@ -104,6 +107,7 @@ impl Scenario {
             Scenario::PutOne => "put-one",
             Scenario::Restart => "restart",
             Scenario::Compact => "compact",
+            Scenario::Merge => "merge",
             Scenario::LargeRange => "large-range",
             Scenario::WatchFanout => "watch-fanout",
             Scenario::WatchLag => "watch-lag",

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -24,6 +25,8 @@ use crate::workload::{Kind, Order, Shape, Workload};
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// Longest that it may take to end in order.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of `MetadataExt::blocks`.
+const BLOCK_BYTES: u64 = 512;
 /// Between two attempts of the first call: the resolution of a restart's time.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(1);
 
@@ -136,6 +139,26 @@ impl Server {
     pub fn observed(&self) -> anyhow::Result<Observed> {
         let pids = self.members.iter().map(|member| Some(member.child.as_ref()?.id()));
         Observed::all(pids.collect::<Option<_>>().context("server is not running")?)
+    }
+
+    /// Bytes of the leader's files on disk, without its write-ahead log.
+    ///
+    /// # Errors
+    /// When the directory can't be read.
+    pub fn stored_bytes(&self) -> anyhow::Result<u64> {
+        let member = self.members[self.leader].dir.join("data").join("member");
+        let mut bytes = 0;
+        for folder in fs::read_dir(&member).with_context(|| format!("read {}", member.display()))? {
+            let folder = folder?;
+            if folder.file_name() == "wal" || !folder.file_type()?.is_dir() {
+                continue;
+            }
+            for file in fs::read_dir(folder.path())? {
+                // One that goes meanwhile counts for nothing.
+                bytes += file?.metadata().map_or(0, |metadata| metadata.blocks() * BLOCK_BYTES);
+            }
+        }
+        Ok(bytes)
     }
 
     fn cluster(&self) -> String {

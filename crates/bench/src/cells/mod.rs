@@ -7,6 +7,7 @@ mod compact;
 mod failover;
 mod large_range;
 mod lease;
+mod merge;
 mod watch;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,6 +52,7 @@ pub(crate) fn run(
     let mut cell = Cell { comparison, server, metrics: Vec::new() };
     match scenario {
         Scenario::Compact => compact::run(&mut cell)?,
+        Scenario::Merge => merge::run(&mut cell)?,
         Scenario::LargeRange => large_range::run(&mut cell)?,
         Scenario::WatchFanout => watch::fan_out(&mut cell)?,
         Scenario::WatchLag => watch::lag(&mut cell)?,
