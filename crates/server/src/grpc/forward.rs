@@ -9,7 +9,7 @@ use wire::{ApiError, Status, etcdserverpb as pb, leasepb};
 
 use super::member::MemberView;
 use crate::config::Url;
-use crate::peer::{PromoteError, Question, Reply};
+use crate::peer::{PromoteError, Question, Reply, Told};
 
 /// How soon a leader that has not answered is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
@@ -106,20 +106,6 @@ pub(crate) async fn time_to_live(
         _ => None,
     })
     .await
-}
-
-/// etcd's JSON of a member.
-#[derive(serde::Deserialize)]
-struct Told {
-    id: u64,
-    #[serde(rename = "peerURLs", default)]
-    peer_urls: Option<Vec<String>>,
-    #[serde(rename = "isLearner", default)]
-    is_learner: bool,
-    #[serde(default)]
-    name: String,
-    #[serde(rename = "clientURLs", default)]
-    client_urls: Option<Vec<String>>,
 }
 
 impl From<Told> for pb::Member {

@@ -8,13 +8,12 @@ use std::time::Duration;
 use disk::boltfile::schema::Version;
 use node::Identity;
 use raft::NodeId;
-use serde::Deserialize;
 use tokio::task::LocalSet;
 
 use crate::config::bootstrap::same;
 use crate::config::{Bootstrap, Config, Url, quote};
 use crate::log;
-use crate::peer::{self, Dial, NetDial, Question, Reply};
+use crate::peer::{self, Dial, NetDial, Question, Reply, Told};
 
 /// How long one member may take to tell of its cluster.
 const JOIN_PATIENCE: Duration = Duration::from_secs(10);
@@ -45,20 +44,6 @@ struct Existing {
     cluster_id: u64,
     /// In ascending order of id.
     members: Vec<Told>,
-}
-
-/// etcd's JSON of a member.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-struct Told {
-    id: u64,
-    #[serde(rename = "peerURLs", default)]
-    peer_urls: Option<Vec<String>>,
-    #[serde(rename = "isLearner", default)]
-    is_learner: bool,
-    #[serde(default)]
-    name: String,
-    #[serde(rename = "clientURLs", default)]
-    client_urls: Option<Vec<String>>,
 }
 
 impl Told {

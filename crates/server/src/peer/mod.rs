@@ -45,6 +45,7 @@ mod serve;
 mod stats;
 mod thread;
 mod timed;
+mod told;
 mod transport;
 
 use std::time::Duration;
@@ -56,6 +57,7 @@ pub use host::{Chunk, Hash, HashError, Host, IncomingSnapshot, LeaseError, Lease
 pub use identity::{Identity, Incompatible};
 pub use stats::{Counter, PeerStats};
 pub use thread::PeerThread;
+pub use told::Told;
 pub use transport::{Handle, Transport};
 
 /// What a transport is started with.
