@@ -287,11 +287,13 @@ impl Consensus {
     /// When [`Input::Tick`] is due at the latest.
     pub fn deadline(&self) -> Time {
         let publish = self.publishing.map_or(Time::NEVER, |(_, lost_at)| lost_at);
+        // Nothing is proposed without a leader; that there is one is an event of its own.
+        let space = if self.proposes_nothing() { Time::NEVER } else { self.space.deadline() };
         self.raft
             .deadline()
             .min(self.auto_compaction.deadline())
             .min(self.leases.deadline())
-            .min(self.space.deadline())
+            .min(space)
             .min(self.held.deadline())
             .min(self.cluster_version.deadline())
             .min(publish)
@@ -743,9 +745,13 @@ impl Consensus {
         }
     }
 
+    fn proposes_nothing(&self) -> bool {
+        self.leadership.leader == 0 || self.must_hold()
+    }
+
     /// Raises or ends this member's alarm of space.
     fn keep_space(&mut self, now: Time, out: &mut Outputs) {
-        if self.leadership.leader == 0 || self.must_hold() {
+        if self.proposes_nothing() {
             return;
         }
         let me = NodeId(self.attributes.member_id);

@@ -383,6 +383,8 @@ impl Lane {
             return;
         }
         self.0.generation.set(self.0.generation.get() + 1);
+        // Whoever waits for what is still in it is answered below.
+        self.0.outbox.borrow_mut().clear();
         let mut reads = self.0.reads.borrow_mut();
         let Reads { next, in_flight, behind, .. } = std::mem::take(&mut *reads);
         let behind = behind.into_iter().flat_map(|(_, readers)| readers);

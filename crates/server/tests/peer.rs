@@ -314,6 +314,26 @@ fn a_snapshot_waits_for_its_receiver_and_arrives_before_its_message() {
     });
 }
 
+/// A leader that dies while the last of its database is made durable: consensus still hears of what is there.
+#[test]
+fn a_snapshot_is_taken_though_its_sender_has_gone() {
+    on_paused_clock(async {
+        let (_net, one, two) = pair(limits()).await;
+        let disk = two.host.disk.lock().await;
+        // Few enough to be under way as a whole.
+        let (database, made) = database(2);
+        one.handle.send_snapshot(snapshot(&one, &two), database);
+        until("sent", || made.get() == 2).await;
+        sleep(Duration::from_secs(1)).await;
+        one.handle.stop();
+        sleep(Duration::from_secs(1)).await;
+        assert!(two.host.messages().is_empty());
+        drop(disk);
+        until("the message", || two.host.messages() == [snapshot(&one, &two)]).await;
+        assert_eq!(two.stats(&one).snapshots_received.get(), 1);
+    });
+}
+
 #[test]
 fn a_snapshot_that_is_cut_never_looks_whole() {
     on_paused_clock(async {
@@ -403,6 +423,24 @@ fn what_was_handed_over_before_the_stop_leaves() {
         until("the message", || two.host.messages().len() == 1).await;
         until("cut", || two.stats(&one).active_since().is_none()).await;
         assert!(one.handle.stats().is_empty());
+    });
+}
+
+/// Whoever still holds a handle is told, and does not wait for a thread that is gone.
+#[test]
+fn what_is_handed_over_after_the_stop_is_dropped() {
+    on_paused_clock(async {
+        let (_net, one, two) = pair(limits()).await;
+        one.handle.stop();
+        until("cut", || two.stats(&one).active_since().is_none()).await;
+        let (sender, chunks) = mpsc::channel(1);
+        one.handle.send_snapshot(snapshot(&one, &two), Database { bytes: 1, chunks });
+        assert!(sender.send(Ok(Bytes::from_static(b"x"))).await.is_err());
+        let before = tokio::time::Instant::now();
+        let there = Url::parse(&url(2)).unwrap();
+        let asked = one.handle.ask(there, Question::get("/version"), Duration::from_secs(60)).await;
+        assert_eq!(asked.unwrap_err(), "the member is stopping");
+        assert_eq!(before.elapsed(), Duration::ZERO);
     });
 }
 

@@ -5,17 +5,19 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls_pki_types::CertificateDer;
-use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::certificate::{CertificateInner, Raw, Version};
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode as _, Encode as _};
+use x509_cert::ext::pkix::name::DirectoryString;
 use x509_cert::ext::pkix::name::GeneralName;
-use x509_cert::ext::pkix::{ExtendedKeyUsage, SubjectAltName};
+use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
 
 use crate::Error;
 
 /// What a key may be used for, as certificates name it.
 pub(crate) const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
 pub(crate) const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 const ANY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
 
 /// The parts of a certificate that are judged and logged.
@@ -37,6 +39,8 @@ pub struct Certificate {
     pub not_after: SystemTime,
     /// Empty for any.
     usages: Vec<ObjectIdentifier>,
+    /// Whether it may sign others.
+    is_authority: bool,
     public_key: Vec<u8>,
 }
 
@@ -62,7 +66,16 @@ impl Certificate {
         }
         let usages =
             body.get_extension::<ExtendedKeyUsage>()?.map(|(_, usages)| usages.0).unwrap_or_default();
-        let common_name = body.subject().common_name()?.map(|name| name.value().into_owned());
+        // The last one counts, as in Go.
+        let common_names = body.subject().iter().filter(|one| one.oid == COMMON_NAME);
+        let common_name = common_names.last().map(|one| DirectoryString::try_from(&one.value)).transpose()?;
+        let common_name = common_name.map(|name| name.value().into_owned());
+        // Version 1 says nothing of it, and Go takes that for a yes.
+        let may_sign = match body.get_extension::<BasicConstraints>()? {
+            Some((_, constraints)) => constraints.ca,
+            None => body.version() == Version::V1,
+        };
+        let signs = body.get_extension::<KeyUsage>()?.is_none_or(|(_, usage)| usage.key_cert_sign());
         let time = |time: x509_cert::time::Time| UNIX_EPOCH + time.to_unix_duration();
         Ok(Certificate {
             subject: body.subject().to_string(),
@@ -73,6 +86,7 @@ impl Certificate {
             not_before: time(body.validity().not_before),
             not_after: time(body.validity().not_after),
             usages,
+            is_authority: may_sign && signs,
             public_key: body.subject_public_key_info().to_der()?,
         })
     }
@@ -95,6 +109,11 @@ impl Certificate {
     /// Whether it may be used so.
     pub(crate) fn is_for(&self, usage: ObjectIdentifier) -> bool {
         self.usages.is_empty() || self.usages.iter().any(|one| *one == usage || *one == ANY_USAGE)
+    }
+
+    /// Whether others that it has signed may be trusted for its sake.
+    pub(crate) fn is_authority(&self) -> bool {
+        self.is_authority
     }
 
     /// Whether it is valid now.
@@ -159,6 +178,7 @@ pub(crate) mod tests_only {
             not_before: valid,
             not_after: valid,
             usages: Vec::new(),
+            is_authority: false,
             public_key: Vec::new(),
         }
     }

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 
-use crate::{Error, pem};
+use crate::{Certificate, Error, pem};
 
 /// Where systems keep their bundle of authorities, in Go's order.
 const SYSTEM_FILES: [&str; 6] = [
@@ -23,7 +24,10 @@ const SYSTEM_FILES: [&str; 6] = [
 /// Trusted certificates.
 #[derive(Clone, Debug)]
 pub struct Pool {
+    /// The authorities among them.
     pub(crate) roots: Arc<RootCertStore>,
+    /// The same, since their own time counts too.
+    authorities: Arc<Vec<Certificate>>,
     /// Whole, since a certificate that is itself trusted needs no other.
     whole: Arc<BTreeSet<Vec<u8>>>,
 }
@@ -60,15 +64,33 @@ impl Pool {
     }
 
     fn of(certificates: Vec<CertificateDer<'static>>, leave_out: bool) -> Result<Pool, Error> {
-        let (mut roots, mut whole) = (RootCertStore::empty(), BTreeSet::new());
+        let (mut roots, mut authorities, mut whole) = (RootCertStore::empty(), Vec::new(), BTreeSet::new());
         for certificate in certificates {
             whole.insert(certificate.to_vec());
-            match roots.add(certificate) {
-                Err(error) if !leave_out => return Err(Error::Certificate(error.to_string())),
+            let added = Certificate::parse(&certificate).and_then(|parsed| {
+                if parsed.is_authority() {
+                    roots.add(certificate).map_err(|error| Error::Certificate(error.to_string()))?;
+                    authorities.push(parsed);
+                }
+                Ok(())
+            });
+            match added {
+                Err(error) if !leave_out => return Err(error),
                 _ => {}
             }
         }
-        Ok(Pool { roots: Arc::new(roots), whole: Arc::new(whole) })
+        Ok(Pool { roots: Arc::new(roots), authorities: Arc::new(authorities), whole: Arc::new(whole) })
+    }
+
+    /// The authorities that are valid at this moment: the very same store if all are.
+    pub(crate) fn roots_at(&self, now: SystemTime) -> Arc<RootCertStore> {
+        let is_valid = |authority: &Certificate| authority.check_time(now).is_ok();
+        if self.authorities.iter().all(is_valid) {
+            return Arc::clone(&self.roots);
+        }
+        let with_roots = self.authorities.iter().zip(&self.roots.roots);
+        let valid = with_roots.filter(|(authority, _)| is_valid(authority)).map(|(_, root)| root.clone());
+        Arc::new(RootCertStore { roots: valid.collect() })
     }
 
     /// Whether it trusts nobody.

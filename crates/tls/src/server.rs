@@ -2,16 +2,19 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error as TlsError, ServerConfig,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error as TlsError, RootCertStore,
+    ServerConfig, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 
@@ -143,6 +146,7 @@ struct Clients {
     pool: Pool,
     /// `None` where nobody is trusted.
     chains: Option<Arc<dyn ClientCertVerifier>>,
+    provider: Arc<CryptoProvider>,
     algorithms: WebPkiSupportedAlgorithms,
     demands: Demands,
 }
@@ -161,13 +165,30 @@ impl Clients {
         };
         let provider = Arc::clone(&parts.provider);
         let algorithms = provider.signature_verification_algorithms;
-        let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(&pool.roots), provider);
         let chains = match pool.is_empty() {
             true => None,
-            false => Some(builder.build().map_err(|error| Error::Certificate(error.to_string()))?),
+            false => {
+                Some(chains(&pool.roots, &provider).map_err(|error| Error::Certificate(error.to_string()))?)
+            }
         };
-        Ok(Clients { pool, chains, algorithms, demands: Demands::of(info, true)? })
+        Ok(Clients { pool, chains, provider, algorithms, demands: Demands::of(info, true)? })
     }
+
+    /// What verifies chains up to those who are trusted at this moment; nothing if nobody is.
+    fn chains_at(&self, now: SystemTime) -> Option<Arc<dyn ClientCertVerifier>> {
+        let roots = self.pool.roots_at(now);
+        match Arc::ptr_eq(&roots, &self.pool.roots) {
+            true => self.chains.clone(),
+            false => chains(&roots, &self.provider).ok(),
+        }
+    }
+}
+
+fn chains(
+    roots: &Arc<RootCertStore>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+    WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider)).build()
 }
 
 /// The verification of one handshake.
@@ -189,8 +210,8 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, TlsError> {
         let look = Look { leaf, rest, now, seen: &self.seen };
-        let Clients { pool, chains, demands, .. } = &*self.clients;
-        look.judge(pool, CLIENT_AUTH, demands, None, || match chains {
+        let Clients { pool, demands, .. } = &*self.clients;
+        look.judge(pool, CLIENT_AUTH, demands, None, || match self.clients.chains_at(look.moment()) {
             Some(chains) => chains.verify_client_cert(leaf, rest, now).map(drop),
             None => Err(TlsError::InvalidCertificate(CertificateError::UnknownIssuer)),
         })?;

@@ -1,6 +1,6 @@
 //! Verifying the other side's certificate, as Go does it for etcd.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::CertificateError;
 use rustls::Error as TlsError;
@@ -66,6 +66,11 @@ impl Look<'_> {
         Err(TlsError::InvalidCertificate(CertificateError::BadEncoding))
     }
 
+    /// Now.
+    pub(crate) fn moment(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(self.now.as_secs())
+    }
+
     /// Judges a certificate whose chain the library has judged with `chain`, unless it is itself trusted.
     ///
     /// # Errors
@@ -87,7 +92,7 @@ impl Look<'_> {
             Err(error) => return refuse(format!("{FAILED}{error}"), CertificateError::BadEncoding),
         };
         self.seen.meet(leaf.clone());
-        let now = UNIX_EPOCH + Duration::from_secs(self.now.as_secs());
+        let now = self.moment();
         if let Err(why) = leaf.check_time(now) {
             return refuse(format!("{FAILED}{why}"), CertificateError::Expired);
         }

@@ -87,10 +87,13 @@ fn params(spec: &Spec, serial: u64) -> CertificateParams {
 
 impl Authority {
     fn new(name: &'static str) -> Authority {
+        Authority::like(&Spec { cn: name, sans: &[], usages: Vec::new(), is_ca: true, ..Spec::default() })
+    }
+
+    fn like(spec: &Spec) -> Authority {
         let dir = tempfile::tempdir().unwrap();
-        let spec = Spec { cn: name, sans: &[], usages: Vec::new(), is_ca: true, ..Spec::default() };
         let key = KeyPair::generate().unwrap();
-        let params = params(&spec, 1);
+        let params = params(spec, 1);
         let file = dir.path().join("ca.crt");
         std::fs::write(&file, params.self_signed(&key).unwrap().pem()).unwrap();
         Authority { file: text(file), dir, issuer: Issuer::new(params, key), serial: 1 }
@@ -305,6 +308,51 @@ fn servers_with_certificates_of_every_kind() {
     let server = Server::new(&of(&bad)).unwrap();
     let anyone = Client::new(&Info { insecure_skip_verify: true, ..Info::default() }, &["h2"]).unwrap();
     assert!(shake(&server, &anyone, "localhost").client.is_none(), "who does not verify takes it");
+}
+
+/// A trusted certificate that is none of an authority is trusted itself, and nobody whom it has signed; and an
+/// authority's own time counts.
+#[test]
+fn only_authorities_that_are_valid_vouch_for_others() {
+    let mut good = Authority::new("good");
+    let own = good.issue(&Spec::default());
+    let authority = Spec { is_ca: true, ..Spec::default() };
+    for spec in
+        [Spec::default(), Spec { valid: (-3, -1), ..authority.clone() }, Spec { valid: (1, 3), ..authority }]
+    {
+        let mut bad = Authority::like(&spec);
+        let pair = bad.issue(&Spec::default());
+        // Beside one that is right, and alone.
+        let both = text(bad.dir.path().join("both"));
+        let files = [&good.file, &bad.file].map(|file| std::fs::read_to_string(file).unwrap());
+        std::fs::write(&both, files.concat()).unwrap();
+        for trusted in [&both, &bad.file] {
+            let trusting = Info { trusted_ca_file: trusted.clone(), ..Info::default() };
+            let asking = Info {
+                client_cert_auth: true,
+                cert_file: own.0.clone(),
+                key_file: own.1.clone(),
+                ..trusting.clone()
+            };
+            let server = Server::new(&asking).unwrap();
+            let client =
+                Client::new(&Info { trusted_ca_file: good.file.clone(), ..of(&pair) }, &["h2"]).unwrap();
+            let refusal = shake(&server, &client, "localhost").server.expect("nobody vouches for the client");
+            assert!(refusal.contains("unknown authority"), "{refusal}");
+
+            let server = Server::new(&of(&pair)).unwrap();
+            let client = Client::new(&trusting, &["h2"]).unwrap();
+            let refusal = shake(&server, &client, "localhost").client.expect("nor for the server");
+            assert!(refusal.contains("unknown authority"), "{refusal}");
+        }
+        let asking = Info { client_cert_auth: true, trusted_ca_file: both, ..of(&own) };
+        let client = Client::new(&Info { trusted_ca_file: good.file.clone(), ..of(&own) }, &["h2"]).unwrap();
+        assert_eq!(
+            shake(&Server::new(&asking).unwrap(), &client, "localhost").server,
+            None,
+            "the other one does"
+        );
+    }
 }
 
 /// As `--auto-tls` makes them, and as users make them who have no authority.

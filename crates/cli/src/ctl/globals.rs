@@ -144,7 +144,7 @@ pub(super) fn client_config(call: &Invocation<'_>) -> Result<Config, Failure> {
 
     let mut config = Config::new(endpoints(flags.list("endpoints"))?);
     config.tls = tls;
-    config.tls_by_default = has_files || !flags.bool("insecure-transport");
+    config.tls_by_default = has_files || config.tls.insecure_skip_verify || !flags.bool("insecure-transport");
     config.dial_timeout = match flags.duration("dial-timeout") {
         Duration::ZERO => DIAL_TIMEOUT_UNSET,
         given => given,

@@ -44,7 +44,7 @@ impl Security {
             client_cert_auth: raw.bool(&format!("{prefix}client-cert-auth")),
             crl_file: raw.text(if prefix.is_empty() { "client-crl-file" } else { "peer-crl-file" }),
             allowed_cns: cns,
-            allowed_hostnames: words(raw, hostnames),
+            allowed_hostnames: allowed(raw, hostnames),
             insecure_skip_verify: false,
             version_min,
             version_max,
@@ -57,7 +57,7 @@ impl Security {
         let skips = matches!(raw.of_file(CLIENT_SKIP_SAN), Some(Value::Bool(true)));
         Ok(Security {
             client: side("", client_cns, "client-cert-allowed-hostname"),
-            peer: side("peer-", words(raw, "peer-cert-allowed-cn"), "peer-cert-allowed-hostname"),
+            peer: side("peer-", allowed(raw, "peer-cert-allowed-cn"), "peer-cert-allowed-hostname"),
             client_auto: raw.bool("auto-tls"),
             peer_auto: raw.bool("peer-auto-tls"),
             self_signed_validity_years: match raw.uint("self-signed-cert-validity") {
@@ -75,6 +75,12 @@ impl Security {
 pub(super) const CLIENT_ALLOWED_CN: &str = "client-transport-security.allowed-cn";
 /// See there.
 pub(super) const CLIENT_SKIP_SAN: &str = "client-transport-security.skip-client-san-verification";
+
+/// The names that are allowed; none where nothing is said of them. As in etcd an empty text that was given is one name,
+/// the empty one: a variable that is missing in a script must not let everybody in.
+fn allowed(raw: &RawConfig, name: &str) -> Vec<String> {
+    if raw.is_set(name) { raw.list(name) } else { words(raw, name) }
+}
 
 /// The words of a list; an empty text has none.
 pub(super) fn words(raw: &RawConfig, name: &str) -> Vec<String> {

@@ -24,6 +24,16 @@ const BASE: &[&str] = &[
     "--initial-advertise-peer-urls=http://127.0.0.1:2",
 ];
 
+/// A variable that is missing in a script must not let everybody in.
+#[test]
+fn an_empty_list_of_allowed_names_allows_the_empty_one() {
+    let allowed = |args: &[&str]| config(args).security.peer.allowed_cns;
+    assert!(allowed(BASE).is_empty(), "nothing is asked for");
+    assert_eq!(allowed(&[BASE, &["--peer-cert-allowed-cn="]].concat()), [""]);
+    let hosts = [BASE, &["--client-cert-allowed-hostname="]].concat();
+    assert_eq!(config(&hosts).security.client.allowed_hostnames, [""]);
+}
+
 #[test]
 fn refusals_are_etcds() {
     for (args, text) in [

@@ -88,7 +88,9 @@ pub fn start(
     let lanes = lanes + 1;
 
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
-    let settings = settings(config, joined);
+    let mut settings = settings(config, joined);
+    // Once in a process, as in etcd: others may have joined since.
+    settings.force_new_cluster &= front.is_none();
     let entropy = Entropy { ids: random()?, log: random()?, raft: random()? };
     let clock = Clock::start();
     let mut shown = Instant::now();

@@ -9,6 +9,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use raft::{Body, Message, NodeId, Snapshot};
 use tokio::sync::mpsc;
+use tokio::task::spawn_local;
 use wire::version;
 
 use super::body::{PeerBody, StreamBody};
@@ -189,7 +190,15 @@ impl Transport {
 
     /// `POST /raft/snapshot`: a message and the database behind it.
     pub(super) async fn snapshot(&self, head: &Parts, body: Incoming) -> Response<PeerBody> {
-        self.posted(head, self.take_snapshot(body)).await
+        let transport = self.clone();
+        // A task of its own: once the database is there, consensus has to hear of it, also if the sender has gone meanwhile.
+        let take = async move {
+            let taken = spawn_local(async move { transport.take_snapshot(body).await }).await;
+            let stopping =
+                |_| error(StatusCode::INTERNAL_SERVER_ERROR, "failed to save KV snapshot (stopping)");
+            taken.unwrap_or_else(stopping)
+        };
+        self.posted(head, take).await
     }
 
     async fn take_snapshot(&self, body: Incoming) -> Response<PeerBody> {

@@ -53,6 +53,8 @@ struct Mailbox {
     bytes: usize,
     /// Messages that were dropped because it was full, for each receiver.
     dropped: BTreeMap<NodeId, u64>,
+    /// Nobody empties it any more: what is put into it is dropped, so that whoever waits for it hears of that.
+    is_stopped: bool,
 }
 
 struct Shelf {
@@ -85,6 +87,9 @@ impl Handle {
 
     fn put(&self, mail: Mail) {
         let mut mailbox = lock(&self.0.mailbox);
+        if mailbox.is_stopped {
+            return;
+        }
         mailbox.mail.push(mail);
         self.wake(mailbox);
     }
@@ -105,6 +110,9 @@ impl Handle {
             return;
         }
         let mut mailbox = lock(&self.0.mailbox);
+        if mailbox.is_stopped {
+            return;
+        }
         messages.retain(|message| {
             let bytes = mailbox.bytes + size(message);
             let fits = mailbox.bytes == 0 || bytes <= self.0.bytes_max;
@@ -286,6 +294,8 @@ impl Transport {
                     Mail::Remove(id) => self.remove(id),
                     Mail::Ask(asked) => self.ask(asked),
                     Mail::Stop => {
+                        let stopped = Mailbox { is_stopped: true, ..Mailbox::default() };
+                        drop(std::mem::replace(&mut *lock(&self.shared.shelf.mailbox), stopped));
                         self.flush().await;
                         return self.stop();
                     }
