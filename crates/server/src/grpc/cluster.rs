@@ -56,6 +56,9 @@ impl ClusterService {
 
     fn tell_rejected(&self, what: &str, requested: &str, error: ApiError) {
         let why = match error {
+            ApiError::Unhealthy if what == "add" => {
+                "local member has not been connected to majority peers, reconfigure breaks active quorum"
+            }
             ApiError::Unhealthy => {
                 "local member has not been connected to all peers, reconfigure breaks active quorum"
             }
