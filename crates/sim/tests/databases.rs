@@ -5,6 +5,8 @@
 mod golden;
 #[path = "databases/offline.rs"]
 mod offline;
+#[path = "../../disk/tests/boltfile/packed.rs"]
+mod packed;
 #[path = "databases/takeover.rs"]
 mod takeover;
 

@@ -6,7 +6,8 @@ use disk::MemFs;
 use disk::boltfile::{Cursor, Error, Reader};
 
 use crate::golden::{NESTED, SNAPSHOT_3_7};
-use crate::harness::{dump, open, pages, small_buckets, unpack, write};
+use crate::harness::{dump, open, pages, small_buckets, write};
+use crate::packed::unpack;
 
 const SIZE: usize = 512;
 const NO_FREELIST: u64 = u64::MAX;

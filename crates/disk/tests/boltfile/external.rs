@@ -7,7 +7,8 @@ use std::process::Command;
 use disk::boltfile::{Bucket, DEFAULT_PAGE_SIZE};
 
 use crate::golden::{ETCD_3_6, ETCD_3_7, SNAPSHOT_3_7};
-use crate::harness::{Buckets, Pairs, Rng, open, random_buckets, read, seeds, small_buckets, unpack, write};
+use crate::harness::{Buckets, Pairs, Rng, open, random_buckets, read, seeds, small_buckets, write};
+use crate::packed::unpack;
 
 fn tool(variable: &str) -> PathBuf {
     let path = std::env::var_os(variable);

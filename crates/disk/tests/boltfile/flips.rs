@@ -15,7 +15,8 @@ use std::collections::BTreeSet;
 use disk::boltfile::Error;
 
 use crate::golden::SNAPSHOT_3_7;
-use crate::harness::{dump, open, pages, read, small_buckets, unpack, write};
+use crate::harness::{dump, open, pages, read, small_buckets, write};
+use crate::packed::unpack;
 
 const SIZE: usize = 512;
 

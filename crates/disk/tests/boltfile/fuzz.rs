@@ -3,7 +3,8 @@
 use disk::boltfile::{fuzz_boltfile, fuzz_boltfile_pairs};
 
 use crate::golden::{ETCD_3_4, NESTED, SNAPSHOT_3_7};
-use crate::harness::{Rng, random_buckets, seeds, small_buckets, unpack, write};
+use crate::harness::{Rng, random_buckets, seeds, small_buckets, write};
+use crate::packed::unpack;
 
 #[test]
 fn seeded_files() {

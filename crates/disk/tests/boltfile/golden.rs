@@ -3,7 +3,8 @@
 
 use disk::boltfile::Summary;
 
-use crate::harness::{dump, open, pack, unpack};
+use crate::harness::{dump, open};
+use crate::packed::{pack, unpack};
 
 /// Sixty puts, a deletion, a lease, a compaction.
 pub const ETCD_3_4: &[u8] = include_bytes!("../golden/boltfile/etcd-3.4.23.db.packed");

@@ -6,6 +6,7 @@ mod flips;
 mod fuzz;
 mod golden;
 mod harness;
+mod packed;
 mod refusals;
 mod round_trip;
 mod schema;

@@ -9,7 +9,8 @@ use wire::etcdserverpb::AlarmType;
 use wire::mvccpb::KeyValue;
 
 use crate::golden::{ETCD_3_6, ETCD_3_7, SNAPSHOT_3_7};
-use crate::harness::{open, unpack};
+use crate::harness::open;
+use crate::packed::unpack;
 
 /// What the members said of themselves through etcdctl before they were stopped.
 struct Known {

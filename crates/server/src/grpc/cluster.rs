@@ -71,16 +71,22 @@ impl ClusterService {
             "error" => error.text(),
         );
     }
+}
 
-    /// Promotes where this member leads; only a leader knows how far a learner is.
-    async fn promote(&self, id: u64, deadline: Option<Instant>) -> Result<(), wire::Status> {
-        let may = self.member.others.situation(&self.member, |situation| situation.may_promote());
-        let promotion = Promotion { member: id, may };
-        let encode = move |request| (Change::Promote { id }.encode(request), Some(promotion));
-        self.lane.reconfigure(deadline, encode).await?;
-        self.tell_applied("ConfChangeAddNode", id);
-        Ok(())
-    }
+/// Promotes a learner where this member leads; only a leader knows how far one is.
+///
+/// # Errors
+/// `NotLeader` elsewhere; why it may not be.
+pub(crate) async fn promote(
+    member: &MemberView,
+    lane: &LaneHandle,
+    id: u64,
+    deadline: Option<Instant>,
+) -> Result<(), wire::Status> {
+    let may = member.others.situation(member, |situation| situation.may_promote());
+    let promotion = Promotion { member: id, may };
+    let encode = move |request| (Change::Promote { id }.encode(request), Some(promotion));
+    lane.reconfigure(deadline, encode).await
 }
 
 /// etcd's name of a change, and whom it concerns.
@@ -183,8 +189,11 @@ impl Cluster for ClusterService {
         let until = Instant::now() + self.member.request_timeout;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
         let members = loop {
-            match self.promote(id, deadline).await {
-                Ok(()) => break self.members(),
+            match promote(&self.member, &self.lane, id, deadline).await {
+                Ok(()) => {
+                    self.tell_applied("ConfChangeAddNode", id);
+                    break self.members();
+                }
                 Err(status) if status == ApiError::NotLeader.into() => {}
                 Err(status) => return Err(to_tonic(status)),
             }

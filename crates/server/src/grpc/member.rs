@@ -266,7 +266,8 @@ impl MemberView {
         if lost < started && started < elected {
             return ApiError::TimeoutDueToLeaderFail;
         }
-        let is_connected = |id| self.others.connected_since(id).is_some_and(|since| since < started);
+        let connected_since = self.others.connections();
+        let is_connected = |id| connected_since(id).is_some_and(|since| since < started);
         let is_well = match self.status.leader() {
             0 => true,
             leader if leader == self.member_id => {

@@ -45,24 +45,22 @@ impl Others {
 
     /// Asks something of the cluster as this member sees it now: whether a change of membership may be proposed.
     pub fn situation<T>(&self, member: &MemberView, question: impl FnOnce(&Situation<'_>) -> T) -> T {
-        let stats = self.peers.stats();
-        let connected_since = |id| {
-            let since = stats.get(&NodeId(id))?.active_since()?;
-            Some(self.clock.time(since.into_std()))
-        };
         question(&Situation {
             membership: &member.reader.membership(),
             own: member.member_id,
             strict: self.strict,
             now: self.clock.now(),
-            connected_since: &connected_since,
+            connected_since: &self.connections(),
         })
     }
 
-    /// Since when a member is connected without a break; `None` if it is not.
-    pub fn connected_since(&self, id: u64) -> Option<Time> {
-        let since = self.peers.stats().get(&NodeId(id))?.active_since()?;
-        Some(self.clock.time(since.into_std()))
+    /// Tells since when a member is connected without a break; `None` if it is not.
+    pub fn connections(&self) -> impl Fn(u64) -> Option<Time> + use<> {
+        let (stats, clock) = (self.peers.stats(), self.clock);
+        move |id| {
+            let since = stats.get(&NodeId(id))?.active_since()?;
+            Some(clock.time(since.into_std()))
+        }
     }
 
     /// The time, by the member's clock.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use node::SnapshotReceiver;
 use node::lease::Remaining;
-use node::{Change, Promotion, SnapshotReceiver};
 use raft::{Body, Message, NodeId};
 use store::ReadFailure;
 use wire::{ApiError, Status};
@@ -13,10 +13,10 @@ use super::mailbox::Sender;
 use super::snapshots;
 use super::threads::RaftMail;
 use crate::LocalFuture;
-use crate::grpc::{MemberView, keep_alive};
+use crate::grpc::{MemberView, cluster, keep_alive};
 use crate::http::Versions;
 use crate::lane::Lane;
-use crate::peer::{Hash, HashError, Host, IncomingSnapshot, LeaseError, LeaseTimes, PromoteError};
+use crate::peer::{Hash, HashError, Host, IncomingSnapshot, LeaseError, LeaseTimes, PromoteError, size};
 use crate::process::Events;
 
 /// Bytes of messages that may wait for the raft thread: twice what a leader has under way to one follower.
@@ -58,16 +58,6 @@ impl Inbox {
         self.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.0.messages.fetch_sub(messages.len(), Ordering::Relaxed);
     }
-}
-
-fn size(message: &Message) -> usize {
-    let payload: usize = match &message.body {
-        Body::Append { entries, .. } => entries.iter().map(raft::Entry::size).sum(),
-        Body::Propose { entries } => entries.iter().map(|(_, data)| 64 + data.len()).sum(),
-        Body::Snapshot { snapshot } => snapshot.data.len(),
-        _ => 0,
-    };
-    size_of::<Message>() + payload
 }
 
 /// What answers peers.
@@ -143,11 +133,8 @@ impl Host for MemberHost {
         _token: Option<String>,
     ) -> LocalFuture<'_, Result<Vec<store::Member>, PromoteError>> {
         Box::pin(async move {
-            let view = self.view();
-            let may = view.others.situation(&view, |situation| situation.may_promote());
-            let encode =
-                move |request| (Change::Promote { id }.encode(request), Some(Promotion { member: id, may }));
-            self.lane.handle().reconfigure(None, encode).await.map_err(|status| promote_error(&status))?;
+            let promoted = cluster::promote(&self.view(), &self.lane.handle(), id, None).await;
+            promoted.map_err(|status| promote_error(&status))?;
             Ok(self.members())
         })
     }

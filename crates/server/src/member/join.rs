@@ -13,7 +13,7 @@ use tokio::task::LocalSet;
 use crate::config::bootstrap::same;
 use crate::config::{Bootstrap, Config, Url, quote};
 use crate::log;
-use crate::peer::{self, Dial, NetDial, Question, Reply, Told};
+use crate::peer::{self, Dial, NetDial, Question, Reply, Told, version_told};
 
 /// How long one member may take to tell of its cluster.
 const JOIN_PATIENCE: Duration = Duration::from_secs(10);
@@ -171,7 +171,7 @@ impl Asker {
         let mut versions = Vec::new();
         for member in others() {
             if let Some(reply) = self.ask_member(member, "/version", patience).await {
-                versions.push((member.id, cluster_version(&reply)));
+                versions.push((member.id, version_told(&reply, "etcdcluster")));
             }
         }
         let mut is_downgrading = false;
@@ -225,11 +225,6 @@ fn existing(reply: &Reply) -> Result<Existing, String> {
     let id = reply.headers.get("x-etcd-cluster-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
     let cluster_id = u64::from_str_radix(id, 16).map_err(|error| error.to_string())?;
     Ok(Existing { cluster_id, members })
-}
-
-fn cluster_version(reply: &Reply) -> Option<Version> {
-    let versions: serde_json::Value = serde_json::from_slice(&reply.body).ok()?;
-    versions["etcdcluster"].as_str()?.parse().ok()
 }
 
 /// Finds the ids that the cluster has for the members that the settings name: by their peer URLs.

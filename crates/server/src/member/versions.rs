@@ -14,7 +14,7 @@ use super::threads::RaftMail;
 use crate::config::Url;
 use crate::grpc::MemberView;
 use crate::log;
-use crate::peer::Question;
+use crate::peer::{Question, version_told};
 
 /// How often others are asked; etcd's.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -58,10 +58,7 @@ async fn ask_all(view: &Arc<MemberView>) -> BTreeMap<u64, Version> {
 async fn ask(view: &MemberView, member: &Member) -> Option<Version> {
     for url in member.peer_urls.iter().filter_map(|url| Url::parse(url).ok()) {
         match view.others.ask(url, Question::get("/version"), PATIENCE).await {
-            Ok(reply) => {
-                let versions: serde_json::Value = serde_json::from_slice(&reply.body).ok()?;
-                return versions["etcdserver"].as_str()?.parse().ok();
-            }
+            Ok(reply) => return version_told(&reply, "etcdserver"),
             Err(error) => log::debug!(
                 "failed to get version",
                 "remote-member-id" => format!("{:x}", member.id),

@@ -1,6 +1,15 @@
-//! A member as others tell of it at `/members` and `/members/promote/`.
+//! What members tell of themselves and each other at `/version`, `/members` and `/members/promote/`.
 
+use disk::boltfile::schema::Version;
 use serde::Deserialize;
+
+use super::Reply;
+
+/// A version in the answer of `/version`: `etcdserver`, `etcdcluster`. `None` if it is not known there.
+pub fn version_told(reply: &Reply, of: &str) -> Option<Version> {
+    let versions: serde_json::Value = serde_json::from_slice(&reply.body).ok()?;
+    versions[of].as_str()?.parse().ok()
+}
 
 /// etcd's JSON of a member.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

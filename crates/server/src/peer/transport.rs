@@ -21,8 +21,6 @@ use super::{Question, Reply, Settings, ask, post};
 use crate::config::Url;
 use crate::log;
 
-/// What a message costs in the handle's queue beside its entries, bytes.
-const MESSAGE_OVERHEAD: usize = size_of::<Message>();
 /// How soon it is looked again whether all has left.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -180,14 +178,15 @@ impl Handle {
     }
 }
 
-fn size(message: &Message) -> usize {
+/// Bytes that a message holds in memory, about.
+pub(crate) fn size(message: &Message) -> usize {
     let payload: usize = match &message.body {
         Body::Append { entries, .. } => entries.iter().map(raft::Entry::size).sum(),
         Body::Propose { entries } => entries.iter().map(|(_, data)| 64 + data.len()).sum(),
         Body::Snapshot { snapshot } => snapshot.data.len(),
         _ => 0,
     };
-    MESSAGE_OVERHEAD + payload
+    size_of::<Message>() + payload
 }
 
 /// What all links share.

@@ -88,31 +88,16 @@ fn directories_of_every_version_open() {
     }
 }
 
-/// A directory as one file: for each file its path, a zero, the packed length (8 bytes, little-endian), and rows of
-/// (length, 4 bytes; that many bytes; a byte; how often it follows, 4 bytes), since most of it is zeros.
+/// A directory as one file: for each file its path, a zero, the packed length (8 bytes, little-endian), and the packed
+/// file.
 fn pack<'a>(files: impl Iterator<Item = (&'a str, Vec<u8>)>) -> Vec<u8> {
-    const RUN_MIN: usize = 12;
     let mut all = Vec::new();
     for (path, bytes) in files {
-        let mut packed: Vec<u8> = Vec::new();
-        let mut literal: Vec<u8> = Vec::new();
-        let mut flush = |literal: &mut Vec<u8>, fill: u8, times: usize| {
-            packed.extend((literal.len() as u32).to_le_bytes());
-            packed.append(literal);
-            packed.push(fill);
-            packed.extend((times as u32).to_le_bytes());
-        };
-        for run in bytes.chunk_by(|one, other| one == other) {
-            match run.len() < RUN_MIN {
-                true => literal.extend_from_slice(run),
-                false => flush(&mut literal, run[0], run.len()),
-            }
-        }
-        flush(&mut literal, 0, 0);
+        let packed = packed::pack(&bytes);
         all.extend(path.as_bytes());
         all.push(0);
         all.extend((packed.len() as u64).to_le_bytes());
-        all.append(&mut packed);
+        all.extend(packed);
     }
     all
 }
@@ -122,17 +107,9 @@ fn unpack(mut all: &[u8]) -> MemFs {
     while let Some(end) = all.iter().position(|byte| *byte == 0) {
         let path = Path::new("/data").join(std::str::from_utf8(&all[..end]).expect("a path"));
         let (len, rest) = all[end + 1..].split_first_chunk().expect("a length");
-        let (mut packed, rest) = rest.split_at(u64::from_le_bytes(*len) as usize);
+        let (packed, rest) = rest.split_at(u64::from_le_bytes(*len) as usize);
         all = rest;
-        let mut file = Vec::new();
-        while let Some((len, rest)) = packed.split_first_chunk() {
-            let (literal, rest) = rest.split_at(u32::from_le_bytes(*len) as usize);
-            let (&fill, rest) = rest.split_first().expect("a byte follows");
-            let (times, rest) = rest.split_first_chunk().expect("four bytes follow");
-            file.extend_from_slice(literal);
-            file.resize(file.len() + u32::from_le_bytes(*times) as usize, fill);
-            packed = rest;
-        }
+        let file = packed::unpack(packed);
         disk::make_dir(&memory, path.parent().expect("a folder"), 0o700).expect("a folder");
         memory.put(&path, &file).expect("a file");
     }
