@@ -7,6 +7,7 @@
 //! Everything between threads is a batch.
 
 mod compact;
+mod corruption;
 mod files;
 mod host;
 mod hurry;
@@ -32,6 +33,7 @@ use wire::ApiError;
 use crate::clock::Clock;
 use crate::config::{self, Config, Url};
 use crate::front::Front;
+use crate::grpc::hashes::Hashes;
 use crate::grpc::member::{Leases, Turns};
 use crate::grpc::others::Others;
 use crate::grpc::turns::ReadTurns;
@@ -44,6 +46,7 @@ use crate::process::Events;
 
 pub use join::{JoinError, Joined};
 
+use corruption::Checks;
 use host::{Inbox, MemberHost};
 use peers::Peers;
 use threads::{Channels, Threads};
@@ -106,6 +109,11 @@ pub fn start(
     };
     let opened = node::open(&fs, &settings, entropy, lanes, clock.now(), &mut progress)?;
     describe(&opened);
+    // Once in a process, and not of a member that begins, as in etcd.
+    if config.checks_at_start && front.is_none() && !opened.found.is_new {
+        corruption::check_at_start(config, opened.identity, &opened.reader)
+            .inspect_err(|error| log::error!("checkInitialHashKV failed", "error" => log::Text(error)))?;
+    }
 
     let status = Arc::new(SharedStatus::default());
     status.set_applied(opened.applier.applied_index());
@@ -132,6 +140,7 @@ pub fn start(
         clock,
         peers: peers.clone(),
     };
+    let hashes = Hashes::new(settings.limits.hash_bytes_per_s);
     let parts = threads::Parts {
         consensus: opened.consensus,
         log_writer: opened.log_writer,
@@ -148,6 +157,8 @@ pub fn start(
         merges: (merges, merge_mail),
         compaction_finished,
         compaction_sleep_interval: config.compaction_sleep_interval,
+        hash_budget: hashes.budget.clone(),
+        check_counters: hashes.counters.clone(),
         unwritten_bytes_max: settings.limits.unwritten_bytes_max,
         inbox: inbox.clone(),
         peers: Peers {
@@ -176,7 +187,7 @@ pub fn start(
         compaction_finished: finished,
         // One that is refused asks for what has been asked for already.
         defragment: Box::new(move || drop(asked.try_send(merge::MergeMail::Asked, 1))),
-        hashes: Turns::for_hashes(),
+        hashes,
         reads: ReadTurns::default(),
         history: Turns::for_history(),
         snapshots: Turns::for_snapshots(),
@@ -211,6 +222,10 @@ pub fn start(
         receiver: opened.snapshot_receiver,
         events: events.clone(),
         hurries: config.hurries,
+        checks: Checks {
+            interval: config.corrupt_check_interval,
+            compaction_interval: config.compact_hash_check_interval,
+        },
     };
     let peers = PeerThread::start(
         peers,
@@ -237,13 +252,14 @@ struct HostParts {
     events: Events,
     /// `--initial-election-tick-advance`.
     hurries: bool,
+    checks: Checks,
 }
 
 impl HostParts {
     /// Makes the host on its thread, with the lane of `seed`.
     fn on_thread(self, seed: LaneSeed) -> impl FnOnce() -> Arc<dyn Host> + Send + 'static {
         move || {
-            let HostParts { raft, inbox, receiver, events, hurries } = self;
+            let HostParts { raft, inbox, receiver, events, hurries, checks } = self;
             let (parts, completions) = seed();
             let (lane, driver) = Lane::new(parts, completions);
             spawn_local(driver);
@@ -251,6 +267,7 @@ impl HostParts {
                 spawn_local(hurry::hurry(Arc::clone(&lane.member()), raft.clone()));
             }
             spawn_local(versions::monitor(Arc::clone(&lane.member()), raft.clone()));
+            spawn_local(corruption::monitor(lane.clone(), checks));
             #[expect(clippy::arc_with_non_send_sync, reason = "hosts of tests are shared between threads")]
             Arc::new(MemberHost { raft, inbox, lane, receiver, events })
         }
