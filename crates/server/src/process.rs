@@ -22,6 +22,7 @@ use crate::http::Site;
 use crate::listen::{self, Listener, Network, Role};
 use crate::log::{self, Level};
 use crate::member::{self, Joined, Member, join};
+use crate::peer::AllStats;
 use crate::security::{self, Secured};
 use crate::{notify, signals};
 
@@ -251,6 +252,8 @@ struct Kept {
     peers: Vec<Listener>,
     /// What a member without data has heard of the cluster that it joins.
     joined: Option<Joined>,
+    /// What is counted of other members.
+    stats: AllStats,
 }
 
 impl Kept {
@@ -258,7 +261,8 @@ impl Kept {
     fn open(&self, config: &Config, front: Option<Arc<Front>>, events: &Events) -> Result<Member, ExitCode> {
         let peers: std::io::Result<Vec<_>> = self.peers.iter().map(Listener::share).collect();
         let peers = peers.map_err(|error| failed("failed to start", &error))?;
-        member::start(config, listen::network_threads(), self.joined.as_ref(), peers, front, events)
+        let (lanes, joined) = (listen::network_threads(), self.joined.as_ref());
+        member::start(config, lanes, joined, peers, front, &self.stats, events)
             .map_err(|error| failed("failed to start", &whole(&error)))
     }
 }
@@ -311,7 +315,7 @@ fn prepare(config: &Config, secured: &Secured) -> Result<Prepared, ExitCode> {
             Some(join::join(config, bootstrap).map_err(|error| failed("failed to start", &error))?)
         }
     };
-    Ok(Prepared { clients, metrics, kept: Kept { peers, joined } })
+    Ok(Prepared { clients, metrics, kept: Kept { peers, joined, stats: AllStats::default() } })
 }
 
 fn start(

@@ -518,6 +518,7 @@ impl RaftThread {
             self.apply.send(ApplyMail::CutFor(NodeId(to)));
         }
         for refused in out.forwards_refused.drain(..) {
+            self.channels.peers.count_refused(NodeId(refused.from), refused.count as u64);
             self.forwards.refused(&refused);
         }
         for (context, result) in out.reads.drain(..) {
