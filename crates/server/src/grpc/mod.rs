@@ -36,7 +36,6 @@ pub mod task;
 pub mod turns;
 pub mod watch;
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,32 +85,20 @@ pub struct Front(Rc<Shared>);
 struct Shared {
     lane: Lane,
     config: GrpcConfig,
-    /// Of the member that was there when they were last asked for.
-    services: RefCell<Option<(Arc<MemberView>, service::Services)>>,
     templates: stream::Templates,
 }
 
 impl Front {
     /// The front end of one network thread.
     pub fn new(lane: Lane, config: GrpcConfig) -> Self {
-        let services = RefCell::default();
-        Front(Rc::new(Shared { lane, config, services, templates: stream::Templates::default() }))
+        Front(Rc::new(Shared { lane, config, templates: stream::Templates::default() }))
     }
 }
 
 impl Shared {
-    /// The services of the present member.
+    /// The services of the present member. They are not kept: one that is gone must not hold on to its store.
     fn services(&self) -> service::Services {
-        let member = self.lane.member();
-        let mut known = self.services.borrow_mut();
-        if let Some((of, services)) = &*known
-            && Arc::ptr_eq(of, &member)
-        {
-            return services.clone();
-        }
-        let services = service::Services::new(&member, self.lane.handle());
-        *known = Some((Arc::clone(&member), services.clone()));
-        services
+        service::Services::new(Arc::clone(&self.lane.member()), self.lane.handle())
     }
 }
 
