@@ -130,6 +130,7 @@ pub trait Value {
 }
 
 /// Writes one event, whatever the level set. Use the macros, which look at the level first and fill in the caller.
+#[expect(clippy::disallowed_methods, reason = "a log is for people")]
 pub fn write(level: Level, file: &str, line: u32, message: &str, fields: &[(&str, &dyn Value)]) {
     let record = Record { level, file, line, message, fields };
     let console = FORMAT.load(Ordering::Relaxed) == Format::Console as u8;

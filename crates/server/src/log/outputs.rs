@@ -248,6 +248,7 @@ impl Rotated {
     }
 
     /// `etcd.log` becomes `etcd-2026-11-30T05-00-00.000.log`.
+    #[expect(clippy::disallowed_methods, reason = "a file's name is for people")]
     fn backup(&self) -> PathBuf {
         let now = match self.rotation.localtime {
             true => ZonedDateTime::now(),
