@@ -30,6 +30,7 @@ pub mod method;
 pub mod others;
 mod queue;
 pub mod service;
+pub mod slow;
 pub mod snapshot;
 pub mod stream;
 pub mod task;
@@ -37,6 +38,7 @@ pub mod turns;
 pub mod watch;
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +47,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use wire::RequestLimits;
 
 pub use member::{MemberView, SharedStatus};
+pub use slow::Slow;
 
 use crate::http::Web;
 use crate::lane::Lane;
@@ -64,6 +67,8 @@ pub struct GrpcConfig {
     pub election_timeout: Duration,
     /// `--watch-progress-notify-interval`.
     pub watch_progress_interval: Duration,
+    /// From when on calls are told of in the log.
+    pub slow: Slow,
 }
 
 impl Default for GrpcConfig {
@@ -75,6 +80,7 @@ impl Default for GrpcConfig {
             keepalive_timeout: Duration::from_secs(20),
             election_timeout: Duration::from_secs(1),
             watch_progress_interval: Duration::from_secs(10 * 60),
+            slow: Slow::default(),
         }
     }
 }
@@ -120,5 +126,15 @@ impl Shared {
 /// Runs inside a `LocalSet`, since calls off the hot path are local tasks; they end with the connection.
 /// Dropping the future closes the connection. `web` answers requests that are none of gRPC; without it they are refused.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(io: S, front: Front, web: Option<Web>) {
-    connection::serve(io, front, web).await;
+    serve_remote(io, None, front, web).await;
+}
+
+/// As [`serve`]; `remote` is the client's address, for the log.
+pub async fn serve_remote<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    io: S,
+    remote: Option<SocketAddr>,
+    front: Front,
+    web: Option<Web>,
+) {
+    connection::serve(io, remote, front, web).await;
 }
