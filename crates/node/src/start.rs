@@ -313,7 +313,6 @@ pub fn open(
     let mut keeper = Keeper::new(lessor.clone());
     keeper.hold(reader.alarms().has(AlarmType::Corrupt));
     let past = Past {
-        received: snapshot_receiver.occupied.clone(),
         cluster_version: ClusterVersion::new(agreed, settings.downgrade_check_ms),
         held: HeldRequests::new(patience_ms, &settings.limits.raft),
         fates: Fates::new(ids),

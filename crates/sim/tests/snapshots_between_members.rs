@@ -168,7 +168,8 @@ fn rule_17_while_a_snapshot_is_being_taken_over_no_other_is_received() {
     let leader = leader(10);
     let cut = leader.parts.applier.cut();
     let (bytes, message) = (file(&cut), message(&cut, &leader));
-    let mut member = learner(&MemFs::new(), &leader);
+    let fs = MemFs::new();
+    let mut member = learner(&fs, &leader);
     member.settle(NOW, &mut Told::default()).expect("a healthy disk");
     let receiver = member.parts.snapshot_receiver.clone();
     let Body::Snapshot { snapshot } = &message.body else { panic!("a snapshot's message") };
@@ -190,6 +191,10 @@ fn rule_17_while_a_snapshot_is_being_taken_over_no_other_is_received() {
     };
     member.inputs.push_back(Input::Messages(vec![newer, stale]));
     member.consensus(NOW, &mut Told::default());
+    let is_left = || fs.files().iter().any(|path| path.to_string_lossy().contains("rev.next"));
+    assert!(is_left(), "a thread of long work has to remove it");
+    member.work_on_files(&mut Told::default()).expect("a healthy disk");
+    assert!(!is_left(), "it takes as much as the store");
     let mut incoming = receiver.begin().expect("what was received is of no use");
     incoming.write(&bytes).expect("room");
     receiver.finish(incoming, snapshot, 5).expect("a whole file");

@@ -141,6 +141,7 @@ pub fn start(
         lessor: opened.lessor.clone(),
         revision_writer: opened.revision_writer,
         snapshot_writer: opened.snapshot_writer,
+        snapshot_receiver: opened.snapshot_receiver.clone(),
         snapshot_index: opened.found.snapshot_index,
         snapshot_count: settings.snapshot_count,
         member_id: opened.identity.member_id,

@@ -13,7 +13,7 @@ use node::lease::SharedLessor;
 use node::{
     Applied, Applier, AutoCompactionEvent, Batch, Completions, Consensus, ForwardRefused, Input, Leadership,
     LogWriter, LostProposals, Merger, Outputs, PersistRequest, Persisted, Pressure, RequestId, RequestIds,
-    RevisionWriter, Rot, SnapshotOrder, SnapshotWriter, Submission, Written,
+    RevisionWriter, Rot, SnapshotOrder, SnapshotReceiver, SnapshotWriter, Submission, Written,
 };
 use raft::{Body, Entry, Message, NodeId, Snapshot};
 use store::{Alarms, Compaction, Compactor};
@@ -107,6 +107,7 @@ pub(super) struct Parts {
     pub lessor: SharedLessor,
     pub revision_writer: RevisionWriter,
     pub snapshot_writer: SnapshotWriter,
+    pub snapshot_receiver: SnapshotReceiver,
     /// The newest snapshot that the write-ahead log names.
     pub snapshot_index: u64,
     /// What the log says of a snapshot, beside its indexes.
@@ -176,6 +177,7 @@ impl Threads {
             lost: None,
             inbox: parts.inbox,
             raft: raft.clone(),
+            files: files.clone(),
             cuts: BTreeMap::new(),
             snapshots: SnapshotSender::new(channels.peers.clone(), raft.clone()),
             forwards: Forwards::default(),
@@ -231,6 +233,7 @@ impl Threads {
         };
         let file_thread = FileThread {
             snapshots: parts.snapshot_writer,
+            receiver: parts.snapshot_receiver,
             mail: file_mail,
             raft: raft.clone(),
             wal: wal.clone(),
@@ -376,6 +379,7 @@ struct RaftThread {
     inbox: Inbox,
     /// Its own queue, for what could not be begun.
     raft: Sender<RaftMail>,
+    files: Sender<FileMail>,
     /// Pinned in this step for members that lag behind.
     cuts: BTreeMap<NodeId, Cut>,
     snapshots: SnapshotSender,
@@ -477,7 +481,9 @@ impl RaftThread {
         let is_snapshot = |message: &mut Message| matches!(message.body, Body::Snapshot { .. });
         if !self.cuts.is_empty() {
             for message in out.send.extract_if(.., is_snapshot) {
-                match self.cuts.remove(&message.to) {
+                // Two may have been pinned for one member, of which consensus has taken the first.
+                let is_of = |cut: &Cut| matches!(&message.body, Body::Snapshot { snapshot } if snapshot.index.0 == cut.applied().index);
+                match self.cuts.remove(&message.to).filter(is_of) {
                     Some(cut) => self.snapshots.begin(message, cut),
                     None => self.raft.send(RaftMail::SnapshotReported(message.to, false)),
                 }
@@ -497,6 +503,7 @@ impl RaftThread {
                 status.set_elected(self.channels.clock.now().0);
             }
             status.set_leader(leadership.leader);
+            self.snapshots.leads_in(leadership.is_leader.then_some(leadership.term));
             self.channels.leadership.send_replace(leadership);
             let leader = format!("{:x}", leadership.leader);
             log::info!("raft leadership changed", "raft-term" => leadership.term, "leader-member-id" => leader);
@@ -537,6 +544,9 @@ impl RaftThread {
         }
         if std::mem::take(&mut out.ready) {
             self.events.ready();
+        }
+        if std::mem::take(&mut out.discard_received) {
+            self.files.send(FileMail::Discard);
         }
         out.auto_compaction.drain(..).for_each(describe);
         out.alarms.drain(..).for_each(describe_alarm);
