@@ -70,6 +70,7 @@ pub(super) enum RaftMail {
     Versions(BTreeMap<u64, Version>),
     TransferLeader(u64),
     Hurry,
+    OthersAreOurs(bool),
 }
 
 /// Who says whether it has room.
@@ -129,6 +130,8 @@ pub(super) struct Channels {
     pub gates: Vec<Arc<AppliedGate>>,
     pub status: Arc<SharedStatus>,
     pub leadership: watch::Sender<Leadership>,
+    /// Whether this member's NOSPACE is on.
+    pub no_space: watch::Sender<bool>,
     pub ids: RequestIds,
     pub clock: Clock,
     pub peers: Handle,
@@ -173,6 +176,7 @@ impl Threads {
             room: [true; 2],
             lost: None,
             inbox: parts.inbox,
+            member_id: parts.member_id,
             raft: raft.clone(),
             cuts: BTreeMap::new(),
             snapshots: SnapshotSender::new(channels.peers.clone(), raft.clone()),
@@ -370,6 +374,7 @@ struct RaftThread {
     lost: Option<String>,
     /// Counts what waits of others' messages.
     inbox: Inbox,
+    member_id: u64,
     /// Its own queue, for what could not be begun.
     raft: Sender<RaftMail>,
     /// Pinned in this step for members that lag behind.
@@ -420,7 +425,11 @@ impl RaftThread {
                 }
                 RaftMail::Persisted(persisted) => Input::Persisted(persisted),
                 RaftMail::Applied(applied) => {
-                    applied.alarms.as_deref().into_iter().for_each(describe_alarms);
+                    if let Some(alarms) = applied.alarms.as_deref() {
+                        describe_alarms(alarms);
+                        let is_on = alarms.contains(AlarmType::Nospace, self.member_id);
+                        self.channels.no_space.send_replace(is_on);
+                    }
                     Input::Applied(applied)
                 }
                 RaftMail::SnapshotSaved(record) => Input::SnapshotSaved(record),
@@ -443,6 +452,7 @@ impl RaftThread {
                 RaftMail::Versions(versions) => Input::Versions(versions),
                 RaftMail::TransferLeader(to) => Input::TransferLeader(to),
                 RaftMail::Hurry => Input::Hurry,
+                RaftMail::OthersAreOurs(ours) => Input::OthersAreOurs(ours),
                 RaftMail::Room(writer, has_room) => {
                     self.room[writer as usize] = has_room;
                     let file = match writer {
