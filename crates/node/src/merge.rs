@@ -29,7 +29,7 @@ const URGENT_BYTES: u64 = 512 << 20;
 const BRAKE_BYTES: u64 = 768 << 20;
 /// How much may be added a second where waiting begins; the closer to the bound, the less.
 const BRAKED_BYTES_PER_SECOND: u64 = 32 << 20;
-/// How much may be added a second at the bound, and beyond it. Merging, which has no budget then, gains much more.
+/// How much may be added a second at the bound, and beyond it. Merging, whose budget is large then, gains much more.
 const BRAKED_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
 /// One batch waits no longer.
 const BRAKE_US_MAX: u64 = 100_000;
@@ -427,7 +427,7 @@ mod tests {
     fn rule_18_nobody_waits_while_merging_keeps_up_and_everybody_near_the_bound() {
         for live in [0, GIB, 50 * GIB] {
             assert_eq!(brake_us((live, live), 1 << 20), 0);
-            // Where merging has no budget any more it comes first.
+            // Where merging is urgent it comes first.
             assert_eq!(brake_us((live + live / 2 + URGENT_BYTES, live), 1 << 20), 0);
             let begins = live + live / 4 * 3 + BRAKE_BYTES;
             let mut before = 0;

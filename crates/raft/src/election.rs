@@ -14,9 +14,12 @@ pub(crate) enum Campaign {
 }
 
 impl Raft {
-    /// Draws a new time to campaign, between one and two election timeouts from now, in whole milliseconds.
+    /// Draws a new time to campaign, between one and one and a half election timeouts from now, in whole milliseconds.
+    ///
+    /// etcd's spread is a whole timeout, in steps of a tenth. Half of it ends an outage sooner, and campaigns collide no
+    /// more often: the steps are finer, and who says yes to a question before a campaign holds its own back.
     pub(crate) fn rearm_election(&mut self) {
-        let extra = self.random.below(self.election_timeout_ms);
+        let extra = self.random.below(self.election_timeout_ms.div_ceil(2));
         self.election_at = self.now.plus_ms(self.election_timeout_ms + extra);
     }
 
@@ -187,9 +190,13 @@ impl Raft {
         self.send_durable(from, Body::VoteResponse { reject: !grant });
     }
 
-    /// Says whether `from` would get our vote in `term`, and promises nothing.
+    /// Says whether `from` would get our vote in `term`, and promises nothing. A campaign is to follow at once: ours does
+    /// not begin beside it.
     pub(crate) fn answer_pre_vote(&mut self, from: NodeId, term: Term, last: Position) {
         let grant = (term > self.term || self.vote_is_free(from)) && self.is_up_to_date(last);
+        if grant {
+            self.election_at = self.election_at.max(self.now.plus_ms(self.heartbeat_interval_ms));
+        }
         let term = if grant { term } else { self.term };
         self.send_durable_in(term, from, Body::PreVoteResponse { reject: !grant });
     }
