@@ -15,6 +15,7 @@ mod mailbox;
 mod merge;
 mod ours;
 mod peers;
+mod slow;
 mod snapshots;
 mod threads;
 mod versions;
@@ -41,7 +42,7 @@ use crate::grpc::{GrpcConfig, MemberView, SharedStatus};
 use crate::lane::{AppliedGate, Lane, LaneParts, LaneSeed, WatchParts};
 use crate::listen::{Listener, Service};
 use crate::log;
-use crate::peer::{self, Handle, Host, PeerThread};
+use crate::peer::{self, AllStats, Handle, Host, PeerThread};
 use crate::process::Events;
 
 pub use join::{JoinError, Joined};
@@ -74,7 +75,7 @@ pub struct Member {
 /// applied, and `events.failed()` if it can't go on. The folders exist; [`Config::bootstrap`] was checked. It
 /// serves `lanes` network threads, and from now on the peers that connect to `listeners`. `joined`: what a member
 /// without data has been told of the cluster that it joins. `front`: what served the network threads of the member that was
-/// here before, if it is opened anew; it goes on with this one.
+/// here before, if it is opened anew; it goes on with this one, and what is counted of others with `stats`.
 ///
 /// # Errors
 /// Whatever keeps it from starting; the process then ends with 1.
@@ -84,6 +85,7 @@ pub fn start(
     joined: Option<&Joined>,
     listeners: Vec<Listener>,
     front: Option<Arc<Front>>,
+    stats: &AllStats,
     events: &Events,
 ) -> anyhow::Result<Member> {
     // The peer thread has one too.
@@ -119,7 +121,7 @@ pub fn start(
         (0..lanes).map(|_| tokio::sync::mpsc::channel(COMPLETIONS_MAX)).unzip();
     let ids = opened.ids;
     let inbox = Inbox::default();
-    let peers = Handle::new(HANDED_BYTES_MAX);
+    let peers = Handle::counting(HANDED_BYTES_MAX, stats.clone());
     // Until the log names them they can be answered, and no more.
     for (id, urls) in joined.iter().flat_map(|joined| &joined.others) {
         peers.add_remote(NodeId(*id), urls.clone());
@@ -155,6 +157,7 @@ pub fn start(
         compaction_finished,
         compaction_sleep_interval: config.compaction_sleep_interval,
         unwritten_bytes_max: settings.limits.unwritten_bytes_max,
+        warning_apply_duration: config.warning_apply_duration,
         inbox: inbox.clone(),
         peers: Peers {
             handle: peers.clone(),

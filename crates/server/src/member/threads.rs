@@ -29,6 +29,7 @@ use super::host::Inbox;
 use super::mailbox::{Receiver, Sender, holding_mailbox, mailbox};
 use super::merge::{Budget, MergeMail, MergeThread};
 use super::peers::Peers;
+use super::slow::SlowApplies;
 use super::snapshots::SnapshotSender;
 use crate::clock::Clock;
 use crate::grpc::SharedStatus;
@@ -119,6 +120,7 @@ pub(super) struct Parts {
     pub compaction_finished: watch::Sender<i64>,
     pub compaction_sleep_interval: Duration,
     pub unwritten_bytes_max: u64,
+    pub warning_apply_duration: Duration,
     pub inbox: Inbox,
     pub peers: Peers,
 }
@@ -193,8 +195,10 @@ impl Threads {
             had_room: true,
             events: events.clone(),
         };
+        let mut applier = parts.applier;
+        applier.watch(Box::new(SlowApplies::new(parts.warning_apply_duration, files.clone())));
         let apply_thread = ApplyThread {
-            applier: parts.applier,
+            applier,
             lessor: parts.lessor,
             mail: apply_mail,
             raft: raft.clone(),
@@ -528,6 +532,7 @@ impl RaftThread {
             self.apply.send(ApplyMail::CutFor(NodeId(to)));
         }
         for refused in out.forwards_refused.drain(..) {
+            self.channels.peers.count_refused(NodeId(refused.from), refused.count as u64);
             self.forwards.refused(&refused);
         }
         for (context, result) in out.reads.drain(..) {

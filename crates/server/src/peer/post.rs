@@ -7,6 +7,7 @@ use http::header::CONTENT_TYPE;
 use http::{Method, Request, StatusCode};
 use raft::{Body, Message, MessageType};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::body::{Database, PeerBody, SnapshotBody};
 use super::codec::{Encoder, Outgoing};
@@ -76,7 +77,7 @@ pub(super) fn snapshot(link: Rc<Link>, message: Message, database: Database) -> 
     link.stats().snapshots_in_flight.add(1);
     let report = Report { link, ok: false };
     async move {
-        let mut report = report;
+        let (mut report, began) = (report, Instant::now());
         let Body::Snapshot { snapshot } = &message.body else { return };
         let link = report.link.clone();
         let (index, to, bytes) = (snapshot.index.0, link.id().to_string(), database.bytes);
@@ -87,6 +88,7 @@ pub(super) fn snapshot(link: Rc<Link>, message: Message, database: Database) -> 
         match post_snapshot(&link, message, database).await {
             Ok(()) => {
                 report.ok = true;
+                link.stats().snapshot_sends.observe(began.elapsed());
                 link.activate();
                 log::info!(
                     "sent database snapshot",
