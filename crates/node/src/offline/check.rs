@@ -63,7 +63,7 @@ pub struct Fault {
 impl Fault {
     /// Whether the member does not start because of it.
     pub fn stops_a_start(&self) -> bool {
-        ![LOOK_AT_DISK, KEPT].contains(&self.advice)
+        ![LOOK_AT_DISK, KEPT, TAKEN_OVER].contains(&self.advice)
     }
 }
 
