@@ -113,7 +113,7 @@ pub fn settings() -> Settings {
         snapshots_max: 5,
         keep_imported: false,
         quota: Quota::OFF,
-        clears_no_space: true,
+        no_space_clears_ms: Some(60_000),
         limits: Limits::tiny(),
     }
 }

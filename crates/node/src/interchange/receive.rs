@@ -56,7 +56,7 @@ impl From<Error> for ReceiveError {
     fn from(error: Error) -> Self {
         match error {
             Error::Boltfile(error) => error.into(),
-            Error::Database { what, .. } => ReceiveError::Refused(what),
+            Error::Database { what, .. } | Error::NotTakenOver { what, .. } => ReceiveError::Refused(what),
             Error::Io { ref source, .. } if is_full(source) => ReceiveError::NoRoom,
             other => ReceiveError::Failed(other),
         }

@@ -71,6 +71,7 @@ pub(super) enum RaftMail {
     Versions(BTreeMap<u64, Version>),
     TransferLeader(u64),
     Hurry,
+    OthersAreOurs(bool),
 }
 
 /// Who says whether it has room.
@@ -132,6 +133,8 @@ pub(super) struct Channels {
     pub gates: Vec<Arc<AppliedGate>>,
     pub status: Arc<SharedStatus>,
     pub leadership: watch::Sender<Leadership>,
+    /// Whether this member's NOSPACE is on.
+    pub no_space: watch::Sender<bool>,
     pub ids: RequestIds,
     pub clock: Clock,
     pub peers: Handle,
@@ -176,6 +179,7 @@ impl Threads {
             room: [true; 2],
             lost: None,
             inbox: parts.inbox,
+            member_id: parts.member_id,
             raft: raft.clone(),
             files: files.clone(),
             cuts: BTreeMap::new(),
@@ -377,6 +381,7 @@ struct RaftThread {
     lost: Option<String>,
     /// Counts what waits of others' messages.
     inbox: Inbox,
+    member_id: u64,
     /// Its own queue, for what could not be begun.
     raft: Sender<RaftMail>,
     files: Sender<FileMail>,
@@ -428,7 +433,11 @@ impl RaftThread {
                 }
                 RaftMail::Persisted(persisted) => Input::Persisted(persisted),
                 RaftMail::Applied(applied) => {
-                    applied.alarms.as_deref().into_iter().for_each(describe_alarms);
+                    if let Some(alarms) = applied.alarms.as_deref() {
+                        describe_alarms(alarms);
+                        let is_on = alarms.contains(AlarmType::Nospace, self.member_id);
+                        self.channels.no_space.send_replace(is_on);
+                    }
                     Input::Applied(applied)
                 }
                 RaftMail::SnapshotSaved(record) => Input::SnapshotSaved(record),
@@ -451,6 +460,7 @@ impl RaftThread {
                 RaftMail::Versions(versions) => Input::Versions(versions),
                 RaftMail::TransferLeader(to) => Input::TransferLeader(to),
                 RaftMail::Hurry => Input::Hurry,
+                RaftMail::OthersAreOurs(ours) => Input::OthersAreOurs(ours),
                 RaftMail::Room(writer, has_room) => {
                     self.room[writer as usize] = has_room;
                     let file = match writer {
