@@ -8,8 +8,8 @@ use prost::Message;
 use raft::{ConfState, Entry, EntryKind, NodeId};
 use store::watch::{self, Event, Tail};
 use store::{Alarms, Answer, Compaction, ConfChangeOutcome, LeaseChange, Membership, Store};
-use wire::Status;
 use wire::raftpb::{ConfChange, ConfChangeType};
+use wire::{ApiError, Status};
 
 use crate::cluster_version::Agreed;
 use crate::consensus::Applied;
@@ -51,9 +51,19 @@ struct Gave {
     grew: bool,
 }
 
+/// Hears of each request as it is applied: the shell's clock is behind it, and nothing of the state depends on it (rule 8).
+pub trait ApplyWatch: Send {
+    /// A batch begins.
+    fn begin(&mut self);
+
+    /// A request was applied: its entry's data, and what came of it. The answer has a body only where somebody waits for it.
+    fn applied(&mut self, data: &[u8], result: &Result<Answer, ApiError>);
+}
+
 /// Applies entries. Owns the store.
 pub struct Applier {
     store: Store,
+    watch: Option<Box<dyn ApplyWatch>>,
     builder: FrameBuilder,
     reader: revlog::Reader,
     /// The newest changes, for watches.
@@ -91,6 +101,7 @@ impl Applier {
             published_membership,
             published_alarms: store.reader().alarms(),
             store,
+            watch: None,
             builder,
             reader,
             tail,
@@ -104,6 +115,11 @@ impl Applier {
             compaction_frames,
             quota,
         }
+    }
+
+    /// Has somebody hear of all that is applied from now on.
+    pub fn watch(&mut self, watch: Box<dyn ApplyWatch>) {
+        self.watch = Some(watch);
     }
 
     /// Hears that a snapshot is in the log; the next one, if that is due already.
@@ -164,6 +180,9 @@ impl Applier {
     pub fn apply(&mut self, entries: &mut VecDeque<Entry>) -> Result<Option<Batch>, Error> {
         if entries.is_empty() {
             return Ok(None);
+        }
+        if let Some(watch) = &mut self.watch {
+            watch.begin();
         }
         let starts_segment = self.builder.starts_segment();
         let mut report = Applied::default();
@@ -229,6 +248,9 @@ impl Applier {
         let is_awaited = |id| ids.origin(RequestId(id)).is_some_and(|lane| lane != own_lane);
         let applied = self.store.apply_for(&entry.data, is_awaited, &mut sink);
         let applied = applied.map_err(|fatal| apply_error(entry, fatal))?;
+        if let Some(watch) = &mut self.watch {
+            watch.applied(&entry.data, &applied.result);
+        }
         // Hashes made at compactions end with the run, as in etcd: those of entries that it began with are not made.
         let wants_hash = entry.index.0 > self.found_index;
         gave.grew |= applied.grew;

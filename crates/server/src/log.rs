@@ -196,7 +196,7 @@ impl Record<'_> {
 }
 
 /// Microseconds, and `Z` for UTC or the local offset without a colon: etcd's layout.
-fn time(now: &ZonedDateTime) -> String {
+pub(crate) fn time(now: &ZonedDateTime) -> String {
     let utc = now.offset().seconds() == 0;
     now.strftime(if utc { "%Y-%m-%dT%H:%M:%S.%6fZ" } else { "%Y-%m-%dT%H:%M:%S.%6f%z" }).to_string()
 }

@@ -42,6 +42,13 @@ pub struct Fault {
     pub advice: &'static str,
 }
 
+impl Fault {
+    /// Whether the member does not start because of it.
+    pub fn stops_a_start(&self) -> bool {
+        ![LOOK_AT_DISK, KEPT].contains(&self.advice)
+    }
+}
+
 /// What a whole directory holds, and what is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {

@@ -30,12 +30,14 @@ pub mod method;
 pub mod others;
 mod queue;
 pub mod service;
+pub mod slow;
 pub mod snapshot;
 pub mod stream;
 pub mod task;
 pub mod turns;
 pub mod watch;
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +46,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use wire::RequestLimits;
 
 pub use member::{MemberView, SharedStatus};
+pub use slow::Slow;
 
 use crate::http::Web;
 use crate::lane::Lane;
@@ -63,6 +66,8 @@ pub struct GrpcConfig {
     pub election_timeout: Duration,
     /// `--watch-progress-notify-interval`.
     pub watch_progress_interval: Duration,
+    /// From when on calls are told of in the log.
+    pub slow: Slow,
 }
 
 impl Default for GrpcConfig {
@@ -74,6 +79,7 @@ impl Default for GrpcConfig {
             keepalive_timeout: Duration::from_secs(20),
             election_timeout: Duration::from_secs(1),
             watch_progress_interval: Duration::from_secs(10 * 60),
+            slow: Slow::default(),
         }
     }
 }
@@ -107,5 +113,15 @@ impl Shared {
 /// Runs inside a `LocalSet`, since calls off the hot path are local tasks; they end with the connection.
 /// Dropping the future closes the connection. `web` answers requests that are none of gRPC; without it they are refused.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(io: S, front: Front, web: Option<Web>) {
-    connection::serve(io, front, web).await;
+    serve_remote(io, None, front, web).await;
+}
+
+/// As [`serve`]; `remote` is the client's address, for the log.
+pub async fn serve_remote<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    io: S,
+    remote: Option<SocketAddr>,
+    front: Front,
+    web: Option<Web>,
+) {
+    connection::serve(io, remote, front, web).await;
 }

@@ -8,6 +8,7 @@ use disk::wal;
 use node::{SnapshotOrder, SnapshotWriter};
 
 use super::mailbox::{Receiver, Sender};
+use super::slow::Line;
 use super::threads::{ApplyMail, ROOM_RETRY_INTERVAL, RaftMail, WalMail};
 use crate::log;
 
@@ -23,6 +24,8 @@ pub(super) enum FileMail {
     Purge(u64),
     /// Segments go.
     Release(wal::Release),
+    /// Something is to be said that apply must not wait for.
+    SlowApply(Line),
 }
 
 /// Works on files.
@@ -58,6 +61,7 @@ impl FileThread {
                     }
                     FileMail::Purge(index) => purged(&self.snapshots.purge(index)?),
                     FileMail::Release(release) => purged(&release.run()?),
+                    FileMail::SlowApply(line) => line.write(),
                 }
             }
             if let Some((order, _)) = self.waiting.take_if(|(_, at)| *at <= Instant::now()) {

@@ -14,6 +14,7 @@ pub mod join;
 mod mailbox;
 mod merge;
 mod peers;
+mod slow;
 mod snapshots;
 mod threads;
 mod versions;
@@ -150,6 +151,7 @@ pub fn start(
         compaction_finished,
         compaction_sleep_interval: config.compaction_sleep_interval,
         unwritten_bytes_max: settings.limits.unwritten_bytes_max,
+        warning_apply_duration: config.warning_apply_duration,
         inbox: inbox.clone(),
         peers: Peers {
             handle: peers.clone(),

@@ -29,6 +29,7 @@ use super::host::Inbox;
 use super::mailbox::{Receiver, Sender, holding_mailbox, mailbox};
 use super::merge::{Budget, MergeMail, MergeThread};
 use super::peers::Peers;
+use super::slow::SlowApplies;
 use super::snapshots::SnapshotSender;
 use crate::clock::Clock;
 use crate::grpc::SharedStatus;
@@ -118,6 +119,7 @@ pub(super) struct Parts {
     pub compaction_finished: watch::Sender<i64>,
     pub compaction_sleep_interval: Duration,
     pub unwritten_bytes_max: u64,
+    pub warning_apply_duration: Duration,
     pub inbox: Inbox,
     pub peers: Peers,
 }
@@ -189,8 +191,10 @@ impl Threads {
             had_room: true,
             events: events.clone(),
         };
+        let mut applier = parts.applier;
+        applier.watch(Box::new(SlowApplies::new(parts.warning_apply_duration, files.clone())));
         let apply_thread = ApplyThread {
-            applier: parts.applier,
+            applier,
             lessor: parts.lessor,
             mail: apply_mail,
             raft: raft.clone(),

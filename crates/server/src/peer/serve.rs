@@ -25,8 +25,19 @@ pub(super) const REQUEST_BYTES_MAX: usize = 64 << 10;
 impl Transport {
     /// Serves one connection until it ends, or until the request in flight is answered after `closing`. Must be called
     /// inside the transport's `LocalSet`.
-    pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin, mut closing: Closing) {
+    pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin, closing: Closing) {
+        self.serve_telling(stream, closing, || {}).await;
+    }
+
+    /// As [`Transport::serve`]; `asked` is called with each request whose head is whole.
+    pub(super) async fn serve_telling(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        mut closing: Closing,
+        asked: impl Fn(),
+    ) {
         let service = hyper::service::service_fn(|request: Request<Incoming>| {
+            asked();
             let transport = self.clone();
             async move {
                 let (head, body) = request.into_parts();
