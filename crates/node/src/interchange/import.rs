@@ -79,11 +79,6 @@ impl Database {
         &self.reader
     }
 
-    /// The compacted revision; -1 if nothing is compacted.
-    pub(super) fn compacted(&self) -> i64 {
-        self.tables.compacted
-    }
-
     /// The last entry whose effects it has.
     pub fn applied(&self) -> revlog::Applied {
         self.tables.applied
