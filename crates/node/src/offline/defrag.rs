@@ -4,16 +4,12 @@ use std::sync::Arc;
 use disk::Fs;
 use disk::revlog;
 use disk::wal::Wal;
-use store::CompactionStep;
 
 use super::{DataDir, Held, Kind};
 use crate::Error;
 use crate::interchange::{self, StorageVersion};
 use crate::merge::{MergeStep, Merger};
 use crate::start::{self, Replayed, io, replay_revlog};
-
-/// Versions that a compaction drops in one step: nobody waits for it here.
-const COMPACTION_BATCH: usize = 10_000;
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,11 +58,7 @@ fn merge(fs: &Arc<dyn Fs>, data_dir: &DataDir, held: &Held) -> Result<Defragment
     let before = reader.space().bytes;
     // What compactions have dropped is in no frame of this run.
     let mut merger = Merger::new(writer.merger(), reader.clone(), store.relocator(), Default::default());
-    let mut compactor = store.compactor(COMPACTION_BATCH);
-    if let Some(unfinished) = store.end_restore() {
-        let _is_first = compactor.push(unfinished);
-    }
-    while !matches!(compactor.step()?, CompactionStep::Idle) {}
+    let _finished = start::end_restore(&mut store)?;
     merger.ask();
     loop {
         match merger.step()? {
