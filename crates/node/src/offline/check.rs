@@ -142,6 +142,12 @@ fn check_database(
     let _lock = lock(&**fs, &path)?;
     match Database::open(&**fs, &path).and_then(|database| database.read().map(|read| (database, read))) {
         Ok((database, (pairs, revision))) => {
+            if let Some(lost) = database.lost_meta() {
+                report.notes.push(format!(
+                    "{}: {lost}, as a power cut may leave it; what is read is what was there before",
+                    path.display()
+                ));
+            }
             let index = database.applied().index;
             report.sound(&path, format!("{pairs} pairs, revision {revision}, entries up to {index}"));
             Ok(Some(database))

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use disk::Fs;
 use disk::revlog;
@@ -64,12 +65,14 @@ fn merge(fs: &Arc<dyn Fs>, data_dir: &DataDir, held: &Held) -> Result<Defragment
         match merger.step()? {
             MergeStep::Idle => break,
             MergeStep::Working(_) | MergeStep::Finished(_) => {}
-            // Nobody reads, and nothing is to be synced: only room can be wanting.
-            MergeStep::Waiting => {
-                return Err(io("merge", &folders.rev)(std::io::ErrorKind::StorageFull.into()));
-            }
+            // Nobody reads, and nothing is to be synced: only room can be wanting, and the next try takes less.
+            MergeStep::Waiting => {}
             MergeStep::Damaged(error) => return Err(error),
         }
+    }
+    let counters = merger.counters();
+    if counters.merges.load(Ordering::Relaxed) == 0 && counters.given_up.load(Ordering::Relaxed) > 0 {
+        return Err(io("merge", &folders.rev)(std::io::ErrorKind::StorageFull.into()));
     }
     let revlog::Space { bytes, record_bytes, dead_bytes, .. } = reader.space();
     Ok(Defragmented { path: folders.rev.clone(), before, after: bytes, in_use: record_bytes - dead_bytes })

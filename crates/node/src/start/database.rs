@@ -71,8 +71,16 @@ impl Found {
         opened.applied() == self.applied && self.applied.index > log.last().index
     }
 
-    /// Removes it, or keeps it under another name. It is the last step: everything that it held is durable elsewhere.
+    /// Removes it, or keeps it under another name. It is the last step: everything that it held is durable elsewhere. What
+    /// Go's etcd has left beside it goes before, while a start still looks here.
     pub(super) fn finish(self, fs: &dyn Fs, settings: &Settings, folders: &Folders) -> Result<(), Error> {
+        for name in fs.list(&folders.snap).map_err(io("list folder", &folders.snap))? {
+            if is_leftover(&name, self.applied.index) {
+                let path = folders.snap.join(name);
+                fs.remove(&path).map_err(io("remove", &path))?;
+            }
+        }
+        fs.sync_dir(&folders.snap).map_err(io("sync folder", &folders.snap))?;
         if settings.keep_imported {
             let kept = folders.member.join(format!("imported-{:016x}.db", self.applied.index));
             fs.rename(&self.path, &kept).map_err(io("rename", &self.path))?;
@@ -82,6 +90,14 @@ impl Found {
         }
         fs.sync_dir(&folders.snap).map_err(io("sync folder", &folders.snap))
     }
+}
+
+/// Whether a file beside a database, which has all entries up to `applied`, is what Go's etcd removes at a start: unfinished
+/// `.snap` files and copies of the database (`etcdutl` makes them here too), and databases of a leader's that it was ahead of.
+fn is_leftover(name: &str, applied: u64) -> bool {
+    let received = name.strip_suffix(".snap.db").filter(|index| index.len() == 16);
+    let received = received.and_then(|index| u64::from_str_radix(index, 16).ok());
+    name.starts_with("tmp") || name.starts_with("db.tmp") || received.is_some_and(|index| index <= applied)
 }
 
 /// Locks a database file as bbolt does.

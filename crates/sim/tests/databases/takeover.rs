@@ -276,3 +276,41 @@ fn versions_that_are_not_taken_over_are_named_with_the_way() {
         assert_eq!(hashes(&member), hashes(&times.late_state), "{version}");
     }
 }
+
+/// What Go's etcd removes at a start: of it nothing is left when its database has been taken over.
+#[test]
+fn leftovers_of_etcds_go_with_its_database() {
+    let (_, file) = sample();
+    let memory = with_file(&file);
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    restore(&fs, &restoring("/data")).expect("a sound snapshot");
+    let snap = Path::new("/data/member/snap");
+    let gone = ["tmp123456", "db.tmp.4711", "db.tmp.rewritten", "0000000000000001.snap.db"];
+    // Ahead of the database, or nothing of etcd's.
+    let kept = ["00000000000fffff.snap.db", "notes", "1.snap.db"];
+    for name in gone.iter().chain(&kept) {
+        memory.put(snap.join(name), b"old").expect("a file");
+    }
+    make_durable(&memory);
+    for operations in 0.. {
+        let stopped = memory.copy();
+        stopped.halt_after(Some(operations));
+        let ended = open(&(Arc::new(stopped.clone()) as Arc<dyn Fs>), &settings(), 9).map(drop);
+        for cut in 0..3 {
+            let left = if cut == 0 { stopped.copy() } else { stopped.crashed(cut) };
+            left.halt_after(None);
+            let fs: Arc<dyn Fs> = Arc::new(left.clone());
+            let member = open(&fs, &settings(), 9).unwrap_or_else(|e| panic!("{operations}, {cut}: {e}"));
+            drop(member);
+            for name in gone {
+                assert!(!left.exists(&snap.join(name)).expect("a look"), "{operations}, {cut}: {name}");
+            }
+            for name in kept {
+                assert!(left.exists(&snap.join(name)).expect("a look"), "{operations}, {cut}: {name}");
+            }
+        }
+        if ended.is_ok() {
+            break;
+        }
+    }
+}
