@@ -94,6 +94,20 @@ fn a_follower_behind_the_log_gets_a_snapshot_and_goes_on() {
         }
         assert!(cluster.members[behind].log().contains("opening the member anew"), "by a snapshot");
         cluster.check_hashes().await;
+        // What both count goes on where one was opened anew.
+        let status = client.status(patience()).await.expect("a status");
+        let (id, from) = (status.header.expect("a header").member_id, status.leader);
+        let received = cluster.members[behind].http_get("/metrics");
+        let sent = cluster.members[leader].http_get("/metrics");
+        for (page, sample) in [
+            (&received, format!("etcd_network_snapshot_receive_success{{From=\"{from:x}\"}} 1\n")),
+            (&received, format!("etcd_network_active_peers{{Local=\"{id:x}\",Remote=\"{from:x}\"}} 1\n")),
+            (&received, format!("etcd_network_peer_round_trip_time_seconds_count{{To=\"{from:x}\"}} ")),
+            (&sent, format!("etcd_network_snapshot_send_success{{To=\"{id:x}\"}} 1\n")),
+            (&sent, format!("etcd_network_snapshot_send_inflights_total{{To=\"{id:x}\"}} 0\n")),
+        ] {
+            assert!(page.contains(&sample), "{sample} is not in:\n{page}");
+        }
 
         // It acknowledges, restarts on what it has, and may lead.
         let third = 3 - leader - behind;

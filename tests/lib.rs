@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows how the server is built; tests speak to it through its ports, its files and its exit.
 
+mod disk;
 mod network;
 
 use std::fs::File;
@@ -19,6 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use wire::etcdserverpb::{PutRequest, RangeRequest};
 
+pub use disk::SlowDisk;
 pub use network::Network;
 
 /// Longest wait for an answer; only a hang takes that long.
@@ -200,6 +202,14 @@ impl Member {
     pub fn pid(&self) -> Pid {
         let (process, _) = self.process.as_ref().expect("it runs");
         Pid::from_raw(i32::try_from(process.id()).expect("a process id"))
+    }
+
+    /// Lets each sync of its disk take so much longer, or for ever without a `delay`, as long as the answer is kept.
+    ///
+    /// # Panics
+    /// If it does not run, or its threads cannot be traced.
+    pub fn slow_disk(&self, delay: Option<Duration>) -> SlowDisk {
+        SlowDisk::start(self.pid(), delay)
     }
 
     /// Ends it with SIGKILL and waits until it is gone.

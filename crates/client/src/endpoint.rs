@@ -26,9 +26,9 @@ pub struct Endpoint {
 pub(crate) enum Wish {
     /// `https` or `unixs`: with TLS, whatever else is set.
     Secure,
-    /// `http` or `unix`: without.
+    /// `http`: without.
     Plain,
-    /// Nothing: with TLS if there are certificates or the user has asked for it.
+    /// Nothing, or `unix`: with TLS if there are certificates or the user has asked for it.
     Either,
 }
 
@@ -83,7 +83,8 @@ impl FromStr for Endpoint {
             },
         };
         let security = match scheme {
-            "" => Wish::Either,
+            // As etcd's client has it: who gives certificates wants them used, also on a socket.
+            "" | "unix" => Wish::Either,
             "https" | "unixs" => Wish::Secure,
             _ => Wish::Plain,
         };
@@ -105,7 +106,9 @@ impl FromStr for Endpoint {
                 if rest.is_empty() {
                     return Err(bad("missing path of the socket"));
                 }
-                let authority = Authority::from_static("localhost");
+                // The name that Go's client asks for: the file's.
+                let name = rest.rsplit('/').next().unwrap_or_default();
+                let authority = name.parse().unwrap_or_else(|_| Authority::from_static("localhost"));
                 Ok(Endpoint { text: text.to_owned(), target: Target::Unix(rest.into()), authority, security })
             }
             _ => Err(bad("unknown scheme")),
@@ -142,6 +145,8 @@ mod tests {
         assert_eq!(security("http://a:1"), Wish::Plain);
         assert_eq!(security("https://a:1"), Wish::Secure);
         assert_eq!(security("unixs:///a"), Wish::Secure);
+        assert_eq!(security("unix:///a"), Wish::Either);
+        assert_eq!("unix:///run/etcd.sock".parse::<Endpoint>().unwrap().server_name(), "etcd.sock");
         assert_eq!("http://a:1".parse::<Endpoint>().unwrap().to_string(), "http://a:1");
     }
 

@@ -8,8 +8,8 @@ use prost::Message;
 use raft::{ConfState, Entry, EntryKind, NodeId};
 use store::watch::{self, Event, Tail};
 use store::{Alarms, Answer, Compaction, ConfChangeOutcome, LeaseChange, Membership, Store};
-use wire::Status;
 use wire::raftpb::{ConfChange, ConfChangeType};
+use wire::{ApiError, Status};
 
 use crate::cluster_version::Agreed;
 use crate::consensus::Applied;
@@ -20,6 +20,9 @@ use crate::quota::Quota;
 use crate::records::{FrameState, LogSink, parse};
 use crate::snapshot::SnapshotSchedule;
 use crate::{Error, RequestId, SnapshotOrder};
+
+/// Why an entry of raft's second kind of change is not applied.
+pub(crate) const JOINT_FORM: &str = "the joint form of membership changes is not supported";
 
 /// What one batch gave. To be handed on in this order: changes of leases to the lessor, the frame to the revision
 /// writer and the snapshot after it, the report to consensus, the answers to their callers (rule 9: the revision is
@@ -51,9 +54,19 @@ struct Gave {
     grew: bool,
 }
 
+/// Hears of each request as it is applied: the shell's clock is behind it, and nothing of the state depends on it (rule 8).
+pub trait ApplyWatch: Send {
+    /// A batch begins.
+    fn begin(&mut self);
+
+    /// A request was applied: its entry's data, and what came of it. The answer has a body only where somebody waits for it.
+    fn applied(&mut self, data: &[u8], result: &Result<Answer, ApiError>);
+}
+
 /// Applies entries. Owns the store.
 pub struct Applier {
     store: Store,
+    watch: Option<Box<dyn ApplyWatch>>,
     builder: FrameBuilder,
     reader: revlog::Reader,
     /// The newest changes, for watches.
@@ -91,6 +104,7 @@ impl Applier {
             published_membership,
             published_alarms: store.reader().alarms(),
             store,
+            watch: None,
             builder,
             reader,
             tail,
@@ -104,6 +118,11 @@ impl Applier {
             compaction_frames,
             quota,
         }
+    }
+
+    /// Has somebody hear of all that is applied from now on.
+    pub fn watch(&mut self, watch: Box<dyn ApplyWatch>) {
+        self.watch = Some(watch);
     }
 
     /// Hears that a snapshot is in the log; the next one, if that is due already.
@@ -165,6 +184,9 @@ impl Applier {
         if entries.is_empty() {
             return Ok(None);
         }
+        if let Some(watch) = &mut self.watch {
+            watch.begin();
+        }
         let starts_segment = self.builder.starts_segment();
         let mut report = Applied::default();
         let mut gave = Gave { answers: Vec::with_capacity(entries.len()), ..Gave::default() };
@@ -175,7 +197,7 @@ impl Applier {
                 EntryKind::Normal => self.request(&entry, &mut report, &mut gave)?,
                 EntryKind::ConfChange => self.conf_change(&entry, &mut report, &mut gave)?,
                 EntryKind::ConfChangeV2 => {
-                    return Err(apply_error(&entry, "the joint form of membership changes is not supported"));
+                    return Err(apply_error(&entry, JOINT_FORM));
                 }
             }
             self.applied = revlog::Applied { index: entry.index.0, term: entry.term.0 };
@@ -229,6 +251,9 @@ impl Applier {
         let is_awaited = |id| ids.origin(RequestId(id)).is_some_and(|lane| lane != own_lane);
         let applied = self.store.apply_for(&entry.data, is_awaited, &mut sink);
         let applied = applied.map_err(|fatal| apply_error(entry, fatal))?;
+        if let Some(watch) = &mut self.watch {
+            watch.applied(&entry.data, &applied.result);
+        }
         // Hashes made at compactions end with the run, as in etcd: those of entries that it began with are not made.
         let wants_hash = entry.index.0 > self.found_index;
         gave.grew |= applied.grew;

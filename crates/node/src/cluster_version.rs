@@ -67,6 +67,8 @@ impl ClusterVersion {
     /// This member begins to lead, or ceases to.
     pub(crate) fn leads(&mut self, now: Time, is_leader: bool) {
         self.is_leader = is_leader;
+        // What was heard in an earlier leadership may have changed since.
+        self.members.clear();
         self.decide_at = if is_leader { now.plus_ms(PATIENCE_MS) } else { Time::NEVER };
         self.await_check(now);
     }
@@ -113,12 +115,13 @@ impl ClusterVersion {
             let version = if *id == own { Some(&own_version) } else { self.members.get(&id.0) };
             version.map(|version| lowest.min(Version { patch: 0, ..*version }))
         });
+        let is_overdue = self.decide_at <= now;
+        if is_overdue {
+            self.decide_at = Time::NEVER;
+        }
         let chosen = match (self.current, lowest) {
             (None, Some(lowest)) => lowest,
-            (None, None) if self.decide_at <= now => {
-                self.decide_at = Time::NEVER;
-                parse(wire::version::CLUSTER_MIN).expect("ours is a version")
-            }
+            (None, None) if is_overdue => parse(wire::version::CLUSTER_MIN).expect("ours is a version"),
             (Some(current), Some(lowest)) => match self.downgrade {
                 Some(target) if is_one_below(target, current) && is_one_below(target, lowest) => target,
                 None if current < lowest && current.major == lowest.major => lowest,
@@ -190,6 +193,33 @@ mod tests {
         agree(&mut cluster, "3.7.0");
         cluster.heard(BTreeMap::from([(2, version("3.6.9"))]));
         assert_eq!(cluster.decide(Time(5), NodeId(1), members.iter()), None, "only a downgrade lowers it");
+    }
+
+    #[test]
+    fn what_was_heard_in_an_earlier_leadership_decides_nothing() {
+        let members = [NodeId(1), NodeId(2)];
+        let agreed = Agreed { version: Some(version("3.6.0")), downgrade: None };
+        let mut cluster = ClusterVersion::new(agreed, 0);
+        cluster.leads(Time(0), true);
+        cluster.heard(BTreeMap::from([(2, version("3.7.1"))]));
+        cluster.leads(Time(1), false);
+        cluster.leads(Time(2), true);
+        assert_eq!(
+            cluster.decide(Time(2), NodeId(1), members.iter()),
+            None,
+            "member 2 may be another one now"
+        );
+        cluster.heard(BTreeMap::from([(2, version("3.7.1"))]));
+        assert_eq!(cluster.decide(Time(3), NodeId(1), members.iter()).as_deref(), Some("3.7.0"));
+    }
+
+    #[test]
+    fn a_version_that_is_slow_to_be_agreed_on_leaves_no_deadline_behind() {
+        let mut cluster = ClusterVersion::new(Agreed::default(), 0);
+        cluster.leads(Time(0), true);
+        let later = cluster.deadline();
+        assert!(cluster.decide(later, NodeId(1), [NodeId(1)].iter()).is_some());
+        assert!(cluster.deadline() > later, "it is proposed, and the disk may take its time");
     }
 
     #[test]

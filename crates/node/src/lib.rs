@@ -42,7 +42,7 @@ mod rot;
 mod snapshot;
 mod start;
 
-pub use applier::{Applier, Batch};
+pub use applier::{Applier, ApplyWatch, Batch};
 pub use auto_compaction::AutoCompaction;
 pub use consensus::{
     Applied, AutoCompactionEvent, Consensus, ForwardRefused, Input, Leadership, Outputs, OwnAttributes,

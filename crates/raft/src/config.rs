@@ -74,7 +74,7 @@ impl Limits {
 pub struct Config {
     /// Who this member is; not zero.
     pub id: NodeId,
-    /// A follower that hears no leader for this long, and up to as long again, campaigns; a leader that hears no
+    /// A follower that hears no leader for this long, and up to half as long again, campaigns; a leader that hears no
     /// quorum for this long steps down.
     pub election_timeout_ms: u64,
     /// How often a leader reports to its followers; not zero and less than the election timeout.
@@ -168,7 +168,10 @@ impl Config {
 
 impl Restored {
     /// Checks what came from disk, which is an error and never a panic when wrong.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// What does not fit together.
+    pub fn check(&self) -> Result<(), Error> {
         if !self.conf.is_valid() {
             return Err(Error::Conf(self.conf.clone()));
         }

@@ -16,8 +16,8 @@ pub(crate) enum Campaign {
 impl Raft {
     /// Draws a new time to campaign, between one and one and a half election timeouts from now, in whole milliseconds.
     ///
-    /// etcd's spread is a whole timeout, in steps of a tenth. Half of it ends an outage sooner, and campaigns collide no
-    /// more often: the steps are finer, and who says yes to a question before a campaign holds its own back.
+    /// etcd's spread is a whole timeout, in steps of a tenth. Half of it ends an outage sooner. With the question before a
+    /// campaign they hardly collide, since who says yes to it holds its own back.
     pub(crate) fn rearm_election(&mut self) {
         let extra = self.random.below(self.election_timeout_ms.div_ceil(2));
         self.election_at = self.now.plus_ms(self.election_timeout_ms + extra);

@@ -5,6 +5,12 @@ use std::collections::VecDeque;
 
 use crate::{Index, Limits, NodeId, Time};
 
+/// How long a follower that has got a snapshot may be away, since it opens itself anew with it, and still find the log kept
+/// for it. etcd keeps its log as long after a snapshot is sent (`releaseDelayAfterSnapshot`).
+const TAKE_OVER_MS: u64 = 30_000;
+/// How often the pause after a snapshot that failed is doubled: at most 6.4 s where heartbeats come every 100 ms.
+const SNAPSHOT_PAUSE_DOUBLINGS_MAX: u32 = 6;
+
 /// How the leader talks to a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FollowerState {
@@ -39,6 +45,9 @@ pub(crate) struct Progress {
     inflight: Window,
     /// The snapshot that it gets, or has got and not yet confirmed.
     snapshot: Option<Sending>,
+    /// Snapshots in a row that failed, and until when there is no next one: to make one costs a read of the whole store.
+    failed_snapshots: u32,
+    no_snapshot_until: Time,
 }
 
 /// Appends with entries that are on their way.
@@ -59,6 +68,8 @@ struct Sending {
     at: Option<Index>,
     /// No snapshot that is being made is older than this.
     keep_from: Index,
+    /// When the sending is known to have ended well; the follower takes it over since.
+    arrived_at: Option<Time>,
 }
 
 impl Window {
@@ -100,6 +111,8 @@ impl Progress {
             sent_commit: Index::ZERO,
             inflight: Window { appends: VecDeque::new(), bytes: 0, messages_max, bytes_max },
             snapshot: None,
+            failed_snapshots: 0,
+            no_snapshot_until: Time(0),
         }
     }
 
@@ -112,6 +125,7 @@ impl Progress {
         self.read_acked = 0;
         self.sent_commit = Index::ZERO;
         self.snapshot = None;
+        (self.failed_snapshots, self.no_snapshot_until) = (0, Time(0));
         self.state = FollowerState::Probe;
         self.paused = false;
         self.inflight.clear();
@@ -143,16 +157,23 @@ impl Progress {
         self.snapshot.filter(|_| self.state == FollowerState::Snapshot).and_then(|snapshot| snapshot.at)
     }
 
-    /// From where on the follower will need the log once it has the snapshot that it gets, if it was heard after `since`.
-    pub(crate) fn kept_from(&self, since: Time) -> Option<Index> {
-        let snapshot = self.snapshot.filter(|_| self.heard_at > since)?;
-        Some(snapshot.at.unwrap_or(snapshot.keep_from))
+    /// From where on the follower will need the log once it has the snapshot that it gets, if it was heard after `since`, or
+    /// takes over now what has arrived.
+    pub(crate) fn kept_from(&self, now: Time, since: Time) -> Option<Index> {
+        let snapshot = self.snapshot?;
+        let takes_over = snapshot.arrived_at.is_some_and(|arrived_at| now < arrived_at.plus_ms(TAKE_OVER_MS));
+        (takes_over || self.heard_at > since).then(|| snapshot.at.unwrap_or(snapshot.keep_from))
     }
 
     /// The next append's predecessor is gone: a snapshot is to be made, of `applied` or later.
     pub(crate) fn needs_snapshot(&mut self, applied: Index) {
         self.enter(FollowerState::Snapshot);
-        self.snapshot = Some(Sending { at: None, keep_from: applied });
+        self.snapshot = Some(Sending { at: None, keep_from: applied, arrived_at: None });
+    }
+
+    /// Whether a snapshot failed a moment ago.
+    pub(crate) fn waits_after_failure(&self, now: Time) -> bool {
+        now < self.no_snapshot_until
     }
 
     /// Whether a snapshot is being made for it.
@@ -163,22 +184,34 @@ impl Progress {
     /// A snapshot of this index is on its way.
     pub(crate) fn sent_snapshot(&mut self, index: Index) {
         assert!(self.awaits_snapshot(), "{}: a snapshot that nobody asked for", self.id);
-        self.snapshot = Some(Sending { at: Some(index), keep_from: index });
+        self.snapshot = Some(Sending { at: Some(index), keep_from: index, arrived_at: None });
         self.next = index.next().max(self.matched.next());
         self.sent_commit = index;
     }
 
     /// The sending ended. The follower says itself when it has taken the snapshot over; should that get lost, or the
-    /// sending have failed, the next heartbeat's answer starts the next attempt.
-    pub(crate) fn snapshot_reported(&mut self, ok: bool) {
+    /// sending have failed, the next heartbeat's answer starts the next attempt, but not before `pause_ms` after a failure,
+    /// twice that after the next one, and so on.
+    pub(crate) fn snapshot_reported(&mut self, ok: bool, now: Time, pause_ms: u64) {
         if self.state != FollowerState::Snapshot {
             return;
         }
         let arrived = self.snapshot_index().filter(|_| ok);
         self.enter(FollowerState::Probe);
         match arrived {
-            Some(index) => self.next = self.next.max(index.next()),
+            Some(index) => {
+                self.next = self.next.max(index.next());
+                self.snapshot = self.snapshot.map(|snapshot| Sending { arrived_at: Some(now), ..snapshot });
+            }
             None => self.snapshot = None,
+        }
+        match ok {
+            true => self.failed_snapshots = 0,
+            false => {
+                let pause_ms = pause_ms << self.failed_snapshots.min(SNAPSHOT_PAUSE_DOUBLINGS_MAX);
+                self.no_snapshot_until = now.plus_ms(pause_ms);
+                self.failed_snapshots = self.failed_snapshots.saturating_add(1);
+            }
         }
         self.paused = true;
     }

@@ -64,8 +64,8 @@ pub struct Raft {
     pub(crate) durable_seq: PersistSeq,
     /// When the disk last answered, or was first asked after a rest.
     pub(crate) disk_heard_at: Time,
-    /// The last acknowledgement that waits for the disk: to whom, in which term, of what, and until when.
-    held_ack: (NodeId, Term, Index, PersistSeq),
+    /// The last answer to an append that waits for the disk: to whom, in which term, of what, where not, and until when.
+    held_answer: (NodeId, Term, Index, Option<Position>, PersistSeq),
     /// What the last `Persist` with a state said.
     written: HardState,
     /// What the last `Leadership` said.
@@ -189,7 +189,7 @@ impl Raft {
             last_seq: PersistSeq(0),
             durable_seq: PersistSeq(0),
             disk_heard_at: now,
-            held_ack: (NodeId(0), Term(0), Index::ZERO, PersistSeq(0)),
+            held_answer: (NodeId(0), Term(0), Index::ZERO, None, PersistSeq(0)),
             written: hard_state,
             announced: (term, None, Role::Follower),
             started: false,
@@ -455,14 +455,15 @@ impl Raft {
         let waits = self.durable_seq < self.last_seq;
         let after = waits.then_some(self.last_seq);
         for message in self.out_durable.drain(..) {
-            if let (Body::AppendResponse { index, reject: None }, true) = (&message.body, waits) {
+            if let (Body::AppendResponse { index, reject }, true) = (&message.body, waits) {
                 // While the disk hangs, each heartbeat of the leader makes it ask anew. One answer is enough, and what
                 // waits stays bounded.
-                let (to, term, held, until) = self.held_ack;
-                if (to, term, held) == (message.to, message.term, *index) && until > self.durable_seq {
+                let (to, term, held, rejection, until) = self.held_answer;
+                let same = (to, term, held, rejection) == (message.to, message.term, *index, *reject);
+                if same && until > self.durable_seq {
                     continue;
                 }
-                self.held_ack = (message.to, message.term, *index, self.last_seq);
+                self.held_answer = (message.to, message.term, *index, *reject, self.last_seq);
             }
             effects.push(Effect::Send { message, after });
         }

@@ -13,7 +13,7 @@ use store::request::Range;
 use store::{ReadFailure, ReadMode};
 use wire::etcdserverpb::AlarmType;
 
-use crate::grpc::{self, GrpcConfig};
+use crate::grpc::{self, GrpcConfig, Slow};
 use crate::http::{Alarm, Health, Versions, Web};
 use crate::lane::{Lane, LaneSeed};
 use crate::listen::{Closing, Service, Stream, ThreadService};
@@ -31,6 +31,7 @@ impl From<&Config> for GrpcConfig {
             keepalive_timeout: timeout,
             election_timeout: Duration::from_millis(config.election_timeout_ms),
             watch_progress_interval: config.watch_progress_interval,
+            slow: Slow::new(config.warning_apply_duration, config.warning_unary_request_duration),
         }
     }
 }
@@ -101,7 +102,8 @@ struct FrontThread {
 
 impl ThreadService for FrontThread {
     fn grpc(self: Rc<Self>, stream: Stream, web: Option<Web>) -> LocalFuture<'static, ()> {
-        Box::pin(grpc::serve(stream, self.front.clone(), web))
+        let remote = stream.remote();
+        Box::pin(grpc::serve_remote(stream, remote, self.front.clone(), web))
     }
 }
 

@@ -11,6 +11,7 @@ mod calls;
 mod watch;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
@@ -24,7 +25,7 @@ use bytes::Bytes;
 use node::{Completions, LaneIds, Promotion, RequestId, Submission};
 use rustc_hash::FxHashMap;
 use store::Answer;
-use tokio::sync::{mpsc, oneshot, watch as watch_channel};
+use tokio::sync::{Notify, mpsc, oneshot, watch as watch_channel};
 use tokio::time::{Instant, Sleep};
 use wire::{ApiError, Status};
 
@@ -234,6 +235,8 @@ struct Inner {
     stopped: Cell<bool>,
     /// The member is gone, and opened anew.
     suspended: Cell<bool>,
+    /// That has come to its end, by a new member or none.
+    resumed: Notify,
     /// Counts the members there have been, and the times between them.
     generation: Cell<u64>,
     mailboxes: RefCell<Vec<std::rc::Weak<Mailbox>>>,
@@ -357,6 +360,7 @@ impl Lane {
             driver_woken: Cell::new(false),
             stopped: Cell::new(false),
             suspended: Cell::new(false),
+            resumed: Notify::new(),
             generation: Cell::new(0),
             mailboxes: RefCell::default(),
             draining: watch_channel::Sender::new(false),
@@ -393,8 +397,8 @@ impl Lane {
         reads.next = readers
             .filter(|id| waiters.get(&id.0).is_some_and(|waiter| matches!(waiter.target, Target::Stream(..))))
             .collect();
-        let waits_on = |id: &u64| reads.next.contains(&RequestId(*id));
-        let ended: Vec<_> = waiters.extract_if(|id, _| !waits_on(id)).collect();
+        let waiting: HashSet<u64> = reads.next.iter().map(|id| id.0).collect();
+        let ended: Vec<_> = waiters.extract_if(|id, _| !waiting.contains(id)).collect();
         drop(waiters);
         drop(reads);
         for (_, waiter) in ended {
@@ -409,6 +413,7 @@ impl Lane {
         self.0.parts.replace(Rc::new(parts));
         self.0.generation.set(self.0.generation.get() + 1);
         self.0.suspended.set(false);
+        self.0.resumed.notify_waiters();
         self.wake_driver();
     }
 
@@ -731,6 +736,7 @@ impl Lane {
 
     fn stop(&self) {
         self.0.stopped.set(true);
+        self.0.resumed.notify_waiters();
         let waiters = std::mem::take(&mut *self.0.waiters.borrow_mut());
         for waiter in waiters.into_values() {
             waiter.target.deliver(Outcome::Failed(ApiError::Stopped.into()));

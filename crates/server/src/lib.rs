@@ -6,6 +6,7 @@
 //! [`front`] and [`lane`] are a network thread's side of the member, [`member`] has the member's own threads.
 #![deny(unsafe_code)]
 
+pub mod check_config;
 pub mod clock;
 pub mod config;
 pub mod data_dir;
@@ -15,6 +16,7 @@ pub mod http;
 pub mod lane;
 pub mod listen;
 pub mod log;
+pub mod loggable;
 pub mod member;
 pub mod metrics;
 pub mod notify;

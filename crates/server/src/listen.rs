@@ -28,10 +28,14 @@ pub use stream::{Protocol, Stream};
 
 /// Descriptors kept for the member's own files; etcd's number.
 const RESERVED_DESCRIPTORS: u64 = 150;
+/// Connections to all listeners of probes and metrics, beside those of clients: whose idle ones must not starve a probe.
+const METRICS_CONNECTIONS_MAX: usize = 128;
 /// Accepted connections that may wait for one network thread.
 const HANDOVER_MAX: usize = 256;
 /// A connection that sends nothing for this long before its first request is closed.
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(300);
+/// A probe has something to say at once.
+const FIRST_BYTES_TIMEOUT_METRICS: Duration = Duration::from_secs(10);
 
 /// The service, as far as all network threads share it: makes each thread's part.
 pub trait Service: Send + Sync + 'static {
@@ -151,13 +155,17 @@ async fn accept_all(
     mut closing: Closing,
 ) {
     let limit = usize::try_from(descriptors().saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX);
-    let permits = Arc::new(Semaphore::new(limit.clamp(16, Semaphore::MAX_PERMITS)));
+    let for_metrics = METRICS_CONNECTIONS_MAX.min(limit / 4).max(4);
+    let limit = limit.saturating_sub(for_metrics);
+    let for_clients = Arc::new(Semaphore::new(limit.clamp(16, Semaphore::MAX_PERMITS)));
+    let for_metrics = Arc::new(Semaphore::new(for_metrics));
     let next = Rc::new(std::cell::Cell::new(0));
     let mut accepting = JoinSet::new();
     loop {
         tokio::select! {
             () = closing.wait() => break,
             Some(listener) = listeners.recv() => {
+                let permits = if listener.role() == Role::Metrics { &for_metrics } else { &for_clients };
                 accepting.spawn_local(accept(listener, permits.clone(), handovers.clone(), next.clone()));
             }
         }
@@ -270,8 +278,9 @@ async fn connect(served: Served, connection: Connection, mut closing: Closing) {
     if stream.attach().is_err() {
         return;
     }
+    let patience = if role == Role::Metrics { FIRST_BYTES_TIMEOUT_METRICS } else { FIRST_BYTES_TIMEOUT };
     let first = tokio::select! {
-        first = tokio::time::timeout(FIRST_BYTES_TIMEOUT, stream.sniff()) => first,
+        first = tokio::time::timeout(patience, stream.sniff()) => first,
         () = closing.wait() => return,
     };
     let Served { service, site } = served;

@@ -130,6 +130,7 @@ pub trait Value {
 }
 
 /// Writes one event, whatever the level set. Use the macros, which look at the level first and fill in the caller.
+#[expect(clippy::disallowed_methods, reason = "a log is for people")]
 pub fn write(level: Level, file: &str, line: u32, message: &str, fields: &[(&str, &dyn Value)]) {
     let record = Record { level, file, line, message, fields };
     let console = FORMAT.load(Ordering::Relaxed) == Format::Console as u8;
@@ -195,7 +196,7 @@ impl Record<'_> {
 }
 
 /// Microseconds, and `Z` for UTC or the local offset without a colon: etcd's layout.
-fn time(now: &ZonedDateTime) -> String {
+pub(crate) fn time(now: &ZonedDateTime) -> String {
     let utc = now.offset().seconds() == 0;
     now.strftime(if utc { "%Y-%m-%dT%H:%M:%S.%6fZ" } else { "%Y-%m-%dT%H:%M:%S.%6f%z" }).to_string()
 }

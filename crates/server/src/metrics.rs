@@ -1,12 +1,16 @@
-//! The page `/metrics` in Prometheus' text format, so far what a store's space is watched by.
+//! The page `/metrics` in Prometheus' text format, so far what a store's space and a cluster's connections are watched by.
 //!
-//! A metric is a line in [`page`]: name, help, kind, value. Names that etcd has are etcd's, and mean what they mean there;
+//! A metric is a line in [`page`], or in `peers.rs`: kind, name, help, value. Names that etcd has are etcd's, and mean what they mean there;
 //! the others begin with `quorate_`.
 
+mod peers;
+
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
 use crate::grpc::MemberView;
+use crate::peer::Durations;
 
 /// What the page is served as.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
@@ -18,20 +22,72 @@ enum Kind {
     Gauge,
     /// Only rises, as long as the process runs.
     Counter,
+    /// How many were no greater than each of some bounds.
+    Histogram,
 }
 
-/// A page that is being written.
-#[derive(Debug, Default)]
-struct Page(String);
-
-impl Page {
-    fn add(&mut self, kind: Kind, name: &str, help: &str, value: f64) {
-        let kind = match kind {
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
             Kind::Gauge => "gauge",
             Kind::Counter => "counter",
-        };
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// A page that is being written: the lines of each metric by its name.
+#[derive(Debug, Default)]
+struct Page(BTreeMap<&'static str, String>);
+
+impl Page {
+    fn add(&mut self, kind: Kind, name: &'static str, help: &str, value: f64) {
+        self.sample((kind, name, help), "", "", value);
+    }
+
+    /// One sample of a metric that has several. `labels` is as it is written, without the braces. A metric without any
+    /// sample is not on the page, as in Go's library.
+    fn sample(
+        &mut self,
+        (kind, name, help): (Kind, &'static str, &str),
+        suffix: &str,
+        labels: &str,
+        value: f64,
+    ) {
+        let lines = self.0.entry(name).or_default();
         // Writing to a string never fails.
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {}", number(value));
+        if lines.is_empty() {
+            let _ = writeln!(lines, "# HELP {name} {help}\n# TYPE {name} {}", kind.name());
+        }
+        let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
+        let _ = writeln!(lines, "{name}{suffix}{open}{labels}{close} {}", number(value));
+    }
+
+    /// A histogram of durations, if there were any.
+    fn durations<const FIRST_US: u64, const N: usize>(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        label: &str,
+        durations: &Durations<FIRST_US, N>,
+    ) {
+        let count = durations.count();
+        if count == 0 {
+            return;
+        }
+        let what = (Kind::Histogram, name, help);
+        for (bound, sum) in durations.buckets() {
+            let labels = format!("{label},le=\"{}\"", number(bound));
+            self.sample(what, "_bucket", &labels, sum as f64);
+        }
+        self.sample(what, "_bucket", &format!("{label},le=\"+Inf\""), count as f64);
+        self.sample(what, "_sum", label, durations.sum_s());
+        self.sample(what, "_count", label, count as f64);
+    }
+
+    /// The whole page.
+    fn text(self) -> String {
+        self.0.into_values().collect()
     }
 }
 
@@ -136,7 +192,8 @@ pub fn page(member: &MemberView) -> String {
         "Merges that came to their end.",
         merges(&counters.merges),
     );
-    page.0
+    peers::add(&mut page, member);
+    page.text()
 }
 
 #[cfg(test)]
@@ -168,6 +225,20 @@ mod tests {
     fn a_metric_is_help_kind_and_value() {
         let mut page = Page::default();
         page.add(Kind::Counter, "a_total", "How many.", 3.0);
-        assert_eq!(page.0, "# HELP a_total How many.\n# TYPE a_total counter\na_total 3\n");
+        assert_eq!(page.text(), "# HELP a_total How many.\n# TYPE a_total counter\na_total 3\n");
+    }
+
+    #[test]
+    fn samples_of_one_metric_follow_each_other() {
+        let mut page = Page::default();
+        for (to, value) in [("1", 1.0), ("2", 0.5)] {
+            page.sample((Kind::Gauge, "b", "To whom."), "", &format!("To=\"{to}\""), value);
+            page.add(Kind::Gauge, "a", "One.", value);
+        }
+        assert_eq!(
+            page.text(),
+            "# HELP a One.\n# TYPE a gauge\na 1\na 0.5\n\
+             # HELP b To whom.\n# TYPE b gauge\nb{To=\"1\"} 1\nb{To=\"2\"} 0.5\n",
+        );
     }
 }

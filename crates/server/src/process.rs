@@ -15,15 +15,18 @@ use nix::sys::signal::Signal;
 
 use crate::config::env::{self, EnvError};
 use crate::config::flags::{self, FlagError};
-use crate::config::{self, ClusterState, Config, ConfigError, FileError, RawConfig, Url, file, help};
+use crate::config::{
+    self, ClusterState, Config, ConfigError, FileError, RawConfig, Url, commands, file, help,
+};
 use crate::data_dir::{self, Holds};
 use crate::front::Front;
 use crate::http::Site;
 use crate::listen::{self, Listener, Network, Role};
 use crate::log::{self, Level};
 use crate::member::{self, Joined, Member, join};
+use crate::peer::AllStats;
 use crate::security::{self, Secured};
-use crate::{notify, signals};
+use crate::{check_config, notify, signals};
 
 /// How long a member that was removed goes on: others may not know yet that it is committed. etcd's.
 const REMOVED_DELAY: Duration = Duration::from_secs(1);
@@ -73,12 +76,16 @@ pub fn main() -> ExitCode {
     signals::block();
     std::panic::set_hook(Box::new(panicked));
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    match args.get(1).map(String::as_str) {
-        Some(command @ ("gateway" | "grpc-proxy")) => {
-            eprintln!("etcd {command} is not yet supported by Quorate {}", wire::version::QUORATE);
+    match commands::answer(args.get(1..).unwrap_or_default()) {
+        Some(Ok(help)) => {
+            print!("{help}");
+            ExitCode::SUCCESS
+        }
+        Some(Err(reason)) => {
+            eprintln!("{reason}");
             ExitCode::FAILURE
         }
-        _ => match configure(&args) {
+        None => match configure(&args) {
             Ok(config) => run(&config),
             Err(code) => code,
         },
@@ -121,6 +128,11 @@ fn configure(args: &[String]) -> Result<Config, ExitCode> {
         print!("{}", help::version());
         return Err(ExitCode::SUCCESS);
     }
+    if raw.bool("check-config") {
+        let report = check_config::run(raw);
+        print!("{report}");
+        return Err(if report.would_start() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let file = config_file(&raw);
     match &file {
         Some(path) => raw = read_file(args, path)?,
@@ -148,7 +160,7 @@ fn configure(args: &[String]) -> Result<Config, ExitCode> {
 }
 
 /// The configuration file, by the flag or else by its variable.
-fn config_file(raw: &RawConfig) -> Option<String> {
+pub(crate) fn config_file(raw: &RawConfig) -> Option<String> {
     let variable = || std::env::var("ETCD_CONFIG_FILE").unwrap_or_default();
     let given = Some(raw.text("config-file")).filter(|path| !path.is_empty());
     given.or_else(|| Some(variable()).filter(|path| !path.is_empty()))
@@ -167,10 +179,7 @@ fn read_file(args: &[String], path: &str) -> Result<RawConfig, ExitCode> {
 
 /// The settings of variables, beside those of flags.
 fn read_environment(args: &[String], raw: &mut RawConfig) -> Result<(), ExitCode> {
-    let environment: Vec<(String, String)> = std::env::vars_os()
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
-        .collect();
-    match env::apply(raw, &environment) {
+    match env::apply(raw, &environment()) {
         Ok(()) => Ok(()),
         Err(EnvError::Conflict { variable }) => {
             let text = EnvError::Conflict { variable: variable.clone() }.to_string();
@@ -179,6 +188,12 @@ fn read_environment(args: &[String], raw: &mut RawConfig) -> Result<(), ExitCode
         }
         Err(EnvError::Invalid(text)) => Err(refused(args, &ConfigError::Environment(text))),
     }
+}
+
+/// The variables of this process.
+pub(crate) fn environment() -> Vec<(String, String)> {
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
 }
 
 /// Says why the settings can't be started with, whatever the log level: there will be nothing else to read.
@@ -251,6 +266,8 @@ struct Kept {
     peers: Vec<Listener>,
     /// What a member without data has heard of the cluster that it joins.
     joined: Option<Joined>,
+    /// What is counted of other members.
+    stats: AllStats,
 }
 
 impl Kept {
@@ -258,7 +275,8 @@ impl Kept {
     fn open(&self, config: &Config, front: Option<Arc<Front>>, events: &Events) -> Result<Member, ExitCode> {
         let peers: std::io::Result<Vec<_>> = self.peers.iter().map(Listener::share).collect();
         let peers = peers.map_err(|error| failed("failed to start", &error))?;
-        member::start(config, listen::network_threads(), self.joined.as_ref(), peers, front, events)
+        let (lanes, joined) = (listen::network_threads(), self.joined.as_ref());
+        member::start(config, lanes, joined, peers, front, &self.stats, events)
             .map_err(|error| failed("failed to start", &whole(&error)))
     }
 }
@@ -311,7 +329,7 @@ fn prepare(config: &Config, secured: &Secured) -> Result<Prepared, ExitCode> {
             Some(join::join(config, bootstrap).map_err(|error| failed("failed to start", &error))?)
         }
     };
-    Ok(Prepared { clients, metrics, kept: Kept { peers, joined } })
+    Ok(Prepared { clients, metrics, kept: Kept { peers, joined, stats: AllStats::default() } })
 }
 
 fn start(
@@ -359,19 +377,33 @@ fn bind_metrics(config: &Config, secured: &Secured) -> Result<Vec<Listener>, Exi
 /// One listener an address, also where one URL asks for TLS there and another does not.
 fn bind_clients(config: &Config, secured: &Secured) -> Result<Vec<Listener>, ExitCode> {
     log::info!("configuring client listeners", "listen-client-urls" => config.listen_client_urls);
+    let wanted = client_listeners(config).map_err(|text| failed("failed to start", &text))?;
+    let bind_one = |(url, role, secure, plain): ClientListener<'_>| {
+        bind(url, role, config, secure.then_some((secured, plain)))
+    };
+    wanted.into_iter().map(bind_one).collect()
+}
+
+/// Where it listens, to whom, whether with TLS and whether without.
+pub(crate) type ClientListener<'a> = (&'a Url, Role, bool, bool);
+
+/// The listeners for clients.
+///
+/// # Errors
+/// If one would have to be of two kinds.
+pub(crate) fn client_listeners(config: &Config) -> Result<Vec<ClientListener<'_>>, String> {
     let is_split = !config.listen_client_http_urls.is_empty();
     let role = if is_split { Role::Grpc } else { Role::Client };
-    let mut wanted: Vec<(&Url, Role, bool, bool)> = Vec::new();
+    let mut wanted: Vec<ClientListener<'_>> = Vec::new();
     let urls = config.listen_client_urls.iter().map(|url| (url, role));
     for (url, role) in urls.chain(config.listen_client_http_urls.iter().map(|url| (url, Role::Http))) {
         let address = |url: &Url| format!("{}{}", url.authority(), url.path());
         match wanted.iter_mut().find(|(other, ..)| address(other) == address(url)) {
             None => wanted.push((url, role, url.is_secure(), !url.is_secure())),
             Some((_, other, ..)) if *other != role => {
-                let text = format!(
+                return Err(format!(
                     "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {url}"
-                );
-                return Err(failed("failed to start", &text));
+                ));
             }
             Some((_, _, secure, plain)) => {
                 *secure |= url.is_secure();
@@ -379,10 +411,7 @@ fn bind_clients(config: &Config, secured: &Secured) -> Result<Vec<Listener>, Exi
             }
         }
     }
-    let bind_one = |(url, role, secure, plain): (&Url, Role, bool, bool)| {
-        bind(url, role, config, secure.then_some((secured, plain)))
-    };
-    wanted.into_iter().map(bind_one).collect()
+    Ok(wanted)
 }
 
 /// `secured`: with TLS, and whether connections without are taken beside.
@@ -401,7 +430,7 @@ fn bind(
 }
 
 /// Whether the member has a log already, and so ignores the settings of a new cluster.
-fn has_segments(config: &Config) -> bool {
+pub(crate) fn has_segments(config: &Config) -> bool {
     let entries = std::fs::read_dir(config.wal_path()).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).any(|path| path.extension().is_some_and(|extension| extension == "wal"))
 }

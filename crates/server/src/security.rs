@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,32 +69,13 @@ pub struct Secured {
 /// # Errors
 /// See [`SecurityError`].
 pub fn prepare(config: &Config) -> Result<Secured, SecurityError> {
-    let security = &config.security;
-    let peer_info = side(config, "peer", &security.peer, security.peer_auto, &config.listen_peer_urls)?;
-    let client_urls = [&config.listen_client_urls[..], &config.listen_client_http_urls].concat();
-    let client_info = side(config, "client", &security.client, security.client_auto, &client_urls)?;
-    tell_of_plain("peer", &peer_info, &config.listen_peer_urls);
-    tell_of_plain("client", &client_info, &client_urls);
-    let secure = |urls: &[Url]| urls.iter().find(|url| url.is_secure()).cloned();
-    if let Some(url) = secure(&config.listen_peer_urls).filter(|_| peer_info.is_empty()) {
-        return Err(SecurityError::PeerCertificate(url.authority().to_owned()));
+    let peer_info = side(config, Side::Peer)?;
+    let client_info = side(config, Side::Client)?;
+    for (side, info) in [(Side::Peer, &peer_info), (Side::Client, &client_info)] {
+        tell_of_plain(side.name(), info, &side.urls(config));
     }
-    if let Some(url) = secure(&client_urls).filter(|_| client_info.is_empty()) {
-        return Err(SecurityError::ClientCertificate(url));
-    }
-    if secure(&config.listen_metrics_urls).is_some() && client_info.is_empty() {
-        return Err(SecurityError::MetricsCertificate);
-    }
-    let server = |needed: bool, info: &tls::Info| -> Result<Option<Arc<tls::Server>>, SecurityError> {
-        Ok(if needed { Some(Arc::new(tls::Server::new(info)?)) } else { None })
-    };
-    if !peer_info.is_empty() {
-        // Also how this member reaches others.
-        tls::Client::new(&peer_info, &[])?;
-    }
-    let peer = server(secure(&config.listen_peer_urls).is_some(), &peer_info)?;
-    let client_needed = secure(&client_urls).or_else(|| secure(&config.listen_metrics_urls)).is_some();
-    let client = server(client_needed, &client_info)?;
+    let peer = read(config, Side::Peer, &peer_info)?;
+    let client = read(config, Side::Client, &client_info)?;
     for (message, info) in
         [("starting with peer TLS", &peer_info), ("starting with client TLS", &client_info)]
     {
@@ -111,8 +92,98 @@ pub fn prepare(config: &Config) -> Result<Secured, SecurityError> {
         peer,
         peer_info,
         handshakes,
-        verify_metrics_addresses: security.verify_metrics_addresses,
-        verify_peer_addresses: security.verify_peer_addresses,
+        verify_metrics_addresses: config.security.verify_metrics_addresses,
+        verify_peer_addresses: config.security.verify_peer_addresses,
+    })
+}
+
+/// Whose connections certificates are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Other members, both ways.
+    Peer,
+    /// Clients and probes.
+    Client,
+}
+
+impl Side {
+    /// As in settings and folders.
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::Peer => "peer",
+            Side::Client => "client",
+        }
+    }
+
+    /// Its certificate as given, and whether one is to be made.
+    fn given(self, config: &Config) -> (&tls::Info, bool) {
+        match self {
+            Side::Peer => (&config.security.peer, config.security.peer_auto),
+            Side::Client => (&config.security.client, config.security.client_auto),
+        }
+    }
+
+    /// The URLs that its listeners are for.
+    fn urls(self, config: &Config) -> Vec<Url> {
+        match self {
+            Side::Peer => config.listen_peer_urls.clone(),
+            Side::Client => [&config.listen_client_urls[..], &config.listen_client_http_urls].concat(),
+        }
+    }
+}
+
+/// What a start finds for one side.
+#[derive(Debug)]
+pub enum Checked {
+    /// It has no TLS.
+    Plain,
+    /// Everything could be read.
+    Sound(tls::Info),
+    /// A certificate would be made in this folder.
+    WouldMake(PathBuf),
+}
+
+/// Reads what [`prepare`] reads of one side, and makes nothing.
+///
+/// # Errors
+/// See [`SecurityError`].
+pub fn check(config: &Config, side: Side) -> Result<Checked, SecurityError> {
+    let (given, auto) = side.given(config);
+    let mut info = given.clone();
+    if auto && given.is_empty() {
+        if config.security.self_signed_validity_years == 0 {
+            return Err(SecurityError::Validity);
+        }
+        let (folder, cert, key) = fixtures(config, side);
+        if !cert.exists() || !key.exists() {
+            return Ok(Checked::WouldMake(folder));
+        }
+        info = of_fixtures(given, &cert, &key);
+    }
+    read(config, side, &info)?;
+    Ok(if info.is_empty() { Checked::Plain } else { Checked::Sound(info) })
+}
+
+/// Reads and checks the files of one side; what its listeners need, if any has TLS.
+fn read(config: &Config, side: Side, info: &tls::Info) -> Result<Option<Arc<tls::Server>>, SecurityError> {
+    let secure = |urls: &[Url]| urls.iter().find(|url| url.is_secure()).cloned();
+    let of_side = secure(&side.urls(config));
+    let of_metrics = secure(&config.listen_metrics_urls).filter(|_| side == Side::Client);
+    if info.is_empty() {
+        return match (of_side, side) {
+            (Some(url), Side::Peer) => Err(SecurityError::PeerCertificate(url.authority().to_owned())),
+            (Some(url), Side::Client) => Err(SecurityError::ClientCertificate(url)),
+            (None, _) if of_metrics.is_some() => Err(SecurityError::MetricsCertificate),
+            (None, _) => Ok(None),
+        };
+    }
+    if side == Side::Peer {
+        // Also how this member reaches others.
+        tls::Client::new(info, &[])?;
+    }
+    Ok(match of_side.or(of_metrics) {
+        Some(_) => Some(Arc::new(tls::Server::new(info)?)),
+        None => None,
     })
 }
 
@@ -139,38 +210,42 @@ impl Secured {
 }
 
 /// One side's settings, with the certificate that is made here if none is given.
-fn side(
-    config: &Config,
-    who: &str,
-    given: &tls::Info,
-    auto: bool,
-    urls: &[Url],
-) -> Result<tls::Info, SecurityError> {
+fn side(config: &Config, side: Side) -> Result<tls::Info, SecurityError> {
+    let (given, auto) = side.given(config);
     if !auto {
         return Ok(given.clone());
     }
     if !given.is_empty() {
-        log::warn!(format!("ignoring {who} auto TLS since certs given"));
+        log::warn!(format!("ignoring {} auto TLS since certs given", side.name()));
         return Ok(given.clone());
     }
     if config.security.self_signed_validity_years == 0 {
         log::warn!("cannot generate cert", "error" => log::Text(SecurityError::Validity));
         return Err(SecurityError::Validity);
     }
+    let (folder, cert, key) = fixtures(config, side);
     data_dir::make(&config.data_dir)?;
-    let fixtures = config.data_dir.join("fixtures");
-    data_dir::make(&fixtures)?;
-    let folder = fixtures.join(who);
+    data_dir::make(&config.data_dir.join("fixtures"))?;
     data_dir::make(&folder)?;
+    if !cert.exists() || !key.exists() {
+        let urls = side.urls(config);
+        self_sign(&cert, &key, urls.iter().map(Url::host), config.security.self_signed_validity_years)?;
+    }
+    Ok(of_fixtures(given, &cert, &key))
+}
+
+/// Where one side's own certificate is kept: the folder, the certificate, its key.
+fn fixtures(config: &Config, side: Side) -> (PathBuf, PathBuf, PathBuf) {
+    let folder = config.data_dir.join("fixtures").join(side.name());
     let folder = std::path::absolute(&folder).unwrap_or(folder);
     let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
-    if !cert.exists() || !key.exists() {
-        let hosts = urls.iter().map(Url::host);
-        self_sign(&cert, &key, hosts, config.security.self_signed_validity_years)?;
-    }
-    // All else is dropped, as in etcd.
+    (folder, cert, key)
+}
+
+/// One side's settings with a certificate that was made here. All else is dropped, as in etcd.
+fn of_fixtures(given: &tls::Info, cert: &Path, key: &Path) -> tls::Info {
     let (cert, key) = (cert.display().to_string(), key.display().to_string());
-    Ok(tls::Info {
+    tls::Info {
         cert_file: cert.clone(),
         key_file: key.clone(),
         client_cert_file: cert,
@@ -180,10 +255,11 @@ fn side(
         version_max: given.version_max,
         suites: given.suites.clone(),
         ..tls::Info::default()
-    })
+    }
 }
 
 /// Makes a certificate for these hosts that is its own authority, with a key on P-521, as etcd's.
+#[expect(clippy::disallowed_methods, reason = "certificates are valid by the wall clock")]
 fn self_sign<'a>(
     cert: &Path,
     key: &Path,

@@ -6,8 +6,8 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use support::Mood;
-use support::bed::{Bed, Client, Stream, bed, frame, header, settle};
+use support::bed::{Bed, Client, Stream, bed, bed_opened_anew, frame, header, settle};
+use support::{FakeMember, Mood};
 use wire::etcdserverpb as pb;
 use wire::{ApiError, Code, Status};
 
@@ -322,6 +322,73 @@ fn streams_end_with_the_thread() {
         settle().await;
         bed.lane.drain();
         assert_eq!(stream.end().await, ApiError::Stopped.into());
+    });
+}
+
+/// As after a snapshot of the leader's: what was on its way to the member that is gone is asked of the next one.
+#[test]
+fn a_renewal_that_waits_where_the_member_is_opened_anew_is_asked_again() {
+    bed_opened_anew(|bed, renewals| async move {
+        let mut client = bed.client().await;
+        grant(&mut client, 5, 60).await;
+        grant(&mut client, 6, 60).await;
+        let mut waits_for_a_round = open(&mut client, &[]);
+        let mut waits_for_an_end = open(&mut client, &[]);
+        // Both have what they wait for from the member that goes.
+        bed.member.pass(Duration::from_secs(61));
+        ask(&mut waits_for_an_end, 5);
+        settle().await;
+        bed.member.set_mood(Mood::Holds);
+        ask(&mut waits_for_a_round, 6);
+        settle().await;
+        bed.member.stop();
+        settle().await;
+        let (next_member, seed) = FakeMember::next();
+        for id in [5, 6] {
+            next_member.grant_direct(id, 30);
+        }
+        renewals.send(seed).unwrap();
+        assert_eq!(next(&mut waits_for_an_end).await, (5, 30));
+        assert_eq!(next(&mut waits_for_a_round).await, (6, 30));
+        // And the streams go on.
+        assert_eq!(renew(&mut waits_for_an_end, 6).await, 30);
+    });
+}
+
+#[test]
+fn a_renewal_that_the_leader_is_asked_for_goes_on_at_the_next_member() {
+    bed_opened_anew(|bed, renewals| async move {
+        let mut client = bed.client().await;
+        let mut stream = open(&mut client, &[]);
+        bed.member.lose_leader();
+        ask(&mut stream, 5);
+        settle().await;
+        bed.member.stop();
+        settle().await;
+        let (next_member, seed) = FakeMember::next();
+        next_member.grant_direct(5, 30);
+        renewals.send(seed).unwrap();
+        assert_eq!(next(&mut stream).await, (5, 30));
+    });
+}
+
+/// It would hold its store in memory, and the space of files that were removed.
+#[test]
+fn a_member_that_is_gone_is_let_go_at_once() {
+    bed_opened_anew(|bed, renewals| async move {
+        let mut client = bed.client().await;
+        // By a stub, by a stream, and by the connection itself.
+        grant(&mut client, 5, 60).await;
+        let mut stream = open(&mut client, &[]);
+        assert_eq!(renew(&mut stream, 5).await, 60);
+        let range = pb::RangeRequest { key: "k".into(), ..Default::default() };
+        client.call("/etcdserverpb.KV/Range", &range).await.decoded::<pb::RangeResponse>();
+        let gone = std::sync::Arc::downgrade(&bed.lane.member());
+        bed.member.stop();
+        let (_next_member, seed) = FakeMember::next();
+        renewals.send(seed).unwrap();
+        settle().await;
+        assert_eq!(gone.strong_count(), 0);
     });
 }
 

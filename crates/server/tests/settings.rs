@@ -32,9 +32,11 @@ fn the_table_is_etcds() {
         assert_eq!(setting.variable(), variable, "--{name}");
         assert_eq!(setting.default, plain(columns[2]), "--{name}");
     }
-    // Settings of our own are called so that no later etcd has one of the same name.
+    // Settings of our own are called so that no later etcd has one of the same name; this one does something instead of
+    // a start, and is of the command line alone.
     let ours = SETTINGS.iter().map(|s| s.name).filter(|name| !seen.contains(name));
-    let unmarked: Vec<&str> = ours.filter(|name| !name.starts_with("quorate-")).collect();
+    let unmarked: Vec<&str> =
+        ours.filter(|name| !name.starts_with("quorate-") && *name != "check-config").collect();
     assert!(unmarked.is_empty(), "not in etcd: {unmarked:?}");
 }
 

@@ -41,6 +41,8 @@ pub struct Certificate {
     usages: Vec<ObjectIdentifier>,
     /// Whether it may sign others.
     is_authority: bool,
+    /// How many authorities may stand between it and a certificate; none for any number.
+    path_length: Option<u8>,
     public_key: Vec<u8>,
 }
 
@@ -71,8 +73,9 @@ impl Certificate {
         let common_name = common_names.last().map(|one| DirectoryString::try_from(&one.value)).transpose()?;
         let common_name = common_name.map(|name| name.value().into_owned());
         // Version 1 says nothing of it, and Go takes that for a yes.
-        let may_sign = match body.get_extension::<BasicConstraints>()? {
-            Some((_, constraints)) => constraints.ca,
+        let constraints = body.get_extension::<BasicConstraints>()?.map(|(_, constraints)| constraints);
+        let may_sign = match &constraints {
+            Some(constraints) => constraints.ca,
             None => body.version() == Version::V1,
         };
         let signs = body.get_extension::<KeyUsage>()?.is_none_or(|(_, usage)| usage.key_cert_sign());
@@ -87,6 +90,7 @@ impl Certificate {
             not_after: time(body.validity().not_after),
             usages,
             is_authority: may_sign && signs,
+            path_length: constraints.and_then(|constraints| constraints.path_len_constraint),
             public_key: body.subject_public_key_info().to_der()?,
         })
     }
@@ -114,6 +118,11 @@ impl Certificate {
     /// Whether others that it has signed may be trusted for its sake.
     pub(crate) fn is_authority(&self) -> bool {
         self.is_authority
+    }
+
+    /// How many authorities may stand between it and a certificate.
+    pub(crate) fn path_length(&self) -> Option<usize> {
+        self.path_length.map(usize::from)
     }
 
     /// Whether it is valid now.
@@ -179,6 +188,7 @@ pub(crate) mod tests_only {
             not_after: valid,
             usages: Vec::new(),
             is_authority: false,
+            path_length: None,
             public_key: Vec::new(),
         }
     }

@@ -147,13 +147,10 @@ impl ServerCertVerifier for ServerVerifier {
         match pool {
             Some(pool) => look.judge(pool, SERVER_AUTH, demands, Some(&self.host), || {
                 let parsed = ParsedCertificate::try_from(leaf)?;
-                verify_server_cert_signed_by_trust_anchor(
-                    &parsed,
-                    &pool.roots_at(look.moment()),
-                    rest,
-                    now,
-                    algorithms.all,
-                )
+                pool.judge(look.moment(), SERVER_AUTH, rest.len(), |roots, between| {
+                    let rest = &rest[..between];
+                    verify_server_cert_signed_by_trust_anchor(&parsed, roots, rest, now, algorithms.all)
+                })
             })?,
             // Go has no chain then that could hold an allowed name.
             None if demands.names_any() => look.refuse_unverified()?,

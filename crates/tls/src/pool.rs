@@ -6,8 +6,9 @@ use std::fs;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::RootCertStore;
+use rustls::{CertificateError, Error as TlsError, RootCertStore};
 use rustls_pki_types::CertificateDer;
+use x509_cert::der::asn1::ObjectIdentifier;
 
 use crate::{Certificate, Error, pem};
 
@@ -20,6 +21,9 @@ const SYSTEM_FILES: [&str; 6] = [
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
+
+/// What a root says that does not allow as many authorities behind it.
+pub(crate) const TOO_MANY_BETWEEN: CertificateError = CertificateError::ApplicationVerificationFailure;
 
 /// Trusted certificates.
 #[derive(Clone, Debug)]
@@ -82,15 +86,48 @@ impl Pool {
         Ok(Pool { roots: Arc::new(roots), authorities: Arc::new(authorities), whole: Arc::new(whole) })
     }
 
-    /// The authorities that are valid at this moment: the very same store if all are.
-    pub(crate) fn roots_at(&self, now: SystemTime) -> Arc<RootCertStore> {
+    /// Judges a chain with `chain`, which is given authorities, and of those that came with the certificate the first so
+    /// many. The library takes of a root its name and key alone; here its time, what it may be used for, and how many may
+    /// stand between it and a certificate count too, as in Go. If all allow it, it is given the very store of all.
+    ///
+    /// # Errors
+    /// What `chain` says, or why the root that it would have does not allow it.
+    pub(crate) fn judge(
+        &self,
+        now: SystemTime,
+        usage: ObjectIdentifier,
+        between: usize,
+        chain: impl Fn(&Arc<RootCertStore>, usize) -> Result<(), TlsError>,
+    ) -> Result<(), TlsError> {
         let is_valid = |authority: &Certificate| authority.check_time(now).is_ok();
-        if self.authorities.iter().all(is_valid) {
-            return Arc::clone(&self.roots);
+        let allowed =
+            |authority: &Certificate| authority.path_length().map_or(between, |most| most.min(between));
+        let is_free = |one: &Certificate| is_valid(one) && one.is_for(usage) && allowed(one) == between;
+        if self.authorities.iter().all(is_free) {
+            return chain(&self.roots, between);
         }
-        let with_roots = self.authorities.iter().zip(&self.roots.roots);
-        let valid = with_roots.filter(|(authority, _)| is_valid(authority)).map(|(_, root)| root.clone());
-        Arc::new(RootCertStore { roots: valid.collect() })
+        let store = |wanted: &dyn Fn(&Certificate) -> bool| {
+            let roots = self.authorities.iter().zip(&self.roots.roots);
+            let roots = roots.filter(|(authority, _)| wanted(authority)).map(|(_, root)| root.clone());
+            Arc::new(RootCertStore { roots: roots.collect() })
+        };
+        let mut failure = TlsError::InvalidCertificate(CertificateError::UnknownIssuer);
+        let counts: BTreeSet<usize> = self.authorities.iter().map(allowed).collect();
+        for count in counts.into_iter().rev() {
+            let roots = store(&|one| is_valid(one) && one.is_for(usage) && allowed(one) == count);
+            match chain(&roots, count) {
+                Ok(()) => return Ok(()),
+                // What stands nearest to a chain that holds says most.
+                Err(error) if count == between => failure = error,
+                Err(_) => {}
+            }
+        }
+        if chain(&store(&|one| is_valid(one) && one.is_for(usage)), between).is_ok() {
+            failure = TlsError::InvalidCertificate(TOO_MANY_BETWEEN);
+        } else if chain(&store(&is_valid), between).is_ok() {
+            failure = TlsError::InvalidCertificate(CertificateError::InvalidPurpose);
+        }
+        Err(failure)
     }
 
     /// Whether it trusts nobody.

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
@@ -174,12 +173,11 @@ impl Clients {
         Ok(Clients { pool, chains, provider, algorithms, demands: Demands::of(info, true)? })
     }
 
-    /// What verifies chains up to those who are trusted at this moment; nothing if nobody is.
-    fn chains_at(&self, now: SystemTime) -> Option<Arc<dyn ClientCertVerifier>> {
-        let roots = self.pool.roots_at(now);
-        match Arc::ptr_eq(&roots, &self.pool.roots) {
+    /// What verifies chains up to these authorities; nothing if there are none.
+    fn chains_to(&self, roots: &Arc<RootCertStore>) -> Option<Arc<dyn ClientCertVerifier>> {
+        match Arc::ptr_eq(roots, &self.pool.roots) {
             true => self.chains.clone(),
-            false => chains(&roots, &self.provider).ok(),
+            false => chains(roots, &self.provider).ok(),
         }
     }
 }
@@ -211,9 +209,13 @@ impl ClientCertVerifier for ClientVerifier {
     ) -> Result<ClientCertVerified, TlsError> {
         let look = Look { leaf, rest, now, seen: &self.seen };
         let Clients { pool, demands, .. } = &*self.clients;
-        look.judge(pool, CLIENT_AUTH, demands, None, || match self.clients.chains_at(look.moment()) {
-            Some(chains) => chains.verify_client_cert(leaf, rest, now).map(drop),
-            None => Err(TlsError::InvalidCertificate(CertificateError::UnknownIssuer)),
+        look.judge(pool, CLIENT_AUTH, demands, None, || {
+            pool.judge(look.moment(), CLIENT_AUTH, rest.len(), |roots, between| {
+                match self.clients.chains_to(roots) {
+                    Some(chains) => chains.verify_client_cert(leaf, &rest[..between], now).map(drop),
+                    None => Err(TlsError::InvalidCertificate(CertificateError::UnknownIssuer)),
+                }
+            })
         })?;
         Ok(ClientCertVerified::assertion())
     }

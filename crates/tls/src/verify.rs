@@ -138,6 +138,10 @@ fn chain_refusal(error: &TlsError) -> (String, CertificateError) {
         | CertificateError::NotValidYetContext { .. } => {
             (format!("x509: {error} (an authority's)"), CertificateError::Expired)
         }
+        CertificateError::ApplicationVerificationFailure => (
+            "x509: too many intermediates for path length constraint".to_owned(),
+            CertificateError::BadEncoding,
+        ),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => (
             "x509: certificate specifies an incompatible key usage".to_owned(),
             CertificateError::BadEncoding,

@@ -488,3 +488,62 @@ fn a_certificate_is_read_again() {
     std::fs::copy(&second.1, &first.1).unwrap();
     assert!(shake(&server, &client, "localhost").client.is_none());
 }
+
+/// A chain of root, authority between, and end, where the root says so; the files of the root and of the end.
+fn chain_below(dir: &std::path::Path, root: &CertificateParams, between: bool) -> (String, Info) {
+    let authority = Spec { is_ca: true, sans: &[], usages: Vec::new(), ..Spec::default() };
+    let write = |name: &str, text_of: String| {
+        let path = dir.join(name);
+        std::fs::write(&path, text_of).unwrap();
+        text(path)
+    };
+    let root_key = KeyPair::generate().unwrap();
+    let root_file = write("root.crt", root.self_signed(&root_key).unwrap().pem());
+    let mut issuer = Issuer::new(root.clone(), root_key);
+    let mut behind = String::new();
+    if between {
+        let key = KeyPair::generate().unwrap();
+        let made = params(&Spec { cn: "between", ..authority }, 2);
+        behind = made.signed_by(&key, &issuer).unwrap().pem();
+        issuer = Issuer::new(made, key);
+    }
+    let key = KeyPair::generate().unwrap();
+    let leaf = params(&Spec::default(), 3).signed_by(&key, &issuer).unwrap();
+    let cert_file = write("leaf.crt", leaf.pem() + &behind);
+    let key_file = write("leaf.key", key.serialize_pem());
+    (root_file, Info { cert_file, key_file, ..Info::default() })
+}
+
+/// What a root may be used for, and how many may stand below it, holds for its chains, as in Go.
+#[test]
+fn what_a_root_says_of_itself_counts() {
+    let authority = Spec { cn: "root", is_ca: true, sans: &[], usages: Vec::new(), ..Spec::default() };
+    let root = |usages: &[ExtendedKeyUsagePurpose], below: Option<u8>| {
+        let mut root = params(&Spec { usages: usages.to_vec(), ..authority.clone() }, 1);
+        root.is_ca = IsCa::Ca(below.map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained));
+        root
+    };
+    let (server_auth, client_auth) =
+        (ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth);
+    let usage = "tls: failed to verify certificate: x509: certificate specifies an incompatible key usage";
+    let many = "tls: failed to verify certificate: x509: too many intermediates for path length constraint";
+    for (name, root, between, for_clients, for_servers) in [
+        ("any use", root(&[], None), true, None, None),
+        ("both uses", root(&[server_auth.clone(), client_auth.clone()], Some(1)), true, None, None),
+        ("servers only", root(&[server_auth], None), false, Some(usage), None),
+        ("clients only", root(&[client_auth], None), true, None, Some(usage)),
+        ("nobody between, and nobody is", root(&[], Some(0)), false, None, None),
+        ("nobody between, and somebody is", root(&[], Some(0)), true, Some(many), Some(many)),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let (root_file, pair) = chain_below(dir.path(), &root, between);
+        let trusting = Info { trusted_ca_file: root_file, ..pair.clone() };
+        let anyone = Client::new(&Info { insecure_skip_verify: true, ..pair.clone() }, &["h2"]).unwrap();
+        let came = shake(&Server::new(&trusting).unwrap(), &anyone, "localhost");
+        assert_eq!(came.server.as_deref(), for_clients, "{name}, a client's");
+
+        let verifying = Client::new(&trusting, &["h2"]).unwrap();
+        let came = shake(&Server::new(&pair).unwrap(), &verifying, "localhost");
+        assert_eq!(came.client.as_deref(), for_servers, "{name}, a server's");
+    }
+}

@@ -10,7 +10,8 @@ use super::{DataDir, Held, Kind};
 use crate::Error;
 use crate::interchange::{self, StorageVersion};
 use crate::merge::{MergeStep, Merger};
-use crate::start::{self, Replayed, io, replay_revlog};
+use crate::start::together::{StoreOf, check_together, may_make_anew};
+use crate::start::{Replayed, end_restore, io, replay_revlog};
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,24 +53,30 @@ fn merge(fs: &Arc<dyn Fs>, data_dir: &DataDir, held: &Held) -> Result<Defragment
     let limits = data_dir.revlog_limits.clone();
     let (opened, replayed) =
         replay_revlog(fs, &folders.rev, limits, store::Settings::default(), 1, &mut |_, _| {})?;
-    start::check_together(&log, &opened, start::may_make_anew(&**fs, folders, &log, &opened)?)?;
+    let makes_anew = may_make_anew(&**fs, folders, &log, &opened)?;
+    check_together(&log, StoreOf::Log(&opened), makes_anew)?;
     let (_builder, writer, reader) = opened.into_parts()?;
     let Replayed { mut store, source, .. } = replayed;
     source.fill(reader.clone());
     let before = reader.space().bytes;
     // What compactions have dropped is in no frame of this run.
     let mut merger = Merger::new(writer.merger(), reader.clone(), store.relocator(), Default::default());
-    let _finished = start::end_restore(&mut store)?;
+    let _finished = end_restore(&mut store)?;
     merger.ask();
-    loop {
-        match merger.step()? {
-            MergeStep::Idle => break,
-            MergeStep::Working(_) | MergeStep::Finished(_) => {}
-            // Nobody reads, and nothing is to be synced: only room can be wanting, and the next try takes less.
-            MergeStep::Waiting => {}
-            MergeStep::Damaged(error) => return Err(error),
+    let merged = loop {
+        match merger.step() {
+            Ok(MergeStep::Idle) => break Ok(()),
+            // Nobody reads, and nothing is to be synced: it waits for room only, and the next try takes less.
+            Ok(MergeStep::Working(_) | MergeStep::Finished(_) | MergeStep::Waiting) => {}
+            Ok(MergeStep::Damaged(error)) | Err(error) => break Err(error),
         }
+    };
+    // Whoever runs this need not be who runs the member.
+    for name in fs.list(&folders.rev).map_err(io("list", &folders.rev))? {
+        let path = folders.rev.join(name);
+        fs.take_owner(&path, &folders.rev).map_err(io("change the owner of", &path))?;
     }
+    merged?;
     let counters = merger.counters();
     if counters.merges.load(Ordering::Relaxed) == 0 && counters.given_up.load(Ordering::Relaxed) > 0 {
         return Err(io("merge", &folders.rev)(std::io::ErrorKind::StorageFull.into()));

@@ -46,7 +46,9 @@ pub fn apply(raw: &mut RawConfig, environment: &[(String, String)]) -> Result<()
             shadowed.push(variable);
             continue;
         }
-        let Some(value) = lookup(&variable).filter(|_| setting.name != "version") else {
+        // What is done instead of a start is for the command line to say.
+        let is_for_start = !matches!(setting.name, "version" | "check-config");
+        let Some(value) = lookup(&variable).filter(|_| is_for_start) else {
             continue;
         };
         match raw.set(position, value, Source::Variable) {

@@ -19,6 +19,9 @@ pub const USAGE: &str = "Usage:
   etcd --config-file
     Read the settings from a YAML or JSON file instead.
 
+  etcd --check-config
+    Say what is wrong with the settings and what a start would do; changes nothing.
+
   etcd gateway
     Forward TCP connections to members. (not yet supported)
 

@@ -4,6 +4,7 @@
 //! table in [`settings`] drives parser, help, documentation and tests, so that a flag can't exist half-way.
 
 pub mod bootstrap;
+pub mod commands;
 pub mod duration;
 pub mod env;
 pub mod file;
@@ -16,6 +17,7 @@ pub mod security;
 pub mod settings;
 pub mod value;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -53,6 +55,7 @@ const COMPACTION_SLEEP_INTERVAL: Duration = Duration::from_millis(10);
 const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// No watch is told of progress more often.
 const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+const WARNING_UNARY_REQUEST_DURATION: Duration = Duration::from_millis(300);
 const SNAPSHOT_COUNT: u64 = 10_000;
 /// gRPC's Go server pings no client more often.
 const PING_INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -122,6 +125,10 @@ pub struct Config {
     pub compaction_sleep_interval: Duration,
     /// How often watches that ask for it are told how far they are; at least 100 ms.
     pub watch_progress_interval: Duration,
+    /// From when on applying an entry, or a read, is told of in the log.
+    pub warning_apply_duration: Duration,
+    /// From when on a call with one answer is.
+    pub warning_unary_request_duration: Duration,
     /// A snapshot is taken when more entries than this were applied since the last one.
     pub snapshot_count: u64,
     /// Segments of the write-ahead log that stay; 0 for all.
@@ -132,8 +139,8 @@ pub struct Config {
     pub keep_imported: bool,
     /// `--quota-backend-bytes`, 2 GiB where that is 0; below 0 for none.
     pub quota_bytes: i64,
-    /// Whether this member's NOSPACE ends by itself.
-    pub clears_no_space: bool,
+    /// How long there must have been room for this member's NOSPACE to end by itself; `None`: it does not.
+    pub no_space_clears: Option<Duration>,
     /// Whether listeners share their ports with other processes (SO_REUSEPORT).
     pub reuse_port: bool,
     /// What is written to the log.
@@ -233,6 +240,10 @@ pub enum ConfigError {
     Tracing,
     #[error("enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint")]
     CheckpointPersist,
+    #[error("auth: invalid auth options")]
+    TokenOptions,
+    #[error("auth: missing key data")]
+    TokenKey,
     #[error("--compact-hash-check-time must be >0 (set to {0})")]
     CompactHashCheck(String),
     #[error(transparent)]
@@ -328,6 +339,11 @@ impl TryFrom<&RawConfig> for Config {
                 ..=0 => WATCH_PROGRESS_INTERVAL,
                 given => Duration::from_nanos(given.unsigned_abs()).max(WATCH_PROGRESS_INTERVAL_MIN),
             },
+            warning_apply_duration: threshold(raw.nanos("warning-apply-duration")),
+            warning_unary_request_duration: match raw.nanos("warning-unary-request-duration") {
+                0 => WARNING_UNARY_REQUEST_DURATION,
+                given => threshold(given),
+            },
             snapshot_count: match raw.uint("snapshot-count") {
                 0 => SNAPSHOT_COUNT,
                 given => given,
@@ -336,7 +352,10 @@ impl TryFrom<&RawConfig> for Config {
             snapshots_max: usize::try_from(raw.uint("max-snapshots")).unwrap_or(usize::MAX),
             keep_imported: raw.bool("quorate-keep-imported-db"),
             quota_bytes: quota(raw),
-            clears_no_space: raw.bool("quorate-nospace-clears"),
+            no_space_clears: raw.bool("quorate-nospace-clears").then(|| {
+                let nanos = raw.nanos("quorate-nospace-clears-after");
+                Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+            }),
             reuse_port: raw.bool("socket-reuse-port"),
             name,
             listen_client_urls,
@@ -344,7 +363,7 @@ impl TryFrom<&RawConfig> for Config {
             listen_metrics_urls: raw.urls("listen-metrics-urls"),
             security,
             origins: Allowed::from_list(security::words(raw, "cors")),
-            hosts: Allowed::from_list(security::words(raw, "host-whitelist")),
+            hosts: Allowed::from_list(security::allowed(raw, "host-whitelist")),
             listen_peer_urls,
             advertise_client_urls,
             initial_advertise_peer_urls,
@@ -502,6 +521,7 @@ fn check_others(raw: &RawConfig) -> Result<(), ConfigError> {
     if raw.bool("enable-distributed-tracing") && !(0..=1_000_000).contains(&rate) {
         return Err(ConfigError::Tracing);
     }
+    check_token(&raw.text("auth-token"))?;
     let gates = raw.list("feature-gates");
     if gates::is_on(&gates, "LeaseCheckpointPersist") && !gates::is_on(&gates, "LeaseCheckpoint") {
         return Err(ConfigError::CheckpointPersist);
@@ -511,6 +531,35 @@ fn check_others(raw: &RawConfig) -> Result<(), ConfigError> {
         return Err(ConfigError::CompactHashCheck(duration::format(nanos)));
     }
     Ok(())
+}
+
+/// What etcd refuses of `--auth-token` before it looks at a key. Nothing but its default works here yet.
+fn check_token(given: &str) -> Result<(), ConfigError> {
+    const METHODS: [&str; 13] = [
+        "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "HS256", "HS384",
+        "HS512", "EdDSA",
+    ];
+    let mut words = given.split(',');
+    let provider = words.next().unwrap_or_default();
+    let mut options = BTreeMap::new();
+    for word in words {
+        let pair = word.split_once('=').filter(|(_, value)| !value.contains('='));
+        let (name, value) = pair.ok_or(ConfigError::TokenOptions)?;
+        if options.insert(name, value).is_some() {
+            return Err(ConfigError::TokenOptions);
+        }
+    }
+    let of = |name: &str| options.get(name).copied().unwrap_or_default();
+    match provider {
+        "simple" | "" => Ok(()),
+        "jwt" if !METHODS.contains(&of("sign-method")) => Err(ConfigError::TokenOptions),
+        "jwt" if !of("ttl").is_empty() && duration::parse(of("ttl")).is_none() => {
+            Err(ConfigError::TokenOptions)
+        }
+        "jwt" if of("priv-key").is_empty() && of("pub-key").is_empty() => Err(ConfigError::TokenKey),
+        "jwt" => Ok(()),
+        _ => Err(ConfigError::TokenOptions),
+    }
 }
 
 /// A bare number is hours or revisions, by the mode; anything else is a duration, which in the other mode etcd takes for
@@ -627,6 +676,11 @@ fn keepalive(raw: &RawConfig) -> Keepalive {
     };
     let min_time = given("grpc-keepalive-min-time").unwrap_or(Duration::from_secs(5 * 60));
     Keepalive { min_time, interval, timeout }
+}
+
+/// What takes longer is told of; below zero, everything.
+fn threshold(nanos: i64) -> Duration {
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }
 
 /// The address that packets to the outside leave from: what etcd advertises for a listener on all addresses.

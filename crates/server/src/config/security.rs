@@ -78,7 +78,7 @@ pub(super) const CLIENT_SKIP_SAN: &str = "client-transport-security.skip-client-
 
 /// The names that are allowed; none where nothing is said of them. As in etcd an empty text that was given is one name,
 /// the empty one: a variable that is missing in a script must not let everybody in.
-fn allowed(raw: &RawConfig, name: &str) -> Vec<String> {
+pub(super) fn allowed(raw: &RawConfig, name: &str) -> Vec<String> {
     if raw.is_set(name) { raw.list(name) } else { words(raw, name) }
 }
 

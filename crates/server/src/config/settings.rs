@@ -213,14 +213,14 @@ pub const SETTINGS: &[Setting] = &[
     setting(Security, "peer-cert-allowed-hostname", List, "", Works, "peer certificate must match one of these host names; not together with allowed-cn"),
     setting(Security, "cipher-suites", List, "", Works, "TLS 1.2 cipher suites by Go name; not allowed when tls-min-version is TLS1.3"),
     setting(Security, "cors", Origins, "*", Works, "allowed CORS origins as scheme://host:port, the port is required (else exit 2), compared as text with Origin; empty or * means any"),
-    setting(Security, "host-whitelist", List, "*", Works, "allowed Host header values on plain HTTP; empty or * means any"),
+    setting(Security, "host-whitelist", List, "*", Works, "allowed Host header values on plain HTTP; * means any, an empty text requests that name no host"),
 
     setting(Auth, "auth-token", Text, "simple", Later, "token provider; empty string means no tokens can be made; sign-method ES512 is accepted too; the family decides the key type (RSA and RSA-PSS, ECDSA, Ed25519, HMAC)"),
-    setting(Auth, "bcrypt-cost", Uint, "10", Later, "bcrypt cost 4..31, others fall back to 10"),
-    setting(Auth, "auth-token-ttl", Uint, "300", Later, "life of a simple token since its last use"),
+    setting(Auth, "bcrypt-cost", Uint, "10", Inert, "bcrypt cost 4..31, others fall back to 10"),
+    setting(Auth, "auth-token-ttl", Uint, "300", Inert, "life of a simple token since its last use"),
 
-    setting(Monitoring, "enable-pprof", Bool, "false", Later, "serve /debug/pprof on the client URLs"),
-    setting(Monitoring, "metrics", Text, "basic", Later, "extensive adds the gRPC handling-time histogram"),
+    setting(Monitoring, "enable-pprof", Bool, "false", Inert, "serve /debug/pprof on the client URLs"),
+    setting(Monitoring, "metrics", Text, "basic", Inert, "extensive adds the gRPC handling-time histogram"),
     setting(Monitoring, "listen-metrics-urls", Urls, "", Works, "extra listeners for the probes (/metrics comes later)"),
 
     setting(Logging, "logger", Text, "zap", Works, "only zap is accepted"),
@@ -228,7 +228,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(Logging, "log-format", Text, "json", Works, "json or console"),
     setting(Logging, "enable-log-rotation", Bool, "false", Works, "rotate the single file in log-outputs"),
     setting(Logging, "log-rotation-config-json", Text, r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#, Works, "rotation settings"),
-    setting(Logging, "warning-unary-request-duration", Duration, "300ms", Later, "warn in the log about slower unary requests; 0 means the default"),
+    setting(Logging, "warning-unary-request-duration", Duration, "300ms", Works, "warn in the log about slower unary requests; 0 means the default"),
     setting(Logging, "log-outputs", List, "default", Works, "default, stderr, stdout, systemd/journal or file paths"),
 
     setting(Tracing, "enable-distributed-tracing", Bool, "false", Later, "OpenTelemetry tracing"),
@@ -244,9 +244,10 @@ pub const SETTINGS: &[Setting] = &[
     setting(Features, "compaction-sleep-interval", Duration, "0s", Works, "pause between compaction batches; 0 means 10ms"),
     setting(Features, "watch-progress-notify-interval", Duration, "0s", Works, "period of watch progress notices; lower bound 100ms"),
     setting(Features, "downgrade-check-time", Duration, "5s", Works, "how often the leader looks whether a downgrade is done; 0 is off"),
-    setting(Features, "warning-apply-duration", Duration, "100ms", Later, "warn in the log about slower applies and reads"),
+    setting(Features, "warning-apply-duration", Duration, "100ms", Works, "warn in the log about slower applies and reads"),
     setting(Features, "bootstrap-defrag-threshold-megabytes", Uint, "0", Inert, "defragment at start if at least this much would be freed; 0 is off"),
-    setting(Features, "quorate-nospace-clears", Bool, "true", Works, "end this member's own NOSPACE alarm once the data has been below 90 % of the quota for a minute; not in etcd"),
+    setting(Features, "quorate-nospace-clears", Bool, "true", Works, "end this member's own NOSPACE alarm once the data has been below 90 % of the quota for a while; with other members only where all of them run this program; not in etcd"),
+    setting(Features, "quorate-nospace-clears-after", Duration, "1m0s", Works, "how long the data must have been below 90 % of the quota for that; not in etcd"),
     setting(Features, "max-learners", Int, "1", Works, "most learners in the cluster"),
     setting(Features, "snapshot-catchup-entries", Uint, "5000", Works, "raft entries kept in memory behind a snapshot for slow followers"),
 
@@ -254,6 +255,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(Unsafe, "force-new-cluster", Bool, "false", Works, "restart as a one-member cluster keeping the data"),
 
     setting(Configuration, "config-file", Text, "", Works, "YAML or JSON configuration file; where one is given, other flags and variables do not count"),
+    setting(Configuration, "check-config", Bool, "false", Works, "say what is wrong with the settings and what a start would do, and exit with 0 if it would come up; changes nothing (not etcd's)"),
     setting(Configuration, "version", Bool, "false", Works, "print versions and exit"),
 
     old("cluster-active-size"),

@@ -32,6 +32,9 @@ fn an_empty_list_of_allowed_names_allows_the_empty_one() {
     assert_eq!(allowed(&[BASE, &["--peer-cert-allowed-cn="]].concat()), [""]);
     let hosts = [BASE, &["--client-cert-allowed-hostname="]].concat();
     assert_eq!(config(&hosts).security.client.allowed_hostnames, [""]);
+    let hosts = [BASE, &["--host-whitelist="]].concat();
+    assert_eq!(config(&hosts).hosts, Allowed::These([String::new()].into()), "and who names no host");
+    assert_eq!(config(BASE).hosts, Allowed::Any);
 }
 
 #[test]
@@ -94,6 +97,11 @@ fn refusals_are_etcds() {
             &["--feature-gates=LeaseCheckpointPersist=true"],
             "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
         ),
+        (&["--auth-token=nonsense"], "auth: invalid auth options"),
+        (&["--auth-token=jwt"], "auth: invalid auth options"),
+        (&["--auth-token=jwt,sign-method=RS256"], "auth: missing key data"),
+        (&["--auth-token=jwt,sign-method=RS256,sign-method=RS256"], "auth: invalid auth options"),
+        (&["--auth-token=jwt,sign-method=RS256,ttl=x"], "auth: invalid auth options"),
         (&["--logger=capnslog"], "--logger=capnslog is removed in v3.5"),
         (&["--logger=x"], "unknown logger option \"x\""),
         (&["--log-format=xml"], "unknown log format: xml, supported values json, console"),
@@ -150,8 +158,8 @@ fn what_tls_can_not_do_is_refused() {
 
 #[test]
 fn all_that_is_not_there_yet_is_named_at_once() {
-    let text = refusal(&["--auth-token-ttl=7", "--enable-pprof", "--feature-gates=PriorityRequest=true"]);
-    for name in ["--auth-token-ttl", "--enable-pprof", "--feature-gates PriorityRequest"] {
+    let text = refusal(&["--memory-mlock", "--unsafe-no-fsync", "--feature-gates=PriorityRequest=true"]);
+    for name in ["--memory-mlock", "--unsafe-no-fsync", "--feature-gates PriorityRequest"] {
         assert!(text.contains(&format!("{name} is not yet supported by Quorate")), "{text}");
     }
     config(&["--backend-batch-limit=7", "--raft-read-timeout=9s"]);

@@ -20,6 +20,7 @@ use super::answer::Payload;
 use super::head::Head;
 use super::kv::Read;
 use super::method::Route;
+use super::slow::Asked;
 use super::stream::Assembly;
 use crate::lane::Slot;
 
@@ -40,6 +41,8 @@ pub struct Call {
     pub deadline: Option<Instant>,
     /// How far it is.
     pub state: State,
+    /// What a hot call asks for, for the log.
+    pub asked: Option<Asked>,
     /// Bytes of its message that are counted; `None` unless it was held.
     held: Option<usize>,
 }
@@ -68,7 +71,7 @@ impl Call {
         state: State,
     ) -> Call {
         let stream = respond.stream_id().as_u32();
-        Call { stream, respond, body, head, deadline, state, held: None }
+        Call { stream, respond, body, head, deadline, state, asked: None, held: None }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -25,8 +26,9 @@ use super::head::{self, GRPC_ENCODING, Head};
 use super::io::{GatherIo, IoControl, PingPolicy, Turn, gather};
 use super::kv::{self, Read, Step};
 use super::member::OverQuota;
-use super::method::{Cold, ForLearner, Hot, Route, Streaming, route};
+use super::method::{self, Cold, ForLearner, Hot, Route, Streaming, route};
 use super::service::Deadline;
+use super::slow::Asked;
 use super::stream::{self, Arrival, Assembly, send_message, send_service_response, send_status};
 use super::task::{self, StreamCall, TaskCall};
 use super::turns::{Length, Reads};
@@ -69,7 +71,12 @@ const STALLED_SLACK: usize = 64;
 type H2<S> = h2::server::Connection<GatherIo<S>, Payload>;
 
 /// Serves one connection until either side ends it.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(io: S, front: Front, web: Option<Web>) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    io: S,
+    remote: Option<SocketAddr>,
+    front: Front,
+    web: Option<Web>,
+) {
     let (codec_io, control) = gather(io);
     let limits = &front.0.config.limits;
     let handshake = h2::server::Builder::new()
@@ -95,7 +102,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(io: S, front: Fr
     });
     let Ok(Some(h2)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, greeted).await else { return };
 
-    let mut connection = Connection::new(h2, control, front, web);
+    let mut connection = Connection::new(h2, control, (front, remote), web);
     let end = poll_fn(|cx| connection.poll(cx)).await;
     let control = connection.close();
     if end == End::Lost {
@@ -125,6 +132,7 @@ struct Connection<S> {
     h2: H2<S>,
     control: IoControl<S>,
     front: Rc<Shared>,
+    remote: Option<SocketAddr>,
     /// Who answers what is none of gRPC.
     web: Option<Web>,
     mailbox: Rc<Mailbox>,
@@ -144,7 +152,12 @@ struct Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
-    fn new(mut h2: H2<S>, control: IoControl<S>, front: Front, web: Option<Web>) -> Self {
+    fn new(
+        mut h2: H2<S>,
+        control: IoControl<S>,
+        (front, remote): (Front, Option<SocketAddr>),
+        web: Option<Web>,
+    ) -> Self {
         let front = front.0;
         let keepalive =
             Keepalive::new(h2.ping_pong(), front.config.keepalive_interval, front.config.keepalive_timeout);
@@ -154,6 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             mailbox: front.lane.mailbox(),
             reads: front.lane.member().reads.connection(),
             front,
+            remote,
             web,
             calls: Calls::default(),
             fresh: Vec::new(),
@@ -223,6 +237,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
 
     fn now(&mut self) -> Instant {
         *self.now.get_or_insert_with(Instant::now)
+    }
+
+    /// When a call has ended that is answered now.
+    fn end(&mut self) -> Instant {
+        let slow = self.front.config.slow;
+        slow.end(|| self.now())
     }
 
     /// Takes every call that has arrived, answering none; true when the connection is over.
@@ -374,7 +394,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                     let call =
                         TaskCall { respond, body, needs_leader, deadline, elsewhere: self.elsewhere() };
                     let message = frame.slice(PREFIX_BYTES..);
-                    self.spawn(task::run(task, message, call, Rc::clone(&self.front)));
+                    let (slow, remote, begun) = (self.front.config.slow, self.remote, self.now());
+                    let run = task::run(task, message, call, Rc::clone(&self.front));
+                    self.spawn(async move {
+                        run.await;
+                        if let Some(path) = task.unary_path() {
+                            slow.judge_other(path, begun, remote);
+                        }
+                    });
                     false
                 }
                 Err(status) => self.fail(index, &status),
@@ -394,8 +421,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         let lane = &self.front.lane;
         let Some(call) = self.calls.get_mut(index) else { return false };
         let slot = Slot { index, stream: call.stream };
+        let mut asked = Asked::new(hot, &message, now);
         let step =
             kv::begin(hot, message, &call.head, &lane.member(), &self.front.config.limits, || lane.next_id());
+        asked.is_read = matches!(step, Ok(Step::Read { .. }));
+        call.asked = Some(asked);
         match step {
             Err(status) => self.fail(index, &status),
             Ok(Step::Propose { id, data, grows }) => {
@@ -427,11 +457,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         if service == Cold::Lease {
             parts.extensions.insert(self.reads.clone());
         }
+        let (slow, remote, begun) = (self.front.config.slow, self.remote, self.now());
+        let uri = parts.uri.clone();
         let answer = self.front.services().call(service, parts, frame);
         let (held, body) = (self.held.clone(), call.body);
         self.spawn(async move {
             send_service_response(answer, call.respond, call.deadline, held).await;
             drop(body);
+            if method::is_unary(uri.path()) {
+                slow.judge_other(uri.path(), begun, remote);
+            }
         });
     }
 
@@ -543,7 +578,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         let header = self.front.lane.member().header(revision);
         match message(&header) {
             Ok(pieces) => {
+                let end = self.end();
                 let mut call = self.calls.remove(index);
+                if let Some(asked) = &call.asked {
+                    self.front.config.slow.judge(asked, end, self.remote, Ok(&pieces));
+                }
                 send_message(&mut call.respond, &self.front.templates, pieces, (&self.held, charge));
                 true
             }
@@ -552,7 +591,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
     }
 
     fn fail(&mut self, index: usize, status: &Status) -> bool {
+        let end = self.end();
         let mut call = self.calls.remove(index);
+        if let Some(asked) = &call.asked {
+            self.front.config.slow.judge(asked, end, self.remote, Err(status));
+        }
         send_status(&mut call.respond, StatusCode::OK, status);
         true
     }

@@ -1,5 +1,6 @@
 //! What only the leader can answer, asked of it over the peer port, whoever it is (etcd: v3_server.go, leasehttp).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use wire::{ApiError, Status, etcdserverpb as pb, leasepb};
 
 use super::member::MemberView;
 use crate::config::Url;
+use crate::lane::Lane;
 use crate::peer::{PromoteError, Question, Reply, Told};
 
 /// How soon a leader that has not answered is asked again.
@@ -24,27 +26,36 @@ pub(crate) enum Asked<T> {
     There(T),
 }
 
+/// A member that asks, as long as it is there.
+fn while_there(member: &Arc<MemberView>) -> impl Fn() -> Option<Arc<MemberView>> {
+    move || (!member.others.is_stopped()).then(|| Arc::clone(member))
+}
+
 /// Asks the leader until it answers with something that `read` understands, or this member leads. Never asks by itself
-/// twice at once.
+/// twice at once. `member` is the one that asks, which is looked up each time, as it may be opened anew; `None` once it is
+/// gone.
 ///
 /// # Errors
-/// `NoLeader` and `Timeout`, once `until` has passed.
+/// `NoLeader` and `Timeout`, once `until` has passed; `Stopped` once the member that asks is gone.
 async fn ask<T>(
-    member: &MemberView,
+    member: impl Fn() -> Option<Arc<MemberView>>,
     until: Instant,
     question: &Question,
     read: impl Fn(&Reply) -> Option<T>,
 ) -> Result<Asked<T>, Status> {
     loop {
+        let Some(member) = member() else { return Err(ApiError::Stopped.into()) };
         let leader = member.status.leader();
         if leader == member.member_id {
             return Ok(Asked::Here);
         }
         let left = until.saturating_duration_since(Instant::now());
-        let Some(urls) = peer_urls(member, leader) else {
+        let Some(urls) = peer_urls(&member, leader) else {
             if left.is_zero() {
                 return Err(ApiError::NoLeader.into());
             }
+            // One that is gone must not be held on to.
+            drop(member);
             tokio::time::sleep(LEADER_INTERVAL).await;
             continue;
         };
@@ -59,6 +70,7 @@ async fn ask<T>(
                 return Ok(Asked::There(answer));
             }
         }
+        drop(member);
         tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }
@@ -74,14 +86,19 @@ fn peer_urls(member: &MemberView, id: u64) -> Option<Vec<Url>> {
 ///
 /// # Errors
 /// See [`ask`].
-pub(crate) async fn renew(member: &MemberView, id: i64, until: Instant) -> Result<Asked<i64>, Status> {
+pub(crate) async fn renew(lane: &Lane, id: i64, until: Instant) -> Result<Asked<i64>, Status> {
     let request = pb::LeaseKeepAliveRequest { id }.encode_to_vec();
     let question = Question::post("/leases", Bytes::from(request));
-    ask(member, until, &question, |reply| match reply.status {
-        200 => Some(pb::LeaseKeepAliveResponse::decode(reply.body.clone()).ok()?.ttl),
-        404 => Some(0),
-        _ => None,
-    })
+    ask(
+        || Some(Arc::clone(&lane.member())),
+        until,
+        &question,
+        |reply| match reply.status {
+            200 => Some(pb::LeaseKeepAliveResponse::decode(reply.body.clone()).ok()?.ttl),
+            404 => Some(0),
+            _ => None,
+        },
+    )
     .await
 }
 
@@ -90,14 +107,14 @@ pub(crate) async fn renew(member: &MemberView, id: i64, until: Instant) -> Resul
 /// # Errors
 /// See [`ask`].
 pub(crate) async fn time_to_live(
-    member: &MemberView,
+    member: &Arc<MemberView>,
     (id, keys): (i64, bool),
     until: Instant,
 ) -> Result<Asked<Option<pb::LeaseTimeToLiveResponse>>, Status> {
     let request = pb::LeaseTimeToLiveRequest { id, keys };
     let request = leasepb::LeaseInternalRequest { lease_time_to_live_request: Some(request) }.encode_to_vec();
     let question = Question::post("/leases/internal", Bytes::from(request));
-    ask(member, until, &question, |reply| match reply.status {
+    ask(while_there(member), until, &question, |reply| match reply.status {
         200 => {
             let answer = leasepb::LeaseInternalResponse::decode(reply.body.clone()).ok()?;
             Some(Some(answer.lease_time_to_live_response?))
@@ -125,7 +142,7 @@ impl From<Told> for pb::Member {
 /// # Errors
 /// See [`ask`].
 pub(crate) async fn promote(
-    member: &MemberView,
+    member: &Arc<MemberView>,
     id: u64,
     until: Instant,
 ) -> Result<Asked<Result<Vec<pb::Member>, ApiError>>, Status> {
@@ -134,7 +151,7 @@ pub(crate) async fn promote(
         content_type: "",
         ..Question::get(format!("/members/promote/{id}"))
     };
-    ask(member, until, &question, |reply| match reply.status {
+    ask(while_there(member), until, &question, |reply| match reply.status {
         200 => {
             let told: Vec<Told> = serde_json::from_slice(&reply.body).ok()?;
             Some(Ok(told.into_iter().map(pb::Member::from).collect()))

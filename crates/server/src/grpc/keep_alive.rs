@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -155,7 +154,11 @@ impl Renewals {
             if self.turn.iter().any(|(_, state)| matches!(state, State::Asked))
                 && let Err(status) = self.renew().await
             {
-                self.fail(status);
+                // It is opened anew, and asked anew for all that has no answer yet; or there is none any more.
+                if status != ApiError::Stopped.into() || !self.lane.goes_on().await {
+                    self.fail(status);
+                }
+                self.patient_until = Instant::now() + self.lane.request_timeout();
             }
             let answers = self.take_answers();
             if !answers.is_empty() {
@@ -168,6 +171,15 @@ impl Renewals {
                     Outcome::Failed(status) if status == ApiError::LeaseNotFound.into() => State::Answered(0),
                     // Another member leads by now, or this one again.
                     Outcome::Failed(status) if status == ApiError::NotPrimaryLessor.into() => {
+                        self.patient_until = Instant::now() + self.lane.request_timeout();
+                        State::Asked
+                    }
+                    // The member is opened anew, and asked anew.
+                    Outcome::Failed(status) if status == ApiError::Stopped.into() => {
+                        if !self.lane.goes_on().await {
+                            self.fail(status);
+                            continue;
+                        }
                         self.patient_until = Instant::now() + self.lane.request_timeout();
                         State::Asked
                     }
@@ -266,8 +278,8 @@ impl Renewals {
             while asking.len() < FORWARDED_MAX
                 && let Some((place, id)) = left.next()
             {
-                let (member, until) = (Arc::clone(&self.lane.member()), self.patient_until);
-                asking.spawn_local(async move { (place, forward::renew(&member, id, until).await) });
+                let (lane, until) = (self.lane.clone(), self.patient_until);
+                asking.spawn_local(async move { (place, forward::renew(&lane, id, until).await) });
             }
             let Some(answer) = asking.join_next().await else { return Ok(()) };
             let Ok((place, renewed)) = answer else { continue };

@@ -51,6 +51,27 @@ pub enum Task {
     Resign,
 }
 
+impl Task {
+    /// The path of a call that has one answer.
+    pub fn unary_path(self) -> Option<&'static str> {
+        match self {
+            Task::Compact => Some("/etcdserverpb.KV/Compact"),
+            Task::Lock => Some("/v3lockpb.Lock/Lock"),
+            Task::Unlock => Some("/v3lockpb.Lock/Unlock"),
+            Task::Campaign => Some("/v3electionpb.Election/Campaign"),
+            Task::Proclaim => Some("/v3electionpb.Election/Proclaim"),
+            Task::Leader => Some("/v3electionpb.Election/Leader"),
+            Task::Resign => Some("/v3electionpb.Election/Resign"),
+            Task::RangeStream | Task::Observe => None,
+        }
+    }
+}
+
+/// Whether a call that a stub answers has one answer.
+pub fn is_unary(path: &str) -> bool {
+    !matches!(path, "/etcdserverpb.Maintenance/Snapshot" | "/grpc.health.v1.Health/Watch")
+}
+
 /// A call whose client may send messages without an end; a task of its own answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Streaming {

@@ -30,13 +30,14 @@ pub mod method;
 pub mod others;
 mod queue;
 pub mod service;
+pub mod slow;
 pub mod snapshot;
 pub mod stream;
 pub mod task;
 pub mod turns;
 pub mod watch;
 
-use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use wire::RequestLimits;
 
 pub use member::{MemberView, SharedStatus};
+pub use slow::Slow;
 
 use crate::http::Web;
 use crate::lane::Lane;
@@ -64,6 +66,8 @@ pub struct GrpcConfig {
     pub election_timeout: Duration,
     /// `--watch-progress-notify-interval`.
     pub watch_progress_interval: Duration,
+    /// From when on calls are told of in the log.
+    pub slow: Slow,
 }
 
 impl Default for GrpcConfig {
@@ -75,6 +79,7 @@ impl Default for GrpcConfig {
             keepalive_timeout: Duration::from_secs(20),
             election_timeout: Duration::from_secs(1),
             watch_progress_interval: Duration::from_secs(10 * 60),
+            slow: Slow::default(),
         }
     }
 }
@@ -86,32 +91,20 @@ pub struct Front(Rc<Shared>);
 struct Shared {
     lane: Lane,
     config: GrpcConfig,
-    /// Of the member that was there when they were last asked for.
-    services: RefCell<Option<(Arc<MemberView>, service::Services)>>,
     templates: stream::Templates,
 }
 
 impl Front {
     /// The front end of one network thread.
     pub fn new(lane: Lane, config: GrpcConfig) -> Self {
-        let services = RefCell::default();
-        Front(Rc::new(Shared { lane, config, services, templates: stream::Templates::default() }))
+        Front(Rc::new(Shared { lane, config, templates: stream::Templates::default() }))
     }
 }
 
 impl Shared {
-    /// The services of the present member.
+    /// The services of the present member. They are not kept: one that is gone must not hold on to its store.
     fn services(&self) -> service::Services {
-        let member = self.lane.member();
-        let mut known = self.services.borrow_mut();
-        if let Some((of, services)) = &*known
-            && Arc::ptr_eq(of, &member)
-        {
-            return services.clone();
-        }
-        let services = service::Services::new(&member, self.lane.handle());
-        *known = Some((Arc::clone(&member), services.clone()));
-        services
+        service::Services::new(Arc::clone(&self.lane.member()), self.lane.handle())
     }
 }
 
@@ -120,5 +113,15 @@ impl Shared {
 /// Runs inside a `LocalSet`, since calls off the hot path are local tasks; they end with the connection.
 /// Dropping the future closes the connection. `web` answers requests that are none of gRPC; without it they are refused.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(io: S, front: Front, web: Option<Web>) {
-    connection::serve(io, front, web).await;
+    serve_remote(io, None, front, web).await;
+}
+
+/// As [`serve`]; `remote` is the client's address, for the log.
+pub async fn serve_remote<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    io: S,
+    remote: Option<SocketAddr>,
+    front: Front,
+    web: Option<Web>,
+) {
+    connection::serve(io, remote, front, web).await;
 }

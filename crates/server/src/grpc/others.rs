@@ -1,5 +1,7 @@
 //! The other members, as calls about the cluster need them: how they are connected, what is asked of them, who leads.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use node::{Leadership, Situation};
@@ -9,7 +11,7 @@ use tokio::sync::watch;
 use super::member::MemberView;
 use crate::clock::Clock;
 use crate::config::Url;
-use crate::peer::{Handle, Question, Reply};
+use crate::peer::{Handle, PeerStats, Question, Reply};
 
 /// Bytes of messages that may wait where there is no peer thread.
 const NONE_BYTES: usize = 0;
@@ -63,6 +65,11 @@ impl Others {
         }
     }
 
+    /// What is counted of each of those with whom this member has had to do.
+    pub fn stats(&self) -> BTreeMap<NodeId, Arc<PeerStats>> {
+        self.peers.all_stats().all()
+    }
+
     /// The time, by the member's clock.
     pub fn now(&self) -> Time {
         self.clock.now()
@@ -86,6 +93,11 @@ impl Others {
             // The raft thread is gone, and the process about to end.
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Whether this member is gone, so that nobody can be asked by it.
+    pub fn is_stopped(&self) -> bool {
+        self.peers.is_stopped()
     }
 
     /// Asks another member at one of its peer URLs, within `timeout`; dropping the future gives up.

@@ -1,5 +1,7 @@
 //! The calls off the hot path: generated stubs on streams that the service loop has accepted.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::request::Parts;
 use http_body_util::Full;
@@ -18,43 +20,40 @@ use crate::stubs::etcdserverpb::lease_server::LeaseServer;
 use crate::stubs::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::stubs::health::health_server::HealthServer;
 
-/// All services that answer through their stubs.
-#[derive(Clone)]
+/// All services that answer through their stubs, for one call.
 pub struct Services {
-    cluster: ClusterServer<ClusterService>,
-    lease: LeaseServer<LeaseService>,
-    maintenance: MaintenanceServer<MaintenanceService>,
-    health: HealthServer<HealthService>,
+    member: Arc<MemberView>,
+    lane: LaneHandle,
 }
 
 impl Services {
-    /// The services of one network thread.
-    pub fn new(member: &std::sync::Arc<MemberView>, lane: LaneHandle) -> Self {
-        // The size of a message was judged before it came here; the stubs' own limit is out of the way.
-        Services {
-            cluster: ClusterServer::new(ClusterService::new(member.clone(), lane.clone()))
-                .max_decoding_message_size(usize::MAX),
-            lease: LeaseServer::new(LeaseService::new(member.clone(), lane.clone()))
-                .max_decoding_message_size(usize::MAX),
-            maintenance: MaintenanceServer::new(MaintenanceService::new(member.clone(), lane))
-                .max_decoding_message_size(usize::MAX),
-            health: HealthServer::new(HealthService).max_decoding_message_size(usize::MAX),
-        }
+    /// The services of a member that is there now.
+    pub fn new(member: Arc<MemberView>, lane: LaneHandle) -> Self {
+        Services { member, lane }
     }
 
     /// Answers a call whose message, with its prefix, is whole.
-    pub async fn call(
-        mut self,
-        service: Cold,
-        head: Parts,
-        message: Bytes,
-    ) -> http::Response<tonic::body::Body> {
+    pub async fn call(self, service: Cold, head: Parts, message: Bytes) -> http::Response<tonic::body::Body> {
+        let Services { member, lane } = self;
         let request = http::Request::from_parts(head, Full::new(message));
+        // The size of a message was judged before it came here; the stubs' own limit is out of the way.
         let Ok(response) = match service {
-            Cold::Cluster => self.cluster.call(request).await,
-            Cold::Lease => self.lease.call(request).await,
-            Cold::Maintenance => self.maintenance.call(request).await,
-            Cold::Health => self.health.call(request).await,
+            Cold::Cluster => {
+                let service = ClusterServer::new(ClusterService::new(member, lane));
+                service.max_decoding_message_size(usize::MAX).call(request).await
+            }
+            Cold::Lease => {
+                let service = LeaseServer::new(LeaseService::new(member, lane));
+                service.max_decoding_message_size(usize::MAX).call(request).await
+            }
+            Cold::Maintenance => {
+                let service = MaintenanceServer::new(MaintenanceService::new(member, lane));
+                service.max_decoding_message_size(usize::MAX).call(request).await
+            }
+            Cold::Health => {
+                let service = HealthServer::new(HealthService);
+                service.max_decoding_message_size(usize::MAX).call(request).await
+            }
         };
         response
     }

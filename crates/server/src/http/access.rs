@@ -24,7 +24,7 @@ pub enum Allowed {
 }
 
 impl Allowed {
-    /// As etcd reads a list: an empty one, or a `*` in it, allows all.
+    /// As etcd reads a list: one without any word, or with a `*`, allows all.
     pub fn from_list(list: impl IntoIterator<Item = String>) -> Allowed {
         let names: BTreeSet<String> = list.into_iter().collect();
         if names.is_empty() || names.contains("*") { Allowed::Any } else { Allowed::These(names) }

@@ -47,6 +47,15 @@ impl Lane {
         self.parts().request_timeout
     }
 
+    /// Waits, where the member is gone, for the one that follows it; false if there is none. For who was told that the member
+    /// has stopped, and can ask again.
+    pub async fn goes_on(&self) -> bool {
+        while self.0.suspended.get() && !self.0.stopped.get() {
+            self.0.resumed.notified().await;
+        }
+        !self.0.stopped.get()
+    }
+
     /// Waits until a read at this moment would be linearizable; shares its round with all that wait on this thread.
     pub async fn linearizable(&self) -> Result<(), Status> {
         let (reply, outcome) = oneshot::channel();

@@ -3,10 +3,11 @@
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::unistd::AccessFlags;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
@@ -98,10 +99,7 @@ impl Listener {
     /// See [`BindError`].
     pub fn bind(url: &Url, role: Role, reuse_port: bool) -> Result<Listener, BindError> {
         if url.is_unix() {
-            let path = match role {
-                Role::Peer | Role::Metrics => url.authority().to_owned(),
-                Role::Client | Role::Grpc | Role::Http => format!("{}{}", url.authority(), url.path()),
-            };
+            let path = socket_path(url, role);
             let fail = |source| BindError::Bind { network: "unix", address: path.clone(), source };
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
@@ -122,6 +120,27 @@ impl Listener {
         let chosen = listener.local_addr().ok().filter(|_| address.ends_with(":0"));
         let address = chosen.map_or(address, |chosen| chosen.to_string());
         Ok(Listener { socket: Bound::Tcp(listener), role, address, security: None })
+    }
+
+    /// Whether [`Listener::bind`] would bind it now. Nobody can connect meanwhile, and no socket file is touched.
+    ///
+    /// # Errors
+    /// What it would say, as far as can be known.
+    pub fn check(url: &Url, role: Role, reuse_port: bool) -> Result<(), BindError> {
+        if !url.is_unix() {
+            let fail =
+                |source| BindError::Bind { network: "tcp", address: url.authority().to_owned(), source };
+            return first_bound(&resolve(url)?, |address| socket_at(address, reuse_port).map(drop))
+                .map_err(fail);
+        }
+        let path = socket_path(url, role);
+        let fail = |source| BindError::Bind { network: "unix", address: path.clone(), source };
+        if std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
+            return Err(fail(io::ErrorKind::IsADirectory.into()));
+        }
+        let folder = Path::new(&path).parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        nix::unistd::access(folder, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| fail(error.into()))
     }
 
     /// The same, with TLS.
@@ -284,18 +303,28 @@ fn resolve(url: &Url) -> Result<Vec<SocketAddr>, BindError> {
 }
 
 fn bind_tcp(addresses: &[SocketAddr], reuse_port: bool) -> io::Result<std::net::TcpListener> {
+    first_bound(addresses, |address| {
+        let socket = socket_at(address, reuse_port)?;
+        socket.listen(backlog())?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    })
+}
+
+/// What the first of the addresses gives that can be bound. One that is in use is the one that was meant.
+fn first_bound<T>(addresses: &[SocketAddr], bind: impl Fn(&SocketAddr) -> io::Result<T>) -> io::Result<T> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in addresses {
-        match bind_one(address, reuse_port) {
-            Ok(listener) => return Ok(listener),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
-            Err(error) => last = error,
+        match bind(address) {
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => last = error,
+            done => return done,
         }
     }
     Err(last)
 }
 
-fn bind_one(address: &SocketAddr, reuse_port: bool) -> io::Result<std::net::TcpListener> {
+/// A socket that is bound, and does not listen yet.
+fn socket_at(address: &SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
@@ -305,9 +334,15 @@ fn bind_one(address: &SocketAddr, reuse_port: bool) -> io::Result<std::net::TcpL
         socket.set_reuse_port(true)?;
     }
     socket.bind(&(*address).into())?;
-    socket.listen(backlog())?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    Ok(socket)
+}
+
+/// A client's socket file may have a path, a peer's is only the host part, in the working directory.
+fn socket_path(url: &Url, role: Role) -> String {
+    match role {
+        Role::Peer | Role::Metrics => url.authority().to_owned(),
+        Role::Client | Role::Grpc | Role::Http => format!("{}{}", url.authority(), url.path()),
+    }
 }
 
 /// The longest queue that the system allows, as Go asks for.

@@ -215,7 +215,7 @@ async fn secure(
         None => Refusal::new(accepting.seen.reason(&error)),
     })?;
     if security.verify_address
-        && let (Some(certificate), Some(remote)) = (&met.certificate, remote)
+        && let Some(certificate) = &met.certificate
     {
         sans::verify(certificate, remote).await.map_err(Refusal::new)?;
     }

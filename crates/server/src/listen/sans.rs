@@ -4,15 +4,18 @@ use std::net::IpAddr;
 
 use tls::{Certificate, verify_hostname};
 
-/// Accepts a certificate without names, one with the address, and one with a name that the address has in the DNS.
+/// Accepts a certificate without names, one with the address, and one with a name that the address has in the DNS. Who
+/// comes by a socket file has no address.
 ///
 /// # Errors
 /// etcd's text.
-pub(super) async fn verify(certificate: &Certificate, remote: IpAddr) -> Result<(), String> {
+pub(super) async fn verify(certificate: &Certificate, remote: Option<IpAddr>) -> Result<(), String> {
     let (addresses, names) = (&certificate.ip_addresses, &certificate.dns_names);
     if addresses.is_empty() && names.is_empty() {
         return Ok(());
     }
+    // What Go makes of a socket's address.
+    let remote = remote.ok_or("address @: missing port in address")?;
     if !addresses.is_empty() {
         match verify_hostname(certificate, &remote.to_string()) {
             Ok(()) => return Ok(()),
@@ -59,6 +62,24 @@ async fn is_named(remote: IpAddr, names: &[String]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn certificate(names: &[&str]) -> Certificate {
+        let names = names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let made = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        Certificate::parse(made.der()).unwrap()
+    }
+
+    /// As Go, which makes nothing of the address of a socket file.
+    #[tokio::test]
+    async fn who_comes_by_a_socket_has_no_address() {
+        verify(&certificate(&[]), None).await.unwrap();
+        for names in [&["127.0.0.1"][..], &["localhost"], &["127.0.0.1", "localhost"]] {
+            let why = verify(&certificate(names), None).await.unwrap_err();
+            assert_eq!(why, "address @: missing port in address");
+        }
+        verify(&certificate(&["127.0.0.1"]), Some([127, 0, 0, 1].into())).await.unwrap();
+    }
 
     #[tokio::test]
     async fn an_address_is_named_by_the_host_file() {

@@ -1,6 +1,7 @@
 //! One connection's bytes, whatever they travel on, and the look at the first of them.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -97,6 +98,16 @@ impl Stream {
             other => other,
         };
         Ok(())
+    }
+
+    /// The other side's address, if it has one and is there.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Socket::Tcp(stream) => stream.peer_addr().ok(),
+            Socket::Tls(stream) => stream.get_ref().0.remote(),
+            Socket::Idle(Accepted::Tcp(stream)) => stream.peer_addr().ok(),
+            Socket::Unix(_) | Socket::Idle(Accepted::Unix(_)) | Socket::Lost => None,
+        }
     }
 
     /// Whether it is encrypted.

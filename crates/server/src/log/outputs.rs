@@ -1,17 +1,20 @@
 //! Where the log goes: standard streams, files, a file that is rotated, the journal.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ZonedDateTime};
+use nix::unistd::AccessFlags;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -22,6 +25,8 @@ const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 /// In the names of rotated files; lumberjack's, which etcd uses.
 const BACKUP_TIME: &str = "%Y-%m-%dT%H-%M-%S.%3f";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// A file that could not be moved away is left to grow for so long.
+const ROTATE_RETRY: Duration = Duration::from_secs(1);
 
 /// Why the log can't go where it is to go. The texts are etcd's.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -57,6 +62,49 @@ pub enum Target {
     File(String),
     /// A file that is moved away when it is long.
     Rotated(String, Rotation),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Target::Stderr => "stderr",
+            Target::Stdout => "stdout",
+            Target::Journal => "systemd/journal",
+            Target::File(path) | Target::Rotated(path, _) => path,
+        })
+    }
+}
+
+impl Target {
+    /// Whether it could be opened now. Nothing is made.
+    ///
+    /// # Errors
+    /// What opening it would say, as far as can be known.
+    pub fn check(&self) -> Result<(), OutputError> {
+        let (path, makes_folder) = match self {
+            Target::Stderr | Target::Stdout => return Ok(()),
+            Target::Journal => return Output::open(self).map(drop),
+            Target::File(path) => (path, false),
+            Target::Rotated(path, _) => (path, true),
+        };
+        let failed =
+            |error: io::Error| OutputError::Open { path: path.clone(), why: crate::go_error(&error) };
+        match OpenOptions::new().append(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened.map(drop).map_err(failed),
+        }
+        let mut folder = folder_of(Path::new(path));
+        while makes_folder && !folder.exists() {
+            folder = folder_of(folder);
+        }
+        nix::unistd::access(folder, AccessFlags::W_OK | AccessFlags::X_OK)
+            .map_err(|error| failed(error.into()))
+    }
+}
+
+/// The folder of a file.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// `--log-rotation-config-json`.
@@ -211,6 +259,10 @@ pub(super) struct Rotated {
     rotation: Rotation,
     file: File,
     bytes: u64,
+    /// When to try again to move a file away that could not be moved.
+    retry_at: Option<Instant>,
+    /// What was begun last to clear up those that were.
+    tidying: Option<JoinHandle<()>>,
 }
 
 impl Rotated {
@@ -220,14 +272,20 @@ impl Rotated {
         }
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
         let bytes = file.metadata()?.len();
-        Ok(Rotated { path: path.to_owned(), rotation, file, bytes })
+        let mut rotated =
+            Rotated { path: path.to_owned(), rotation, file, bytes, retry_at: None, tidying: None };
+        // What the last run has left, and what is too old by now.
+        rotated.tidy()?;
+        Ok(rotated)
     }
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
         let length = line.len() as u64;
-        if self.bytes > 0 && self.bytes + length > self.rotation.bytes_max() {
+        let is_long = self.bytes > 0 && self.bytes + length > self.rotation.bytes_max();
+        if is_long && self.retry_at.is_none_or(|at| Instant::now() >= at) {
             // A file that can't be moved goes on to grow: lines are worth more than its size.
-            let _ = self.rotate();
+            let failed = self.rotate().is_err();
+            self.retry_at = failed.then(|| Instant::now() + ROTATE_RETRY);
         }
         self.file.write_all(line)?;
         self.bytes += length;
@@ -236,18 +294,40 @@ impl Rotated {
 
     fn rotate(&mut self) -> io::Result<()> {
         let mode = self.file.metadata()?.permissions().mode() & 0o777;
-        fs::rename(&self.path, self.backup())?;
-        let fresh = OpenOptions::new().append(true).create_new(true).mode(mode).open(&self.path)?;
+        let backup = self.backup();
+        self.rotate_to(&backup, |path| {
+            OpenOptions::new().append(true).create_new(true).mode(mode).open(path)
+        })?;
+        self.tidy()
+    }
+
+    /// `make`: opens the file that comes next.
+    fn rotate_to(&mut self, backup: &Path, make: impl FnOnce(&Path) -> io::Result<File>) -> io::Result<()> {
+        match fs::rename(&self.path, backup) {
+            // Somebody else has taken it away.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            moved => moved?,
+        }
+        let fresh = make(&self.path).inspect_err(|_| {
+            // Lines go on into the old one, so that has to be where they are looked for.
+            let _ = fs::rename(backup, &self.path);
+        })?;
         (self.file, self.bytes) = (fresh, 0);
+        Ok(())
+    }
+
+    /// Has old files cleared up, on a thread of its own: compressing takes long, and whoever logs holds the lock.
+    fn tidy(&mut self) -> io::Result<()> {
         let (path, rotation) = (self.path.clone(), self.rotation.clone());
         if rotation.maxbackups > 0 || rotation.maxage > 0 || rotation.compress {
-            // Compressing takes long, and whoever logs holds the lock.
-            std::thread::Builder::new().name("log-files".into()).spawn(move || tidy(&path, &rotation))?;
+            let thread = std::thread::Builder::new().name("log-files".into());
+            self.tidying = Some(thread.spawn(move || tidy(&path, &rotation))?);
         }
         Ok(())
     }
 
     /// `etcd.log` becomes `etcd-2026-11-30T05-00-00.000.log`.
+    #[expect(clippy::disallowed_methods, reason = "a file's name is for people")]
     fn backup(&self) -> PathBuf {
         let now = match self.rotation.localtime {
             true => ZonedDateTime::now(),
@@ -270,7 +350,7 @@ fn tidy(path: &Path, rotation: &Rotation) {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (stem, end) = parts(path);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     let is_backup = |name: &str| {
         let name = name.strip_suffix(".gz").unwrap_or(name);
         let time = name.strip_prefix(&*format!("{stem}-")).and_then(|name| name.strip_suffix(&*end));
@@ -341,6 +421,44 @@ mod tests {
         assert!(
             of("a", Some("{\"maxsize\": true}")).unwrap_err().starts_with("invalid log rotation config: ")
         );
+    }
+
+    /// Somebody else is at the folder, or there is no descriptor left.
+    #[test]
+    fn lines_are_where_they_are_looked_for_when_a_file_cannot_be_moved_away() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("etcd.log");
+        let mut log = Rotated::open(&path, Rotation { maxsize: 1, ..Rotation::default() }).unwrap();
+        let line = vec![b'x'; 700 << 10];
+        log.write(&line).unwrap();
+        let backup = log.backup();
+        let moved = log.rotate_to(&backup, |_| Err(io::ErrorKind::PermissionDenied.into()));
+        assert!(moved.is_err());
+        assert_eq!(fs::metadata(&path).unwrap().len(), line.len() as u64, "it is back in its place");
+        assert!(!backup.exists());
+        fs::remove_file(&path).unwrap();
+        log.write(&line).unwrap();
+        assert_eq!(log.bytes, line.len() as u64);
+        assert_eq!(
+            fs::metadata(&path).unwrap().len(),
+            line.len() as u64,
+            "one that was taken away is made anew"
+        );
+    }
+
+    #[test]
+    fn what_an_earlier_run_has_left_is_tidied_at_the_start() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("etcd.log");
+        for hour in 1..5 {
+            fs::write(place.path().join(format!("etcd-2026-01-01T0{hour}-00-00.000.log")), "old").unwrap();
+        }
+        let rotation = Rotation { maxbackups: 1, ..Rotation::default() };
+        let mut log = Rotated::open(&path, rotation).unwrap();
+        log.tidying.take().expect("it was begun").join().unwrap();
+        let left: Vec<_> =
+            fs::read_dir(place.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 2, "{left:?}");
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use disk::wal;
-use node::{SnapshotOrder, SnapshotWriter};
+use node::{ReceiveError, SnapshotOrder, SnapshotReceiver, SnapshotWriter};
 
 use super::mailbox::{Receiver, Sender};
+use super::slow::Line;
 use super::threads::{ApplyMail, ROOM_RETRY_INTERVAL, RaftMail, WalMail};
 use crate::log;
 
@@ -23,11 +24,16 @@ pub(super) enum FileMail {
     Purge(u64),
     /// Segments go.
     Release(wal::Release),
+    /// What was received of a leader's snapshot goes: consensus has no use for it.
+    Discard,
+    /// Something is to be said that apply must not wait for.
+    SlowApply(Line),
 }
 
 /// Works on files.
 pub(super) struct FileThread {
     pub snapshots: SnapshotWriter,
+    pub receiver: SnapshotReceiver,
     pub mail: Receiver<FileMail>,
     pub raft: Sender<RaftMail>,
     pub wal: Sender<WalMail>,
@@ -58,6 +64,12 @@ impl FileThread {
                     }
                     FileMail::Purge(index) => purged(&self.snapshots.purge(index)?),
                     FileMail::Release(release) => purged(&release.run()?),
+                    FileMail::Discard => match self.receiver.discard() {
+                        Ok(()) => log::info!("removed a snapshot that came too late"),
+                        Err(ReceiveError::Failed(error)) => return Err(error),
+                        Err(other) => log::warn!("failed to remove a snapshot", "error" => log::Text(other)),
+                    },
+                    FileMail::SlowApply(line) => line.write(),
                 }
             }
             if let Some((order, _)) = self.waiting.take_if(|(_, at)| *at <= Instant::now()) {

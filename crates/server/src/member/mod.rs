@@ -13,7 +13,9 @@ mod hurry;
 pub mod join;
 mod mailbox;
 mod merge;
+mod ours;
 mod peers;
+mod slow;
 mod snapshots;
 mod threads;
 mod versions;
@@ -28,6 +30,7 @@ use raft::NodeId;
 use store::watch::HubLimits;
 use tokio::task::spawn_local;
 use wire::ApiError;
+use wire::etcdserverpb::AlarmType;
 
 use crate::clock::Clock;
 use crate::config::{self, Config, Url};
@@ -39,7 +42,7 @@ use crate::grpc::{GrpcConfig, MemberView, SharedStatus};
 use crate::lane::{AppliedGate, Lane, LaneParts, LaneSeed, WatchParts};
 use crate::listen::{Listener, Service};
 use crate::log;
-use crate::peer::{self, Handle, Host, PeerThread};
+use crate::peer::{self, AllStats, Handle, Host, PeerThread};
 use crate::process::Events;
 
 pub use join::{JoinError, Joined};
@@ -72,7 +75,7 @@ pub struct Member {
 /// applied, and `events.failed()` if it can't go on. The folders exist; [`Config::bootstrap`] was checked. It
 /// serves `lanes` network threads, and from now on the peers that connect to `listeners`. `joined`: what a member
 /// without data has been told of the cluster that it joins. `front`: what served the network threads of the member that was
-/// here before, if it is opened anew; it goes on with this one.
+/// here before, if it is opened anew; it goes on with this one, and what is counted of others with `stats`.
 ///
 /// # Errors
 /// Whatever keeps it from starting; the process then ends with 1.
@@ -82,6 +85,7 @@ pub fn start(
     joined: Option<&Joined>,
     listeners: Vec<Listener>,
     front: Option<Arc<Front>>,
+    stats: &AllStats,
     events: &Events,
 ) -> anyhow::Result<Member> {
     // The peer thread has one too.
@@ -117,17 +121,21 @@ pub fn start(
         (0..lanes).map(|_| tokio::sync::mpsc::channel(COMPLETIONS_MAX)).unzip();
     let ids = opened.ids;
     let inbox = Inbox::default();
-    let peers = Handle::new(HANDED_BYTES_MAX);
+    let peers = Handle::counting(HANDED_BYTES_MAX, stats.clone());
     // Until the log names them they can be answered, and no more.
     for (id, urls) in joined.iter().flat_map(|joined| &joined.others) {
         peers.add_remote(NodeId(*id), urls.clone());
     }
     let (leadership_told, leadership) = tokio::sync::watch::channel(node::Leadership::default());
+    let own = opened.identity.member_id;
+    let is_on = opened.reader.alarms().contains(AlarmType::Nospace, own);
+    let (no_space_told, no_space) = tokio::sync::watch::channel(is_on);
     let channels = Channels {
         completions,
         gates: gates.clone(),
         status: status.clone(),
         leadership: leadership_told,
+        no_space: no_space_told,
         ids,
         clock,
         peers: peers.clone(),
@@ -139,6 +147,7 @@ pub fn start(
         lessor: opened.lessor.clone(),
         revision_writer: opened.revision_writer,
         snapshot_writer: opened.snapshot_writer,
+        snapshot_receiver: opened.snapshot_receiver.clone(),
         snapshot_index: opened.found.snapshot_index,
         snapshot_count: settings.snapshot_count,
         member_id: opened.identity.member_id,
@@ -149,6 +158,7 @@ pub fn start(
         compaction_finished,
         compaction_sleep_interval: config.compaction_sleep_interval,
         unwritten_bytes_max: settings.limits.unwritten_bytes_max,
+        warning_apply_duration: config.warning_apply_duration,
         inbox: inbox.clone(),
         peers: Peers {
             handle: peers.clone(),
@@ -211,6 +221,7 @@ pub fn start(
         receiver: opened.snapshot_receiver,
         events: events.clone(),
         hurries: config.hurries,
+        no_space: config.no_space_clears.map(|_| no_space),
     };
     let peers = PeerThread::start(
         peers,
@@ -237,13 +248,15 @@ struct HostParts {
     events: Events,
     /// `--initial-election-tick-advance`.
     hurries: bool,
+    /// Whether this member's NOSPACE is on, if that may end by itself.
+    no_space: Option<tokio::sync::watch::Receiver<bool>>,
 }
 
 impl HostParts {
     /// Makes the host on its thread, with the lane of `seed`.
     fn on_thread(self, seed: LaneSeed) -> impl FnOnce() -> Arc<dyn Host> + Send + 'static {
         move || {
-            let HostParts { raft, inbox, receiver, events, hurries } = self;
+            let HostParts { raft, inbox, receiver, events, hurries, no_space } = self;
             let (parts, completions) = seed();
             let (lane, driver) = Lane::new(parts, completions);
             spawn_local(driver);
@@ -251,6 +264,9 @@ impl HostParts {
                 spawn_local(hurry::hurry(Arc::clone(&lane.member()), raft.clone()));
             }
             spawn_local(versions::monitor(Arc::clone(&lane.member()), raft.clone()));
+            if let Some(no_space) = no_space {
+                spawn_local(ours::monitor(Arc::clone(&lane.member()), raft.clone(), no_space));
+            }
             #[expect(clippy::arc_with_non_send_sync, reason = "hosts of tests are shared between threads")]
             Arc::new(MemberHost { raft, inbox, lane, receiver, events })
         }
@@ -384,7 +400,7 @@ fn settings(config: &Config, joined: Option<&Joined>) -> Settings {
         snapshots_max: config.snapshots_max,
         keep_imported: config.keep_imported,
         quota: Quota::of_setting(config.quota_bytes),
-        clears_no_space: config.clears_no_space,
+        no_space_clears_ms: config.no_space_clears.map(|after| after.as_millis() as u64),
         limits: node::Limits {
             raft: raft::Limits { kept_entries_max: config.catchup_entries, ..raft::Limits::default() },
             ..node::Limits::default()

@@ -135,7 +135,11 @@ impl Link {
         }
         self.posts.borrow_mut().clear();
         self.queued_bytes.set(0);
-        if self.is_peer {
+        self.stats.set_queued(0);
+        if !self.is_peer {
+            // Its next link, if it has become a member, finds out by itself.
+            self.stats.forget_activity();
+        } else {
             self.stats.deactivate();
             log::info!("stopped remote peer", "remote-peer-id" => self.id.to_string());
         }

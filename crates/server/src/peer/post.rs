@@ -7,6 +7,7 @@ use http::header::CONTENT_TYPE;
 use http::{Method, Request, StatusCode};
 use raft::{Body, Message, MessageType};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::body::{Database, PeerBody, SnapshotBody};
 use super::codec::{Encoder, Outgoing};
@@ -76,7 +77,7 @@ pub(super) fn snapshot(link: Rc<Link>, message: Message, database: Database) -> 
     link.stats().snapshots_in_flight.add(1);
     let report = Report { link, ok: false };
     async move {
-        let mut report = report;
+        let (mut report, began) = (report, Instant::now());
         let Body::Snapshot { snapshot } = &message.body else { return };
         let link = report.link.clone();
         let (index, to, bytes) = (snapshot.index.0, link.id().to_string(), database.bytes);
@@ -87,6 +88,7 @@ pub(super) fn snapshot(link: Rc<Link>, message: Message, database: Database) -> 
         match post_snapshot(&link, message, database).await {
             Ok(()) => {
                 report.ok = true;
+                link.stats().snapshot_sends.observe(began.elapsed());
                 link.activate();
                 log::info!(
                     "sent database snapshot",
@@ -101,7 +103,10 @@ pub(super) fn snapshot(link: Rc<Link>, message: Message, database: Database) -> 
                     "bytes" => bytes,
                     "error" => log::Text(&error),
                 );
-                link.deactivate("post sendMsgSnap to", &error.to_string());
+                // Who says no is there.
+                if !matches!(error, PostError::Refused(_)) {
+                    link.deactivate("post sendMsgSnap to", &error.to_string());
+                }
                 link.send_failed();
                 if matches!(error, PostError::Removed) {
                     link.shared().host.removed();
@@ -182,13 +187,15 @@ async fn post_at(
     let (head, body) = connection.send(request).await?.into_parts();
     match head.status {
         StatusCode::NO_CONTENT => Ok(()),
-        StatusCode::FORBIDDEN => Err(PostError::Removed),
-        StatusCode::PRECONDITION_FAILED => Err(PostError::Refused(
-            tokio::time::timeout(link.limits().stall_timeout, answer_text(body))
-                .await
-                .map_err(|_| PostError::Timeout)?
-                .map_err(PostError::Refused)?,
-        )),
+        StatusCode::FORBIDDEN | StatusCode::PRECONDITION_FAILED => {
+            let text = tokio::time::timeout(link.limits().stall_timeout, answer_text(body));
+            let text = text.await.map_err(|_| PostError::Timeout)?.map_err(PostError::Refused)?;
+            // Another member may have this one's place by now, and says no as well: that removes nobody.
+            Err(match head.status == StatusCode::FORBIDDEN && !text.contains("mismatch member") {
+                true => PostError::Removed,
+                false => PostError::Refused(text),
+            })
+        }
         status => {
             Err(PostError::Refused(format!("unexpected http status {status} while posting to {url}{path}")))
         }

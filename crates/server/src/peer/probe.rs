@@ -55,6 +55,7 @@ pub(super) async fn run(link: Rc<Link>) {
 }
 
 /// One round trip; answers how far the clocks differ.
+#[expect(clippy::disallowed_methods, reason = "how far clocks differ is logged, and nothing follows from it")]
 async fn probe(link: &Link, kept: &mut Option<Connection>) -> Result<Duration, String> {
     let is_open = match kept {
         Some(connection) => connection.is_ready().await,
@@ -80,7 +81,7 @@ async fn probe(link: &Link, kept: &mut Option<Connection>) -> Result<Duration, S
     let text = answer_text(body).await?;
     let took = started.elapsed();
     let theirs = parse(&text).ok_or("no answer of a prober")?;
-    link.stats().observe_round_trip(took.as_micros() as u64);
+    link.stats().observe_round_trip(took);
     let difference = Timestamp::now().duration_since(theirs).unsigned_abs().saturating_sub(took / 2);
     link.stats().clock_difference_ms.set(difference.as_millis() as u64);
     Ok(difference)

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use raft::{Body, Message, NodeId, Snapshot};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
+use tokio::time::Instant;
 use wire::version;
 
 use super::body::{PeerBody, StreamBody};
@@ -219,13 +220,18 @@ impl Transport {
         if let Err(refused) = self.admit(&message) {
             return *refused;
         }
+        let began = Instant::now();
+        let (from, index, snapshot) = (message.from, snapshot.index.0, snapshot.clone());
+        let link = self.link(from);
+        let unknown = PeerStats::default();
+        let stats = link.as_ref().map_or(&unknown, |link| link.stats());
         let incoming = &self.shared.snapshots_incoming;
         if incoming.get() >= self.shared.settings.limits.snapshots_incoming_max {
+            stats.snapshots_cut.add(1);
             let text = "failed to save KV snapshot (too many are received)";
             return error(StatusCode::INTERNAL_SERVER_ERROR, text);
         }
-        let _turn = Turn::take(incoming);
-        let (from, index, snapshot) = (message.from, snapshot.index.0, snapshot.clone());
+        let _turn = Turn::take(incoming, stats);
         let local = self.shared.settings.identity.member_id.to_string();
         log::info!(
             "receiving database snapshot",
@@ -233,12 +239,10 @@ impl Transport {
             "remote-snapshot-sender-id" => from.to_string(),
             "incoming-snapshot-index" => index,
         );
-        let link = self.link(from);
-        let unknown = PeerStats::default();
-        let stats = link.as_ref().map_or(&unknown, |link| link.stats());
         match self.save(from, snapshot, body, stats).await {
             Ok(()) => {
                 stats.snapshots_received.add(1);
+                stats.snapshot_receives.observe(began.elapsed());
                 log::info!(
                     "received and saved database snapshot",
                     "local-member-id" => local,
@@ -324,19 +328,21 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// One of those that are counted.
-struct Turn<'a>(&'a Cell<usize>);
+/// One of the snapshots that are being received.
+struct Turn<'a>(&'a Cell<usize>, &'a PeerStats);
 
 impl<'a> Turn<'a> {
-    fn take(count: &'a Cell<usize>) -> Self {
+    fn take(count: &'a Cell<usize>, stats: &'a PeerStats) -> Self {
         count.set(count.get() + 1);
-        Turn(count)
+        stats.snapshots_incoming.add(1);
+        Turn(count, stats)
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
+        self.1.snapshots_incoming.sub(1);
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::body::PeerBody;
 use super::identity::CLUSTER_ID;
 use super::timed::Timed;
+use super::told;
 use super::transport::Transport;
 use crate::http as plain_http;
 use crate::listen::Closing;
@@ -25,8 +26,19 @@ pub(super) const REQUEST_BYTES_MAX: usize = 64 << 10;
 impl Transport {
     /// Serves one connection until it ends, or until the request in flight is answered after `closing`. Must be called
     /// inside the transport's `LocalSet`.
-    pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin, mut closing: Closing) {
+    pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin, closing: Closing) {
+        self.serve_telling(stream, closing, || {}).await;
+    }
+
+    /// As [`Transport::serve`]; `asked` is called with each request whose head is whole.
+    pub(super) async fn serve_telling(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        mut closing: Closing,
+        asked: impl Fn(),
+    ) {
         let service = hyper::service::service_fn(|request: Request<Incoming>| {
+            asked();
             let transport = self.clone();
             async move {
                 let (head, body) = request.into_parts();
@@ -59,7 +71,9 @@ impl Transport {
             "/raft/snapshot" => self.snapshot(head, body).await,
             "/raft/probing" => probing(),
             "/version" if head.method == Method::GET => {
-                plain_http::version(&self.shared.host.versions()).map(PeerBody::Full)
+                let mut response = plain_http::version(&self.shared.host.versions());
+                told::mark_as_ours(response.headers_mut());
+                response.map(PeerBody::Full)
             }
             "/version" => not_allowed("GET"),
             "/members" => self.members(head),
@@ -82,6 +96,7 @@ impl Transport {
 }
 
 /// As the prober of etcd's peers expects it.
+#[expect(clippy::disallowed_methods, reason = "how far clocks differ is told, and nothing follows from it")]
 fn probing() -> Response<PeerBody> {
     let body = format!("{{\"OK\":true,\"Now\":\"{}\"}}\n", jiff::Timestamp::now());
     content("text/plain; charset=utf-8", body.into())

@@ -1,9 +1,41 @@
 //! What is counted of one remote member, for metrics, and for the checks before a change of membership.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use raft::NodeId;
 use tokio::time::Instant;
+
+/// Members of which anything is counted: all that a cluster had while the process runs, and some that only claimed to be.
+const COUNTED_MAX: usize = 1024;
+
+/// The numbers of all others with whom this process has had to do, also when they are no members any more: they go on where
+/// the member is opened anew. Cloning gives another name for the same.
+#[derive(Clone, Debug, Default)]
+pub struct AllStats(Arc<Mutex<BTreeMap<NodeId, Arc<PeerStats>>>>);
+
+impl AllStats {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<PeerStats>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those of a member; of one too many nobody hears.
+    pub fn of(&self, id: NodeId) -> Arc<PeerStats> {
+        let mut all = self.lock();
+        match all.get(&id) {
+            Some(known) => known.clone(),
+            None if all.len() >= COUNTED_MAX => Arc::default(),
+            None => all.entry(id).or_default().clone(),
+        }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> BTreeMap<NodeId, Arc<PeerStats>> {
+        self.lock().clone()
+    }
+}
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -11,6 +43,12 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct PeerStats {
             $($(#[$doc])* pub $name: Counter,)*
+            /// Round trips; etcd's `peer_round_trip_time_seconds`, which has the smoothed time every 30 s.
+            pub round_trips: Durations<100, 16>,
+            /// How long it took to send snapshots that arrived; etcd's `snapshot_send_total_duration_seconds`.
+            pub snapshot_sends: Durations<100_000, 10>,
+            /// How long it took to receive whole snapshots; etcd's `snapshot_receive_total_duration_seconds`.
+            pub snapshot_receives: Durations<100_000, 10>,
             active_since: Mutex<Option<Instant>>,
         }
     };
@@ -27,6 +65,8 @@ counters! {
     received_failures,
     /// Messages dropped because the queue was full. Among `sent_failures`.
     dropped,
+    /// Times that messages came to reach the member.
+    connects,
     /// Times that the connection was lost; etcd's `disconnected_peers_total`.
     disconnects,
     /// Dials of streams.
@@ -35,6 +75,8 @@ counters! {
     read_indexes_sent,
     /// Requests for a read index that came.
     read_indexes_received,
+    /// Proposals that the member has handed on and that were not taken here. Nobody answers them.
+    proposals_refused,
     /// Gauge: bytes that wait to be sent.
     queued_bytes,
     /// The most that `queued_bytes` has been.
@@ -45,10 +87,12 @@ counters! {
     snapshots_failed,
     /// Gauge: snapshots on their way.
     snapshots_in_flight,
-    /// Snapshots received whole.
+    /// Snapshots received whole; etcd's `snapshot_receive_success`.
     snapshots_received,
-    /// Snapshots that came in part.
+    /// Snapshots that came in part, or were not taken; etcd's `snapshot_receive_failures`.
     snapshots_cut,
+    /// Gauge: snapshots that are being received.
+    snapshots_incoming,
     /// Round trips measured.
     probes,
     /// Probes without an answer.
@@ -82,6 +126,55 @@ impl Counter {
     }
 }
 
+/// How often something took how long: in `N` buckets, the first up to `FIRST_US` microseconds, each of the others up to twice
+/// the bound of the one before it.
+#[derive(Debug)]
+pub struct Durations<const FIRST_US: u64, const N: usize> {
+    buckets: [AtomicU64; N],
+    count: AtomicU64,
+    sum_us: AtomicU64,
+}
+
+impl<const FIRST_US: u64, const N: usize> Default for Durations<FIRST_US, N> {
+    fn default() -> Self {
+        Durations {
+            buckets: [const { AtomicU64::new(0) }; N],
+            count: AtomicU64::new(0),
+            sum_us: AtomicU64::new(0),
+        }
+    }
+}
+
+impl<const FIRST_US: u64, const N: usize> Durations<FIRST_US, N> {
+    /// The bound of each bucket, in seconds, and how many took no longer than that.
+    pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
+        let mut sum = 0;
+        self.buckets.iter().enumerate().map(move |(place, bucket)| {
+            sum += bucket.load(Ordering::Relaxed);
+            ((FIRST_US << place) as f64 / 1e6, sum)
+        })
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// How long all of them took, in seconds.
+    pub fn sum_s(&self) -> f64 {
+        self.sum_us.load(Ordering::Relaxed) as f64 / 1e6
+    }
+
+    pub(super) fn observe(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        if let Some(place) = (0..N).find(|place| us <= FIRST_US << place) {
+            self.buckets[place].fetch_add(1, Ordering::Relaxed);
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.sum_us.fetch_add(us, Ordering::Relaxed);
+    }
+}
+
 impl PeerStats {
     /// Since when messages reach the member; none while they do not.
     pub fn active_since(&self) -> Option<Instant> {
@@ -93,6 +186,9 @@ impl PeerStats {
         let mut since = self.active_since.lock().unwrap_or_else(PoisonError::into_inner);
         let is_news = since.is_none();
         since.get_or_insert_with(Instant::now);
+        if is_news {
+            self.connects.add(1);
+        }
         is_news
     }
 
@@ -105,7 +201,14 @@ impl PeerStats {
         was_active
     }
 
-    pub(super) fn observe_round_trip(&self, us: u64) {
+    /// Whether messages reach it is open from now on; nothing was lost.
+    pub(super) fn forget_activity(&self) {
+        *self.active_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub(super) fn observe_round_trip(&self, took: Duration) {
+        self.round_trips.observe(took);
+        let us = took.as_micros() as u64;
         let before = self.round_trip_us.get();
         self.round_trip_us.set(if self.probes.get() == 0 { us } else { (before * 7 + us) / 8 });
         self.probes.add(1);
@@ -116,5 +219,33 @@ impl PeerStats {
         if bytes as u64 > self.queued_bytes_peak.get() {
             self.queued_bytes_peak.set(bytes as u64);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_in_the_buckets_that_are_no_shorter() {
+        let durations = Durations::<100, 4>::default();
+        for us in [0, 100, 101, 800, 801] {
+            durations.observe(Duration::from_micros(us));
+        }
+        let buckets: Vec<_> = durations.buckets().collect();
+        assert_eq!(buckets, [(0.0001, 2), (0.0002, 3), (0.0004, 3), (0.0008, 4)]);
+        assert_eq!((durations.count(), durations.sum_s()), (5, 0.001_802));
+    }
+
+    #[test]
+    fn numbers_go_on_and_are_not_of_too_many() {
+        let all = AllStats::default();
+        all.of(NodeId(1)).disconnects.add(2);
+        assert_eq!(all.clone().of(NodeId(1)).disconnects.get(), 2);
+        for id in 0..2 * COUNTED_MAX as u64 {
+            all.of(NodeId(id)).disconnects.add(1);
+        }
+        assert_eq!(all.all().len(), COUNTED_MAX);
+        assert_eq!(all.of(NodeId(1)).disconnects.get(), 3);
     }
 }

@@ -1,5 +1,7 @@
 //! The peer thread: a current-thread runtime with the transport and all connections of peers.
 
+use std::cell::Cell;
+use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -7,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::{AbortHandle, JoinSet, LocalSet};
 
 use super::Settings;
 use super::dial::NetDial;
@@ -82,17 +84,27 @@ async fn accept(listener: Listener, transport: Transport, mut closing: Closing) 
         }
     };
     let mut connections = JoinSet::new();
+    let mut silent = Silent::default();
     loop {
+        if connections.len() >= CONNECTIONS_MAX {
+            silent.cut_oldest();
+            tokio::select! {
+                () = closing.wait() => break,
+                _ = connections.join_next() => continue,
+            }
+        }
         let accepted = tokio::select! {
             () = closing.wait() => break,
             Some(_) = connections.join_next() => continue,
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok(socket) => {
                 let (security, transport, closing) =
                     (listener.security().cloned(), transport.clone(), closing.clone());
-                connections.spawn_local(async move {
+                let has_asked = Rc::new(Cell::new(false));
+                let asked = Rc::clone(&has_asked);
+                let task = connections.spawn_local(async move {
                     let stream = match security {
                         Some(security) => security.handshake(socket).await,
                         None => Some(Stream::idle(socket)),
@@ -100,9 +112,10 @@ async fn accept(listener: Listener, transport: Transport, mut closing: Closing) 
                     if let Some(mut stream) = stream
                         && stream.attach().is_ok()
                     {
-                        connect(stream, transport, closing).await;
+                        connect(stream, transport, closing, &asked).await;
                     }
                 });
+                silent.add(has_asked, task);
             }
             Err(error) => {
                 log::warn!("accept failed", "address" => listener.address(), "error" => crate::go_error(&error));
@@ -113,12 +126,34 @@ async fn accept(listener: Listener, transport: Transport, mut closing: Closing) 
     while connections.join_next().await.is_some() {}
 }
 
-async fn connect(mut stream: Stream, transport: Transport, mut closing: Closing) {
+/// Connections on which nothing has been asked yet, the oldest first: a peer asks at once, so these make room for others.
+#[derive(Default)]
+struct Silent(VecDeque<(Rc<Cell<bool>>, AbortHandle)>);
+
+impl Silent {
+    fn add(&mut self, has_asked: Rc<Cell<bool>>, task: AbortHandle) {
+        // Those that ask, or end, are still in the row.
+        if self.0.len() >= 2 * CONNECTIONS_MAX {
+            self.0.retain(|(has_asked, task)| !has_asked.get() && !task.is_finished());
+        }
+        self.0.push_back((has_asked, task));
+    }
+
+    fn cut_oldest(&mut self) {
+        while let Some((has_asked, task)) = self.0.pop_front() {
+            if !has_asked.get() && !task.is_finished() {
+                return task.abort();
+            }
+        }
+    }
+}
+
+async fn connect(mut stream: Stream, transport: Transport, mut closing: Closing, asked: &Cell<bool>) {
     let first = tokio::select! {
         first = tokio::time::timeout(FIRST_BYTES_TIMEOUT, stream.sniff()) => first,
         () = closing.wait() => return,
     };
     if let Ok(Ok(Protocol::Http1 | Protocol::Http2)) = first {
-        transport.serve(stream, closing).await;
+        transport.serve_telling(stream, closing, || asked.set(true)).await;
     }
 }

@@ -16,7 +16,7 @@ use super::codec::Encoder;
 use super::dial::Dial;
 use super::host::Host;
 use super::link::Link;
-use super::stats::PeerStats;
+use super::stats::{AllStats, PeerStats};
 use super::{Question, Reply, Settings, ask, post};
 use crate::config::Url;
 use crate::log;
@@ -59,7 +59,9 @@ struct Shelf {
     mailbox: Mutex<Mailbox>,
     arrived: Notify,
     bytes_max: usize,
+    /// Of those who are members now.
     stats: Mutex<BTreeMap<NodeId, Arc<PeerStats>>>,
+    all_stats: AllStats,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -75,11 +77,17 @@ impl Handle {
     /// A handle; [`Transport::start`] takes up its other end. `handed_bytes_max` bounds the bytes of messages that the
     /// peer thread has not taken yet; beyond it messages are dropped, and their receivers reported as unreachable.
     pub fn new(handed_bytes_max: usize) -> Handle {
+        Handle::counting(handed_bytes_max, AllStats::default())
+    }
+
+    /// As [`Handle::new`], going on with numbers that there are.
+    pub fn counting(handed_bytes_max: usize, all_stats: AllStats) -> Handle {
         Handle(Arc::new(Shelf {
             mailbox: Mutex::default(),
             arrived: Notify::new(),
             bytes_max: handed_bytes_max,
             stats: Mutex::default(),
+            all_stats,
         }))
     }
 
@@ -167,6 +175,11 @@ impl Handle {
         async move { answer.await.unwrap_or_else(|_| Err("the member is stopping".to_owned())) }
     }
 
+    /// Whether nobody asks anything for this handle any more.
+    pub fn is_stopped(&self) -> bool {
+        lock(&self.0.mailbox).is_stopped
+    }
+
     /// Ends [`Transport::run`], and cuts all connections.
     pub fn stop(&self) {
         self.put(Mail::Stop);
@@ -175,6 +188,16 @@ impl Handle {
     /// The numbers of all peers.
     pub fn stats(&self) -> BTreeMap<NodeId, Arc<PeerStats>> {
         lock(&self.0.stats).clone()
+    }
+
+    /// The numbers of all that are or were peers, or came as such.
+    pub fn all_stats(&self) -> &AllStats {
+        &self.0.all_stats
+    }
+
+    /// Counts proposals that a member has handed on, and that were not taken.
+    pub fn count_refused(&self, from: NodeId, proposals: u64) {
+        self.0.all_stats.of(from).proposals_refused.add(proposals);
     }
 }
 
@@ -203,13 +226,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// The numbers of a peer; those of somebody else are nobody's business.
+    /// The numbers of a peer, or of somebody who may become one.
     pub(super) fn register(&self, id: NodeId, is_peer: bool) -> Arc<PeerStats> {
-        if !is_peer {
-            return Arc::default();
+        let stats = self.shelf.all_stats.of(id);
+        if is_peer {
+            lock(&self.shelf.stats).insert(id, stats.clone());
         }
-        let stats = Arc::new(PeerStats::default());
-        lock(&self.shelf.stats).insert(id, stats.clone());
         stats
     }
 

@@ -15,8 +15,9 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request};
 use prost::Message;
 use server::grpc::{Front, GrpcConfig, serve};
-use server::lane::Lane;
+use server::lane::{Lane, LaneSeed};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use wire::etcdserverpb as pb;
 use wire::{Code, Status};
@@ -75,15 +76,30 @@ impl Bed {
     }
 }
 
-/// Runs `test` against a front end of its own.
-pub fn bed_with<F: Future<Output = ()>>(config: GrpcConfig, test: impl FnOnce(Bed) -> F) {
+fn on_paused_clock(test: impl Future<Output = ()>) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    LocalSet::new().block_on(&runtime, async {
+    LocalSet::new().block_on(&runtime, test);
+}
+
+/// Runs `test` against a front end of its own.
+pub fn bed_with<F: Future<Output = ()>>(config: GrpcConfig, test: impl FnOnce(Bed) -> F) {
+    on_paused_clock(async {
         let (member, lane, driver) = FakeMember::new();
         spawn_local(driver);
         let front = Front::new(lane.clone(), config);
         test(Bed { member, lane, front, writes: Rc::default() }).await;
+    });
+}
+
+/// As [`bed`], with a way to give the lane another member once this one is gone.
+pub fn bed_opened_anew<F: Future<Output = ()>>(test: impl FnOnce(Bed, mpsc::UnboundedSender<LaneSeed>) -> F) {
+    on_paused_clock(async {
+        let (member, lane, driver) = FakeMember::new();
+        let (renewals, renewed) = mpsc::unbounded_channel();
+        spawn_local(driver.renewed_by(renewed));
+        let front = Front::new(lane.clone(), GrpcConfig::default());
+        test(Bed { member, lane, front, writes: Rc::default() }, renewals).await;
     });
 }
 

@@ -13,7 +13,7 @@ use node::lease::{Lessor, LessorSettings, SharedLessor};
 use node::{Completions, RequestId, RequestIds, Submission};
 use server::clock::Clock;
 use server::grpc::{MemberView, SharedStatus};
-use server::lane::{AppliedGate, Lane, LaneDriver, LaneParts, MemberPort, WatchParts};
+use server::lane::{AppliedGate, Lane, LaneDriver, LaneParts, LaneSeed, MemberPort, WatchParts};
 use store::watch::{self, Event, HubLimits, Tail};
 use store::{
     Location, ReadError, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision, Settings, Store,
@@ -156,6 +156,19 @@ pub struct FakeMember {
 impl FakeMember {
     /// A member, and a lane to it.
     pub fn new() -> (FakeMember, Lane, LaneDriver) {
+        let (member, view, receiver) = FakeMember::make();
+        let (lane, driver) = Lane::new(member.parts(view), receiver);
+        (member, lane, driver)
+    }
+
+    /// A member that is to follow another one, and what its lane goes on with.
+    pub fn next() -> (FakeMember, LaneSeed) {
+        let (member, view, receiver) = FakeMember::make();
+        let made = member.clone();
+        (member, Box::new(move || (made.parts(view), receiver)))
+    }
+
+    fn make() -> (FakeMember, Arc<MemberView>, mpsc::Receiver<Completions>) {
         let (completions, receiver) = mpsc::channel(1024);
         let status = Arc::new(SharedStatus::default());
         status.set_term(2);
@@ -221,19 +234,21 @@ impl FakeMember {
             records,
             status,
             gate: Arc::default(),
-            tail: tail.clone(),
+            tail,
             completions: Arc::new(Mutex::new(Some(completions))),
         };
-        let parts = LaneParts {
-            member: Arc::new(view),
-            port: Box::new(member.clone()),
+        (member, Arc::new(view), receiver)
+    }
+
+    fn parts(&self, member: Arc<MemberView>) -> LaneParts {
+        LaneParts {
+            member,
+            port: Box::new(self.clone()),
             ids: RequestIds::new(0x5eed_0000, 1).lane(0),
-            gate: member.gate.clone(),
-            watches: WatchParts { tail, limits: HubLimits::DEFAULT },
+            gate: self.gate.clone(),
+            watches: WatchParts { tail: self.tail.clone(), limits: HubLimits::DEFAULT },
             request_timeout: REQUEST_TIMEOUT,
-        };
-        let (lane, driver) = Lane::new(parts, receiver);
-        (member, lane, driver)
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -337,6 +352,15 @@ impl FakeMember {
             ..Default::default()
         };
         self.apply_direct(&admission::encode_put(1, &prost::Message::encode_to_vec(&put)));
+    }
+
+    pub fn grant_direct(&self, id: i64, ttl: i64) {
+        let grant = wire::etcdserverpb::LeaseGrantRequest { id, ttl };
+        let data = admission::encode_lease_grant(1, &prost::Message::encode_to_vec(&grant));
+        let mut state = self.state();
+        let applied = state.store.apply(&data, false, &mut Sink(&self.records)).unwrap();
+        state.lessor.lock().applied(state.clock.now(), 2, &applied.leases);
+        self.publish(&mut state);
     }
 
     pub fn delete_direct(&self, key: &[u8]) {

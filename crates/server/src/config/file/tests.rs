@@ -137,9 +137,12 @@ fn a_file_becomes_a_configuration() {
             "nothing is acknowledged here before it is durable"
         )])
     );
-    let keys = parse("enable-pprof: true\ndiscovery-config: {client: {max-request-bytes: 5}}").unwrap();
+    let keys = parse("enable-distributed-tracing: true\ndiscovery-config: {client: {max-request-bytes: 5}}")
+        .unwrap();
     let refused = Config::try_from(&keys).unwrap_err().to_string();
-    for name in ["--enable-pprof is not yet", "discovery-config.client.max-request-bytes is not yet"] {
+    for name in
+        ["--enable-distributed-tracing is not yet", "discovery-config.client.max-request-bytes is not yet"]
+    {
         assert!(refused.contains(name), "{refused}");
     }
     let names = parse("client-transport-security: {allowed-cn: [a, b]}").unwrap();
@@ -169,6 +172,7 @@ fn keys_and_flags_fit() {
         }
     }
     const WITHOUT_A_KEY: &[&str] = &[
+        "check-config",
         "client-crl-file",
         "config-file",
         "discovery-fallback",

@@ -1,39 +1,17 @@
 //! The `etcd` binary as a process: exit codes, streams, folders, signals. Texts are those of etcd 3.7.1.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+mod check_config;
+mod place;
+mod silent;
+
+use std::io::Read as _;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use nix::sys::signal::Signal;
-use tempfile::TempDir;
 
-fn etcd(dir: &Path, args: &[&str], variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_etcd"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ETCD")) {
-        command.env_remove(name);
-    }
-    command.env_remove("NOTIFY_SOCKET").args(args).current_dir(dir).envs(variables.iter().copied());
-    command
-}
-
-struct Ended {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-fn run(args: &[&str], variables: &[(&str, &str)]) -> Ended {
-    let dir = tempfile::tempdir().unwrap();
-    let Output { status, stdout, stderr } = etcd(dir.path(), args, variables).output().unwrap();
-    Ended {
-        code: status.code(),
-        out: String::from_utf8(stdout).unwrap(),
-        err: String::from_utf8(stderr).unwrap(),
-    }
-}
+use place::{Place, get, run};
 
 #[test]
 fn versions_go_to_stdout() {
@@ -63,6 +41,23 @@ fn help_goes_to_stdout_and_usage_to_stderr() {
 }
 
 #[test]
+fn commands_that_are_not_there_have_their_help() {
+    for command in ["gateway", "grpc-proxy"] {
+        for args in [&[command][..], &[command, "--help"], &[command, "nonsense"]] {
+            let help = run(args, &[]);
+            assert_eq!((help.code, help.err.as_str()), (Some(0), ""), "as etcd's: {args:?}");
+            assert!(help.out.contains("\n  start       start the g"), "{}", help.out);
+        }
+        let start = run(&[command, "start", "--help"], &[]);
+        assert_eq!(start.code, Some(0));
+        assert!(start.out.contains("\n      --endpoints strings"), "{}", start.out);
+        let refused = run(&[command, "start", "--listen-addr", "127.0.0.1:0"], &[]);
+        assert_eq!((refused.code, refused.out.as_str()), (Some(1), ""));
+        assert!(refused.err.starts_with(&format!("etcd {command} is not yet supported by Quorate ")));
+    }
+}
+
+#[test]
 fn a_command_line_that_does_not_parse_ends_with_2() {
     for (args, text) in [
         (&["--nonsense"][..], "flag provided but not defined: -nonsense\nUsage:"),
@@ -88,7 +83,7 @@ fn settings_that_make_no_sense_end_with_1() {
         (&["--enable-distributed-tracing"], &[], "--enable-distributed-tracing is not yet supported"),
         (&["--config-file", "x"], &[], r#""error":"open x: no such file or directory""#),
         (&[], &[("ETCD_CONFIG_FILE", "x")], r#""error":"open x: no such file or directory""#),
-        (&["gateway"], &[], "etcd gateway is not yet supported"),
+        (&["gateway", "start"], &[], "etcd gateway is not yet supported"),
         (&["grpc-proxy", "start"], &[], "etcd grpc-proxy is not yet supported"),
         (&[], &[("ETCD_MAX_TXN_OPS", "many")], r#"invalid value \"many\" for ETCD_MAX_TXN_OPS: parse error"#),
         (&["--name", "a"], &[("ETCD_NAME", "a")], r#""environment-variable":"ETCD_NAME""#),
@@ -133,101 +128,6 @@ fn where_there_is_a_file_nothing_else_counts() {
     assert_eq!(ended.code, Some(1));
     assert!(ended.err.contains("--heartbeat-interval must be >0 (set to 0ms)"), "{}", ended.err);
     assert!(!ended.err.contains("NONSENSE"), "{}", ended.err);
-}
-
-/// A folder for one server, which lets the system choose its ports.
-struct Place {
-    dir: TempDir,
-}
-
-impl Place {
-    fn new() -> Place {
-        Place { dir: tempfile::tempdir().unwrap() }
-    }
-
-    fn args<'a>(&self, more: &[&'a str]) -> Vec<&'a str> {
-        let base = [
-            ["--data-dir", "data"],
-            ["--listen-client-urls", "http://127.0.0.1:0"],
-            ["--advertise-client-urls", "http://127.0.0.1:2379"],
-            ["--listen-peer-urls", "http://127.0.0.1:0"],
-            ["--initial-advertise-peer-urls", "http://127.0.0.1:2380"],
-            ["--initial-cluster", "default=http://127.0.0.1:2380"],
-        ];
-        base.concat().into_iter().chain(more.iter().copied()).collect()
-    }
-
-    fn command(&self, more: &[&str]) -> Command {
-        etcd(self.dir.path(), &self.args(more), &[])
-    }
-
-    fn refused(&self, more: &[&str]) -> String {
-        let ended = self.command(more).output().unwrap();
-        assert_eq!(ended.status.code(), Some(1));
-        String::from_utf8(ended.stderr).unwrap()
-    }
-
-    fn serve(&self, more: &[&str]) -> Server {
-        self.serve_with(&mut self.command(more))
-    }
-
-    fn serve_with(&self, command: &mut Command) -> Server {
-        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        let mut server = Server { child, log, seen: String::new() };
-        server.until("successfully notified init daemon");
-        server
-    }
-}
-
-struct Server {
-    child: Child,
-    log: BufReader<ChildStderr>,
-    seen: String,
-}
-
-impl Server {
-    /// The address in the line of the log that serving it left.
-    fn address(&self, serving: &str) -> SocketAddr {
-        let line = self.seen.lines().find(|line| line.contains(serving)).expect("it serves");
-        let after = line.split(r#""address":""#).nth(1).expect("with an address");
-        after.split('"').next().unwrap().parse().unwrap()
-    }
-
-    fn client(&self) -> SocketAddr {
-        self.address("serving client traffic")
-    }
-
-    fn peer(&self) -> SocketAddr {
-        self.address("serving peer traffic")
-    }
-
-    /// Reads the log up to a line that contains the text.
-    fn until(&mut self, text: &str) {
-        loop {
-            let mut line = String::new();
-            assert!(self.log.read_line(&mut line).unwrap() > 0, "ended without {text}: {}", self.seen);
-            self.seen.push_str(&line);
-            if line.contains(text) {
-                return;
-            }
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn get(address: SocketAddr, path: &str) -> String {
-    let mut client = TcpStream::connect(address).unwrap();
-    write!(client, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).unwrap();
-    answer
 }
 
 #[test]
