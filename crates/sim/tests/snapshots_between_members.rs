@@ -271,8 +271,8 @@ fn rule_17_a_snapshot_that_is_given_up_leaves_nothing() {
         Some(full(Operation::Write, "received.db.tmp", 0)),
         Some(full(Operation::Write, "received.db.tmp", 9)),
         Some(full(Operation::Allocate, "rev.next", 0)),
-        Some(full(Operation::Create, "rev.next", 2)),
-        Some(full(Operation::Write, "member/snap", 0)),
+        Some(full(Operation::Create, "rev.next", 0)),
+        Some(full(Operation::Allocate, "member/snap", 0)),
     ];
     for fault in faults {
         let what = format!("{fault:?}");
