@@ -2,6 +2,7 @@
 //!
 //! What must run on any machine lives here and not in shell scripts; CI calls the same commands.
 
+mod bad_values;
 mod boltfile;
 mod clients;
 mod clusters;
@@ -32,6 +33,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   peers --etcd PATH                   our transport and a real etcd in one cluster
   database --etcd PATH --etcd-3.6 PATH --etcdutl PATH
                                       saved snapshots, and data directories, between ours and the real programs
+  bad-values --etcd PATH              record what a real etcd says to bad values of its flags
   raft-scenarios --testdata DIR       the scenario scripts of etcd's raft through our consensus
   conform --suite DIR PACKAGE...      run packages of the contract suite against our release binaries
                                       (-run REGEX limits the tests; without it, the list of what passes is used)
@@ -61,6 +63,7 @@ fn run(args: &[String]) -> Result<()> {
         ["peers", rest @ ..] => peers::run(rest),
         ["boltfile", rest @ ..] => boltfile::run(rest),
         ["database", rest @ ..] => database::run(rest),
+        ["bad-values", rest @ ..] => bad_values::run(rest),
         ["raft-scenarios", rest @ ..] => raft_scenarios::run(rest),
         ["conform", rest @ ..] => conform::run(rest),
         ["soak", rest @ ..] => soak::run(rest),

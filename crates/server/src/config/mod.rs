@@ -141,6 +141,8 @@ pub struct Config {
     pub quota_bytes: i64,
     /// Whether this member's NOSPACE ends by itself.
     pub clears_no_space: bool,
+    /// Whether `/debug/pprof` is served.
+    pub profiles: bool,
     /// Whether listeners share their ports with other processes (SO_REUSEPORT).
     pub reuse_port: bool,
     /// What is written to the log.
@@ -353,6 +355,7 @@ impl TryFrom<&RawConfig> for Config {
             keep_imported: raw.bool("quorate-keep-imported-db"),
             quota_bytes: quota(raw),
             clears_no_space: raw.bool("quorate-nospace-clears"),
+            profiles: raw.bool("enable-pprof"),
             reuse_port: raw.bool("socket-reuse-port"),
             name,
             listen_client_urls,
@@ -444,7 +447,7 @@ pub fn logging(raw: &RawConfig) -> Result<Logging, ConfigError> {
     }
     let rotation = raw.text("log-rotation-config-json");
     let rotation = raw.bool("enable-log-rotation").then_some(rotation.as_str());
-    let targets = outputs::targets(&security::words(raw, "log-outputs"), rotation)?;
+    let targets = outputs::targets(&security::allowed(raw, "log-outputs"), rotation)?;
     let name = raw.text("log-level");
     let level = Level::from_name(&name).ok_or(ConfigError::LogLevel(name))?;
     let name = raw.text("log-format");
