@@ -139,10 +139,10 @@ pub struct Config {
     pub keep_imported: bool,
     /// `--quota-backend-bytes`, 2 GiB where that is 0; below 0 for none.
     pub quota_bytes: i64,
-    /// Whether this member's NOSPACE ends by itself.
-    pub clears_no_space: bool,
     /// Whether `/debug/pprof` is served.
     pub profiles: bool,
+    /// How long there must have been room for this member's NOSPACE to end by itself; `None`: it does not.
+    pub no_space_clears: Option<Duration>,
     /// Whether listeners share their ports with other processes (SO_REUSEPORT).
     pub reuse_port: bool,
     /// What is written to the log.
@@ -354,8 +354,11 @@ impl TryFrom<&RawConfig> for Config {
             snapshots_max: usize::try_from(raw.uint("max-snapshots")).unwrap_or(usize::MAX),
             keep_imported: raw.bool("quorate-keep-imported-db"),
             quota_bytes: quota(raw),
-            clears_no_space: raw.bool("quorate-nospace-clears"),
             profiles: raw.bool("enable-pprof"),
+            no_space_clears: raw.bool("quorate-nospace-clears").then(|| {
+                let nanos = raw.nanos("quorate-nospace-clears-after");
+                Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+            }),
             reuse_port: raw.bool("socket-reuse-port"),
             name,
             listen_client_urls,

@@ -246,7 +246,8 @@ pub const SETTINGS: &[Setting] = &[
     setting(Features, "downgrade-check-time", Duration, "5s", Works, "how often the leader looks whether a downgrade is done; 0 is off"),
     setting(Features, "warning-apply-duration", Duration, "100ms", Works, "warn in the log about slower applies and reads"),
     setting(Features, "bootstrap-defrag-threshold-megabytes", Uint, "0", Inert, "defragment at start if at least this much would be freed; 0 is off"),
-    setting(Features, "quorate-nospace-clears", Bool, "true", Works, "end this member's own NOSPACE alarm once the data has been below 90 % of the quota for a minute; not in etcd"),
+    setting(Features, "quorate-nospace-clears", Bool, "true", Works, "end this member's own NOSPACE alarm once the data has been below 90 % of the quota for a while; with other members only where all of them run this program; not in etcd"),
+    setting(Features, "quorate-nospace-clears-after", Duration, "1m0s", Works, "how long the data must have been below 90 % of the quota for that; not in etcd"),
     setting(Features, "max-learners", Int, "1", Works, "most learners in the cluster"),
     setting(Features, "snapshot-catchup-entries", Uint, "5000", Works, "raft entries kept in memory behind a snapshot for slow followers"),
 

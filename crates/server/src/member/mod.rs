@@ -13,6 +13,7 @@ mod hurry;
 pub mod join;
 mod mailbox;
 mod merge;
+mod ours;
 mod peers;
 mod slow;
 mod snapshots;
@@ -29,6 +30,7 @@ use raft::NodeId;
 use store::watch::HubLimits;
 use tokio::task::spawn_local;
 use wire::ApiError;
+use wire::etcdserverpb::AlarmType;
 
 use crate::clock::Clock;
 use crate::config::{self, Config, Url};
@@ -125,11 +127,15 @@ pub fn start(
         peers.add_remote(NodeId(*id), urls.clone());
     }
     let (leadership_told, leadership) = tokio::sync::watch::channel(node::Leadership::default());
+    let own = opened.identity.member_id;
+    let is_on = opened.reader.alarms().contains(AlarmType::Nospace, own);
+    let (no_space_told, no_space) = tokio::sync::watch::channel(is_on);
     let channels = Channels {
         completions,
         gates: gates.clone(),
         status: status.clone(),
         leadership: leadership_told,
+        no_space: no_space_told,
         ids,
         clock,
         peers: peers.clone(),
@@ -141,6 +147,7 @@ pub fn start(
         lessor: opened.lessor.clone(),
         revision_writer: opened.revision_writer,
         snapshot_writer: opened.snapshot_writer,
+        snapshot_receiver: opened.snapshot_receiver.clone(),
         snapshot_index: opened.found.snapshot_index,
         snapshot_count: settings.snapshot_count,
         member_id: opened.identity.member_id,
@@ -214,6 +221,7 @@ pub fn start(
         receiver: opened.snapshot_receiver,
         events: events.clone(),
         hurries: config.hurries,
+        no_space: config.no_space_clears.map(|_| no_space),
     };
     let peers = PeerThread::start(
         peers,
@@ -240,13 +248,15 @@ struct HostParts {
     events: Events,
     /// `--initial-election-tick-advance`.
     hurries: bool,
+    /// Whether this member's NOSPACE is on, if that may end by itself.
+    no_space: Option<tokio::sync::watch::Receiver<bool>>,
 }
 
 impl HostParts {
     /// Makes the host on its thread, with the lane of `seed`.
     fn on_thread(self, seed: LaneSeed) -> impl FnOnce() -> Arc<dyn Host> + Send + 'static {
         move || {
-            let HostParts { raft, inbox, receiver, events, hurries } = self;
+            let HostParts { raft, inbox, receiver, events, hurries, no_space } = self;
             let (parts, completions) = seed();
             let (lane, driver) = Lane::new(parts, completions);
             spawn_local(driver);
@@ -254,6 +264,9 @@ impl HostParts {
                 spawn_local(hurry::hurry(Arc::clone(&lane.member()), raft.clone()));
             }
             spawn_local(versions::monitor(Arc::clone(&lane.member()), raft.clone()));
+            if let Some(no_space) = no_space {
+                spawn_local(ours::monitor(Arc::clone(&lane.member()), raft.clone(), no_space));
+            }
             #[expect(clippy::arc_with_non_send_sync, reason = "hosts of tests are shared between threads")]
             Arc::new(MemberHost { raft, inbox, lane, receiver, events })
         }
@@ -387,7 +400,7 @@ fn settings(config: &Config, joined: Option<&Joined>) -> Settings {
         snapshots_max: config.snapshots_max,
         keep_imported: config.keep_imported,
         quota: Quota::of_setting(config.quota_bytes),
-        clears_no_space: config.clears_no_space,
+        no_space_clears_ms: config.no_space_clears.map(|after| after.as_millis() as u64),
         limits: node::Limits {
             raft: raft::Limits { kept_entries_max: config.catchup_entries, ..raft::Limits::default() },
             ..node::Limits::default()
