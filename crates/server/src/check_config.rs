@@ -128,7 +128,6 @@ fn settings(mut flags: RawConfig) -> Result<(RawConfig, String), String> {
     Ok((flags, "of flags and variables".to_owned()))
 }
 
-#[expect(clippy::disallowed_methods, reason = "certificates are valid by the wall clock")]
 fn check_security(report: &mut Report, config: &Config, side: Side) {
     let what = format!("{} TLS", side.name());
     let info = match security::check(config, side) {
