@@ -10,107 +10,15 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use blackbox::{Member, binary, patience, run};
+use blackbox::{Member, Random, binary, patience, run};
 use bytes::Bytes;
 use client::{Client, Error};
 use wire::Code;
-use wire::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
-use wire::etcdserverpb::request_op::Request;
-use wire::etcdserverpb::{
-    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest,
-};
+use wire::etcdserverpb::{PutRequest, RangeRequest, RangeResponse};
 
 /// Values of this size make the log roll over to its next segment of 64 MB.
 const LARGE_VALUE_BYTES: usize = 1_500_000;
 const LARGE_VALUES: usize = 45;
-
-/// A generator that gives the same numbers for the same seed (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    /// Keys of a small set, so that requests meet; some of them are no text.
-    fn key(&mut self) -> Bytes {
-        match self.below(8) {
-            0 => Bytes::from(vec![0xff, self.below(3) as u8]),
-            1 => Bytes::from(vec![0, self.below(3) as u8]),
-            _ => Bytes::from(format!("k{:02}", self.below(30))),
-        }
-    }
-
-    fn range_end(&mut self) -> Bytes {
-        match self.below(6) {
-            0 => Bytes::from_static(b"\0"),
-            1 | 2 => self.key(),
-            _ => Bytes::new(),
-        }
-    }
-
-    fn put(&mut self) -> PutRequest {
-        let length = if self.one_in(20) { self.below(20_000) } else { self.below(60) };
-        let value: Vec<u8> = (0..length).map(|_| self.below(256) as u8).collect();
-        PutRequest { key: self.key(), value: value.into(), prev_kv: self.one_in(3), ..Default::default() }
-    }
-
-    fn delete(&mut self) -> DeleteRangeRequest {
-        DeleteRangeRequest { key: self.key(), range_end: self.range_end(), prev_kv: self.one_in(3) }
-    }
-
-    fn compare(&mut self) -> Compare {
-        let number = self.below(5) as i64;
-        let (target, operand) = match self.below(4) {
-            0 => (CompareTarget::Version, TargetUnion::Version(number)),
-            1 => (CompareTarget::Create, TargetUnion::CreateRevision(number)),
-            2 => (CompareTarget::Mod, TargetUnion::ModRevision(number * 20)),
-            _ => (CompareTarget::Value, TargetUnion::Value(Bytes::from(vec![self.below(256) as u8]))),
-        };
-        let result = match self.below(4) {
-            0 => CompareResult::Equal,
-            1 => CompareResult::Greater,
-            2 => CompareResult::Less,
-            _ => CompareResult::NotEqual,
-        };
-        Compare {
-            key: self.key(),
-            range_end: self.range_end(),
-            target: target.into(),
-            result: result.into(),
-            target_union: Some(operand),
-        }
-    }
-
-    /// Some of these are refused for touching a key twice: by both servers, if by one.
-    fn txn(&mut self, depth: u32) -> TxnRequest {
-        let compare = (0..self.below(3)).map(|_| self.compare()).collect();
-        TxnRequest { compare, success: self.ops(depth), failure: self.ops(depth) }
-    }
-
-    fn ops(&mut self, depth: u32) -> Vec<RequestOp> {
-        let op = |random: &mut Random| match random.below(8) {
-            0 => Request::RequestRange(RangeRequest {
-                key: random.key(),
-                range_end: random.range_end(),
-                limit: random.below(4) as i64,
-                ..Default::default()
-            }),
-            1 if depth < 2 => Request::RequestTxn(random.txn(depth + 1)),
-            2 | 3 => Request::RequestDeleteRange(random.delete()),
-            _ => Request::RequestPut(random.put()),
-        };
-        (0..self.below(4)).map(|_| RequestOp { request: Some(op(self)) }).collect()
-    }
-}
 
 /// Sends random writes, one after the other.
 async fn write(client: &Client, random: &mut Random, ops: u64) {
@@ -204,7 +112,7 @@ fn each_goes_on_with_the_others_log() {
     println!("seed {seed}, {ops} writes a turn");
     let ours = binary("etcd");
     for (first, second, order) in [(&ours, &theirs, "ours first"), (&theirs, &ours, "etcd first")] {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut member = Member::of(first, &[]);
         member.restart();
         run(write(&member.client(), &mut random, ops));

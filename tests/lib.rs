@@ -4,14 +4,16 @@
 
 mod disk;
 mod network;
+mod random;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::OnceLock;
 use std::sync::mpsc::Receiver;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,6 +24,7 @@ use wire::etcdserverpb::{PutRequest, RangeRequest};
 
 pub use disk::SlowDisk;
 pub use network::Network;
+pub use random::Random;
 
 /// Longest wait for an answer; only a hang takes that long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -62,6 +65,8 @@ pub struct Member {
     flags: Vec<String>,
     process: Option<(Child, JoinHandle<()>)>,
     announced: Vec<&'static str>,
+    /// What the logs of its ended runs have that is worse than a warning.
+    errors: Vec<String>,
 }
 
 impl Member {
@@ -78,9 +83,7 @@ impl Member {
     /// # Panics
     /// Without free ports or a temporary directory.
     pub fn of(program: &Path, flags: &[&str]) -> Self {
-        // Both are held at once, so that they differ.
-        let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let [client, peer] = held.map(|listener| listener.local_addr().expect("an address").port());
+        let (client, peer) = (free_port(), free_port());
         Member {
             // Another program's log is its own business.
             is_judged: program == binary("etcd"),
@@ -93,6 +96,7 @@ impl Member {
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             process: None,
             announced: Vec::new(),
+            errors: Vec::new(),
         }
     }
 
@@ -104,6 +108,33 @@ impl Member {
         let mut member = Member::of(program, &[]);
         member.ports = self.ports;
         member
+    }
+
+    /// From its next start on it is run by this program, on the same directory.
+    pub fn set_program(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
+    }
+
+    /// More flags, from its next start on.
+    pub fn add_flags(&mut self, flags: &[&str]) {
+        self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    }
+
+    /// Its name, as its cluster has it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Lines of its logs that are worse than a warning, and a Go program's last words, of all its runs.
+    ///
+    /// # Panics
+    /// If the log cannot be read.
+    pub fn errors(&self) -> Vec<String> {
+        let mut errors = self.errors.clone();
+        if self.is_running() {
+            errors.extend(errors_in(&self.log()));
+        }
+        errors
     }
 
     /// A member that is ready to serve.
@@ -246,6 +277,7 @@ impl Member {
         let status = process.wait().expect("it ends");
         copy.join().expect("its log is read");
         let log = self.log();
+        self.errors.extend(errors_in(&log));
         let serious =
             |line: &&str| !line.contains("\"level\":\"info\"") && !line.contains("\"level\":\"debug\"");
         let announced = |line: &&str| self.announced.iter().any(|text| line.contains(text));
@@ -271,9 +303,23 @@ impl Member {
     /// # Panics
     /// If it does not answer.
     pub fn http_get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.ports.0)).expect("it listens");
+        self.http_get_at(self.ports.0, path, "")
+    }
+
+    /// The body of what it answers to a plain HTTP GET on its peer port, with a body.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn peer_get(&self, path: &str, body: &str) -> String {
+        self.http_get_at(self.ports.1, path, body)
+    }
+
+    fn http_get_at(&self, port: u16, path: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n").expect("it reads");
+        let length = body.len();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: m\r\nConnection: close\r\nContent-Length: {length}");
+        write!(stream, "{head}\r\n\r\n{body}").expect("it reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("it answers");
         answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
@@ -315,10 +361,18 @@ impl Cluster {
     /// # Panics
     /// Without free ports or temporary directories.
     pub fn new(count: usize, flags: &[&str]) -> Self {
+        Cluster::of(&vec![binary("etcd"); count], flags)
+    }
+
+    /// As [`Cluster::new`], each member run by the program at its place.
+    ///
+    /// # Panics
+    /// Without free ports or temporary directories.
+    pub fn of(programs: &[PathBuf], flags: &[&str]) -> Self {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let mut cluster = Cluster { members: Vec::new(), flags };
-        for _ in 0..count {
-            cluster.add();
+        for program in programs {
+            cluster.add(program);
         }
         let initial = cluster.initial();
         cluster.members.iter_mut().for_each(|member| member.initial_cluster.clone_from(&initial));
@@ -331,29 +385,37 @@ impl Cluster {
     /// If a member does not become ready.
     pub fn with_network(count: usize, flags: &[&str]) -> (Self, Network) {
         let mut cluster = Cluster::new(count, flags);
+        let network = cluster.start_with_network();
+        (cluster, network)
+    }
+
+    /// Puts a network between the members, of which none has been started yet, and starts all.
+    ///
+    /// # Panics
+    /// If a member does not become ready.
+    pub fn start_with_network(&mut self) -> Network {
         let mut ports = Vec::new();
-        for member in &mut cluster.members {
+        for member in &mut self.members {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
             member.advertised = Some(listener.local_addr().expect("an address").port());
             ports.push((listener, member.ports.1));
         }
         let network = Network::start(ports);
-        let initial = cluster.initial();
-        cluster.members.iter_mut().for_each(|member| member.initial_cluster.clone_from(&initial));
-        let all: Vec<usize> = (0..count).collect();
-        cluster.restart(&all);
+        let initial = self.initial();
+        self.members.iter_mut().for_each(|member| member.initial_cluster.clone_from(&initial));
+        let all: Vec<usize> = (0..self.members.len()).collect();
+        self.restart(&all);
         run(async {
-            for (place, member) in cluster.members.iter().enumerate() {
-                let status = member.client().status(patience()).await.expect("a status");
-                network.name(status.header.expect("a header").member_id, place);
+            for place in all {
+                network.name(self.id(place).await, place);
             }
         });
-        (cluster, network)
+        network
     }
 
-    fn add(&mut self) -> &mut Member {
+    fn add(&mut self, program: &Path) -> &mut Member {
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
-        let mut member = Member::new(&flags);
+        let mut member = Member::of(program, &flags);
         member.is_judged = false;
         member.name = format!("m{}", self.members.len());
         self.members.push(member);
@@ -392,18 +454,83 @@ impl Cluster {
     /// # Panics
     /// Without a free port or a temporary directory.
     pub fn joining(&mut self) -> usize {
-        self.add();
-        let initial = self.initial();
+        self.joining_by(&binary("etcd"))
+    }
+
+    /// As [`Cluster::joining`], run by this program.
+    ///
+    /// # Panics
+    /// Without a free port or a temporary directory.
+    pub fn joining_by(&mut self, program: &Path) -> usize {
+        self.add(program);
         let place = self.members.len() - 1;
+        self.join_at(place);
+        place
+    }
+
+    /// Another member in the stead of one that was removed and has ended: run by this program, on the same ports, with
+    /// nothing. To be started when the cluster has been told of it.
+    ///
+    /// # Panics
+    /// If the directory of the one before cannot be removed.
+    pub fn replace(&mut self, place: usize, program: &Path) {
+        let member = &mut self.members[place];
+        assert!(!member.is_running(), "it has ended");
+        std::fs::remove_dir_all(member.data_dir()).expect("it had a directory");
+        member.set_program(program);
+        self.join_at(place);
+    }
+
+    fn join_at(&mut self, place: usize) {
+        let initial = self.initial();
         let member = &mut self.members[place];
         member.initial_cluster = initial;
+        if !member.flags.iter().any(|flag| flag == "existing") {
+            member.add_flags(&["--initial-cluster-state", "existing"]);
+        }
+    }
+
+    /// Takes away the data of a member that does not run, which the cluster has been told of anew: it joins when it is started.
+    ///
+    /// # Panics
+    /// If its data cannot be removed.
+    pub fn forget(&mut self, place: usize) {
+        let member = &mut self.members[place];
+        std::fs::remove_dir_all(member.data_dir()).expect("its data");
         member.flags.extend(["--initial-cluster-state", "existing"].map(str::to_owned));
-        place
     }
 
     /// The places of those that run.
     pub fn running(&self) -> Vec<usize> {
         (0..self.members.len()).filter(|place| self.members[*place].is_running()).collect()
+    }
+
+    /// The id of a member that runs.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub async fn id(&self, place: usize) -> u64 {
+        let status = self.members[place].client().status(patience()).await.expect("a status");
+        status.header.expect("a header").member_id
+    }
+
+    /// Lets a member lead.
+    ///
+    /// # Panics
+    /// If it never does.
+    pub async fn let_lead(&self, place: usize) {
+        let id = self.id(place).await;
+        let deadline = patience();
+        loop {
+            let leader = self.leader().await;
+            if leader == place {
+                return;
+            }
+            // Another may lead by now, or this one be too far behind: then it is asked again.
+            if let Err(error) = self.members[leader].client().move_leader(id, deadline).await {
+                assert!(deadline.remaining().is_some_and(|left| !left.is_zero()), "{place} leads: {error}");
+            }
+        }
     }
 
     /// The place of the member that all who run take for the leader.
@@ -463,10 +590,18 @@ impl Cluster {
     /// # Panics
     /// If it is not.
     pub async fn check_hashes(&self) {
+        self.check_hashes_among(&self.running()).await;
+    }
+
+    /// As [`Cluster::check_hashes`], of some members.
+    ///
+    /// # Panics
+    /// If it is not, or for none.
+    pub async fn check_hashes_among(&self, places: &[usize]) {
         let mut hashes = Vec::new();
         let mut revision = 0;
-        for place in self.running() {
-            let client = self.members[place].client();
+        for place in places {
+            let client = self.members[*place].client();
             let read = RangeRequest { key: "k".into(), ..RangeRequest::default() };
             let answer = client.range(read, patience()).await.expect("a linearizable read");
             // Nobody writes any more; the first one tells up to where.
@@ -476,14 +611,41 @@ impl Cluster {
             let hash = client.hash_kv(revision, patience()).await.expect("a hash");
             hashes.push((hash.hash, hash.hash_revision, hash.compact_revision));
         }
+        assert!(!hashes.is_empty(), "no member to ask");
         assert!(hashes.iter().all(|hash| *hash == hashes[0]), "different data: {hashes:?}");
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os("QUORATE_KEEP").is_some() {
+            self.dir.disable_cleanup(true);
+            println!("kept: {} ({}, {})", self.dir.path().display(), self.name, self.program.display());
+        }
         self.kill();
     }
+}
+
+/// A port that nobody listens at. No two are the same: members of a cluster are made before any of them starts.
+fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+            return port;
+        }
+    }
+}
+
+/// Lines of a log that are worse than a warning, and all that is no line of a log.
+fn errors_in(log: &str) -> Vec<String> {
+    let bad = |line: &&str| {
+        let is_line = line.starts_with('{');
+        let level = line.split("\"level\":\"").nth(1).and_then(|rest| rest.split('"').next());
+        !is_line || !matches!(level, Some("debug" | "info" | "warn"))
+    };
+    log.lines().filter(bad).map(str::to_owned).collect()
 }
 
 /// A deadline that only a hang reaches.

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,11 +23,31 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Which directions are cut, by the places of sender and receiver.
 type Cuts = BTreeSet<(usize, usize)>;
 
-/// The network of one cluster.
-pub struct Network {
+/// What is told to all connections.
+#[derive(Clone)]
+struct State {
     cuts: watch::Sender<Cuts>,
     /// Places by member id.
     known: Arc<Mutex<BTreeMap<u64, usize>>>,
+    tearing: Arc<Mutex<Tearing>>,
+    /// Whether streams get no connection.
+    no_streams: watch::Sender<bool>,
+}
+
+/// Snapshots that break off.
+#[derive(Default)]
+struct Tearing {
+    /// After so many bytes.
+    after_bytes: u64,
+    /// How many are still to break.
+    left: usize,
+    /// How many did.
+    torn: usize,
+}
+
+/// The network of one cluster.
+pub struct Network {
+    state: State,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -38,31 +58,35 @@ impl Network {
     /// # Panics
     /// If no thread or runtime can be made.
     pub fn start(ports: Vec<(std::net::TcpListener, u16)>) -> Network {
-        let (cuts, _) = watch::channel(Cuts::new());
-        let known = Arc::<Mutex<BTreeMap<u64, usize>>>::default();
+        let state = State {
+            cuts: watch::channel(Cuts::new()).0,
+            known: Arc::default(),
+            tearing: Arc::default(),
+            no_streams: watch::channel(false).0,
+        };
         let (stop, stopped) = tokio::sync::oneshot::channel();
-        let (cut, names) = (cuts.clone(), known.clone());
+        let told = state.clone();
         let thread = std::thread::spawn(move || {
             crate::run(async move {
                 for (place, (listener, port)) in ports.into_iter().enumerate() {
                     listener.set_nonblocking(true).expect("a listener");
                     let listener = TcpListener::from_std(listener).expect("a listener");
-                    spawn_local(accept(listener, (place, port), cut.clone(), names.clone()));
+                    spawn_local(accept(listener, (place, port), told.clone()));
                 }
                 let _ = stopped.await;
             });
         });
-        Network { cuts, known, stop: Some(stop), thread: Some(thread) }
+        Network { state, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Says whose requests are those of this member id. Before that they pass.
     pub fn name(&self, id: u64, place: usize) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(id, place);
+        locked(&self.state.known).insert(id, place);
     }
 
     /// What one sends does not reach the other any more.
     pub fn cut(&self, from: usize, to: usize) {
-        self.cuts.send_modify(|cuts| {
+        self.state.cuts.send_modify(|cuts| {
             cuts.insert((from, to));
         });
     }
@@ -75,9 +99,24 @@ impl Network {
         }
     }
 
+    /// The next so many snapshots break off after so many bytes.
+    pub fn tear_snapshots(&self, count: usize, after_bytes: u64) {
+        *locked(&self.state.tearing) = Tearing { after_bytes, left: count, torn: 0 };
+    }
+
+    /// How many snapshots have broken off since they are torn.
+    pub fn torn_snapshots(&self) -> usize {
+        locked(&self.state.tearing).torn
+    }
+
+    /// Whether members have no streams, those that they have included: then they post each message.
+    pub fn refuse_streams(&self, refused: bool) {
+        self.state.no_streams.send_replace(refused);
+    }
+
     /// All hear each other again.
     pub fn mend(&self) {
-        self.cuts.send_modify(Cuts::clear);
+        self.state.cuts.send_modify(Cuts::clear);
     }
 }
 
@@ -88,25 +127,19 @@ impl Drop for Network {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    to: (usize, u16),
-    cuts: watch::Sender<Cuts>,
-    known: Arc<Mutex<BTreeMap<u64, usize>>>,
-) {
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn accept(listener: TcpListener, to: (usize, u16), state: State) {
     while let Ok((stream, _)) = listener.accept().await {
-        let (cuts, known) = (cuts.clone(), known.clone());
+        let state = state.clone();
         // A connection that breaks is its two ends' affair.
-        spawn_local(async move { drop(forward(stream, to, cuts, known).await) });
+        spawn_local(async move { drop(forward(stream, to, state).await) });
     }
 }
 
-async fn forward(
-    mut stream: TcpStream,
-    (to, port): (usize, u16),
-    cuts: watch::Sender<Cuts>,
-    known: Arc<Mutex<BTreeMap<u64, usize>>>,
-) -> io::Result<()> {
+async fn forward(mut stream: TcpStream, (to, port): (usize, u16), state: State) -> io::Result<()> {
     let mut head = Vec::new();
     while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < HEAD_BYTES_MAX {
         if stream.read_buf(&mut head).await? == 0 {
@@ -114,40 +147,65 @@ async fn forward(
         }
     }
     let id = sender(&head);
-    let from =
-        move || id.and_then(|id| known.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied());
+    let State { cuts, known, .. } = &state;
+    let from = || id.and_then(|id| locked(known).get(&id).copied());
     let mut open = cuts.subscribe();
     let passes = |cuts: &Cuts| from().is_none_or(|from| !cuts.contains(&(from, to)));
     if open.wait_for(passes).await.is_err() {
         return Ok(());
     }
+    let mut no_streams = state.no_streams.subscribe();
+    let is_stream = head.starts_with(b"GET /raft/stream/");
+    // Whom it was meant for must not take it for one that is there.
+    if is_stream && *no_streams.borrow() {
+        return Ok(());
+    }
+    let refused = async {
+        if !is_stream || no_streams.wait_for(|refused| *refused).await.is_err() {
+            std::future::pending().await
+        }
+    };
     let target = TcpStream::connect(("127.0.0.1", port)).await?;
     target.set_nodelay(true)?;
     stream.set_nodelay(true)?;
     let (from_there, mut to_there) = target.into_split();
     let (from_here, to_here) = stream.into_split();
+    let first = tear_after(&head, &state);
     to_there.write_all(&head).await?;
-    let there = pump(from_here, to_there, cuts.subscribe(), {
-        let from = from.clone();
-        move |cuts| from().is_none_or(|from| !cuts.contains(&(from, to)))
+    let tears = |piece: &[u8]| tear_after(piece, &state);
+    let there = pump((from_here, to_there), (first, tears), cuts.subscribe(), |cuts| {
+        from().is_none_or(|from| !cuts.contains(&(from, to)))
     });
-    let back = pump(from_there, to_here, cuts.subscribe(), move |cuts| {
+    let back = pump((from_there, to_here), (None, |_: &[u8]| None), cuts.subscribe(), |cuts| {
         from().is_none_or(|from| !cuts.contains(&(to, from)))
     });
     tokio::select! {
         ended = there => ended,
         ended = back => ended,
+        () = refused => Ok(()),
     }
 }
 
+/// After how many bytes a connection breaks off that goes on with this: never, if that does not begin a snapshot.
+fn tear_after(piece: &[u8], state: &State) -> Option<u64> {
+    let mut tearing = locked(&state.tearing);
+    if tearing.left == 0 || !piece.starts_with(b"POST /raft/snapshot") {
+        return None;
+    }
+    tearing.left -= 1;
+    tearing.torn += 1;
+    Some(tearing.after_bytes)
+}
+
+/// Moves bytes until one side ends it, or it is torn: after the bytes that were said before, or as a piece says.
 async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    (mut from, mut to): (OwnedReadHalf, OwnedWriteHalf),
+    (mut left, tears): (Option<u64>, impl Fn(&[u8]) -> Option<u64>),
     mut cuts: watch::Receiver<Cuts>,
     passes: impl Fn(&Cuts) -> bool,
 ) -> io::Result<()> {
     let mut piece = vec![0; PIECE_BYTES];
-    loop {
+    while left != Some(0) {
         let read = from.read(&mut piece).await?;
         if read == 0 {
             return to.shutdown().await;
@@ -156,7 +214,9 @@ async fn pump(
             return Ok(());
         }
         to.write_all(&piece[..read]).await?;
+        left = left.map(|left| left.saturating_sub(read as u64)).or_else(|| tears(&piece[..read]));
     }
+    Ok(())
 }
 
 /// Whose request it is.

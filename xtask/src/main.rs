@@ -11,6 +11,7 @@ mod database;
 mod full_disk;
 mod gen_proto;
 mod interop;
+mod mixed;
 mod peers;
 mod raft_scenarios;
 mod server;
@@ -35,6 +36,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   database --etcd PATH --etcd-3.6 PATH --etcdutl PATH
                                       saved snapshots, and data directories, between ours and the real programs
   bad-values --etcd PATH              record what a real etcd says to bad values of its flags
+  mixed --go-etcd PATH [--go-etcd-36 PATH] [--only NAME] [--seconds N] [--sequences N] [--seed N]
+                                      clusters of ours and Go's etcd, and the swap there and back
   raft-scenarios --testdata DIR       the scenario scripts of etcd's raft through our consensus
   conform --suite DIR PACKAGE...      run packages of the contract suite against our release binaries
                                       (-run REGEX limits the tests; without it, the list of what passes is used)
@@ -62,6 +65,7 @@ fn run(args: &[String]) -> Result<()> {
         ["clients", rest @ ..] => clients::run(rest),
         ["clusters", rest @ ..] => clusters::run(rest),
         ["interop", rest @ ..] => interop::run(rest),
+        ["mixed", rest @ ..] => mixed::run(rest),
         ["peers", rest @ ..] => peers::run(rest),
         ["boltfile", rest @ ..] => boltfile::run(rest),
         ["full-disk", rest @ ..] => full_disk::run(rest),

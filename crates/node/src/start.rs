@@ -142,6 +142,8 @@ pub struct Limits {
     pub unwritten_bytes_max: u64,
     /// Bytes of the newest changes that are kept for watches, while there are any.
     pub watch_tail_bytes_max: usize,
+    /// Bytes of records that hashes of compactions and for comparison with other members may read, a second, all together.
+    pub hash_bytes_per_s: u64,
 }
 
 impl Default for Limits {
@@ -152,6 +154,7 @@ impl Default for Limits {
             revlog: revlog::Limits::default(),
             unwritten_bytes_max: 64 << 20,
             watch_tail_bytes_max: 64 << 20,
+            hash_bytes_per_s: 256 << 20,
         }
     }
 }
@@ -165,6 +168,7 @@ impl Limits {
             revlog: revlog::Limits::tiny(),
             unwritten_bytes_max: 4096,
             watch_tail_bytes_max: 4096,
+            hash_bytes_per_s: 1 << 20,
         }
     }
 }

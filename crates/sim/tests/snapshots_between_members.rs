@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use disk::boltfile::schema;
 use disk::{Fs, MemFs};
 use node::interchange::Cut;
 use node::offline::{DataDir, check};
@@ -29,6 +30,16 @@ fn propose(member: &mut Running, ids: &mut node::LaneIds, request: InternalRaftR
 
 /// A leader that is alone but for a learner, and has some of everything.
 fn leader(puts: u32) -> Running {
+    // At exactly the deletion.
+    leader_compacted_at(puts, i64::from(puts) + 2)
+}
+
+fn compact(revision: i64) -> InternalRaftRequest {
+    let compaction = CompactionRequest { revision, physical: false };
+    InternalRaftRequest { compaction: Some(compaction), ..Default::default() }
+}
+
+fn leader_compacted_at(puts: u32, revision: i64) -> Running {
     let fs: Arc<dyn Fs> = Arc::new(MemFs::new());
     let mut member =
         Running::open(&fs, &settings(), Entropy { ids: 7 << 32, log: 7, raft: 7 }, NOW).expect("a start");
@@ -53,9 +64,7 @@ fn leader(puts: u32) -> Running {
     }
     let delete = DeleteRangeRequest { key: "k1".into(), ..Default::default() };
     ask(InternalRaftRequest { delete_range: Some(delete), ..Default::default() });
-    // At exactly that deletion, and then some more.
-    let compaction = CompactionRequest { revision: i64::from(puts) + 2, physical: false };
-    ask(InternalRaftRequest { compaction: Some(compaction), ..Default::default() });
+    ask(compact(revision));
     let put = PutRequest { key: "last".into(), value: "1".into(), ..Default::default() };
     ask(InternalRaftRequest { put: Some(put), ..Default::default() });
     member
@@ -247,4 +256,35 @@ fn rule_17_what_is_not_whole_or_of_another_index_is_refused() {
     other.conf.learners.clear();
     assert!(refusal(&bytes, &other).contains("its members are"));
     assert!(member.inputs.pop_front().is_some(), "the member goes on");
+}
+
+/// `found-bugs.md`, 4: Go's etcd sends what a compaction is still to drop, puts and the tombstones that end them.
+#[test]
+fn rule_17_what_a_compaction_of_the_sender_is_yet_to_drop_does_not_come_back() {
+    const PUTS: u32 = 40;
+    let deleted_at = i64::from(PUTS) + 2;
+    for revision in [deleted_at - 1, deleted_at] {
+        let mut leader = leader_compacted_at(PUTS, 2);
+        let cut = leader.parts.applier.cut();
+        let (mut bytes, message) = (file(&cut), message(&cut, &leader));
+        drop(cut);
+        // As if a compaction had been scheduled since.
+        let name = schema::META_SCHEDULED_COMPACT;
+        let at = bytes.windows(name.len()).position(|part| part == name).expect("a compaction") + name.len();
+        let scheduled = schema::encode_compact_revision(revision);
+        assert_eq!(bytes[at..at + scheduled.len()], schema::encode_compact_revision(2));
+        bytes[at..at + scheduled.len()].copy_from_slice(&scheduled);
+
+        let memory = MemFs::new();
+        let mut member = learner(&memory, &leader);
+        member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+        assert!(receive(&mut member, message, &bytes).expect("a healthy disk"));
+        drop(member);
+        let member = learner(&memory, &leader);
+        let mut ids = leader.lane();
+        propose(&mut leader, &mut ids, compact(revision));
+        let hash = |member: &Running| member.parts.reader.hash_kv(deleted_at + 1).expect("a healthy disk");
+        assert_eq!(hash(&member), hash(&leader), "compacted at {revision}");
+        assert_eq!(member.parts.reader.lease_keys(-5), leader.parts.reader.lease_keys(-5));
+    }
 }

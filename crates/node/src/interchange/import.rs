@@ -79,11 +79,6 @@ impl Database {
         &self.reader
     }
 
-    /// The compacted revision; -1 if nothing is compacted.
-    pub(super) fn compacted(&self) -> i64 {
-        self.tables.compacted
-    }
-
     /// The file.
     pub(crate) fn path(&self) -> &Path {
         &self.path

@@ -225,11 +225,10 @@ impl SnapshotReceiver {
     fn write_log(&self, database: &Database, snapshot: &Snapshot, log_id: u64) -> Result<(), ReceiveError> {
         let limits = (self.limits.clone(), log_id);
         let mut out = database.revision_log(&self.fs, &self.next, limits, &snapshot.conf)?;
+        // Alone, so that every record is read with the compacted revision known: a compaction of the sender's may have
+        // more to drop, and a tombstone be the first that is left of its key.
+        out.frame()?;
         database.records(&mut |key, value| {
-            // What it has ended is not in the file.
-            if key.tombstone && key.main <= database.compacted() {
-                return Ok(());
-            }
             out.push(key, value);
             if out.builder.is_full() { out.frame() } else { Ok(()) }
         })?;

@@ -158,7 +158,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(Member, "listen-client-urls", Urls, "http://localhost:2379", Works, "where to listen for clients: gRPC, and HTTP too unless listen-client-http-urls is set"),
     setting(Member, "listen-client-http-urls", Urls, "", Works, "HTTP-only client listeners; setting it takes HTTP off listen-client-urls"),
     setting(Member, "max-concurrent-streams", Uint32, "4294967295", Works, "HTTP/2 stream limit per client connection, at most 65536 whatever is given; 0 means the default"),
-    setting(Member, "feature-gates", Gates, "", Works, "switch feature gates, as Name=true,Other=false; those that do not work yet are refused by name"),
+    setting(Member, "feature-gates", Gates, "", Works, "switch feature gates, as Name=true,Other=false; those that do not work yet are refused by name; CompactHashCheck is on by default, unlike in etcd"),
 
     setting(Clustering, "discovery-token", Text, "", Later, "v3 discovery token; needs discovery-endpoints"),
     setting(Clustering, "discovery-dial-timeout", Duration, "2s", Later, "dial timeout for discovery"),
@@ -238,8 +238,8 @@ pub const SETTINGS: &[Setting] = &[
     setting(Tracing, "distributed-tracing-sampling-rate", Int, "0", Later, "samples per million spans, 0..1000000"),
 
     setting(Features, "peer-skip-client-san-verification", Bool, "false", Works, "do not check a connecting peer certificate SAN against its address"),
-    setting(Features, "corrupt-check-time", Duration, "0s", Later, "period of the leader-driven hash check across members; 0 is off"),
-    setting(Features, "compact-hash-check-time", Duration, "1m0s", Later, "period of the compaction hash check (needs gate CompactHashCheck); must be > 0"),
+    setting(Features, "corrupt-check-time", Duration, "0s", Works, "period of the leader-driven hash check across members; 0 is off"),
+    setting(Features, "compact-hash-check-time", Duration, "1m0s", Works, "period of the compaction hash check (gate CompactHashCheck, on by default here); must be > 0"),
     setting(Features, "compaction-batch-limit", Int, "0", Works, "versions dropped per compaction batch; 0 means 1000"),
     setting(Features, "compaction-sleep-interval", Duration, "0s", Works, "pause between compaction batches; 0 means 10ms"),
     setting(Features, "watch-progress-notify-interval", Duration, "0s", Works, "period of watch progress notices; lower bound 100ms"),

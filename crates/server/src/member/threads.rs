@@ -33,6 +33,7 @@ use super::slow::SlowApplies;
 use super::snapshots::SnapshotSender;
 use crate::clock::Clock;
 use crate::grpc::SharedStatus;
+use crate::grpc::hashes::{CheckCounters, HashBudget};
 use crate::grpc::snapshot::Cuts;
 use crate::lane::{AppliedGate, MemberPort};
 use crate::log;
@@ -120,6 +121,8 @@ pub(super) struct Parts {
     pub merges: (Sender<MergeMail>, Receiver<MergeMail>),
     pub compaction_finished: watch::Sender<i64>,
     pub compaction_sleep_interval: Duration,
+    pub hash_budget: Arc<HashBudget>,
+    pub check_counters: Arc<CheckCounters>,
     pub unwritten_bytes_max: u64,
     pub warning_apply_duration: Duration,
     pub inbox: Inbox,
@@ -216,6 +219,8 @@ impl Threads {
             mail: compaction_mail,
             finished: parts.compaction_finished,
             sleep_interval: parts.compaction_sleep_interval,
+            budget: parts.hash_budget,
+            counters: parts.check_counters,
             merges: parts.merges.0.clone(),
         };
         let (merges, merge_mail) = parts.merges;
