@@ -43,6 +43,33 @@ fn progress_reaches_its_total() {
     assert_eq!(seen.progress.last(), Some(&(total, total)));
 }
 
+/// A frame that begins a segment has the whole state. However long that is, others follow it in the segment.
+#[test]
+fn a_state_longer_than_a_segment_is_not_written_with_every_frame() {
+    let fs = MemFs::new();
+    let limits = Limits::tiny();
+    let whole = vec![7; 3 * limits.segment_bytes as usize];
+    let mut log = Log::open(fs.clone(), &limits).unwrap();
+    for frame in 0..60 {
+        if frame % 17 == 16 {
+            drop(log);
+            fs.kill();
+            log = Log::open(fs.clone(), &limits).unwrap();
+        }
+        log.push(&[1; 60]);
+        let state = if log.builder.starts_segment() { &whole[..] } else { b"little" };
+        log.finish(state);
+        log.write_all().unwrap();
+        log.sync().unwrap();
+    }
+    log.check();
+    let full = log.model.iter().filter(|batch| batch.full).count();
+    assert!((2..6).contains(&full), "{full} of 60 frames have the whole state");
+    let bytes = log.reader.space().bytes;
+    let states = (full * whole.len()) as u64;
+    assert!(bytes < 2 * states + u64::from(limits.segment_bytes), "{bytes} bytes, {states} of them state");
+}
+
 struct Refuse {
     record: Option<i64>,
     applied: Option<u64>,
