@@ -16,7 +16,7 @@ fn a_cluster_keeps_its_promises() {
         return;
     }
     let first = number("QUORATE_SEED_FIRST").unwrap_or(1);
-    let count = number("QUORATE_SEEDS").unwrap_or(150);
+    let count = number("QUORATE_SEEDS").unwrap_or(500);
     let (next, all, failed) = (AtomicU64::new(first), Mutex::default(), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from).min(4) {

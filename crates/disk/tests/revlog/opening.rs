@@ -6,7 +6,7 @@ use std::sync::Arc;
 use disk::revlog::{self, Applied, Error, Limits, Location, RecordHeader, Replay, ReplayError};
 use disk::{Fs, MemFs};
 
-use crate::harness::{DIR, LOG_ID, Log, Rng, image, open};
+use crate::harness::{DIR, LOG_ID, Log, Rng, image, open, scan};
 
 #[test]
 fn an_empty_log() {
@@ -41,6 +41,32 @@ fn progress_reaches_its_total() {
     assert!(seen.progress.is_sorted(), "{:?}", seen.progress);
     assert!(seen.progress.iter().all(|step| step.1 == total));
     assert_eq!(seen.progress.last(), Some(&(total, total)));
+}
+
+/// `found-bugs.md`, 5: what is made of a database file cuts its frames where they are full.
+#[test]
+fn a_revision_whose_changes_are_in_several_frames_is_scanned_whole() {
+    let fs = MemFs::new();
+    let mut log = Log::open(fs.clone(), &Limits { mark_interval_bytes: 1, ..Limits::tiny() }).unwrap();
+    for (main, sub) in (0..60).map(|change| (2 + change / 5, change % 5)) {
+        log.builder.push(RecordHeader { kind: 1, main, sub }, b"payload");
+        if (main + sub) % 3 == 0 {
+            log.finish(b"");
+        }
+    }
+    log.finish(b"");
+    log.write_all().unwrap();
+    let check = |log: &Log| {
+        for from in 2..14 {
+            let shown: Vec<_> =
+                scan(&log.reader, from).iter().map(|(header, ..)| (header.main, header.sub)).collect();
+            let expected: Vec<_> = (0..60).map(|change| (2 + change / 5, change % 5)).collect();
+            assert_eq!(shown, expected[5 * (from as usize - 2)..], "from {from}");
+        }
+    };
+    check(&log);
+    drop(log);
+    check(&Log::open(fs, &Limits { mark_interval_bytes: 1, ..Limits::tiny() }).unwrap());
 }
 
 /// A frame that begins a segment has the whole state. However long that is, others follow it in the segment.
