@@ -35,6 +35,7 @@ fn comparison(scenarios: &[Scenario]) -> Comparison {
 fn every_scenario_finds_what_it_checks() {
     let scenarios = [
         Scenario::Compact,
+        Scenario::Hash,
         Scenario::LargeRange,
         Scenario::WatchFanout,
         Scenario::WatchLag,

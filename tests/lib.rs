@@ -490,6 +490,16 @@ impl Cluster {
         }
     }
 
+    /// Takes away the data of a member that does not run, which the cluster has been told of anew: it joins when it is started.
+    ///
+    /// # Panics
+    /// If its data cannot be removed.
+    pub fn forget(&mut self, place: usize) {
+        let member = &mut self.members[place];
+        std::fs::remove_dir_all(member.data_dir()).expect("its data");
+        member.flags.extend(["--initial-cluster-state", "existing"].map(str::to_owned));
+    }
+
     /// The places of those that run.
     pub fn running(&self) -> Vec<usize> {
         (0..self.members.len()).filter(|place| self.members[*place].is_running()).collect()

@@ -1,6 +1,6 @@
 //! The quota and alarms, from outside: what is refused with what, what goes on, and what makes it write again.
 
-use blackbox::{Member, patience, run};
+use blackbox::{Cluster, Member, patience, run};
 use client::Client;
 use wire::ApiError;
 use wire::etcdserverpb::alarm_request::AlarmAction;
@@ -78,6 +78,50 @@ fn a_quota_refuses_before_anything_is_written_and_ends_when_there_is_room() {
     run(async { put(&member.client(), 1).await.expect("there is room") });
     assert!(member.etcdctl(&["alarm", "list"]).stdout.is_empty());
     assert_eq!(member.http_get("/health"), healthy);
+}
+
+/// Asks for alarms until there are some, or none.
+async fn until_alarms(client: &Client, wanted: bool) {
+    let deadline = patience();
+    loop {
+        let is_on = client.alarms(deadline).await.is_ok_and(|told| !told.alarms.is_empty());
+        if is_on == wanted {
+            return;
+        }
+        assert!(deadline.remaining().is_some_and(|left| !left.is_zero()), "alarms: {is_on}");
+    }
+}
+
+/// An alarm that ends by itself would surprise members of Go's etcd: so it ends where all are known to be ours.
+#[test]
+fn an_alarm_ends_by_itself_where_all_members_are_ours() {
+    let mut cluster = Cluster::start(
+        3,
+        &[&format!("--quota-backend-bytes={QUOTA_BYTES}"), "--quorate-nospace-clears-after=100ms"],
+    );
+    run(async {
+        let leader = cluster.leader().await;
+        let (follower, third) = ((leader + 1) % 3, (leader + 2) % 3);
+        for member in [leader, follower] {
+            let client = cluster.members[member].client();
+            assert_eq!(put(&client, QUOTA_BYTES as usize).await, Err(ApiError::NoSpace));
+            until_alarms(&client, false).await;
+            put(&client, 1).await.expect("no alarm is on");
+        }
+
+        // Whoever does not answer may be anybody.
+        cluster.members[third].kill();
+        let client = cluster.members[follower].client();
+        assert_eq!(put(&client, QUOTA_BYTES as usize).await, Err(ApiError::NoSpace));
+        let stays = "alarm of this member does not end by itself";
+        while !cluster.members[follower].log().contains(stays) {
+            until_alarms(&client, true).await;
+        }
+        until_alarms(&client, true).await;
+        cluster.restart(&[third]);
+        until_alarms(&client, false).await;
+        put(&client, 1).await.expect("no alarm is on");
+    });
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod clients;
 mod clusters;
 mod conform;
 mod database;
+mod full_disk;
 mod gen_proto;
 mod interop;
 mod mixed;
@@ -38,7 +39,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   raft-scenarios --testdata DIR       the scenario scripts of etcd's raft through our consensus
   conform --suite DIR PACKAGE...      run packages of the contract suite against our release binaries
                                       (-run REGEX limits the tests; without it, the list of what passes is used)
-  soak [NAME...] [--minutes N] [--seeds N]
+  full-disk [DIR]                     a member on a small file system that fills up: that of DIR, or, for root, a tmpfs
+  soak [NAME...] [--minutes N] [--seeds N] [--debug]
                                       what is too long for CI; without a name, all";
 
 fn main() -> ExitCode {
@@ -64,6 +66,7 @@ fn run(args: &[String]) -> Result<()> {
         ["mixed", rest @ ..] => mixed::run(rest),
         ["peers", rest @ ..] => peers::run(rest),
         ["boltfile", rest @ ..] => boltfile::run(rest),
+        ["full-disk", rest @ ..] => full_disk::run(rest),
         ["database", rest @ ..] => database::run(rest),
         ["raft-scenarios", rest @ ..] => raft_scenarios::run(rest),
         ["conform", rest @ ..] => conform::run(rest),

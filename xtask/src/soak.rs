@@ -1,4 +1,4 @@
-//! What is too long for CI: `cargo xtask soak [NAME...] [--minutes N] [--seeds N]`.
+//! What is too long for CI: `cargo xtask soak [NAME...] [--minutes N] [--seeds N] [--debug]`.
 //!
 //! Each job is a plain command, printed before it runs: a failure is run again by copying that line, and where a
 //! seed or an input failed, the job's own output ends with the narrower one. What ran is appended to
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: cargo xtask soak [NAME...] [--minutes N] [--seeds N]
+const USAGE: &str = "usage: cargo xtask soak [NAME...] [--minutes N] [--seeds N] [--debug]
 
   sim         the simulator, 100,000 seeds in as many processes as there are processors
   sim-cluster the simulator of clusters, 100,000 seeds in as many threads as there are processors
@@ -21,10 +21,12 @@ const USAGE: &str = "usage: cargo xtask soak [NAME...] [--minutes N] [--seeds N]
   wal         power cuts of the write-ahead log at every operation
   flips       a member's directory, every bit of every byte flipped
   kill9       kill -9 of the real binary, 200 rounds
+  overwrite   everything overwritten and compacted all the time for N minutes (5), and what that takes of the disk
   fuzz        every fuzz target, N minutes each (5); fuzz:TARGET runs one
   sanitizer   the tests around our unsafe code, with AddressSanitizer
 
---seeds sets the number of seeds or rounds of the jobs that have one.";
+--seeds sets the number of seeds or rounds of the jobs that have one. With --debug, kill9 and overwrite run the binaries as
+the tests do, not the release ones.";
 
 /// Where results are kept, from the root.
 const RESULTS: &str = "docs/internals/soak.md";
@@ -35,6 +37,7 @@ struct Options {
     names: Vec<String>,
     minutes: u64,
     seeds: Option<u64>,
+    debug: bool,
 }
 
 /// One row of the results.
@@ -63,7 +66,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
 }
 
 fn parse(args: &[&str]) -> Result<Options> {
-    let mut options = Options { names: Vec::new(), minutes: 5, seeds: None };
+    let mut options = Options { names: Vec::new(), minutes: 5, seeds: None, debug: false };
     let mut rest = args.iter();
     while let Some(word) = rest.next() {
         let mut number = || -> Result<u64> {
@@ -73,12 +76,24 @@ fn parse(args: &[&str]) -> Result<Options> {
         match *word {
             "--minutes" => options.minutes = number()?,
             "--seeds" => options.seeds = Some(number()?),
+            "--debug" => options.debug = true,
             name if !name.starts_with('-') => options.names.push(name.to_owned()),
             _ => bail!("{USAGE}"),
         }
     }
     if options.names.is_empty() {
-        let all = ["sim", "sim-cluster", "raft", "revlog", "wal", "flips", "kill9", "sanitizer", "fuzz"];
+        let all = [
+            "sim",
+            "sim-cluster",
+            "raft",
+            "revlog",
+            "wal",
+            "flips",
+            "kill9",
+            "overwrite",
+            "sanitizer",
+            "fuzz",
+        ];
         options.names = all.map(str::to_owned).to_vec();
     }
     Ok(options)
@@ -113,11 +128,16 @@ fn job(name: &str, options: &Options) -> Result<Vec<Done>> {
             one("every bit of every byte".into(), command)
         }
         "kill9" => {
-            // That test builds the binaries itself, as it is built: debug or release.
-            let mut command = cargo(&["test", "--release", "-p", "quorate-tests", "--test", "crash"]);
+            let mut command = black_box("crash", options);
             command.args(["--", "--nocapture", "kill_9"]);
             command.env("QUORATE_KILL_ROUNDS", seeds(200).to_string());
             one(format!("{} rounds", seeds(200)), command)
+        }
+        "overwrite" => {
+            let mut command = black_box("disk_space", options);
+            command.args(["--", "--ignored", "--nocapture", "overwriting"]);
+            command.env("QUORATE_MINUTES", options.minutes.to_string());
+            one(format!("{} min", options.minutes), command)
         }
         "sanitizer" => sanitizer(),
         "fuzz" => {
@@ -200,6 +220,16 @@ fn cargo(args: &[&str]) -> Command {
     for variable in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN"] {
         command.env_remove(variable);
     }
+    command
+}
+
+/// A test of the binaries as processes, which it builds itself as it is built: debug or release.
+fn black_box(name: &str, options: &Options) -> Command {
+    let mut command = cargo(&["test"]);
+    if !options.debug {
+        command.arg("--release");
+    }
+    command.args(["-p", "quorate-tests", "--test", name]);
     command
 }
 

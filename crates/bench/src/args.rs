@@ -139,8 +139,8 @@ fn compare_args() -> Vec<Arg> {
             .required(true),
         option(
             "workload",
-            "Of put, txn, range, put-rate, put-one, restart, which are the default, and compact, merge, large-range, \
-             watch-fanout, watch-lag, keepalive, lease-expiry, idle, range-follower and failover; separated by commas",
+            "Of put, txn, range, put-rate, put-one, restart, which are the default, and compact, merge, hash, \
+             large-range, watch-fanout, watch-lag, keepalive, lease-expiry, idle, range-follower and failover; separated by commas",
         )
         .value_delimiter(','),
         number("members", "1", "Of each server; range-follower and failover take two or three at least"),

@@ -49,6 +49,8 @@ pub enum Scenario {
     Compact,
     /// Puts while a gigabyte of overwritten values gives its space back.
     Merge,
+    /// What members compare: hashes of a million keys.
+    Hash,
     /// Small ranges while large ones go on.
     LargeRange,
     /// Many watches of one key, and of one prefix.
@@ -67,7 +69,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// In the order in which they are run.
-    pub const ALL: [Scenario; 16] = [
+    pub const ALL: [Scenario; 17] = [
         Scenario::Put,
         Scenario::Txn,
         Scenario::Range,
@@ -77,6 +79,7 @@ impl Scenario {
         Scenario::Restart,
         Scenario::Compact,
         Scenario::Merge,
+        Scenario::Hash,
         Scenario::LargeRange,
         Scenario::WatchFanout,
         Scenario::WatchLag,
@@ -108,6 +111,7 @@ impl Scenario {
             Scenario::Restart => "restart",
             Scenario::Compact => "compact",
             Scenario::Merge => "merge",
+            Scenario::Hash => "hash",
             Scenario::LargeRange => "large-range",
             Scenario::WatchFanout => "watch-fanout",
             Scenario::WatchLag => "watch-lag",

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -36,6 +37,11 @@ fn story(fs: &dyn Fs, dir: &Path) -> Vec<String> {
     file.lock().unwrap();
     let second = fs.open(&path("a/f"), Access::ReadWrite).unwrap();
     seen.push(format!("locked {:?}", second.lock().err().unwrap().kind()));
+    seen.push(format!("mode {:o}", fs.mode(&path("a/f")).unwrap()));
+    fs.set_mode(&path("a/f"), 0o640).unwrap();
+    fs.take_owner(&path("a/f"), &path("a")).unwrap();
+    seen.push(format!("no owner {:?}", fs.take_owner(&path("a/f"), &path("a/g")).err().unwrap().kind()));
+    seen.push(format!("mode {:o}", fs.mode(&path("a/f")).unwrap()));
     fs.rename(&path("a/f"), &path("a/b/f")).unwrap();
     fs.sync_dir(&path("a/b")).unwrap();
     seen.push(format!("list {:?} {:?}", fs.list(&path("a")).unwrap(), fs.list(&path("a/b")).unwrap()));
@@ -55,6 +61,29 @@ fn story(fs: &dyn Fs, dir: &Path) -> Vec<String> {
 fn memory_and_real_agree() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(story(&RealFs, dir.path()), story(&MemFs::new(), Path::new("/")));
+}
+
+/// Only root may give a file away; whoever else asks for it keeps theirs.
+#[test]
+fn a_file_takes_the_owner_of_another() {
+    const OTHER: (u32, u32) = (4321, 1234);
+    let dir = tempfile::tempdir().unwrap();
+    let [own, other] = ["own", "other"].map(|name| dir.path().join(name));
+    RealFs.open(&own, Access::CreateNew).unwrap();
+    RealFs.open(&other, Access::CreateNew).unwrap();
+    let owner = |path: &Path| {
+        let metadata = std::fs::metadata(path).unwrap();
+        (metadata.uid(), metadata.gid())
+    };
+    let is_root = chown(&other, Some(OTHER.0), Some(OTHER.1)).is_ok();
+    let before = owner(&own);
+    RealFs.take_owner(&own, &other).unwrap();
+    assert_eq!(owner(&own), if is_root { OTHER } else { before });
+    RealFs.take_owner(&own, &other).unwrap();
+    if is_root {
+        RealFs.take_owner(&own, dir.path()).unwrap();
+        assert_eq!(owner(&own), owner(dir.path()));
+    }
 }
 
 #[test]

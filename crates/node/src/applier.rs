@@ -21,6 +21,9 @@ use crate::records::{FrameState, LogSink, parse};
 use crate::snapshot::SnapshotSchedule;
 use crate::{Error, RequestId, SnapshotOrder};
 
+/// Why an entry of raft's second kind of change is not applied.
+pub(crate) const JOINT_FORM: &str = "the joint form of membership changes is not supported";
+
 /// What one batch gave. To be handed on in this order: changes of leases to the lessor, the frame to the revision
 /// writer and the snapshot after it, the report to consensus, the answers to their callers (rule 9: the revision is
 /// current already).
@@ -194,7 +197,7 @@ impl Applier {
                 EntryKind::Normal => self.request(&entry, &mut report, &mut gave)?,
                 EntryKind::ConfChange => self.conf_change(&entry, &mut report, &mut gave)?,
                 EntryKind::ConfChangeV2 => {
-                    return Err(apply_error(&entry, "the joint form of membership changes is not supported"));
+                    return Err(apply_error(&entry, JOINT_FORM));
                 }
             }
             self.applied = revlog::Applied { index: entry.index.0, term: entry.term.0 };

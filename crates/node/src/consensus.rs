@@ -24,7 +24,7 @@ use crate::cluster_version::{Agreed, ClusterVersion};
 use crate::fates::{Fates, LostProposals};
 use crate::held::{Held, HeldRequests};
 use crate::ids::LaneIds;
-use crate::interchange::{Occupied, wal_conf};
+use crate::interchange::wal_conf;
 use crate::lease::keeper::{Keeper, Work};
 use crate::log_writer::{PersistRequest, Persisted};
 use crate::quota::SpaceKeeper;
@@ -129,6 +129,8 @@ pub struct Outputs {
     pub alarms: Vec<AlarmRequest>,
     /// What is stored here cannot be read, and other members have it: this one must stop.
     pub must_stop: bool,
+    /// A snapshot was received for nothing: a thread of long work is to call [`crate::SnapshotReceiver::discard`].
+    pub discard_received: bool,
 }
 
 /// A step of a compaction that nobody asked for.
@@ -174,6 +176,7 @@ impl Outputs {
             && self.auto_compaction.is_empty()
             && self.alarms.is_empty()
             && !self.must_stop
+            && !self.discard_received
     }
 }
 
@@ -228,8 +231,6 @@ pub struct Consensus {
     /// Requests that wait for a leader.
     held: HeldRequests,
     fates: Fates,
-    /// Whether what was received of a leader's snapshot has to stay.
-    received: Occupied,
     /// The last request to the log writer that raft asked for.
     persisting: PersistSeq,
     /// The last one that is durable.
@@ -242,7 +243,6 @@ pub struct Consensus {
 /// What consensus has to know of the state that the last run left.
 #[derive(Debug)]
 pub(crate) struct Past {
-    pub received: Occupied,
     pub cluster_version: ClusterVersion,
     pub held: HeldRequests,
     pub fates: Fates,
@@ -276,7 +276,6 @@ impl Consensus {
             has_room: true,
             held: past.held,
             fates: past.fates,
-            received: past.received,
             persisting: PersistSeq(0),
             durable: PersistSeq(0),
             unsent: VecDeque::new(),
@@ -352,7 +351,7 @@ impl Consensus {
                     let is_snapshot = matches!(message.body, Body::Snapshot { .. });
                     self.raft(now, Event::Receive(message));
                     if is_snapshot && !self.raft.status().restoring {
-                        self.received.release();
+                        out.discard_received = true;
                     }
                 }
             }

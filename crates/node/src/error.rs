@@ -41,6 +41,14 @@ pub enum Error {
         /// Why not.
         what: String,
     },
+    /// A database file is sound, and this version does not take it over.
+    #[error("{}: {what}", file.display())]
+    NotTakenOver {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        what: String,
+    },
     /// A saved snapshot is not what was saved, in etcd's words.
     #[error("{0}")]
     Snapshot(String),

@@ -22,6 +22,7 @@ mod applier;
 mod auto_compaction;
 mod cluster_version;
 mod consensus;
+pub mod corruption;
 mod error;
 mod exchange;
 mod fates;

@@ -17,8 +17,6 @@ pub const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const LOOK_INTERVAL_MS: u64 = 1_000;
 /// When a proposal counts as lost.
 const LOST_MS: u64 = 7_000;
-/// How long the store must have been small before its own alarm ends.
-const SMALL_MS: u64 = 60_000;
 /// How much of the quota a store may take to be small.
 const SMALL_PERCENT: u128 = 90;
 
@@ -55,12 +53,13 @@ impl Quota {
     }
 }
 
-/// Raises this member's CORRUPT when something stored cannot be read and nobody else has it; its NOSPACE when apply went beyond the quota, and ends it when there has been room for long enough.
+/// Raises this member's CORRUPT when something stored cannot be read and nobody else has it; its NOSPACE when apply went
+/// beyond the quota, and ends it when there has been room for long enough.
 pub(crate) struct SpaceKeeper {
     member_id: u64,
     quota: Quota,
-    /// Whether the alarm may end by itself.
-    clears: bool,
+    /// How long the store must have been small for its own alarm to end by itself; `None`: it does not.
+    clears_ms: Option<u64>,
     reader: Reader,
     /// Whether this member's alarm is on, and whether any member's is.
     is_on: bool,
@@ -83,11 +82,11 @@ impl std::fmt::Debug for SpaceKeeper {
 }
 
 impl SpaceKeeper {
-    pub(crate) fn new(member_id: u64, quota: Quota, clears: bool, reader: Reader) -> Self {
+    pub(crate) fn new(member_id: u64, quota: Quota, clears_ms: Option<u64>, reader: Reader) -> Self {
         let mut keeper = SpaceKeeper {
             member_id,
             quota,
-            clears,
+            clears_ms,
             is_on: false,
             is_any_on: false,
             is_wanted: false,
@@ -146,7 +145,7 @@ impl SpaceKeeper {
 
     /// When [`SpaceKeeper::next`] may have something to do.
     pub(crate) fn deadline(&self) -> Time {
-        if self.is_wanted || self.has_lost_data || (self.is_on && self.clears) {
+        if self.is_wanted || self.has_lost_data || (self.is_on && self.clears_ms.is_some()) {
             self.look_at
         } else {
             Time::NEVER
@@ -189,7 +188,7 @@ impl SpaceKeeper {
             return false;
         }
         let since = *self.small_since.get_or_insert(now);
-        now >= since.plus_ms(SMALL_MS)
+        self.clears_ms.is_some_and(|clears_ms| now >= since.plus_ms(clears_ms))
     }
 }
 

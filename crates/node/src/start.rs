@@ -2,6 +2,7 @@
 //! (rules 5 and 6). A member that has no log yet begins one as etcd does (rule 20).
 
 pub(crate) mod database;
+pub(crate) mod together;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -14,12 +15,12 @@ use disk::{DirLock, Fs, snap};
 use prost::Message;
 use raft::{ConfState, Entry, EntryKind, HardState, Index, NodeId, Position, Raft, Restored, Term, Time};
 use store::watch::Tail;
-use store::{Compactor, Location, Membership, Reader, Store};
+use store::{Compactor, Location, Reader, Store};
 use wire::etcdserverpb::{AlarmType, Metadata};
 use wire::raftpb::{ConfChange, ConfChangeType};
 
 use crate::auto_compaction::{AutoCompaction, AutoCompactor};
-use crate::cluster_version::{self, Agreed, ClusterVersion};
+use crate::cluster_version::{Agreed, ClusterVersion};
 use crate::consensus::{Consensus, OwnAttributes, Past};
 use crate::fates::Fates;
 use crate::forced::{self, Forced};
@@ -35,6 +36,8 @@ use crate::reconfigure::Context;
 use crate::records::{FrameState, LogSource, parse};
 use crate::snapshot::SnapshotSchedule;
 use crate::{Applier, Error, LogWriter, ReceiveError, RevisionWriter, Rot, SnapshotReceiver, SnapshotWriter};
+
+use together::{StoreOf, check_cluster_version, check_together, may_make_anew, missing_snapshot};
 
 /// How long a request may take beside two election timeouts (etcd: config.go, `ReqTimeout`).
 const REQUEST_TIMEOUT_MS: u64 = 5_000;
@@ -88,8 +91,8 @@ pub struct Settings {
     pub keep_imported: bool,
     /// How much the store may take (`--quota-backend-bytes`).
     pub quota: Quota,
-    /// Whether this member's NOSPACE ends by itself once there has been room for a minute.
-    pub clears_no_space: bool,
+    /// How long there must have been room for this member's NOSPACE to end by itself; `None`: it does not.
+    pub no_space_clears_ms: Option<u64>,
     /// How much may pile up.
     pub limits: Limits,
 }
@@ -139,6 +142,8 @@ pub struct Limits {
     pub unwritten_bytes_max: u64,
     /// Bytes of the newest changes that are kept for watches, while there are any.
     pub watch_tail_bytes_max: usize,
+    /// Bytes of records that hashes of compactions and for comparison with other members may read, a second, all together.
+    pub hash_bytes_per_s: u64,
 }
 
 impl Default for Limits {
@@ -149,6 +154,7 @@ impl Default for Limits {
             revlog: revlog::Limits::default(),
             unwritten_bytes_max: 64 << 20,
             watch_tail_bytes_max: 64 << 20,
+            hash_bytes_per_s: 256 << 20,
         }
     }
 }
@@ -162,6 +168,7 @@ impl Limits {
             revlog: revlog::Limits::tiny(),
             unwritten_bytes_max: 4096,
             watch_tail_bytes_max: 4096,
+            hash_bytes_per_s: 1 << 20,
         }
     }
 }
@@ -313,7 +320,6 @@ pub fn open(
     let mut keeper = Keeper::new(lessor.clone());
     keeper.hold(reader.alarms().has(AlarmType::Corrupt));
     let past = Past {
-        received: snapshot_receiver.occupied.clone(),
         cluster_version: ClusterVersion::new(agreed, settings.downgrade_check_ms),
         held: HeldRequests::new(patience_ms, &settings.limits.raft),
         fates: Fates::new(ids),
@@ -321,7 +327,12 @@ pub fn open(
         revision: store.revision(),
         auto_compaction: AutoCompactor::new(settings.auto_compaction, now, store.revision()),
         leases: keeper,
-        space: SpaceKeeper::new(identity.member_id, settings.quota, settings.clears_no_space, reader.clone()),
+        space: SpaceKeeper::new(
+            identity.member_id,
+            settings.quota,
+            settings.no_space_clears_ms,
+            reader.clone(),
+        ),
     };
     let consensus = Consensus::new(raft, ids.lane(lanes), attributes, past);
     let durable_index = consensus.durable_index();
@@ -478,20 +489,7 @@ fn begin(
     entropy: Entropy,
 ) -> Result<(Recovered, Found), Error> {
     let (opened, replay) = open_revlog(fs, settings, folders, entropy, &mut |_, _| {})?;
-    let wal = folders.wal.display();
-    if !opened.is_empty() {
-        let rev = folders.rev.display();
-        return Err(Error::Contradiction(format!("{rev} holds revisions, but {wal} holds no log")));
-    }
-    if !folders.snap(fs).list()?.is_empty() {
-        let snap = folders.snap.display();
-        return Err(Error::Contradiction(format!("{snap} holds snapshots, but {wal} holds no log")));
-    }
-    let database = folders.database();
-    if fs.exists(&database).map_err(io("look for", &database))? {
-        let snap = folders.snap.display();
-        return Err(Error::Contradiction(format!("{snap} holds a database, but {wal} holds no log")));
-    }
+    together::check_unbegun(fs, folders, &opened)?;
     let identity = match settings.cluster_state {
         ClusterState::New => configured_identity(settings)?,
         ClusterState::Existing(Some(identity)) => identity,
@@ -587,7 +585,11 @@ fn recover(
     let database = database::Found::lock(&**fs, folders)?;
     let log = Wal::open(fs.clone(), &folders.wal, settings.limits.wal)?;
     let identity = recorded_identity(log.metadata())?;
-    go_over(fs, settings, folders, &log)?;
+    let database = database::Found::that_counts(&**fs, folders, &log, database)?;
+    if together::is_to_go_over(fs, folders, &settings.limits.revlog, &log)? {
+        // Twice is as once.
+        database::replace(&**fs, folders, &folders.rev_next)?;
+    }
     let imported = match &database {
         Some(database) => {
             let log_id = entropy.log.max(1);
@@ -600,7 +602,8 @@ fn recover(
     let (opened, replay) = open_revlog(fs, settings, folders, entropy, &mut reading)?;
     let is_ahead = database.as_ref().is_some_and(|database| database.is_ahead_of(&log, &opened));
     if !is_ahead {
-        check_together(&log, &opened, may_make_anew(&**fs, folders, &log, &opened)?)?;
+        let makes_anew = may_make_anew(&**fs, folders, &log, &opened)?;
+        check_together(&log, StoreOf::Log(&opened), makes_anew)?;
     }
     let snap = folders.snap(fs);
     let broken = snap.check()?;
@@ -611,9 +614,7 @@ fn recover(
         true => ((Index(applied.index), Term(applied.term)), Vec::new()),
         false => read_entries(&log, applied, kept_entries(settings, &replay.conf))?,
     };
-    let state = log.hard_state().unwrap_or_default();
-    let vote = (state.vote != 0).then_some(NodeId(state.vote));
-    let mut hard_state = HardState { term: Term(state.term), vote, commit: Index(state.commit) };
+    let mut hard_state = hard_state(&log);
     let mut found = Found {
         last_index: log.last().index,
         applied_index: applied.index,
@@ -628,7 +629,11 @@ fn recover(
     // The first start may have ended between the log's creation and the sync of its first entries: the hard state is
     // written behind them, so without one there is at most a torn part of them. The log of a member that joins begins
     // empty, and what it has before its leader's first word is on disk says nothing either.
-    check_membership(replay.store.membership(), settings)?;
+    check_cluster_version(replay.store.membership())?;
+    if replay.store.membership().members().filter(|member| member.is_learner).count() > settings.learners_max
+    {
+        return Err(Error::TooManyLearners);
+    }
     let is_unborn = log.hard_state().is_none() && opened.is_empty();
     let is_unborn = is_unborn && settings.cluster_state == ClusterState::New;
     if is_unborn && configured_identity(settings)? != identity {
@@ -652,6 +657,7 @@ fn recover(
     if let Some(database) = database {
         database.finish(&**fs, settings, folders)?;
     }
+    database::remove_received(&**fs, folders)?;
     for broken in broken {
         let aside = snap.set_aside(&broken)?;
         found.broken.push((broken, aside));
@@ -668,34 +674,11 @@ fn recover(
     Ok((Recovered { identity, wal, opened, replay, hard_state, offset, entries }, found))
 }
 
-/// What etcd refuses of the membership that it finds.
-fn check_membership(membership: &Membership, settings: &Settings) -> Result<(), Error> {
-    let own = wire::version::CLUSTER;
-    if let (Some(cluster), Some(own)) = (Agreed::from(membership).version, cluster_version::parse(own))
-        && own < cluster
-    {
-        return Err(Error::Downgrade { own: own.to_string(), cluster: cluster.to_string() });
-    }
-    if membership.members().filter(|member| member.is_learner).count() > settings.learners_max {
-        return Err(Error::TooManyLearners);
-    }
-    Ok(())
-}
-
-/// Takes the revision log of a leader's snapshot in the place of the present one, if the write-ahead log has come to name
-/// that snapshot and the present one does not reach it. Twice is as once.
-fn go_over(fs: &Arc<dyn Fs>, settings: &Settings, folders: &Folders, log: &wal::Opened) -> Result<(), Error> {
-    let named = log.newest_snapshot();
-    let exists = |folder: &Path| fs.exists(folder).map_err(io("look for", folder));
-    let is_there = exists(&folders.rev_next)?
-        && !fs.list(&folders.rev_next).map_err(io("list", &folders.rev_next))?.is_empty();
-    let reached = |folder: &Path| -> Result<bool, Error> {
-        Ok(database::reached(fs, folder, &settings.limits.revlog)?.index >= named.index)
-    };
-    if named.index == 0 || !is_there || reached(&folders.rev)? || !reached(&folders.rev_next)? {
-        return Ok(());
-    }
-    database::replace(&**fs, folders, &folders.rev_next)
+/// What the log says of term, vote and commit index.
+pub(crate) fn hard_state(log: &wal::Opened) -> HardState {
+    let state = log.hard_state().unwrap_or_default();
+    let vote = (state.vote != 0).then_some(NodeId(state.vote));
+    HardState { term: Term(state.term), vote, commit: Index(state.commit) }
 }
 
 /// How many applied entries are read back for followers that lag behind, and how many bytes of them: none by who has
@@ -709,7 +692,7 @@ fn kept_entries(settings: &Settings, conf: &ConfState) -> (u64, usize) {
 }
 
 /// The entries behind `applied`, and at most so many before it; and the position before the first of them.
-fn read_entries(
+pub(crate) fn read_entries(
     log: &wal::Opened,
     applied: revlog::Applied,
     (count_max, bytes_max): (u64, usize),
@@ -752,102 +735,6 @@ pub(crate) fn recorded_identity(metadata: &[u8]) -> Result<Identity, Error> {
     let metadata = Metadata::decode(metadata)
         .map_err(|e| Error::Identity(format!("the write-ahead log's metadata cannot be read: {e}")))?;
     Ok(Identity { cluster_id: metadata.cluster_id(), member_id: metadata.node_id() })
-}
-
-/// The file of the snapshot that the log names, if nothing can be read from it.
-pub(crate) fn missing_snapshot(
-    snap: &snap::Folder,
-    named: &wal::SnapshotRecord,
-    broken: &[snap::Broken],
-) -> Result<Option<PathBuf>, Error> {
-    let name = snap::Name { term: named.term, index: named.index };
-    let path = snap.path(name);
-    let is_whole = snap.list()?.contains(&name) && !broken.iter().any(|broken| broken.file == path);
-    Ok((named.index > 0 && !is_whole).then_some(path))
-}
-
-/// Whether a revision log that does not reach the newest snapshot is about to be made anew from the write-ahead log:
-/// whether an operator has taken it away, and that log still has every entry that there ever was.
-///
-/// It is so if it is empty, or if its first frame was made when the write-ahead log had the snapshot already: then it was
-/// empty, and this is not the first start since. What a log's entries do not say, since the member began with a restored
-/// snapshot (then its first record covers nothing but the configuration changes that etcd makes up for it) or since Go's
-/// etcd has it in its own file, they cannot bring back.
-pub(crate) fn may_make_anew(
-    fs: &dyn Fs,
-    folders: &Folders,
-    log: &wal::Opened,
-    opened: &revlog::Opened,
-) -> Result<bool, Error> {
-    let snapshot = log.newest_snapshot().index;
-    let is_begun_anew = opened.is_empty() || opened.first_wal_durable() >= snapshot;
-    if snapshot == 0 || opened.applied().index >= snapshot || !is_begun_anew {
-        return Ok(false);
-    }
-    has_all(fs, folders, log)
-}
-
-/// Whether a write-ahead log still has every entry that made the store, so that a revision log can be made anew from it.
-pub(crate) fn has_all(fs: &dyn Fs, folders: &Folders, log: &wal::Opened) -> Result<bool, Error> {
-    if log.first_index() != Some(1) || log.snapshots().iter().all(|record| record.index != 0) {
-        return Ok(false);
-    }
-    let first = log.snapshots().iter().find(|record| record.index > 0);
-    let last = first.map_or(log.last().index, |first| first.index);
-    for entry in log.entries(0).take(usize::try_from(last).unwrap_or(usize::MAX)) {
-        let entry = entry?;
-        let is_made_up = entry.term == 1 && entry.kind == wal::EntryKind::ConfChange;
-        if !is_made_up {
-            let db = folders.database();
-            return Ok(!fs.exists(&db).map_err(io("look for database", &db))?);
-        }
-    }
-    Ok(false)
-}
-
-/// Rule 5: what must hold between the two logs after either was cut.
-pub(crate) fn check_together(
-    log: &wal::Opened,
-    opened: &revlog::Opened,
-    makes_anew: bool,
-) -> Result<(), Error> {
-    let applied = opened.applied();
-    let last = log.last();
-    let wal::SnapshotRecord { index: snapshot, term: snapshot_term, .. } = *log.newest_snapshot();
-    let first = log.first_index().unwrap_or(snapshot + 1);
-    let state = log.hard_state().unwrap_or_default();
-    let (fault, (file, offset)) = if last.index < applied.index {
-        let applied = applied.index;
-        (format!("the revision log has applied entry {applied}, the other ends at {}", last.index), log.end())
-    } else if last.index < opened.wal_durable() {
-        // What looks torn there had been acknowledged.
-        let durable = opened.wal_durable();
-        (format!("entry {durable} was in the write-ahead log, which ends at {}", last.index), log.end())
-    } else if applied.index < snapshot && !makes_anew {
-        if !opened.is_empty() {
-            // Its frames up to there were durable before the record was written (rule 3).
-            return Ok(opened.require_applied(snapshot)?);
-        }
-        let fault = format!(
-            "the revision log holds nothing, the newest snapshot record is at {snapshot}, and the entries from {first} \
-             on do not make it anew"
-        );
-        (fault, opened.end())
-    } else if applied.index == snapshot && applied.term != snapshot_term {
-        let applied = applied.term;
-        (
-            format!("the snapshot at {snapshot} is of term {snapshot_term}, and {applied} is applied"),
-            log.end(),
-        )
-    } else if applied.index + 1 < first {
-        let applied = applied.index;
-        (format!("the first entry kept is {first}, and only {applied} is applied"), opened.end())
-    } else if state.commit > last.index.max(snapshot) {
-        (format!("the commit index is {}, the last entry is {}", state.commit, last.index), log.end())
-    } else {
-        return Ok(());
-    };
-    Err(Error::Contradiction(format!("{fault}: {} at offset {offset}", file.display())))
 }
 
 fn raft_entry(entry: wal::Entry) -> Entry {

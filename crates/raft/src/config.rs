@@ -168,7 +168,10 @@ impl Config {
 
 impl Restored {
     /// Checks what came from disk, which is an error and never a panic when wrong.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// What does not fit together.
+    pub fn check(&self) -> Result<(), Error> {
         if !self.conf.is_valid() {
             return Err(Error::Conf(self.conf.clone()));
         }

@@ -8,6 +8,8 @@ use crate::{Index, Limits, NodeId, Time};
 /// How long a follower that has got a snapshot may be away, since it opens itself anew with it, and still find the log kept
 /// for it. etcd keeps its log as long after a snapshot is sent (`releaseDelayAfterSnapshot`).
 const TAKE_OVER_MS: u64 = 30_000;
+/// How often the pause after a snapshot that failed is doubled: at most 6.4 s where heartbeats come every 100 ms.
+const SNAPSHOT_PAUSE_DOUBLINGS_MAX: u32 = 6;
 
 /// How the leader talks to a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,9 @@ pub(crate) struct Progress {
     inflight: Window,
     /// The snapshot that it gets, or has got and not yet confirmed.
     snapshot: Option<Sending>,
+    /// Snapshots in a row that failed, and until when there is no next one: to make one costs a read of the whole store.
+    failed_snapshots: u32,
+    no_snapshot_until: Time,
 }
 
 /// Appends with entries that are on their way.
@@ -106,6 +111,8 @@ impl Progress {
             sent_commit: Index::ZERO,
             inflight: Window { appends: VecDeque::new(), bytes: 0, messages_max, bytes_max },
             snapshot: None,
+            failed_snapshots: 0,
+            no_snapshot_until: Time(0),
         }
     }
 
@@ -118,6 +125,7 @@ impl Progress {
         self.read_acked = 0;
         self.sent_commit = Index::ZERO;
         self.snapshot = None;
+        (self.failed_snapshots, self.no_snapshot_until) = (0, Time(0));
         self.state = FollowerState::Probe;
         self.paused = false;
         self.inflight.clear();
@@ -163,6 +171,11 @@ impl Progress {
         self.snapshot = Some(Sending { at: None, keep_from: applied, arrived_at: None });
     }
 
+    /// Whether a snapshot failed a moment ago.
+    pub(crate) fn waits_after_failure(&self, now: Time) -> bool {
+        now < self.no_snapshot_until
+    }
+
     /// Whether a snapshot is being made for it.
     pub(crate) fn awaits_snapshot(&self) -> bool {
         self.state == FollowerState::Snapshot && self.snapshot_index().is_none()
@@ -177,8 +190,9 @@ impl Progress {
     }
 
     /// The sending ended. The follower says itself when it has taken the snapshot over; should that get lost, or the
-    /// sending have failed, the next heartbeat's answer starts the next attempt.
-    pub(crate) fn snapshot_reported(&mut self, ok: bool, now: Time) {
+    /// sending have failed, the next heartbeat's answer starts the next attempt, but not before `pause_ms` after a failure,
+    /// twice that after the next one, and so on.
+    pub(crate) fn snapshot_reported(&mut self, ok: bool, now: Time, pause_ms: u64) {
         if self.state != FollowerState::Snapshot {
             return;
         }
@@ -190,6 +204,14 @@ impl Progress {
                 self.snapshot = self.snapshot.map(|snapshot| Sending { arrived_at: Some(now), ..snapshot });
             }
             None => self.snapshot = None,
+        }
+        match ok {
+            true => self.failed_snapshots = 0,
+            false => {
+                let pause_ms = pause_ms << self.failed_snapshots.min(SNAPSHOT_PAUSE_DOUBLINGS_MAX);
+                self.no_snapshot_until = now.plus_ms(pause_ms);
+                self.failed_snapshots = self.failed_snapshots.saturating_add(1);
+            }
         }
         self.paused = true;
     }

@@ -23,7 +23,7 @@ impl Raft {
         }
         // Made for an earlier leadership of this member, or too slowly: it would not reach to what is kept.
         if index.next() < self.log.first_index() {
-            self.peers[place].snapshot_reported(false, self.now);
+            self.peers[place].snapshot_reported(false, self.now, self.heartbeat_interval_ms);
             return;
         }
         self.peers[place].sent_snapshot(index);
@@ -33,7 +33,7 @@ impl Raft {
     /// The sending ended, or the attempt to make one.
     pub(crate) fn snapshot_reported(&mut self, to: NodeId, ok: bool) {
         if let Some(place) = self.find_peer(to).filter(|_| self.role == Role::Leader) {
-            self.peers[place].snapshot_reported(ok, self.now);
+            self.peers[place].snapshot_reported(ok, self.now, self.heartbeat_interval_ms);
         }
     }
 
@@ -66,7 +66,7 @@ impl Raft {
         let applied = self.log.applied();
         let peer = &mut self.peers[place];
         // Who does not answer at all needs none yet.
-        if peer.active {
+        if peer.active && !peer.waits_after_failure(self.now) {
             peer.needs_snapshot(applied);
             let to = peer.id;
             self.out.push(Effect::SnapshotWanted { to });

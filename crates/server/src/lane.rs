@@ -11,6 +11,7 @@ mod calls;
 mod watch;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
@@ -396,8 +397,8 @@ impl Lane {
         reads.next = readers
             .filter(|id| waiters.get(&id.0).is_some_and(|waiter| matches!(waiter.target, Target::Stream(..))))
             .collect();
-        let waits_on = |id: &u64| reads.next.contains(&RequestId(*id));
-        let ended: Vec<_> = waiters.extract_if(|id, _| !waits_on(id)).collect();
+        let waiting: HashSet<u64> = reads.next.iter().map(|id| id.0).collect();
+        let ended: Vec<_> = waiters.extract_if(|id, _| !waiting.contains(id)).collect();
         drop(waiters);
         drop(reads);
         for (_, waiter) in ended {

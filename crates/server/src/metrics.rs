@@ -7,7 +7,7 @@ mod peers;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::grpc::MemberView;
 use crate::peer::Durations;
@@ -116,7 +116,7 @@ pub fn page(member: &MemberView) -> String {
     let mut page = Page::default();
     let size = member.reader.size_bytes() as f64;
     let space = (member.space)();
-    let merges = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed) as f64;
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
     let counters = &member.merges;
     let status = &member.status;
     let is = |yes: bool| f64::from(u8::from(yes));
@@ -150,6 +150,25 @@ pub fn page(member: &MemberView) -> String {
         "Current backend storage quota size in bytes.",
         member.quota_bytes as f64,
     );
+    let checks = &member.hashes.counters;
+    page.add(
+        Counter,
+        "quorate_compaction_hashes_given_up_total",
+        "Hashes of compactions that were given up, since the next compaction came before they were made.",
+        count(&checks.hashes_given_up),
+    );
+    page.add(
+        Counter,
+        "quorate_corruption_checks_given_up_total",
+        "Comparisons with other members' data that did not come to their end within their interval.",
+        count(&checks.checks_given_up),
+    );
+    page.add(
+        Counter,
+        "quorate_corruption_checks_total",
+        "Comparisons with other members' data that came to their end, made while this member led.",
+        count(&checks.checks),
+    );
     page.add(
         Gauge,
         "quorate_revlog_bytes",
@@ -172,25 +191,25 @@ pub fn page(member: &MemberView) -> String {
         Counter,
         "quorate_revlog_merged_bytes_total",
         "Bytes of the segments that merges have made.",
-        merges(&counters.merged_bytes),
+        count(&counters.merged_bytes),
     );
     page.add(
         Counter,
         "quorate_revlog_merge_source_bytes_total",
         "Bytes of the segments that were merged away.",
-        merges(&counters.source_bytes),
+        count(&counters.source_bytes),
     );
     page.add(
         Counter,
         "quorate_revlog_merges_given_up_total",
         "Merges that were given up for want of room.",
-        merges(&counters.given_up),
+        count(&counters.given_up),
     );
     page.add(
         Counter,
         "quorate_revlog_merges_total",
         "Merges that came to their end.",
-        merges(&counters.merges),
+        count(&counters.merges),
     );
     peers::add(&mut page, member);
     page.text()

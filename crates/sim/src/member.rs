@@ -50,6 +50,8 @@ enum FileWork {
     Purge(u64),
     /// Segments go.
     Release(wal::Release),
+    /// What was received of a leader's snapshot goes.
+    Discard,
 }
 
 /// What one step of one part told the outside.
@@ -111,7 +113,7 @@ pub fn settings() -> Settings {
         snapshots_max: 5,
         keep_imported: false,
         quota: Quota::OFF,
-        clears_no_space: true,
+        no_space_clears_ms: Some(60_000),
         limits: Limits::tiny(),
     }
 }
@@ -190,6 +192,9 @@ impl Running {
         let mut out = Outputs::default();
         self.parts.consensus.step(now, input, &mut out);
         self.parts.consensus.check();
+        if out.discard_received {
+            self.files.push_back(FileWork::Discard);
+        }
         told.sent.extend(out.send);
         told.snapshots_wanted.extend(out.snapshots_wanted);
         told.lost = out.lost.or(told.lost.take());
@@ -315,6 +320,11 @@ impl Running {
             }
             Some(FileWork::Purge(index)) => told.removed.extend(writer.purge(index)?),
             Some(FileWork::Release(release)) => told.removed.extend(release.run()?),
+            Some(FileWork::Discard) => {
+                if let Err(node::ReceiveError::Failed(error)) = self.parts.snapshot_receiver.discard() {
+                    return Err(error);
+                }
+            }
             None => {}
         }
         Ok(())

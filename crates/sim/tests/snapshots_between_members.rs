@@ -6,6 +6,7 @@ use std::sync::Arc;
 use disk::boltfile::schema;
 use disk::{Fs, MemFs};
 use node::interchange::Cut;
+use node::offline::{DataDir, check};
 use node::{Change, ClusterState, Entropy, Identity, Input, NewMember, ReceiveError, Settings};
 use prost::Message as _;
 use raft::{Body, Message, NodeId, Time};
@@ -115,6 +116,18 @@ fn receive(member: &mut Running, message: Message, bytes: &[u8]) -> Result<bool,
     Ok(member.is_restored)
 }
 
+/// What a check finds of a directory that a start takes: what each part holds.
+fn checked(memory: &MemFs, what: &str) -> Vec<String> {
+    let before = memory.files();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let node::Limits { wal, revlog, .. } = settings().limits;
+    let data_dir = DataDir { path: "/data".into(), wal_dir: None, wal_limits: wal, revlog_limits: revlog };
+    let report = check(&fs, &data_dir).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(report.faults, [], "{what}");
+    assert_eq!(memory.files(), before, "{what}: a check changed something");
+    report.sound.into_iter().map(|part| part.holds).collect()
+}
+
 /// Stopped at every operation, by a kill and by power cuts: the learner has nothing of the snapshot or all of it, starts
 /// in any case, and can be given it again.
 #[test]
@@ -136,10 +149,13 @@ fn rule_17_a_snapshot_is_there_whole_or_not_at_all() {
             let left = if cut == 0 { memory.copy() } else { memory.crashed(cut) };
             left.halt_after(None);
             let what = format!("{operations} operations, cut {cut}");
+            let report = checked(&left, &what);
             // Twice is as once.
             drop(learner(&left, &leader));
             let mut member = learner(&left, &leader);
             let applied = member.parts.found.applied_index;
+            let has_it = report.iter().any(|holds| holds.ends_with(&format!("entries up to {index}")));
+            assert_eq!(has_it, applied == index, "{what}: a check says {report:?}");
             assert!(applied == 0 || applied == index, "{what}: {applied} is applied");
             assert!(!is_done || applied == index, "{what}: the log names it");
             if applied == 0 {
@@ -177,7 +193,8 @@ fn rule_17_while_a_snapshot_is_being_taken_over_no_other_is_received() {
     let leader = leader(10);
     let cut = leader.parts.applier.cut();
     let (bytes, message) = (file(&cut), message(&cut, &leader));
-    let mut member = learner(&MemFs::new(), &leader);
+    let fs = MemFs::new();
+    let mut member = learner(&fs, &leader);
     member.settle(NOW, &mut Told::default()).expect("a healthy disk");
     let receiver = member.parts.snapshot_receiver.clone();
     let Body::Snapshot { snapshot } = &message.body else { panic!("a snapshot's message") };
@@ -199,6 +216,10 @@ fn rule_17_while_a_snapshot_is_being_taken_over_no_other_is_received() {
     };
     member.inputs.push_back(Input::Messages(vec![newer, stale]));
     member.consensus(NOW, &mut Told::default());
+    let is_left = || fs.files().iter().any(|path| path.to_string_lossy().contains("rev.next"));
+    assert!(is_left(), "a thread of long work has to remove it");
+    member.work_on_files(&mut Told::default()).expect("a healthy disk");
+    assert!(!is_left(), "it takes as much as the store");
     let mut incoming = receiver.begin().expect("what was received is of no use");
     incoming.write(&bytes).expect("room");
     receiver.finish(incoming, snapshot, 5).expect("a whole file");

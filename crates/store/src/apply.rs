@@ -248,6 +248,14 @@ fn unsupported(message: &InternalRaftRequest) -> Option<&'static str> {
     known.into_iter().find(|(_, is_set)| *is_set).map(|(name, _)| name)
 }
 
+/// Whether an entry can be applied as far as that can be told from it alone; changes nothing.
+///
+/// # Errors
+/// What would stop the member that applies it.
+pub fn check_request(data: &[u8]) -> Result<(), Fatal> {
+    with_request(data, |_| Ok(()))
+}
+
 /// Decodes `data` as apply does: the fuzz target over everything that an entry may hold. Never panics.
 pub fn fuzz_apply(data: &[u8]) {
     let _ = with_request(data, |request| Ok(request.id));

@@ -29,6 +29,9 @@ const KEYS_PER_HOLD: usize = 256;
 /// Bytes of records hashed in one step.
 const HASH_STEP_BYTES: usize = 1 << 20;
 
+/// So much is hashed although the next compaction is there already: of a small store every hash is made.
+const HASH_ANYWAY_BYTES: usize = 16 << 20;
+
 /// A compaction that was applied, and whose work in the background is still to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compaction {
@@ -48,6 +51,11 @@ pub enum CompactionStep {
     Idle,
     /// There is more to do.
     Working,
+    /// Records of so many bytes were read for a hash; there is more to do.
+    Hashed(usize),
+    /// The hash of the compaction at this revision is given up: another compaction is there before it was made. There is
+    /// more to do.
+    HashGivenUp(i64),
     /// A reader still needs what is to be dropped next; try again a little later.
     Waiting,
     /// A compaction is finished.
@@ -77,6 +85,8 @@ pub struct Compactor {
 struct Job {
     compaction: Compaction,
     hash: HashState,
+    /// Bytes that were read for it.
+    hashed_bytes: usize,
     cursor: DropCursor,
     dropped: u64,
 }
@@ -159,6 +169,10 @@ impl KeptHashes {
         self.0.iter().find(|hash| hash.hash_revision == revision).copied()
     }
 
+    pub(crate) fn all(&self) -> Vec<KvHash> {
+        self.0.clone()
+    }
+
     fn keep(&mut self, hash: KvHash) {
         self.0.push(hash);
         if self.0.len() > HASHES_MAX {
@@ -203,17 +217,23 @@ impl Compactor {
         let Some(job) = &mut self.job else {
             let Some(compaction) = self.queue.pop_front() else { return Ok(CompactionStep::Idle) };
             let hash = if compaction.wants_hash { HashState::Due } else { HashState::Done(None) };
-            self.job = Some(Job { compaction, hash, cursor: DropCursor::default(), dropped: 0 });
+            let cursor = DropCursor::default();
+            self.job = Some(Job { compaction, hash, hashed_bytes: 0, cursor, dropped: 0 });
             return Ok(CompactionStep::Working);
         };
-        if let HashState::Due | HashState::Running(..) = &job.hash {
-            if let Err(error) = job.hash_step(&self.shared) {
-                job.hash = HashState::Done(None);
-                return Err(error);
-            }
-            return Ok(CompactionStep::Working);
-        }
         let revision = job.compaction.revision;
+        if let HashState::Due | HashState::Running(..) = &job.hash {
+            // Members that cannot keep up all go on with the newest: that is the one which they can compare.
+            if !self.queue.is_empty() && job.hashed_bytes >= HASH_ANYWAY_BYTES {
+                job.hash = HashState::Done(None);
+                return Ok(CompactionStep::HashGivenUp(revision));
+            }
+            let hashed = job.hash_step(&self.shared);
+            if hashed.is_err() {
+                job.hash = HashState::Done(None);
+            }
+            return hashed.map(CompactionStep::Hashed);
+        }
         if !may_drop(&self.shared, revision) {
             return Ok(CompactionStep::Waiting);
         }
@@ -247,7 +267,8 @@ fn may_drop(shared: &Shared, horizon: i64) -> bool {
 }
 
 impl Job {
-    fn hash_step(&mut self, shared: &Shared) -> Result<(), ReadError> {
+    /// Reads on for the hash; says how many bytes of records.
+    fn hash_step(&mut self, shared: &Shared) -> Result<usize, ReadError> {
         let Compaction { revision, previous, .. } = self.compaction;
         let (mut hasher, from) = match std::mem::replace(&mut self.hash, HashState::Due) {
             HashState::Running(hasher, from) => (hasher, from),
@@ -269,7 +290,8 @@ impl Job {
             true => HashState::Running(hasher, last + 1),
             false => HashState::Done(Some(hasher.finish(revision))),
         };
-        Ok(())
+        self.hashed_bytes += bytes;
+        Ok(bytes)
     }
 
     fn drop_step(&mut self, shared: &Shared, batch_limit: usize) {

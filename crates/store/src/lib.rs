@@ -26,7 +26,7 @@ pub mod watch;
 
 pub use alarm::Alarms;
 pub use answer::Answer;
-pub use apply::{Fatal, fuzz_apply};
+pub use apply::{Fatal, check_request, fuzz_apply};
 pub use compaction::{Compaction, CompactionStep, Compactor, FinishedCompaction};
 pub use cut::Cut;
 pub use lease::{LeaseChange, LeaseTimes, TTL_MAX_S};

@@ -31,6 +31,8 @@ use crate::{Answer, ReadError};
 
 /// The revision of a store in which nothing was ever written.
 const FIRST_REVISION: i64 = 1;
+/// After so many bytes of records a hash asks whether to go on.
+const HASH_PIECE_BYTES: usize = 256 << 10;
 
 /// What must be equal on all members beside the log (rule 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -794,7 +796,8 @@ impl Reader {
     /// Hashes all revisions up to `revision` (0: the newest) by etcd's algorithm, and returns the newest revision for the
     /// header too. The hashes of the last compactions are kept, and answered for their revisions.
     ///
-    /// Reads everything that is stored, and waits for disks: only for a thread made for long work.
+    /// Reads everything that is stored, and waits for disks: only for a thread made for long work. A reader with a
+    /// [`Pace`] asks it after each piece.
     pub fn hash_kv(&self, revision: i64) -> Result<(KvHash, i64), ReadFailure> {
         if let Some(kept) = lock(&self.shared.hashes).get(revision)
             && revision != 0
@@ -811,16 +814,30 @@ impl Reader {
         }
         let wanted = if revision == 0 { current } else { revision };
         let mut hasher = Hasher::new(&self.shared, pin.at, wanted, false)?;
+        let (mut bytes, mut is_wanted) = (0, true);
         if wanted > 0 {
             self.shared.source.scan(0, &mut |kind, at, encoded| {
                 if at.main > wanted {
                     return ControlFlow::Break(());
                 }
                 hasher.record(&self.shared, kind, at, encoded);
-                ControlFlow::Continue(())
+                bytes += encoded.len();
+                if bytes >= HASH_PIECE_BYTES {
+                    is_wanted = self.pace.as_ref().is_none_or(|pace| pace.go_on(bytes));
+                    bytes = 0;
+                }
+                if is_wanted { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
         }
-        Ok((hasher.finish(wanted), current))
+        match is_wanted {
+            true => Ok((hasher.finish(wanted), current)),
+            false => Err(ReadFailure::Gone),
+        }
+    }
+
+    /// The hashes of the last compactions, as far as they are made and kept; in the order in which they were made.
+    pub fn compaction_hashes(&self) -> Vec<KvHash> {
+        lock(&self.shared.hashes).all()
     }
 
     /// Hashes everything that is replicated: keys, leases, alarms, members; and returns the newest revision for the header. Equal

@@ -2,9 +2,10 @@
 
 mod support;
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use store::{ReadFailure, ReadMode, request};
+use store::{CompactionStep, KvHash, Pace, ReadFailure, ReadMode, request};
 use support::{Member, bytes};
 use wire::ApiError;
 use wire::etcdserverpb::{self as pb, request_op::Request};
@@ -257,7 +258,6 @@ fn hashes_do_not_show_how_far_a_compaction_has_come() {
 
 #[test]
 fn a_compaction_whose_hash_cannot_be_made_goes_on_without() {
-    use store::CompactionStep;
     let mut member = Member::new();
     for value in ["1", "2", "3"] {
         member.put("k", value);
@@ -289,6 +289,79 @@ fn compactions_that_pile_up_become_one() {
     assert_eq!(kept(16), Ok(15), "the first ones are worked on one by one");
     assert_eq!(kept(59), Err(ReadFailure::Api(ApiError::Compacted)), "those behind are not");
     assert_eq!(kept(60), Ok(60), "so this one is computed");
+}
+
+/// Steps until one is not about reading for a hash: how the compaction at `revision` ended.
+fn hash_of(member: &mut Member, revision: i64) -> Option<KvHash> {
+    let mut given_up = Vec::new();
+    loop {
+        match member.compactor.step().unwrap() {
+            CompactionStep::Finished(finished) => {
+                assert_eq!(finished.revision, revision);
+                assert_eq!(given_up.is_empty(), finished.hash.is_some(), "told: {given_up:?}");
+                return finished.hash;
+            }
+            CompactionStep::HashGivenUp(given) => given_up.push(given),
+            CompactionStep::Working | CompactionStep::Hashed(_) | CompactionStep::Waiting => {}
+            CompactionStep::Idle => panic!("it does not end"),
+        }
+    }
+}
+
+/// Of a store whose hashes take long only the newest compaction's is made where they come fast; nothing is dropped late for
+/// it, and each that is given up is told. Of a small one all are made.
+#[test]
+fn a_hash_is_given_up_when_the_next_compaction_is_there_before_it_is_made() {
+    for (bytes, is_large) in [(1 << 10, false), (1 << 20, true)] {
+        let mut member = Member::new();
+        let value = "v".repeat(bytes);
+        for n in 0..20 {
+            member.put(&format!("k{n}"), &value);
+        }
+        member.put("k0", "w");
+        for revision in [19, 20, 21] {
+            member.compact(revision).unwrap();
+        }
+        assert_eq!(hash_of(&mut member, 19).is_none(), is_large);
+        assert_eq!(hash_of(&mut member, 20).is_none(), is_large);
+        let last = hash_of(&mut member, 21).expect("nothing comes after it");
+        assert_eq!((last.hash_revision, last.compact_revision), (21, 20));
+        let kept: Vec<i64> =
+            member.reader.compaction_hashes().iter().map(|hash| hash.hash_revision).collect();
+        let expected: &[i64] = if is_large { &[21] } else { &[19, 20, 21] };
+        assert_eq!(kept, expected);
+    }
+}
+
+/// Counts what is read, and ends it.
+#[derive(Default)]
+struct Patience {
+    bytes: AtomicUsize,
+    bytes_max: Option<usize>,
+}
+
+impl Pace for Patience {
+    fn go_on(&self, bytes: usize) -> bool {
+        let read = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.bytes_max.is_none_or(|max| read < max)
+    }
+}
+
+#[test]
+fn a_hash_tells_what_it_reads_and_ends_when_nobody_waits_for_it() {
+    let mut member = Member::new();
+    for n in 0..64 {
+        member.put(&format!("k{n}"), &"v".repeat(100_000));
+    }
+    let patience = Arc::new(Patience::default());
+    let paced = member.reader.paced(patience.clone()).hash_kv(0);
+    assert_eq!(paced, member.reader.hash_kv(0));
+    let bytes = patience.bytes.load(Ordering::Relaxed);
+    assert!((6_000_000..6_500_000).contains(&bytes), "{bytes}");
+
+    let impatient = Arc::new(Patience { bytes_max: Some(1_000_000), ..Patience::default() });
+    assert_eq!(member.reader.paced(impatient.clone()).hash_kv(0), Err(ReadFailure::Gone));
+    assert!(impatient.bytes.load(Ordering::Relaxed) < 1_500_000, "soon");
 }
 
 #[test]

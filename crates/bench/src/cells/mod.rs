@@ -5,6 +5,7 @@
 
 mod compact;
 mod failover;
+mod hash;
 mod large_range;
 mod lease;
 mod merge;
@@ -53,6 +54,7 @@ pub(crate) fn run(
     match scenario {
         Scenario::Compact => compact::run(&mut cell)?,
         Scenario::Merge => merge::run(&mut cell)?,
+        Scenario::Hash => hash::run(&mut cell)?,
         Scenario::LargeRange => large_range::run(&mut cell)?,
         Scenario::WatchFanout => watch::fan_out(&mut cell)?,
         Scenario::WatchLag => watch::lag(&mut cell)?,

@@ -160,6 +160,14 @@ impl Fs for FaultFs {
         self.inner.mode(path)
     }
 
+    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()> {
+        self.inner.set_mode(path, mode)
+    }
+
+    fn take_owner(&self, path: &Path, of: &Path) -> io::Result<()> {
+        self.inner.take_owner(path, of)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let both = PathBuf::from(format!("{} {}", from.display(), to.display()));
         self.rules.check(Operation::Rename, &both)?;

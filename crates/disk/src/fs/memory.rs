@@ -261,6 +261,8 @@ impl NameChange {
 /// A file's contents: sectors that were never written are zero and take no memory.
 #[derive(Clone, Default)]
 struct Body {
+    /// The permission bits, if they were set.
+    mode: Option<u32>,
     sectors: BTreeMap<u64, Sector>,
     len: u64,
     /// For each sector changed since the last sync, all it held since then, the durable content first.
@@ -623,7 +625,30 @@ impl Fs for MemFs {
     fn mode(&self, path: &Path) -> io::Result<u32> {
         let state = self.lock_state();
         let ino = state.lookup(path)?;
-        Ok(state.dir(ino).map_or(0o600, |dir| dir.mode))
+        Ok(match &state.inodes[&ino] {
+            Inode::Dir(dir) => dir.mode,
+            Inode::File(body) => body.mode.unwrap_or(0o600),
+        })
+    }
+
+    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()> {
+        let mut state = self.lock_state();
+        let ino = state.lookup(path)?;
+        state.operation(|_| format!("chmod {mode:o} {}", path.display()))?;
+        match state.inodes.get_mut(&ino) {
+            Some(Inode::Dir(dir)) => dir.mode = mode,
+            Some(Inode::File(body)) => body.mode = Some(mode),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// All is one user's here.
+    fn take_owner(&self, path: &Path, of: &Path) -> io::Result<()> {
+        let mut state = self.lock_state();
+        state.lookup(path)?;
+        state.lookup(of)?;
+        state.operation(|_| format!("chown {} as {}", path.display(), of.display()))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -51,6 +51,13 @@ pub trait Fs: Send + Sync + 'static {
     /// The permission bits of what stands at this path (0o777 mask).
     fn mode(&self, path: &Path) -> io::Result<u32>;
 
+    /// Sets the permission bits of what stands at this path.
+    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()>;
+
+    /// Gives what stands at `path` the owner and group of what stands at `of`. Where this process may not do that, all stays
+    /// as it is.
+    fn take_owner(&self, path: &Path, of: &Path) -> io::Result<()>;
+
     /// Renames, replacing what stands at `to`. Durable after [`Fs::sync_dir`] of the folder.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -54,6 +54,21 @@ impl Fs for RealFs {
 
     fn mode(&self, path: &Path) -> io::Result<u32> {
         Ok(fs::metadata(path)?.permissions().mode() & 0o777)
+    }
+
+    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()> {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    }
+
+    fn take_owner(&self, path: &Path, of: &Path) -> io::Result<()> {
+        let (own, other) = (fs::metadata(path)?, fs::metadata(of)?);
+        if (own.uid(), own.gid()) == (other.uid(), other.gid()) {
+            return Ok(());
+        }
+        match chown(path, Some(other.uid()), Some(other.gid())) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            done => done,
+        }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

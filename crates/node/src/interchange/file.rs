@@ -141,8 +141,8 @@ impl Contents for Same<'_> {
     }
 }
 
-/// Writes a database anew, without what nobody refers to, and puts it in the place of the old one in one step; the new
-/// length, bytes. The caller holds its lock, and every page is checked first.
+/// Writes a database anew, without what nobody refers to, and puts it in the place of the old one in one step; with its
+/// owner and mode; the new length, bytes. The caller holds its lock, and every page is checked first.
 pub(crate) fn rewrite(fs: &dyn Fs, path: &Path, version: &StorageVersion) -> Result<u64, Error> {
     let reader = Reader::open(fs, path)?;
     reader.check()?;
@@ -152,6 +152,10 @@ pub(crate) fn rewrite(fs: &dyn Fs, path: &Path, version: &StorageVersion) -> Res
         fs.remove(&unfinished).map_err(failed("remove", &unfinished))?;
     }
     let len = write(fs, &Same { reader: &reader, path, version }, &unfinished)?;
+    // Whoever runs this need not be who runs the member.
+    fs.take_owner(&unfinished, path).map_err(failed("change the owner of", &unfinished))?;
+    let mode = fs.mode(path).map_err(failed("stat", path))?;
+    fs.set_mode(&unfinished, mode).map_err(failed("change the mode of", &unfinished))?;
     fs.rename(&unfinished, path).map_err(failed("rename", &unfinished))?;
     let folder = crate::start::parent_of(path).unwrap_or(path);
     fs.sync_dir(folder).map_err(failed("sync folder", folder))?;

@@ -79,6 +79,11 @@ impl Database {
         &self.reader
     }
 
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The last entry whose effects it has.
     pub fn applied(&self) -> revlog::Applied {
         self.tables.applied
@@ -99,10 +104,10 @@ impl Database {
         ConfState { voters: ids(false), learners: ids(true) }
     }
 
-    /// Judges every record as an import would, and keeps none: how many pairs the file has, and its newest revision.
+    /// Judges every record as an import would, and keeps none: how many pairs the file has, and its newest revision. What a
+    /// file of this version may not hold is judged last: damage is another matter.
     pub(crate) fn read(&self) -> Result<(u64, i64), Error> {
         check_version(&self.reader, &self.path)?;
-        check_features(&self.reader, &self.path)?;
         let mut store = Store::new(Arc::new(LogSource::default()), store::Settings::default());
         store.restore_tables(&self.encoded_tables(), true).map_err(|error| self.refuse(error))?;
         self.records(&mut |key, value| {
@@ -111,12 +116,13 @@ impl Database {
             store.replay(kind, at, Location(0), value).map_err(|error| self.refuse(error))
         })?;
         store.check_restored().map_err(|error| self.refuse(error))?;
+        check_features(&self.reader, &self.path)?;
         Ok((self.pairs, store.revision().max(self.tables.compacted)))
     }
 
     /// Writes everything into a new revision log in the folder `to`, which holds none, and makes it durable. `log_id` is
     /// random and not 0. `progress` hears how many pairs of how many are done. A file that etcd 3.5 or older wrote is
-    /// refused, and one that holds what this version does not keep yet (users, roles, a downgrade).
+    /// refused, and one that holds what this version does not keep yet (users, roles).
     ///
     /// # Errors
     /// A record that makes no sense, by file and revision; a failed operation, a full disk among them. What was written
@@ -246,6 +252,11 @@ pub(super) fn refuse(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::Database { file: path.to_owned(), what: what.to_string() }
 }
 
+/// It is sound, and not for this version.
+fn refuse_sound(path: &Path, what: impl std::fmt::Display) -> Error {
+    Error::NotTakenOver { file: path.to_owned(), what: what.to_string() }
+}
+
 /// Visits the pairs of a bucket in order. A bucket in it is nothing that etcd writes.
 pub(super) fn each(
     bucket: &Bucket<'_>,
@@ -348,10 +359,11 @@ fn check_version(reader: &Reader, path: &Path) -> Result<(), Error> {
         // Of a cluster so young that it has agreed on no version.
         None => Ok(()),
         Some(version) if version >= VERSION_END => {
-            Err(refuse(path, format_args!("it is of etcd {version}, which is newer than this version knows")))
+            let text = format!("it is of etcd {version}, which is newer than this version knows");
+            Err(refuse_sound(path, text))
         }
         Some(version) if version >= VERSION_MIN => Ok(()),
-        Some(version) => Err(refuse(
+        Some(version) => Err(refuse_sound(
             path,
             format_args!(
                 "it is of etcd {version}: upgrade to etcd 3.6 first, or restore a snapshot with etcdutl of etcd 3.6 \
@@ -363,8 +375,9 @@ fn check_version(reader: &Reader, path: &Path) -> Result<(), Error> {
 
 /// Refuses files that hold what would be lost, or not be enforced.
 fn check_features(reader: &Reader, path: &Path) -> Result<(), Error> {
-    let lacks =
-        |what: &str| refuse(path, format_args!("it holds {what}, which this version does not have yet"));
+    let lacks = |what: &str| {
+        refuse_sound(path, format_args!("it holds {what}, which this version does not have yet"))
+    };
     let is_enabled = reader.get(schema::BUCKET_AUTH, schema::AUTH_ENABLED)?;
     if is_enabled.is_some_and(|value| schema::decode_auth_enabled(&value)) {
         return Err(lacks("a store with authentication enabled"));

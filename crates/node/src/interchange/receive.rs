@@ -56,7 +56,7 @@ impl From<Error> for ReceiveError {
     fn from(error: Error) -> Self {
         match error {
             Error::Boltfile(error) => error.into(),
-            Error::Database { what, .. } => ReceiveError::Refused(what),
+            Error::Database { what, .. } | Error::NotTakenOver { what, .. } => ReceiveError::Refused(what),
             Error::Io { ref source, .. } if is_full(source) => ReceiveError::NoRoom,
             other => ReceiveError::Failed(other),
         }
@@ -96,8 +96,8 @@ impl Occupied {
         (!self.0.swap(true, Ordering::AcqRel)).then(|| Turn(Some(self.clone())))
     }
 
-    /// Consensus has no use for what was received.
-    pub(crate) fn release(&self) {
+    /// Nothing is left of what was received.
+    fn release(&self) {
         self.0.store(false, Ordering::Release);
     }
 }
@@ -174,6 +174,16 @@ impl SnapshotReceiver {
             self.fs.remove(&path).map_err(failed("remove", &path))?;
         }
         Ok(())
+    }
+
+    /// Removes what was received and consensus has no use for ([`crate::Outputs::discard_received`]), and takes the next.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Failed`].
+    pub fn discard(&self) -> Result<(), ReceiveError> {
+        let cleared = self.clear();
+        self.occupied.release();
+        cleared
     }
 
     fn database(&self) -> PathBuf {

@@ -10,7 +10,8 @@ use super::{DataDir, Held, Kind};
 use crate::Error;
 use crate::interchange::{self, StorageVersion};
 use crate::merge::{MergeStep, Merger};
-use crate::start::{self, Replayed, io, replay_revlog};
+use crate::start::together::{StoreOf, check_together, may_make_anew};
+use crate::start::{Replayed, io, replay_revlog};
 
 /// Versions that a compaction drops in one step: nobody waits for it here.
 const COMPACTION_BATCH: usize = 10_000;
@@ -55,7 +56,8 @@ fn merge(fs: &Arc<dyn Fs>, data_dir: &DataDir, held: &Held) -> Result<Defragment
     let limits = data_dir.revlog_limits.clone();
     let (opened, replayed) =
         replay_revlog(fs, &folders.rev, limits, store::Settings::default(), 1, &mut |_, _| {})?;
-    start::check_together(&log, &opened, start::may_make_anew(&**fs, folders, &log, &opened)?)?;
+    let makes_anew = may_make_anew(&**fs, folders, &log, &opened)?;
+    check_together(&log, StoreOf::Log(&opened), makes_anew)?;
     let (_builder, writer, reader) = opened.into_parts()?;
     let Replayed { mut store, source, .. } = replayed;
     source.fill(reader.clone());
@@ -68,17 +70,23 @@ fn merge(fs: &Arc<dyn Fs>, data_dir: &DataDir, held: &Held) -> Result<Defragment
     }
     while !matches!(compactor.step()?, CompactionStep::Idle) {}
     merger.ask();
-    loop {
-        match merger.step()? {
-            MergeStep::Idle => break,
-            MergeStep::Working(_) | MergeStep::Finished(_) => {}
+    let merged = loop {
+        match merger.step() {
+            Ok(MergeStep::Idle) => break Ok(()),
+            Ok(MergeStep::Working(_) | MergeStep::Finished(_)) => {}
             // Nobody reads, and nothing is to be synced: only room can be wanting.
-            MergeStep::Waiting => {
-                return Err(io("merge", &folders.rev)(std::io::ErrorKind::StorageFull.into()));
+            Ok(MergeStep::Waiting) => {
+                break Err(io("merge", &folders.rev)(std::io::ErrorKind::StorageFull.into()));
             }
-            MergeStep::Damaged(error) => return Err(error),
+            Ok(MergeStep::Damaged(error)) | Err(error) => break Err(error),
         }
+    };
+    // Whoever runs this need not be who runs the member.
+    for name in fs.list(&folders.rev).map_err(io("list", &folders.rev))? {
+        let path = folders.rev.join(name);
+        fs.take_owner(&path, &folders.rev).map_err(io("change the owner of", &path))?;
     }
+    merged?;
     let revlog::Space { bytes, record_bytes, dead_bytes, .. } = reader.space();
     Ok(Defragmented { path: folders.rev.clone(), before, after: bytes, in_use: record_bytes - dead_bytes })
 }

@@ -9,7 +9,8 @@ use super::{DataDir, Held, Kind};
 use crate::Error;
 use crate::identity::Identity;
 use crate::interchange::{self, Cut, wal_conf};
-use crate::start::{self, Replayed, database, io, recorded_identity, replay_revlog};
+use crate::start::together::{StoreOf, check_together};
+use crate::start::{Replayed, database, io, recorded_identity, replay_revlog};
 
 /// What the member's folder is called until it is whole.
 const EXPORTING: &str = "member.exporting";
@@ -69,7 +70,7 @@ pub fn export(fs: &Arc<dyn Fs>, export: &Export) -> Result<Exported, Error> {
     let (opened, replayed) =
         replay_revlog(fs, &folders.rev, limits, store::Settings::default(), 1, &mut |_, _| {})?;
     // One that is to be made anew has only a part of the store.
-    start::check_together(&log, &opened, false)?;
+    check_together(&log, StoreOf::Log(&opened), false)?;
     let applied = opened.applied();
     let Replayed { mut store, conf, source } = replayed;
     source.fill(opened.into_reader());

@@ -13,17 +13,24 @@ use disk::{DirLock, Fs, snap};
 use raft::{ConfState, HardState};
 use store::Membership;
 
-use super::{Folders, Settings, io};
+use super::together::{StoreOf, check_cluster_version, check_together};
+use super::{Folders, Settings, io, read_entries};
 use crate::Error;
 use crate::identity::Identity;
 use crate::interchange::{self, Database, Imported, check_beside, wal_conf};
+
+/// Ends the names of databases that Go's etcd receives from a leader; before it stands the index, in 16 hexadecimal digits.
+const RECEIVED: &str = ".snap.db";
 
 /// A database that stands in a data directory, locked as bbolt locks it: nobody else has it open.
 pub(super) struct Found {
     path: PathBuf,
     /// The last entry whose effects it has.
     applied: revlog::Applied,
-    _lock: DirLock,
+    /// The one that it takes the place of.
+    replaced: Option<PathBuf>,
+    /// Held until it is gone.
+    locks: Vec<DirLock>,
 }
 
 impl Found {
@@ -35,7 +42,29 @@ impl Found {
         }
         let lock = lock(fs, &path)?;
         let applied = interchange::applied(fs, &path)?;
-        Ok(Some(Found { path, applied, _lock: lock }))
+        Ok(Some(Found { path, applied, replaced: None, locks: vec![lock] }))
+    }
+
+    /// The one that counts. Go's etcd keeps a leader's snapshot under another name until its log names it, and then puts it
+    /// in the place of its database; where it ended in between, its next start does so (etcd: `RecoverSnapshotBackend`).
+    pub(super) fn that_counts(
+        fs: &dyn Fs,
+        folders: &Folders,
+        log: &wal::Opened,
+        found: Option<Found>,
+    ) -> Result<Option<Found>, Error> {
+        let Some(path) = received(fs, folders, log)? else { return Ok(found) };
+        let named = log.newest_snapshot().index;
+        if found.as_ref().is_some_and(|found| found.applied.index >= named) {
+            return Ok(found);
+        }
+        let applied = interchange::applied(fs, &path)?;
+        let mut locks = vec![lock(fs, &path)?];
+        let replaced = found.map(|found| {
+            locks.extend(found.locks);
+            found.path
+        });
+        Ok(Some(Found { path, applied, replaced, locks }))
     }
 
     /// Takes it over, unless the revision log beside it has all that it has. A log that has less is of the time before
@@ -50,13 +79,11 @@ impl Found {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Option<Imported>, Error> {
         let limits = &settings.limits.revlog;
-        if has_segments(&**fs, &folders.rev)?
-            && reached(fs, &folders.rev, limits)?.index >= self.applied.index
-        {
+        if has_all_of(fs, folders, limits, self.applied)? {
             return Ok(None);
         }
         let database = Database::open(&**fs, &self.path)?;
-        check_beside(log, identity, &database)?;
+        check_import(log, identity, &database)?;
         let unfinished = folders.member.join("rev.importing");
         // Of an earlier import that was interrupted.
         interchange::clear(&**fs, &unfinished)?;
@@ -73,6 +100,11 @@ impl Found {
 
     /// Removes it, or keeps it under another name. It is the last step: everything that it held is durable elsewhere.
     pub(super) fn finish(self, fs: &dyn Fs, settings: &Settings, folders: &Folders) -> Result<(), Error> {
+        // First, and durably: what it had is less.
+        if let Some(replaced) = &self.replaced {
+            fs.remove(replaced).map_err(io("remove", replaced))?;
+            fs.sync_dir(&folders.snap).map_err(io("sync folder", &folders.snap))?;
+        }
         if settings.keep_imported {
             let kept = folders.member.join(format!("imported-{:016x}.db", self.applied.index));
             fs.rename(&self.path, &kept).map_err(io("rename", &self.path))?;
@@ -82,6 +114,44 @@ impl Found {
         }
         fs.sync_dir(&folders.snap).map_err(io("sync folder", &folders.snap))
     }
+}
+
+/// Whether the revision log has all that a database has, and so counts in its stead.
+pub(crate) fn has_all_of(
+    fs: &Arc<dyn Fs>,
+    folders: &Folders,
+    limits: &revlog::Limits,
+    applied: revlog::Applied,
+) -> Result<bool, Error> {
+    Ok(has_segments(&**fs, &folders.rev)? && reached(fs, &folders.rev, limits)?.index >= applied.index)
+}
+
+/// Whether a database can be taken over beside its log: all that a start checks once that is done.
+pub(crate) fn check_import(log: &wal::Opened, identity: Identity, database: &Database) -> Result<(), Error> {
+    check_beside(log, identity, database)?;
+    let applied = database.applied();
+    if applied.index <= log.last().index {
+        check_together(log, StoreOf::Database(database), false)?;
+        read_entries(log, applied, (0, 0))?;
+    }
+    check_cluster_version(database.membership())
+}
+
+/// The database of the snapshot that the log names, if Go's etcd has received it from a leader and not put in its place.
+pub(crate) fn received(fs: &dyn Fs, folders: &Folders, log: &wal::Opened) -> Result<Option<PathBuf>, Error> {
+    let path = folders.snap.join(format!("{:016x}{RECEIVED}", log.newest_snapshot().index));
+    Ok(fs.exists(&path).map_err(io("look for", &path))?.then_some(path))
+}
+
+/// Removes the databases that Go's etcd has received from leaders: what it had no use for any more, or never came to use.
+pub(super) fn remove_received(fs: &dyn Fs, folders: &Folders) -> Result<(), Error> {
+    for name in fs.list(&folders.snap).map_err(io("list folder", &folders.snap))? {
+        if name.ends_with(RECEIVED) {
+            let path = folders.snap.join(name);
+            fs.remove(&path).map_err(io("remove", &path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Locks a database file as bbolt does.
@@ -138,7 +208,7 @@ pub(super) fn replace(fs: &dyn Fs, folders: &Folders, new: &Path) -> Result<(), 
 }
 
 /// The last entry that a revision log has; reads and checks all of it.
-pub(super) fn reached(
+pub(crate) fn reached(
     fs: &Arc<dyn Fs>,
     folder: &Path,
     limits: &revlog::Limits,

@@ -260,6 +260,7 @@ static TOP: &[Key] = &[
     same("warning-unary-request-duration", NANOS),
     same("max-learners", INT),
     same("quorate-nospace-clears", Bool),
+    same("quorate-nospace-clears-after", NANOS),
     same("force-new-cluster", Bool),
     same("enable-pprof", Bool),
     same("metrics", Text),

@@ -123,6 +123,12 @@ pub struct Config {
     pub compaction_batch_limit: usize,
     /// Its pause between two steps.
     pub compaction_sleep_interval: Duration,
+    /// Whether the member compares its data with the others' before it serves.
+    pub checks_at_start: bool,
+    /// How often the leader compares everybody's data; `None` for never.
+    pub corrupt_check_interval: Option<Duration>,
+    /// How often it compares what compactions have hashed; `None` for never.
+    pub compact_hash_check_interval: Option<Duration>,
     /// How often watches that ask for it are told how far they are; at least 100 ms.
     pub watch_progress_interval: Duration,
     /// From when on applying an entry, or a read, is told of in the log.
@@ -139,8 +145,8 @@ pub struct Config {
     pub keep_imported: bool,
     /// `--quota-backend-bytes`, 2 GiB where that is 0; below 0 for none.
     pub quota_bytes: i64,
-    /// Whether this member's NOSPACE ends by itself.
-    pub clears_no_space: bool,
+    /// How long there must have been room for this member's NOSPACE to end by itself; `None`: it does not.
+    pub no_space_clears: Option<Duration>,
     /// Whether listeners share their ports with other processes (SO_REUSEPORT).
     pub reuse_port: bool,
     /// What is written to the log.
@@ -335,6 +341,11 @@ impl TryFrom<&RawConfig> for Config {
                 0 => COMPACTION_SLEEP_INTERVAL,
                 given => Duration::from_nanos(u64::try_from(given).unwrap_or(0)),
             },
+            checks_at_start: gates::is_on(&gates, "InitialCorruptCheck"),
+            corrupt_check_interval: positive(raw.nanos("corrupt-check-time")),
+            compact_hash_check_interval: gates::is_on(&gates, "CompactHashCheck")
+                .then(|| positive(raw.nanos("compact-hash-check-time")))
+                .flatten(),
             watch_progress_interval: match raw.nanos("watch-progress-notify-interval") {
                 ..=0 => WATCH_PROGRESS_INTERVAL,
                 given => Duration::from_nanos(given.unsigned_abs()).max(WATCH_PROGRESS_INTERVAL_MIN),
@@ -352,7 +363,10 @@ impl TryFrom<&RawConfig> for Config {
             snapshots_max: usize::try_from(raw.uint("max-snapshots")).unwrap_or(usize::MAX),
             keep_imported: raw.bool("quorate-keep-imported-db"),
             quota_bytes: quota(raw),
-            clears_no_space: raw.bool("quorate-nospace-clears"),
+            no_space_clears: raw.bool("quorate-nospace-clears").then(|| {
+                let nanos = raw.nanos("quorate-nospace-clears-after");
+                Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+            }),
             reuse_port: raw.bool("socket-reuse-port"),
             name,
             listen_client_urls,
@@ -505,6 +519,11 @@ fn intervals(raw: &RawConfig) -> Result<(u64, u64), ConfigError> {
         return Err(ConfigError::ElectionLong(election_ms));
     }
     Ok((heartbeat_ms, election_ms))
+}
+
+/// What is zero or less is never.
+fn positive(nanos: i64) -> Option<Duration> {
+    u64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos)
 }
 
 /// Settings that do not work yet, but that etcd itself refuses.

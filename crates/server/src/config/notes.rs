@@ -36,8 +36,6 @@ const NOTES: &[(&str, &str)] = &[
     ("distributed-tracing-service-name", TRACING),
     ("distributed-tracing-instance-id", TRACING),
     ("distributed-tracing-sampling-rate", TRACING),
-    ("corrupt-check-time", "members do not compare hashes yet"),
-    ("compact-hash-check-time", "members do not compare hashes yet"),
     ("unsafe-no-fsync", "nothing is acknowledged here before it is durable"),
 ];
 

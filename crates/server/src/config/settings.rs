@@ -158,7 +158,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(Member, "listen-client-urls", Urls, "http://localhost:2379", Works, "where to listen for clients: gRPC, and HTTP too unless listen-client-http-urls is set"),
     setting(Member, "listen-client-http-urls", Urls, "", Works, "HTTP-only client listeners; setting it takes HTTP off listen-client-urls"),
     setting(Member, "max-concurrent-streams", Uint32, "4294967295", Works, "HTTP/2 stream limit per client connection, at most 65536 whatever is given; 0 means the default"),
-    setting(Member, "feature-gates", Gates, "", Works, "switch feature gates, as Name=true,Other=false; those that do not work yet are refused by name"),
+    setting(Member, "feature-gates", Gates, "", Works, "switch feature gates, as Name=true,Other=false; those that do not work yet are refused by name; CompactHashCheck is on by default, unlike in etcd"),
 
     setting(Clustering, "discovery-token", Text, "", Later, "v3 discovery token; needs discovery-endpoints"),
     setting(Clustering, "discovery-dial-timeout", Duration, "2s", Later, "dial timeout for discovery"),
@@ -238,15 +238,16 @@ pub const SETTINGS: &[Setting] = &[
     setting(Tracing, "distributed-tracing-sampling-rate", Int, "0", Later, "samples per million spans, 0..1000000"),
 
     setting(Features, "peer-skip-client-san-verification", Bool, "false", Works, "do not check a connecting peer certificate SAN against its address"),
-    setting(Features, "corrupt-check-time", Duration, "0s", Later, "period of the leader-driven hash check across members; 0 is off"),
-    setting(Features, "compact-hash-check-time", Duration, "1m0s", Later, "period of the compaction hash check (needs gate CompactHashCheck); must be > 0"),
+    setting(Features, "corrupt-check-time", Duration, "0s", Works, "period of the leader-driven hash check across members; 0 is off"),
+    setting(Features, "compact-hash-check-time", Duration, "1m0s", Works, "period of the compaction hash check (gate CompactHashCheck, on by default here); must be > 0"),
     setting(Features, "compaction-batch-limit", Int, "0", Works, "versions dropped per compaction batch; 0 means 1000"),
     setting(Features, "compaction-sleep-interval", Duration, "0s", Works, "pause between compaction batches; 0 means 10ms"),
     setting(Features, "watch-progress-notify-interval", Duration, "0s", Works, "period of watch progress notices; lower bound 100ms"),
     setting(Features, "downgrade-check-time", Duration, "5s", Works, "how often the leader looks whether a downgrade is done; 0 is off"),
     setting(Features, "warning-apply-duration", Duration, "100ms", Works, "warn in the log about slower applies and reads"),
     setting(Features, "bootstrap-defrag-threshold-megabytes", Uint, "0", Inert, "defragment at start if at least this much would be freed; 0 is off"),
-    setting(Features, "quorate-nospace-clears", Bool, "true", Works, "end this member's own NOSPACE alarm once the data has been below 90 % of the quota for a minute; not in etcd"),
+    setting(Features, "quorate-nospace-clears", Bool, "true", Works, "end this member's own NOSPACE alarm once the data has been below 90 % of the quota for a while; with other members only where all of them run this program; not in etcd"),
+    setting(Features, "quorate-nospace-clears-after", Duration, "1m0s", Works, "how long the data must have been below 90 % of the quota for that; not in etcd"),
     setting(Features, "max-learners", Int, "1", Works, "most learners in the cluster"),
     setting(Features, "snapshot-catchup-entries", Uint, "5000", Works, "raft entries kept in memory behind a snapshot for slow followers"),
 

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::{ApiError, etcdserverpb as pb};
 
+use super::hashes::Hashes;
 use super::others::Others;
 use super::snapshot::Cuts;
 use super::turns::ReadTurns;
@@ -228,8 +229,8 @@ pub struct MemberView {
     pub compaction_finished: tokio::sync::watch::Receiver<i64>,
     /// Asks for a merge of everything that is worth it, and waits for nothing.
     pub defragment: Box<dyn Fn() + Send + Sync>,
-    /// Turns for hashes.
-    pub hashes: Turns,
+    /// Where hashes are made.
+    pub hashes: Hashes,
     /// Turns for reads off the network threads.
     pub reads: ReadTurns,
     /// Turns for reads of history, for watches.

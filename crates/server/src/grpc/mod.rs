@@ -16,6 +16,7 @@ mod election;
 pub mod elsewhere;
 pub(crate) mod forward;
 pub mod frames;
+pub mod hashes;
 pub mod head;
 pub mod health;
 pub mod incoming;

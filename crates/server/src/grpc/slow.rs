@@ -171,6 +171,7 @@ impl Slow {
     }
 
     #[cold]
+    #[expect(clippy::disallowed_methods, reason = "a log is for people")]
     fn stats(&self, path: &str, took: Duration, remote: Option<SocketAddr>, counts: &Counts, content: &str) {
         // etcd's choice: who asks for all of them gets them at one level.
         let level = if log::enabled(Level::Debug) { Level::Debug } else { Level::Warn };

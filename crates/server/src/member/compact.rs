@@ -1,6 +1,8 @@
 //! The thread for the background work of compactions. It has time: between two steps it pauses, so that neither
 //! readers nor the disk feel it.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use store::{Compaction, CompactionStep, Compactor, FinishedCompaction};
@@ -8,6 +10,7 @@ use tokio::sync::watch;
 
 use super::mailbox::{Receiver, Sender};
 use super::merge::MergeMail;
+use crate::grpc::hashes::{CheckCounters, HashBudget};
 use crate::log;
 
 /// How soon it is tried again to drop what a reader still needs.
@@ -23,6 +26,10 @@ pub(super) struct CompactThread {
     pub merges: Sender<MergeMail>,
     /// The pause between two steps (`--compaction-sleep-interval`).
     pub sleep_interval: Duration,
+    /// What hashes may read.
+    pub budget: Arc<HashBudget>,
+    /// Where hashes that are given up are counted.
+    pub counters: Arc<CheckCounters>,
 }
 
 impl CompactThread {
@@ -37,6 +44,7 @@ impl CompactThread {
             }
             for compaction in mail.drain(..) {
                 if !self.compactor.push(compaction) {
+                    self.counters.hashes_given_up.fetch_add(1, Ordering::Relaxed);
                     log::warn!(
                         "compactions come faster than they are worked on; some are joined, without hashes",
                         "compact-revision" => compaction.revision,
@@ -52,6 +60,18 @@ impl CompactThread {
                     continue;
                 }
                 Ok(CompactionStep::Working) => self.sleep_interval,
+                Ok(CompactionStep::Hashed(bytes)) => {
+                    self.sleep_interval.max(self.budget.spend(bytes, Instant::now()))
+                }
+                Ok(CompactionStep::HashGivenUp(revision)) => {
+                    self.counters.hashes_given_up.fetch_add(1, Ordering::Relaxed);
+                    log::warn!(
+                        "gave up the hash of a compaction: the next compaction came before it was made; members are not \
+                         compared at this one",
+                        "compact-revision" => revision,
+                    );
+                    Duration::ZERO
+                }
                 Ok(CompactionStep::Waiting) => WAIT_INTERVAL,
                 Ok(CompactionStep::Finished(finished)) => {
                     describe(finished, begun.elapsed());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use disk::wal;
-use node::{SnapshotOrder, SnapshotWriter};
+use node::{ReceiveError, SnapshotOrder, SnapshotReceiver, SnapshotWriter};
 
 use super::mailbox::{Receiver, Sender};
 use super::slow::Line;
@@ -24,6 +24,8 @@ pub(super) enum FileMail {
     Purge(u64),
     /// Segments go.
     Release(wal::Release),
+    /// What was received of a leader's snapshot goes: consensus has no use for it.
+    Discard,
     /// Something is to be said that apply must not wait for.
     SlowApply(Line),
 }
@@ -31,6 +33,7 @@ pub(super) enum FileMail {
 /// Works on files.
 pub(super) struct FileThread {
     pub snapshots: SnapshotWriter,
+    pub receiver: SnapshotReceiver,
     pub mail: Receiver<FileMail>,
     pub raft: Sender<RaftMail>,
     pub wal: Sender<WalMail>,
@@ -61,6 +64,11 @@ impl FileThread {
                     }
                     FileMail::Purge(index) => purged(&self.snapshots.purge(index)?),
                     FileMail::Release(release) => purged(&release.run()?),
+                    FileMail::Discard => match self.receiver.discard() {
+                        Ok(()) => log::info!("removed a snapshot that came too late"),
+                        Err(ReceiveError::Failed(error)) => return Err(error),
+                        Err(other) => log::warn!("failed to remove a snapshot", "error" => log::Text(other)),
+                    },
                     FileMail::SlowApply(line) => line.write(),
                 }
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use node::SnapshotReceiver;
+use node::corruption::Hashed;
 use node::lease::Remaining;
 use raft::{Body, Message, NodeId};
 use store::ReadFailure;
@@ -177,10 +178,10 @@ impl Host for MemberHost {
 
     fn hash_kv(&self, revision: i64) -> LocalFuture<'_, Result<Hash, HashError>> {
         Box::pin(async move {
-            let reader = self.view().reader.clone();
-            let hashed = self.view().hashes.run(move || reader.hash_kv(revision)).await;
+            let view = self.view();
+            let hashed = view.hashes.compared(&view.reader, revision).await;
             let hashed = hashed.ok_or_else(|| HashError::Other(ApiError::Stopped.text().to_owned()))?;
-            let (hash, current) = hashed.map_err(|failure| match failure {
+            let Hashed { hash, revision } = hashed.map_err(|failure| match failure {
                 ReadFailure::Api(ApiError::Compacted) => HashError::Compacted,
                 ReadFailure::Api(ApiError::FutureRev) => HashError::Future,
                 other => HashError::Other(other.to_string()),
@@ -189,7 +190,7 @@ impl Host for MemberHost {
                 hash: hash.hash,
                 hash_revision: hash.hash_revision,
                 compact_revision: hash.compact_revision,
-                revision: current,
+                revision,
             })
         })
     }

@@ -7,12 +7,14 @@
 //! Everything between threads is a batch.
 
 mod compact;
+mod corruption;
 mod files;
 mod host;
 mod hurry;
 pub mod join;
 mod mailbox;
 mod merge;
+mod ours;
 mod peers;
 mod slow;
 mod snapshots;
@@ -29,10 +31,12 @@ use raft::NodeId;
 use store::watch::HubLimits;
 use tokio::task::spawn_local;
 use wire::ApiError;
+use wire::etcdserverpb::AlarmType;
 
 use crate::clock::Clock;
 use crate::config::{self, Config, Url};
 use crate::front::Front;
+use crate::grpc::hashes::Hashes;
 use crate::grpc::member::{Leases, Turns};
 use crate::grpc::others::Others;
 use crate::grpc::turns::ReadTurns;
@@ -45,6 +49,7 @@ use crate::process::Events;
 
 pub use join::{JoinError, Joined};
 
+use corruption::Checks;
 use host::{Inbox, MemberHost};
 use peers::Peers;
 use threads::{Channels, Threads};
@@ -108,6 +113,11 @@ pub fn start(
     };
     let opened = node::open(&fs, &settings, entropy, lanes, clock.now(), &mut progress)?;
     describe(&opened);
+    // Once in a process, and not of a member that begins, as in etcd.
+    if config.checks_at_start && front.is_none() && !opened.found.is_new {
+        corruption::check_at_start(config, opened.identity, &opened.reader)
+            .inspect_err(|error| log::error!("checkInitialHashKV failed", "error" => log::Text(error)))?;
+    }
 
     let status = Arc::new(SharedStatus::default());
     status.set_applied(opened.applier.applied_index());
@@ -125,15 +135,20 @@ pub fn start(
         peers.add_remote(NodeId(*id), urls.clone());
     }
     let (leadership_told, leadership) = tokio::sync::watch::channel(node::Leadership::default());
+    let own = opened.identity.member_id;
+    let is_on = opened.reader.alarms().contains(AlarmType::Nospace, own);
+    let (no_space_told, no_space) = tokio::sync::watch::channel(is_on);
     let channels = Channels {
         completions,
         gates: gates.clone(),
         status: status.clone(),
         leadership: leadership_told,
+        no_space: no_space_told,
         ids,
         clock,
         peers: peers.clone(),
     };
+    let hashes = Hashes::new(settings.limits.hash_bytes_per_s);
     let parts = threads::Parts {
         consensus: opened.consensus,
         log_writer: opened.log_writer,
@@ -141,6 +156,7 @@ pub fn start(
         lessor: opened.lessor.clone(),
         revision_writer: opened.revision_writer,
         snapshot_writer: opened.snapshot_writer,
+        snapshot_receiver: opened.snapshot_receiver.clone(),
         snapshot_index: opened.found.snapshot_index,
         snapshot_count: settings.snapshot_count,
         member_id: opened.identity.member_id,
@@ -150,6 +166,8 @@ pub fn start(
         merges: (merges, merge_mail),
         compaction_finished,
         compaction_sleep_interval: config.compaction_sleep_interval,
+        hash_budget: hashes.budget.clone(),
+        check_counters: hashes.counters.clone(),
         unwritten_bytes_max: settings.limits.unwritten_bytes_max,
         warning_apply_duration: config.warning_apply_duration,
         inbox: inbox.clone(),
@@ -179,7 +197,7 @@ pub fn start(
         compaction_finished: finished,
         // One that is refused asks for what has been asked for already.
         defragment: Box::new(move || drop(asked.try_send(merge::MergeMail::Asked, 1))),
-        hashes: Turns::for_hashes(),
+        hashes,
         reads: ReadTurns::default(),
         history: Turns::for_history(),
         snapshots: Turns::for_snapshots(),
@@ -214,6 +232,11 @@ pub fn start(
         receiver: opened.snapshot_receiver,
         events: events.clone(),
         hurries: config.hurries,
+        checks: Checks {
+            interval: config.corrupt_check_interval,
+            compaction_interval: config.compact_hash_check_interval,
+        },
+        no_space: config.no_space_clears.map(|_| no_space),
     };
     let peers = PeerThread::start(
         peers,
@@ -240,13 +263,16 @@ struct HostParts {
     events: Events,
     /// `--initial-election-tick-advance`.
     hurries: bool,
+    checks: Checks,
+    /// Whether this member's NOSPACE is on, if that may end by itself.
+    no_space: Option<tokio::sync::watch::Receiver<bool>>,
 }
 
 impl HostParts {
     /// Makes the host on its thread, with the lane of `seed`.
     fn on_thread(self, seed: LaneSeed) -> impl FnOnce() -> Arc<dyn Host> + Send + 'static {
         move || {
-            let HostParts { raft, inbox, receiver, events, hurries } = self;
+            let HostParts { raft, inbox, receiver, events, hurries, checks, no_space } = self;
             let (parts, completions) = seed();
             let (lane, driver) = Lane::new(parts, completions);
             spawn_local(driver);
@@ -254,6 +280,10 @@ impl HostParts {
                 spawn_local(hurry::hurry(Arc::clone(&lane.member()), raft.clone()));
             }
             spawn_local(versions::monitor(Arc::clone(&lane.member()), raft.clone()));
+            spawn_local(corruption::monitor(lane.clone(), checks));
+            if let Some(no_space) = no_space {
+                spawn_local(ours::monitor(Arc::clone(&lane.member()), raft.clone(), no_space));
+            }
             #[expect(clippy::arc_with_non_send_sync, reason = "hosts of tests are shared between threads")]
             Arc::new(MemberHost { raft, inbox, lane, receiver, events })
         }
@@ -387,7 +417,7 @@ fn settings(config: &Config, joined: Option<&Joined>) -> Settings {
         snapshots_max: config.snapshots_max,
         keep_imported: config.keep_imported,
         quota: Quota::of_setting(config.quota_bytes),
-        clears_no_space: config.clears_no_space,
+        no_space_clears_ms: config.no_space_clears.map(|after| after.as_millis() as u64),
         limits: node::Limits {
             raft: raft::Limits { kept_entries_max: config.catchup_entries, ..raft::Limits::default() },
             ..node::Limits::default()

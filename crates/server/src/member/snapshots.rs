@@ -1,6 +1,8 @@
 //! Snapshots between members: sent by a thread each, and received by one that may block.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,21 +32,28 @@ pub(super) struct SnapshotSender {
     peers: Handle,
     raft: Sender<RaftMail>,
     running: Vec<JoinHandle<()>>,
+    /// The term in which this member leads, 0 in none: what was begun in another one is of no use to the receiver.
+    leads_in: Arc<AtomicU64>,
 }
 
 impl SnapshotSender {
     pub(super) fn new(peers: Handle, raft: Sender<RaftMail>) -> Self {
-        SnapshotSender { peers, raft, running: Vec::new() }
+        SnapshotSender { peers, raft, running: Vec::new(), leads_in: Arc::default() }
+    }
+
+    /// In which term this member leads. What was begun in another one is given up.
+    pub(super) fn leads_in(&self, term: Option<u64>) {
+        self.leads_in.store(term.unwrap_or_default(), Ordering::Relaxed);
     }
 
     /// Begins to send what was pinned for this message. How it ends is told to the raft thread, always.
     pub(super) fn begin(&mut self, message: Message, cut: Cut) {
         self.running.retain(|thread| !thread.is_finished());
         let (peers, raft, to) = (self.peers.clone(), self.raft.clone(), message.to);
-        let failed = raft.clone();
+        let (failed, leads_in) = (raft.clone(), self.leads_in.clone());
         let thread = std::thread::Builder::new()
             .name("snapshot".into())
-            .spawn(move || send(&cut, message, &peers, &raft))
+            .spawn(move || send(&cut, message, &peers, &raft, &leads_in))
             .inspect_err(
                 |error| log::warn!("failed to start the sending of a snapshot", "error" => log::Text(error)),
             );
@@ -60,8 +69,8 @@ impl SnapshotSender {
     }
 }
 
-fn send(cut: &Cut, message: Message, peers: &Handle, raft: &Sender<RaftMail>) {
-    let to = message.to;
+fn send(cut: &Cut, message: Message, peers: &Handle, raft: &Sender<RaftMail>, leads_in: &AtomicU64) {
+    let (to, term) = (message.to, message.term.0);
     let plan = match cut.plan() {
         Ok(plan) => plan,
         Err(error) => {
@@ -78,6 +87,9 @@ fn send(cut: &Cut, message: Message, peers: &Handle, raft: &Sender<RaftMail>) {
     let hand_over = |piece: &mut Vec<u8>| {
         if Instant::now() > deadline {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the receiver takes too long"));
+        }
+        if leads_in.load(Ordering::Relaxed) != term {
+            return Err(io::Error::other("another member leads"));
         }
         let full = std::mem::replace(piece, Vec::with_capacity(PIECE_BYTES));
         let sent = queue.blocking_send(Ok(Bytes::from(full)));

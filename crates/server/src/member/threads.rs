@@ -13,7 +13,7 @@ use node::lease::SharedLessor;
 use node::{
     Applied, Applier, AutoCompactionEvent, Batch, Completions, Consensus, ForwardRefused, Input, Leadership,
     LogWriter, LostProposals, Merger, Outputs, PersistRequest, Persisted, Pressure, RequestId, RequestIds,
-    RevisionWriter, Rot, SnapshotOrder, SnapshotWriter, Submission, Written,
+    RevisionWriter, Rot, SnapshotOrder, SnapshotReceiver, SnapshotWriter, Submission, Written,
 };
 use raft::{Body, Entry, Message, NodeId, Snapshot};
 use store::{Alarms, Compaction, Compactor};
@@ -33,6 +33,7 @@ use super::slow::SlowApplies;
 use super::snapshots::SnapshotSender;
 use crate::clock::Clock;
 use crate::grpc::SharedStatus;
+use crate::grpc::hashes::{CheckCounters, HashBudget};
 use crate::grpc::snapshot::Cuts;
 use crate::lane::{AppliedGate, MemberPort};
 use crate::log;
@@ -71,6 +72,7 @@ pub(super) enum RaftMail {
     Versions(BTreeMap<u64, Version>),
     TransferLeader(u64),
     Hurry,
+    OthersAreOurs(bool),
 }
 
 /// Who says whether it has room.
@@ -107,6 +109,7 @@ pub(super) struct Parts {
     pub lessor: SharedLessor,
     pub revision_writer: RevisionWriter,
     pub snapshot_writer: SnapshotWriter,
+    pub snapshot_receiver: SnapshotReceiver,
     /// The newest snapshot that the write-ahead log names.
     pub snapshot_index: u64,
     /// What the log says of a snapshot, beside its indexes.
@@ -118,6 +121,8 @@ pub(super) struct Parts {
     pub merges: (Sender<MergeMail>, Receiver<MergeMail>),
     pub compaction_finished: watch::Sender<i64>,
     pub compaction_sleep_interval: Duration,
+    pub hash_budget: Arc<HashBudget>,
+    pub check_counters: Arc<CheckCounters>,
     pub unwritten_bytes_max: u64,
     pub warning_apply_duration: Duration,
     pub inbox: Inbox,
@@ -131,6 +136,8 @@ pub(super) struct Channels {
     pub gates: Vec<Arc<AppliedGate>>,
     pub status: Arc<SharedStatus>,
     pub leadership: watch::Sender<Leadership>,
+    /// Whether this member's NOSPACE is on.
+    pub no_space: watch::Sender<bool>,
     pub ids: RequestIds,
     pub clock: Clock,
     pub peers: Handle,
@@ -175,7 +182,9 @@ impl Threads {
             room: [true; 2],
             lost: None,
             inbox: parts.inbox,
+            member_id: parts.member_id,
             raft: raft.clone(),
+            files: files.clone(),
             cuts: BTreeMap::new(),
             snapshots: SnapshotSender::new(channels.peers.clone(), raft.clone()),
             forwards: Forwards::default(),
@@ -210,6 +219,8 @@ impl Threads {
             mail: compaction_mail,
             finished: parts.compaction_finished,
             sleep_interval: parts.compaction_sleep_interval,
+            budget: parts.hash_budget,
+            counters: parts.check_counters,
             merges: parts.merges.0.clone(),
         };
         let (merges, merge_mail) = parts.merges;
@@ -231,6 +242,7 @@ impl Threads {
         };
         let file_thread = FileThread {
             snapshots: parts.snapshot_writer,
+            receiver: parts.snapshot_receiver,
             mail: file_mail,
             raft: raft.clone(),
             wal: wal.clone(),
@@ -374,8 +386,10 @@ struct RaftThread {
     lost: Option<String>,
     /// Counts what waits of others' messages.
     inbox: Inbox,
+    member_id: u64,
     /// Its own queue, for what could not be begun.
     raft: Sender<RaftMail>,
+    files: Sender<FileMail>,
     /// Pinned in this step for members that lag behind.
     cuts: BTreeMap<NodeId, Cut>,
     snapshots: SnapshotSender,
@@ -424,7 +438,11 @@ impl RaftThread {
                 }
                 RaftMail::Persisted(persisted) => Input::Persisted(persisted),
                 RaftMail::Applied(applied) => {
-                    applied.alarms.as_deref().into_iter().for_each(describe_alarms);
+                    if let Some(alarms) = applied.alarms.as_deref() {
+                        describe_alarms(alarms);
+                        let is_on = alarms.contains(AlarmType::Nospace, self.member_id);
+                        self.channels.no_space.send_replace(is_on);
+                    }
                     Input::Applied(applied)
                 }
                 RaftMail::SnapshotSaved(record) => Input::SnapshotSaved(record),
@@ -447,6 +465,7 @@ impl RaftThread {
                 RaftMail::Versions(versions) => Input::Versions(versions),
                 RaftMail::TransferLeader(to) => Input::TransferLeader(to),
                 RaftMail::Hurry => Input::Hurry,
+                RaftMail::OthersAreOurs(ours) => Input::OthersAreOurs(ours),
                 RaftMail::Room(writer, has_room) => {
                     self.room[writer as usize] = has_room;
                     let file = match writer {
@@ -477,7 +496,9 @@ impl RaftThread {
         let is_snapshot = |message: &mut Message| matches!(message.body, Body::Snapshot { .. });
         if !self.cuts.is_empty() {
             for message in out.send.extract_if(.., is_snapshot) {
-                match self.cuts.remove(&message.to) {
+                // Two may have been pinned for one member, of which consensus has taken the first.
+                let is_of = |cut: &Cut| matches!(&message.body, Body::Snapshot { snapshot } if snapshot.index.0 == cut.applied().index);
+                match self.cuts.remove(&message.to).filter(is_of) {
                     Some(cut) => self.snapshots.begin(message, cut),
                     None => self.raft.send(RaftMail::SnapshotReported(message.to, false)),
                 }
@@ -497,6 +518,7 @@ impl RaftThread {
                 status.set_elected(self.channels.clock.now().0);
             }
             status.set_leader(leadership.leader);
+            self.snapshots.leads_in(leadership.is_leader.then_some(leadership.term));
             self.channels.leadership.send_replace(leadership);
             let leader = format!("{:x}", leadership.leader);
             log::info!("raft leadership changed", "raft-term" => leadership.term, "leader-member-id" => leader);
@@ -537,6 +559,9 @@ impl RaftThread {
         }
         if std::mem::take(&mut out.ready) {
             self.events.ready();
+        }
+        if std::mem::take(&mut out.discard_received) {
+            self.files.send(FileMail::Discard);
         }
         out.auto_compaction.drain(..).for_each(describe);
         out.alarms.drain(..).for_each(describe_alarm);

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use disk::boltfile::schema::Version;
 use store::Member;
 use tokio::task::JoinSet;
 
@@ -14,10 +13,10 @@ use super::threads::RaftMail;
 use crate::config::Url;
 use crate::grpc::MemberView;
 use crate::log;
-use crate::peer::{Question, version_told};
+use crate::peer::{Question, Reply, version_told};
 
 /// How often others are asked; etcd's.
-const INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const INTERVAL: Duration = Duration::from_secs(5);
 /// And as long as the cluster has no version.
 const FIRST_INTERVAL: Duration = Duration::from_millis(500);
 /// How long one may take to answer.
@@ -27,8 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) async fn monitor(view: Arc<MemberView>, raft: Sender<RaftMail>) {
     let mut leadership = view.others.leadership();
     while leadership.wait_for(|leadership| leadership.is_leader).await.is_ok() {
-        let versions = ask_all(&view).await;
-        raft.send(RaftMail::Versions(versions));
+        let replies = ask_all(&view).await.into_iter();
+        let versions = replies.filter_map(|(id, reply)| Some((id, version_told(&reply?, "etcdserver")?)));
+        raft.send(RaftMail::Versions(versions.collect()));
         let is_decided = view.reader.membership().cluster_version().is_some();
         let pause = if is_decided { INTERVAL } else { FIRST_INTERVAL };
         tokio::select! {
@@ -39,26 +39,25 @@ pub(super) async fn monitor(view: Arc<MemberView>, raft: Sender<RaftMail>) {
     }
 }
 
-async fn ask_all(view: &Arc<MemberView>) -> BTreeMap<u64, Version> {
+/// What each of the others answers to the question for its version, if it does.
+pub(super) async fn ask_all(view: &Arc<MemberView>) -> BTreeMap<u64, Option<Reply>> {
     let membership = view.reader.membership();
-    let mut asking = JoinSet::new();
+    let (mut asking, mut replies) = (JoinSet::new(), BTreeMap::new());
     for member in membership.members().filter(|member| member.id != view.member_id) {
+        replies.insert(member.id, None);
         let (view, member) = (view.clone(), member.clone());
         asking.spawn_local(async move { (member.id, ask(&view, &member).await) });
     }
-    let mut versions = BTreeMap::new();
     while let Some(answer) = asking.join_next().await {
-        if let Ok((id, Some(version))) = answer {
-            versions.insert(id, version);
-        }
+        replies.extend(answer);
     }
-    versions
+    replies
 }
 
-async fn ask(view: &MemberView, member: &Member) -> Option<Version> {
+async fn ask(view: &MemberView, member: &Member) -> Option<Reply> {
     for url in member.peer_urls.iter().filter_map(|url| Url::parse(url).ok()) {
         match view.others.ask(url, Question::get("/version"), PATIENCE).await {
-            Ok(reply) => return version_told(&reply, "etcdserver"),
+            Ok(reply) => return Some(reply),
             Err(error) => log::debug!(
                 "failed to get version",
                 "remote-member-id" => format!("{:x}", member.id),

@@ -135,7 +135,14 @@ impl Transport {
             return error(StatusCode::BAD_REQUEST, "error unmarshalling request");
         };
         match self.shared.host.hash_kv(revision).await {
-            Err(failure) => error(StatusCode::BAD_REQUEST, &failure.to_string()),
+            Err(failure) => {
+                log::warn!(
+                    "failed to get hashKV",
+                    "requested-revision" => revision,
+                    "error" => log::Text(&failure),
+                );
+                error(StatusCode::BAD_REQUEST, &failure.to_string())
+            }
             Ok(hash) => {
                 let fields = [
                     ("hash", i64::from(hash.hash)),

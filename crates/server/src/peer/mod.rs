@@ -57,7 +57,7 @@ pub use host::{Chunk, Hash, HashError, Host, IncomingSnapshot, LeaseError, Lease
 pub use identity::{Identity, Incompatible};
 pub use stats::{AllStats, Counter, Durations, PeerStats};
 pub use thread::PeerThread;
-pub use told::{Told, version_told};
+pub use told::{Told, is_ours, version_told};
 pub(crate) use transport::size;
 pub use transport::{Handle, Transport};
 

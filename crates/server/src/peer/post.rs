@@ -103,7 +103,10 @@ pub(super) fn snapshot(link: Rc<Link>, message: Message, database: Database) -> 
                     "bytes" => bytes,
                     "error" => log::Text(&error),
                 );
-                link.deactivate("post sendMsgSnap to", &error.to_string());
+                // Who says no is there.
+                if !matches!(error, PostError::Refused(_)) {
+                    link.deactivate("post sendMsgSnap to", &error.to_string());
+                }
                 link.send_failed();
                 if matches!(error, PostError::Removed) {
                     link.shared().host.removed();
@@ -184,13 +187,15 @@ async fn post_at(
     let (head, body) = connection.send(request).await?.into_parts();
     match head.status {
         StatusCode::NO_CONTENT => Ok(()),
-        StatusCode::FORBIDDEN => Err(PostError::Removed),
-        StatusCode::PRECONDITION_FAILED => Err(PostError::Refused(
-            tokio::time::timeout(link.limits().stall_timeout, answer_text(body))
-                .await
-                .map_err(|_| PostError::Timeout)?
-                .map_err(PostError::Refused)?,
-        )),
+        StatusCode::FORBIDDEN | StatusCode::PRECONDITION_FAILED => {
+            let text = tokio::time::timeout(link.limits().stall_timeout, answer_text(body));
+            let text = text.await.map_err(|_| PostError::Timeout)?.map_err(PostError::Refused)?;
+            // Another member may have this one's place by now, and says no as well: that removes nobody.
+            Err(match head.status == StatusCode::FORBIDDEN && !text.contains("mismatch member") {
+                true => PostError::Removed,
+                false => PostError::Refused(text),
+            })
+        }
         status => {
             Err(PostError::Refused(format!("unexpected http status {status} while posting to {url}{path}")))
         }

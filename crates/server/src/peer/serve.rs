@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::body::PeerBody;
 use super::identity::CLUSTER_ID;
 use super::timed::Timed;
+use super::told;
 use super::transport::Transport;
 use crate::http as plain_http;
 use crate::listen::Closing;
@@ -70,7 +71,9 @@ impl Transport {
             "/raft/snapshot" => self.snapshot(head, body).await,
             "/raft/probing" => probing(),
             "/version" if head.method == Method::GET => {
-                plain_http::version(&self.shared.host.versions()).map(PeerBody::Full)
+                let mut response = plain_http::version(&self.shared.host.versions());
+                told::mark_as_ours(response.headers_mut());
+                response.map(PeerBody::Full)
             }
             "/version" => not_allowed("GET"),
             "/members" => self.members(head),

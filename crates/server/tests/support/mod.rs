@@ -208,7 +208,7 @@ impl FakeMember {
             merges: Arc::default(),
             compaction_finished: tokio::sync::watch::channel(-1).1,
             defragment: Box::new(|| {}),
-            hashes: server::grpc::member::Turns::for_hashes(),
+            hashes: server::grpc::hashes::Hashes::new(u64::MAX),
             reads: server::grpc::turns::ReadTurns::default(),
             history: server::grpc::member::Turns::for_history(),
             snapshots: server::grpc::member::Turns::for_snapshots(),

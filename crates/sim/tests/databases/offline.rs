@@ -7,7 +7,7 @@ use node::offline::{DataDir, Export, Migrated, Migration, check, defrag, export,
 
 use super::*;
 
-fn data_dir(path: &str) -> DataDir {
+pub(super) fn data_dir(path: &str) -> DataDir {
     let Limits { wal, revlog, .. } = settings().limits;
     DataDir { path: path.into(), wal_dir: None, wal_limits: wal, revlog_limits: revlog }
 }
@@ -239,6 +239,8 @@ fn a_database_migrates_and_ours_has_nothing_to_migrate() {
         version.map(|version| String::from_utf8(version).expect("text"))
     };
     let to = |minor, force| migrate(&fs, &data_dir("/data"), Migration { target: version(minor), force });
+    // Whoever runs the member reads it, whoever migrates it.
+    memory.set_mode(Path::new("/data/member/snap/db"), 0o640).expect("a file");
     assert_eq!(stored().as_deref(), Some("3.7.0"));
     assert_eq!(to(7, false).expect("up to date"), Migrated::UpToDate);
     assert_eq!(to(5, false).expect("down"), Migrated::Through(vec![version(6), version(5)]));
@@ -251,6 +253,8 @@ fn a_database_migrates_and_ours_has_nothing_to_migrate() {
     assert_eq!(to(8, true).expect("forced"), Migrated::Forced(refused.to_owned()));
     assert_eq!(stored().as_deref(), Some("3.8.0"));
     assert_eq!(to(7, true).expect("forced"), Migrated::Forced(refused.to_owned()));
+    defrag(&fs, &data_dir("/data")).expect("a sound one");
+    assert_eq!(memory.mode(Path::new("/data/member/snap/db")).expect("a file"), 0o640);
     same_state(&state, &open(&fs, &settings(), 9).expect("a member starts"), "after all that");
 
     let (memory, _) = ours();
@@ -317,4 +321,75 @@ fn a_check_names_what_a_start_would_take_and_what_it_would_refuse() {
     let fs: Arc<dyn Fs> = Arc::new(memory);
     let report = check(&fs, &data_dir("/data")).expect("a look");
     assert!(report.faults[0].what.contains("interrupted restore"), "{report:?}");
+}
+
+/// A directory whose log names a snapshot; with all of its entries, or without the first of them.
+fn with_snapshots(wals_max: usize) -> (MemFs, Settings) {
+    let memory = MemFs::new();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let settings = Settings { snapshot_count: 20, wals_max, snapshots_max: 1, ..settings() };
+    let mut member = open(&fs, &settings, 5).expect("a member starts");
+    member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+    for n in 0..100 {
+        put(&mut member, &format!("k{}", n % 7), &n.to_string().repeat(20));
+    }
+    drop(member);
+    memory.kill();
+    (memory, settings)
+}
+
+fn remove(memory: &MemFs, folder: &str) {
+    for path in memory.files().iter().filter(|path| path.starts_with(folder)) {
+        memory.remove(path).expect("a file");
+    }
+}
+
+/// The one fault that a check finds is why a start refuses; the advice.
+fn refused_alike(memory: &MemFs, settings: &Settings) -> (String, &'static str) {
+    let before = memory.files();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let report = check(&fs, &data_dir("/data")).expect("a look");
+    assert_eq!(memory.files(), before, "a check changed something");
+    let error = open(&fs, settings, 9).err().expect("refused").to_string();
+    let [fault] = &report.faults[..] else { panic!("a start says {error}, a check {report:?}") };
+    assert_eq!(fault.what, error);
+    (error, fault.advice)
+}
+
+#[test]
+fn a_check_misses_a_revision_log_that_is_gone() {
+    let (memory, settings) = with_snapshots(2);
+    remove(&memory, "/data/member/rev");
+    let (error, advice) = refused_alike(&memory, &settings);
+    assert!(error.contains("the revision log holds nothing, the newest snapshot record is at"), "{error}");
+    assert!(advice.starts_with("bring the folder member/rev back"), "{advice}");
+
+    // The log has all of it.
+    let (memory, settings) = with_snapshots(0);
+    remove(&memory, "/data/member/rev");
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let report = check(&fs, &data_dir("/data")).expect("a look");
+    assert_eq!(report.faults, []);
+    let [note] = &report.notes[..] else { panic!("{report:?}") };
+    assert!(note.contains("a start makes it anew from the write-ahead log"), "{note}");
+    let mut member = open(&fs, &settings, 9).expect("a member starts");
+    member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+    assert_eq!(member.parts.reader.revision(), 101);
+}
+
+#[test]
+fn a_check_misses_a_write_ahead_log_that_is_gone() {
+    let (memory, settings) = with_snapshots(2);
+    remove(&memory, "/data/member/wal");
+    let (error, advice) = refused_alike(&memory, &settings);
+    assert!(error.contains("/data/member/rev holds revisions, but /data/member/wal holds no log"), "{error}");
+    assert!(advice.contains("--wal-dir"), "{advice}");
+    remove(&memory, "/data/member/rev");
+    let (error, _) = refused_alike(&memory, &settings);
+    assert!(error.contains("/data/member/snap holds snapshots, but"), "{error}");
+    remove(&memory, "/data/member/snap");
+    let fs: Arc<dyn Fs> = Arc::new(memory);
+    let report = check(&fs, &data_dir("/data")).expect("a look");
+    assert_eq!(report.faults, []);
+    assert!(report.notes[0].contains("a start begins a new member"), "{report:?}");
 }

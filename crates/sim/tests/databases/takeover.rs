@@ -3,6 +3,9 @@
 
 use disk::boltfile::schema::{self, Version};
 use disk::boltfile::{Planner, Reader, Writer};
+use disk::revlog;
+use disk::wal::{ConfState, HardState, SnapshotRecord, Wal};
+use node::offline::{Report, check};
 
 use super::*;
 
@@ -13,6 +16,11 @@ type Edit<'a> = &'a dyn Fn(&[u8], &[u8], &[u8]) -> Option<Vec<u8>>;
 
 /// The same pairs in pages of another size, but for those that `edit` changes, or leaves out.
 fn rewritten(file: &[u8], page_size: u32, edit: Edit<'_>) -> Vec<u8> {
+    rewritten_with(file, page_size, edit, &[])
+}
+
+/// The same with more pairs: bucket, key, value.
+fn rewritten_with(file: &[u8], page_size: u32, edit: Edit<'_>, more: &[(&[u8], &[u8], &[u8])]) -> Vec<u8> {
     let fs = with_file(file);
     let reader = Reader::open(&fs, Path::new(SNAPSHOT)).expect("a database");
     type Pair = (Vec<u8>, Vec<u8>);
@@ -25,6 +33,9 @@ fn rewritten(file: &[u8], page_size: u32, edit: Edit<'_>) -> Vec<u8> {
             let value = item.value.expect("no bucket in it");
             pairs.extend(edit(name, item.key, value).map(|value| (item.key.to_vec(), value)));
         }
+        let added = more.iter().filter(|(bucket, ..)| *bucket == name);
+        pairs.extend(added.map(|(_, key, value)| (key.to_vec(), value.to_vec())));
+        pairs.sort();
         buckets.push((name.to_vec(), pairs));
     }
     let mut planner = Planner::new(page_size).expect("a page size");
@@ -72,11 +83,14 @@ fn make_durable(memory: &MemFs) {
     }
 }
 
-/// The directory of a member at three times, with its database at the second.
+/// The directory of a member at three times, with its database at the first two.
 struct Times {
     early: MemFs,
     late: MemFs,
+    early_database: Vec<u8>,
     database: Vec<u8>,
+    /// The last entry of the second.
+    applied: revlog::Applied,
     /// Its state at the second and at the last.
     middle_state: Running,
     late_state: Running,
@@ -88,15 +102,40 @@ fn times(random: &mut Random) -> Times {
     let mut member = ready(&fs);
     live(&mut member, random, 25);
     let early = memory.copy();
+    let early_database = database(&member);
     live(&mut member, random, 25);
     let file = database(&member);
+    let status = member.parts.consensus.status();
+    let applied = revlog::Applied { index: member.parts.applier.applied_index(), term: status.term.0 };
     let middle_fs: Arc<dyn Fs> = Arc::new(memory.copy());
     live(&mut member, random, 25);
     drop(member);
     let late_fs: Arc<dyn Fs> = Arc::new(memory.copy());
     let late = memory.copy();
     let [middle_state, late_state] = [middle_fs, late_fs].map(|fs| ready(&fs));
-    Times { early, late, database: file, middle_state, late_state }
+    Times { early, late, early_database, database: file, applied, middle_state, late_state }
+}
+
+/// What a check says of the directory, which it leaves as it is.
+fn checked(memory: &MemFs) -> Report {
+    let files = || -> Vec<_> {
+        memory.files().into_iter().map(|path| (path.clone(), memory.read(path).expect("a file"))).collect()
+    };
+    let before = files();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let report = check(&fs, &super::offline::data_dir("/data")).expect("a disk that can be read");
+    assert!(files() == before, "a check changed something");
+    report
+}
+
+/// A start refuses it, in the words of the one fault that a check finds; the advice.
+fn refused_alike(memory: &MemFs) -> (String, &'static str) {
+    let report = checked(memory);
+    let error =
+        open(&(Arc::new(memory.copy()) as Arc<dyn Fs>), &settings(), 9).err().expect("refused").to_string();
+    let [fault] = &report.faults[..] else { panic!("a start says {error}, a check {report:?}") };
+    assert_eq!(fault.what, error);
+    (error, fault.advice)
 }
 
 /// Starts on what every operation of a first start leaves, and expects the same state each time.
@@ -111,6 +150,7 @@ fn from_every_operation(memory: &MemFs, settings: &Settings, expected: &Running)
         for cut in 0..4 {
             let left = if cut == 0 { stopped.copy() } else { stopped.crashed(cut) };
             let what = format!("{operations} operations, cut {cut}");
+            assert_eq!(checked(&left).faults, [], "{what}");
             let fs: Arc<dyn Fs> = Arc::new(left);
             let mut member = open(&fs, settings, 10).unwrap_or_else(|error| panic!("{what}: {error}"));
             member.settle(NOW, &mut Told::default()).expect("a healthy disk");
@@ -265,6 +305,8 @@ fn versions_that_are_not_taken_over_are_named_with_the_way() {
         let error = open(&fs, &settings(), 9).err().expect("refused").to_string();
         assert!(error.contains(said) && error.contains(DATABASE), "{error}");
         assert_eq!(memory.files(), before);
+        let (_, advice) = refused_alike(&memory);
+        assert!(advice.contains("nothing has to be repaired"), "{advice}");
     }
     for minor in [6, 7] {
         let version = Version { major: 3, minor, patch: 0 }.to_string();
@@ -275,4 +317,138 @@ fn versions_that_are_not_taken_over_are_named_with_the_way() {
         let member = ready(&fs);
         assert_eq!(hashes(&member), hashes(&times.late_state), "{version}");
     }
+}
+
+#[test]
+fn a_sound_database_with_users_is_not_called_damaged() {
+    let times = times(&mut Random::new(10));
+    let keep = |_: &[u8], _: &[u8], value: &[u8]| Some(value.to_vec());
+    let more: [(&[u8], &[u8], &[u8]); 1] = [(schema::BUCKET_AUTH_USERS, b"root", b"\n\x04root")];
+    let memory = times.late.copy();
+    take(&memory, &MemFs::new(), "/data/member/rev");
+    memory.put(DATABASE, &rewritten_with(&times.database, 4096, &keep, &more)).expect("a file");
+    let (error, advice) = refused_alike(&memory);
+    assert!(error.contains("it holds users, which this version does not have yet"), "{error}");
+    assert!(advice.contains("nothing has to be repaired"), "{advice}");
+}
+
+/// Whichever counts is held against the write-ahead log.
+#[test]
+fn a_check_holds_a_database_and_a_revision_log_against_each_other_and_the_log() {
+    let times = times(&mut Random::new(11));
+    // It was taken over, and is still there.
+    let memory = times.late.copy();
+    memory.put(DATABASE, &times.database).expect("a file");
+    let report = checked(&memory);
+    assert_eq!(report.faults, []);
+    let [note] = &report.notes[..] else { panic!("{report:?}") };
+    assert!(note.contains("was taken over: /data/member/rev has all of it"), "{note}");
+
+    // The revision log counts, and is of another time than the log.
+    let memory = times.early.copy();
+    take(&memory, &times.late, "/data/member/rev");
+    memory.put(DATABASE, &times.database).expect("a file");
+    let (error, advice) = refused_alike(&memory);
+    assert!(error.contains("the revision log has applied entry"), "{error}");
+    assert!(advice.contains("give the member its directory whole"), "{advice}");
+
+    // It counts and is damaged; the database beside it has what the log does not.
+    let memory = times.late.copy();
+    memory.put(DATABASE, &times.database).expect("a file");
+    let segment = memory.files().into_iter().find(|path| path.extension().is_some_and(|end| end == "seg"));
+    let segment = segment.expect("a segment");
+    memory.flip(&segment, 100, 1).expect("a byte");
+    let (_, advice) = refused_alike(&memory);
+    assert!(advice.contains("the database is taken over"), "{advice}");
+    take(&memory, &MemFs::new(), "/data/member/rev");
+    same_state(&times.late_state, &ready(&(Arc::new(memory) as Arc<dyn Fs>)), "as advised");
+}
+
+/// The log of a follower of Go's that was given a snapshot, and ended before it had put that in the place of its database.
+fn with_received(times: &Times, keeps_revisions: bool) -> (MemFs, String) {
+    let memory = times.early.copy();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    if !keeps_revisions {
+        take(&memory, &MemFs::new(), "/data/member/rev");
+        memory.put(DATABASE, &times.early_database).expect("a file");
+    }
+    let received = format!("/data/member/snap/{:016x}.snap.db", times.applied.index);
+    memory.put(&received, &times.database).expect("a file");
+    let log = Wal::open(fs, Path::new("/data/member/wal"), settings().limits.wal).expect("a sound log");
+    let before = log.hard_state().unwrap_or_default();
+    let mut log = log.into_writer().expect("a healthy disk");
+    let revlog::Applied { index, term } = times.applied;
+    let state = HardState { term: term.max(before.term), commit: index, ..before };
+    let own = times.middle_state.parts.identity.member_id;
+    let conf_state = Some(ConfState { voters: vec![own], ..ConfState::default() });
+    let record = SnapshotRecord { index, term, conf_state };
+    log.append_snapshot(&record, Some(state)).expect("a healthy disk");
+    log.sync().expect("a healthy disk");
+    (memory, received)
+}
+
+#[test]
+fn a_leaders_snapshot_that_etcd_had_received_and_not_applied_is_taken_over() {
+    let times = times(&mut Random::new(12));
+    for (keeps_revisions, keep_imported) in [(false, false), (false, true), (true, false)] {
+        let (memory, received) = with_received(&times, keeps_revisions);
+        let orphan = "/data/member/snap/0000000000000001.snap.db";
+        memory.put(orphan, b"of an earlier one").expect("a file");
+        let settings = Settings { keep_imported, ..settings() };
+        let starts = from_every_operation(&memory, &settings, &times.middle_state);
+        assert!(starts > 100, "{starts} starts");
+
+        let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+        let mut member = open(&fs, &settings, 9).expect("a member starts");
+        let imported = member.parts.found.imported.clone().expect("taken over");
+        assert_eq!((imported.applied, imported.file), (times.applied, PathBuf::from(&received)));
+        for gone in [DATABASE, &received, orphan] {
+            assert!(!fs.exists(Path::new(gone)).expect("a look"), "{gone}");
+        }
+        let kept = format!("/data/member/imported-{:016x}.db", times.applied.index);
+        match keep_imported {
+            true => assert!(memory.read(&kept).expect("it is kept") == times.database),
+            false => assert!(!fs.exists(Path::new(&kept)).expect("a look")),
+        }
+        member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+        assert!(member.is_ready);
+        put(&mut member, "after", "1");
+        let keys = all_keys(&member);
+        drop(member);
+        let again = ready(&fs);
+        assert_eq!(again.parts.found.imported, None);
+        assert_eq!(all_keys(&again), keys);
+    }
+
+    // It is damaged: nothing else has what the log has given up.
+    let (memory, received) = with_received(&times, false);
+    let mut file = times.database.clone();
+    file.truncate(9000);
+    memory.put(&received, &file).expect("a file");
+    let (error, _) = refused_alike(&memory);
+    assert!(error.contains(&received), "{error}");
+}
+
+/// What a log of Go's may ask for that is missing here is found before a start comes to it.
+#[test]
+fn a_check_finds_an_entry_that_cannot_be_applied() {
+    let memory = MemFs::new();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let mut member = ready(&fs);
+    let id = member.lane().next();
+    let request = InternalRaftRequest {
+        header: Some(RequestHeader { id: id.0, ..Default::default() }),
+        auth_enable: Some(wire::etcdserverpb::AuthEnableRequest::default()),
+        ..Default::default()
+    };
+    member.submit(vec![proposal(id, request.encode_to_vec(), false)]);
+    member.consensus(NOW, &mut Told::default());
+    member.write_log(usize::MAX).expect("a healthy disk");
+    drop(member);
+    let report = checked(&memory);
+    let [fault] = &report.faults[..] else { panic!("{report:?}") };
+    assert!(fault.advice.contains("nothing has to be repaired"), "{fault:?}");
+    let mut member = open(&fs, &settings(), 9).expect("a member starts");
+    let error = member.settle(NOW, &mut Told::default()).expect_err("it cannot be applied");
+    assert_eq!(fault.what, error.to_string());
 }

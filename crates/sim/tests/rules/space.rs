@@ -1,6 +1,6 @@
 //! The quota and the alarm that goes with it: rule 18, and what rule 15 says of a write beyond the quota.
 
-use node::{Input, Quota};
+use node::{Change, Input, NewMember, Outputs, Quota};
 use wire::Status;
 use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::etcdserverpb::{AlarmRequest, AlarmType, CompactionRequest};
@@ -140,13 +140,61 @@ fn rule_18_the_alarm_stays_where_it_is_another_members_or_may_not_end() {
     result(&mut member, now, alarm(&mut ids, AlarmAction::Deactivate, 0xbeef)).expect("it is off");
     result(&mut member, now, alarm(&mut ids, AlarmAction::Activate, id)).expect("it is on");
     drop(member);
-    let keeps = Settings { clears_no_space: false, ..small() };
+    let keeps = Settings { no_space_clears_ms: None, ..small() };
     let mut member = ready_with(&fs, &keeps);
     assert_eq!(cleared_after(&mut member, &mut now, 100), None, "the flag says so");
     drop(member);
     let mut member = ready_with(&fs, &small());
     let mut now = NOW;
     assert!(cleared_after(&mut member, &mut now, 100).is_some(), "its own, and small enough");
+}
+
+/// A member with a learner, which knows of no such thing unless it is said to be one of ours.
+#[test]
+fn rule_18_the_alarm_ends_beside_others_only_where_all_of_them_are_ours() {
+    let memory = MemFs::new();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let mut member = ready_with(&fs, &small());
+    let mut ids = member.lane();
+    let mut now = NOW;
+    let learner = NewMember { id: 77, peer_urls: vec!["http://learner:2380".to_owned()], is_learner: true };
+    let id = ids.next();
+    let data = Change::Add { member: learner }.encode(id).into();
+    result(&mut member, now, Submission::Reconfigure { id, data, promotes: None }).expect("it is added");
+    let own = member.parts.identity.member_id;
+    result(&mut member, now, alarm(&mut ids, AlarmAction::Activate, own)).expect("it is on");
+    assert_eq!(cleared_after(&mut member, &mut now, 100), None, "nobody has said who they are");
+    member.inputs.push_back(Input::OthersAreOurs(true));
+    member.inputs.push_back(Input::OthersAreOurs(false));
+    assert_eq!(cleared_after(&mut member, &mut now, 100), None, "one is not, or is silent");
+    member.inputs.push_back(Input::OthersAreOurs(true));
+    assert!(cleared_after(&mut member, &mut now, 100).is_some(), "all are");
+}
+
+/// What cannot be done without a leader was due all the time, and the raft thread spun.
+#[test]
+fn without_a_leader_an_alarm_that_is_due_is_no_reason_to_wake() {
+    for corrupt in [false, true] {
+        let memory = MemFs::new();
+        let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+        let mut member = ready_with(&fs, &small());
+        let mut ids = member.lane();
+        fill(&mut member, &mut ids);
+        drop(member);
+        let mut member = start_with(&fs, &small(), 7).expect("a member starts");
+        if corrupt {
+            member.parts.consensus.step(NOW, Input::DataLost, &mut Outputs::default());
+        }
+        // Its clock is ahead of everything that was due, and nobody has been elected. Each round is what the raft thread
+        // does: it sleeps until the deadline, and takes a tick.
+        let mut now = Time(NOW.0 + 100 * SECOND_US);
+        for round in 0..50 {
+            member.parts.consensus.step(now, Input::Tick, &mut Outputs::default());
+            let deadline = member.parts.consensus.deadline();
+            assert!(deadline > now, "round {round}: due at {deadline:?}, and it is {now:?}");
+            now = deadline;
+        }
+    }
 }
 
 #[test]

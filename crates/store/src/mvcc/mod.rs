@@ -75,7 +75,7 @@ pub enum ReadMode {
 /// Whom a read that may block asks before each record and before each hold of the index's lock, with no lock held.
 pub trait Pace: Send + Sync {
     /// Whether the read is still wanted; it ends with [`ReadFailure::Gone`] if not. May wait. `bytes`: what is read next;
-    /// 0 before a hold of the lock.
+    /// 0 before a hold of the lock. A hash asks after each piece, with the bytes that it has read.
     fn go_on(&self, bytes: usize) -> bool;
 }
 

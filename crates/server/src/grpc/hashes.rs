@@ -1,0 +1,125 @@
+//! Where hashes of everything that is stored are made: off the network threads, few at a time, and those that no client has
+//! asked for within a budget of bytes read.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use node::corruption::Hashed;
+use store::{Pace, ReadFailure, Reader};
+
+use super::member::Turns;
+
+/// What is owed for less time than this is left to the next pause: each costs a wake-up.
+const PAUSE_MIN: Duration = Duration::from_millis(4);
+
+/// The turns, the budget and the counts of a member's hashes.
+#[derive(Debug)]
+pub struct Hashes {
+    turns: Turns,
+    /// What checks and compactions may read.
+    pub budget: Arc<HashBudget>,
+    /// What checks came to.
+    pub counters: Arc<CheckCounters>,
+}
+
+/// What checks for corruption came to in this run; for whoever shows it.
+#[derive(Debug, Default)]
+pub struct CheckCounters {
+    /// Comparisons with other members that came to their end.
+    pub checks: AtomicU64,
+    /// Those that were given up since they did not within their interval.
+    pub checks_given_up: AtomicU64,
+    /// Hashes of compactions that were given up since the next compaction came first.
+    pub hashes_given_up: AtomicU64,
+}
+
+/// Bytes that may be read a second. Whoever has read some waits for as long as they stand for, one after the other.
+#[derive(Debug)]
+pub struct HashBudget {
+    bytes_per_s: u64,
+    /// Until when what was read reaches.
+    spent_until: Mutex<Option<Instant>>,
+}
+
+impl HashBudget {
+    /// So many bytes a second.
+    pub fn new(bytes_per_s: u64) -> Self {
+        HashBudget { bytes_per_s: bytes_per_s.max(1), spent_until: Mutex::default() }
+    }
+
+    /// Spends so many bytes; how long to wait before more is read.
+    pub fn spend(&self, bytes: usize, now: Instant) -> Duration {
+        let share = Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / self.bytes_per_s);
+        // A panic anywhere ends the process; a half-made change cannot be seen.
+        let mut spent_until = self.spent_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = spent_until.map_or(now, |until| until.max(now)) + share;
+        *spent_until = Some(until);
+        until - now
+    }
+}
+
+impl Hashes {
+    /// With a budget of so many bytes a second.
+    pub fn new(bytes_per_s: u64) -> Self {
+        let budget = Arc::new(HashBudget::new(bytes_per_s));
+        Hashes { turns: Turns::for_hashes(), budget, counters: Arc::default() }
+    }
+
+    /// Runs a hash that a client has asked for, when its turn comes; `None` where the process is about to end.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        self.turns.run(work).await
+    }
+
+    /// Hashes all revisions up to `revision` (0: the newest) for a comparison of members, within the budget. Ends soon after
+    /// it is dropped. `None` where the process is about to end.
+    pub async fn compared(&self, reader: &Reader, revision: i64) -> Option<Result<Hashed, ReadFailure>> {
+        let pace = Arc::new(CheckPace { budget: self.budget.clone(), is_gone: AtomicBool::new(false) });
+        let _asker = Asker(pace.clone());
+        let reader = reader.paced(pace);
+        let hashed = self.turns.run(move || reader.hash_kv(revision)).await?;
+        Some(hashed.map(|(hash, revision)| Hashed { hash, revision }))
+    }
+}
+
+/// How fast a hash for a comparison reads.
+struct CheckPace {
+    budget: Arc<HashBudget>,
+    is_gone: AtomicBool,
+}
+
+impl Pace for CheckPace {
+    fn go_on(&self, bytes: usize) -> bool {
+        let owed = self.budget.spend(bytes, Instant::now());
+        if owed >= PAUSE_MIN {
+            std::thread::sleep(owed);
+        }
+        !self.is_gone.load(Ordering::Relaxed)
+    }
+}
+
+/// Tells a hash when nobody waits for it any more.
+struct Asker(Arc<CheckPace>);
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.0.is_gone.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_who_read_share_the_budget_and_what_was_not_used_is_gone() {
+        let budget = HashBudget::new(1 << 20);
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        assert_eq!(budget.spend(1 << 20, start), second);
+        assert_eq!(budget.spend(1 << 19, start), second * 3 / 2, "a second reader waits behind the first");
+        let later = start + 10 * second;
+        assert_eq!(budget.spend(1 << 18, later), second / 4, "a pause is not made up for");
+        assert_eq!(budget.spend(0, later + second), Duration::ZERO);
+    }
+}
