@@ -199,3 +199,73 @@ fn one_of_two_refuses_writes_and_answers_serializable_reads() {
         cluster.check_hashes().await;
     });
 }
+
+/// How often a member has compacted by itself in this run.
+fn compactions(cluster: &Cluster, place: usize) -> usize {
+    cluster.members[place].log().matches("starting auto compaction").count()
+}
+
+#[test]
+fn only_the_leader_compacts_by_itself_through_changes_of_leader() {
+    let flags = ["--auto-compaction-mode", "periodic", "--auto-compaction-retention", "1s"];
+    let cluster = Cluster::start(3, &flags);
+    run(async {
+        let mut leader = cluster.leader().await;
+        for round in 0..3 {
+            let before: Vec<usize> = (0..3).map(|place| compactions(&cluster, place)).collect();
+            let mut n = 0;
+            while compactions(&cluster, leader) < before[leader] + 2 {
+                // Only what has changed is compacted.
+                cluster.put(n % 3, "k", &format!("{round} {n}")).await;
+                n += 1;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            for other in (0..3).filter(|place| *place != leader) {
+                assert_eq!(
+                    compactions(&cluster, other),
+                    before[other],
+                    "round {round}: {other} does not lead"
+                );
+            }
+            let next = (leader + 1) % 3;
+            let status = cluster.members[next].client().status(patience()).await.expect("a status");
+            let id = status.header.expect("a header").member_id;
+            cluster.members[leader].client().move_leader(id, patience()).await.expect("it may lead");
+            assert_eq!(cluster.leader().await, next);
+            leader = next;
+        }
+        cluster.check_hashes().await;
+    });
+}
+
+/// The value of a sample on a member's page of metrics.
+fn metric(cluster: &Cluster, place: usize, sample: &str) -> u64 {
+    let page = cluster.members[place].http_get("/metrics");
+    let line = page.lines().find_map(|line| line.strip_prefix(sample));
+    line.map_or(0, |value| value.trim().parse::<f64>().expect("a number") as u64)
+}
+
+#[test]
+fn reads_at_a_follower_share_the_requests_that_it_sends_to_the_leader() {
+    const READS: u64 = 1_000;
+    let cluster = Cluster::start(3, &[]);
+    run(async {
+        let leader = cluster.leader().await;
+        let follower = (leader + 1) % 3;
+        let client = cluster.members[follower].client();
+        let status = client.status(patience()).await.expect("a status");
+        let (own, other) = (status.header.expect("a header").member_id, status.leader);
+        let sent = format!("quorate_peer_read_indexes_sent_total{{To=\"{other:x}\"}}");
+        let received = format!("quorate_peer_read_indexes_received_total{{From=\"{own:x}\"}}");
+        let before = metric(&cluster, follower, &sent);
+        let mut reads = JoinSet::new();
+        for _ in 0..READS {
+            let client = client.clone();
+            reads.spawn_local(async move { client.range(get("k"), patience()).await.expect("a read") });
+        }
+        reads.join_all().await;
+        let rounds = metric(&cluster, follower, &sent) - before;
+        assert!((1..READS / 4).contains(&rounds), "{rounds} requests for {READS} reads");
+        assert_eq!(metric(&cluster, leader, &received), metric(&cluster, follower, &sent));
+    });
+}

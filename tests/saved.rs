@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use blackbox::{Member, binary, patience, run};
+use blackbox::{Cluster, Member, binary, patience, run};
 use client::Client;
 use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest,
-    PutRequest, RangeRequest, RangeResponse,
+    MemberAddRequest, PutRequest, RangeRequest, RangeResponse,
 };
 
 const LEASE: i64 = 900;
@@ -159,6 +159,41 @@ fn what_is_saved_is_restored_and_served() {
     restore(&etcdutl, &path, &raised, &["--bump-revision", "1000000", "--mark-compacted"]);
     raised.restart();
     assert_eq!(put(&raised, "after"), revision + 1_000_001);
+}
+
+/// Neither a vote nor a quorum is needed.
+#[test]
+fn a_learner_whose_cluster_is_gone_saves_what_it_has() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut cluster = Cluster::start(1, &[]);
+    let place = cluster.joining();
+    let peer_ur_ls = vec![cluster.members[place].peer_endpoint()];
+    run(async {
+        let client = cluster.members[0].client();
+        let request = MemberAddRequest { peer_ur_ls, is_learner: true };
+        client.member_add(request, patience()).await.expect("a learner is added");
+    });
+    cluster.restart(&[place]);
+    let hash = run(async {
+        let (voter, learner) = (cluster.members[0].client(), cluster.members[place].client());
+        fill(&voter).await;
+        let hash = voter.hash_kv(0, patience()).await.expect("a hash");
+        let revision = async || {
+            let status = learner.status(patience()).await.expect("a status");
+            status.header.expect("a header").revision
+        };
+        let deadline = patience();
+        while revision().await < hash.hash_revision {
+            assert!(deadline.remaining().is_some_and(|left| !left.is_zero()), "the learner gets nothing");
+        }
+        hash
+    });
+    cluster.members[0].kill();
+    let path = folder.path().join("saved.db");
+    let output = cluster.members[place].etcdctl(&["snapshot", "save", path_text(&path)]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let of_file = succeeds(&binary("etcdutl"), &["hashkv", path_text(&path)]);
+    assert_eq!(of_file, format!("{}, {}, {}\n", hash.hash, hash.hash_revision, hash.compact_revision));
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn what_is_slow_is_told_of_without_values() {
         (
             vec![
                 APPLY,
-                r#" revision:100","response":"","error":"etcdserver: mvcc: required revision is a future revision""#,
+                r#" revision:100","response":"","error":"mvcc: required revision is a future revision""#,
             ],
             1,
         ),

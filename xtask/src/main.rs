@@ -2,6 +2,7 @@
 //!
 //! What must run on any machine lives here and not in shell scripts; CI calls the same commands.
 
+mod bad_values;
 mod boltfile;
 mod clients;
 mod clusters;
@@ -34,6 +35,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   peers --etcd PATH                   our transport and a real etcd in one cluster
   database --etcd PATH --etcd-3.6 PATH --etcdutl PATH
                                       saved snapshots, and data directories, between ours and the real programs
+  bad-values --etcd PATH              record what a real etcd says to bad values of its flags
   mixed --go-etcd PATH [--go-etcd-36 PATH] [--only NAME] [--seconds N] [--sequences N] [--seed N]
                                       clusters of ours and Go's etcd, and the swap there and back
   raft-scenarios --testdata DIR       the scenario scripts of etcd's raft through our consensus
@@ -68,6 +70,7 @@ fn run(args: &[String]) -> Result<()> {
         ["boltfile", rest @ ..] => boltfile::run(rest),
         ["full-disk", rest @ ..] => full_disk::run(rest),
         ["database", rest @ ..] => database::run(rest),
+        ["bad-values", rest @ ..] => bad_values::run(rest),
         ["raft-scenarios", rest @ ..] => raft_scenarios::run(rest),
         ["conform", rest @ ..] => conform::run(rest),
         ["soak", rest @ ..] => soak::run(rest),

@@ -258,6 +258,10 @@ impl Merger {
             self.output_bytes_max = u64::MAX;
             return Ok(MergeStep::Idle);
         };
+        // What could not be published is not begun: on a full disk it would be written for nothing.
+        if self.log.durable_frame() < self.frames.needed(self.store.dropped()) {
+            return Ok(MergeStep::Waiting);
+        }
         self.tombstones_below = if plan.may_drop_markers() { horizon } else { i64::MIN };
         self.merge = Merged {
             segments: plan.source_count(),

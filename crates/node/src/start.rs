@@ -15,7 +15,7 @@ use disk::{DirLock, Fs, snap};
 use prost::Message;
 use raft::{ConfState, Entry, EntryKind, HardState, Index, NodeId, Position, Raft, Restored, Term, Time};
 use store::watch::Tail;
-use store::{Compactor, Location, Reader, Store};
+use store::{CompactionStep, Compactor, FinishedCompaction, Location, Reader, Store};
 use wire::etcdserverpb::{AlarmType, Metadata};
 use wire::raftpb::{ConfChange, ConfChangeType};
 
@@ -38,6 +38,9 @@ use crate::snapshot::SnapshotSchedule;
 use crate::{Applier, Error, LogWriter, ReceiveError, RevisionWriter, Rot, SnapshotReceiver, SnapshotWriter};
 
 use together::{StoreOf, check_cluster_version, check_together, may_make_anew, missing_snapshot};
+
+/// Versions that a compaction drops in one step while nobody waits for the index.
+const COMPACTION_BATCH: usize = 10_000;
 
 /// How long a request may take beside two election timeouts (etcd: config.go, `ReqTimeout`).
 const REQUEST_TIMEOUT_MS: u64 = 5_000;
@@ -202,7 +205,7 @@ pub struct Member {
     pub snapshot_writer: SnapshotWriter,
     /// The part that takes in snapshots of a leader, for a thread of long work.
     pub snapshot_receiver: SnapshotReceiver,
-    /// Does the background work of compactions; has what the last run left of it.
+    /// Does the background work of compactions.
     pub compactor: Compactor,
     /// Gives back what compactions have dropped, for a thread of long work.
     pub merger: Merger,
@@ -243,6 +246,8 @@ pub struct Found {
     pub imported: Option<Imported>,
     /// What was done so that the member goes on alone.
     pub forced: Option<Forced>,
+    /// The compaction whose background work was done at once, if there was any.
+    pub compaction: Option<FinishedCompaction>,
 }
 
 /// What a start that takes long is at.
@@ -269,7 +274,7 @@ pub fn open(
 ) -> Result<Member, Error> {
     let folders = Folders::new(&settings.data_dir, settings.wal_dir.as_deref());
     let lock = folders.prepare(&**fs)?;
-    let (recovered, found) = if Wal::exists(&**fs, &folders.wal)? {
+    let (recovered, mut found) = if Wal::exists(&**fs, &folders.wal)? {
         recover(fs, settings, &folders, entropy, progress)?
     } else {
         begin(fs, settings, &folders, entropy)?
@@ -289,10 +294,8 @@ pub fn open(
         store.relocator(),
         (compaction_frames.clone(), rot.clone()),
     );
-    let mut compactor = store.compactor(settings.compaction_batch_limit);
-    if let Some(unfinished) = store.end_restore() {
-        let _is_first = compactor.push(unfinished);
-    }
+    found.compaction = end_restore(&mut store)?;
+    let compactor = store.compactor(settings.compaction_batch_limit);
     let reader = store.reader();
     let lessor = SharedLessor::new(Lessor::new(settings.lessor(), now, reader.leases()));
 
@@ -657,7 +660,7 @@ fn recover(
     if let Some(database) = database {
         database.finish(&**fs, settings, folders)?;
     }
-    database::remove_received(&**fs, folders)?;
+    database::remove_leftovers(&**fs, folders)?;
     for broken in broken {
         let aside = snap.set_aside(&broken)?;
         found.broken.push((broken, aside));
@@ -776,6 +779,19 @@ pub(crate) fn replay_revlog(
         Error::Contradiction(format!("{rev} contradicts itself: {error}"))
     })?;
     Ok((opened, replay.replayed))
+}
+
+/// Ends a store's restart, and drops what compactions have left in the log, while nobody reads. It is not left for later:
+/// what is dead would count against the quota until then (rule 18). The source must be filled.
+pub(crate) fn end_restore(store: &mut Store) -> Result<Option<FinishedCompaction>, Error> {
+    let Some(unfinished) = store.end_restore() else { return Ok(None) };
+    let mut compactor = store.compactor(COMPACTION_BATCH);
+    let _is_first = compactor.push(unfinished);
+    loop {
+        if let CompactionStep::Finished(finished) = compactor.step()? {
+            return Ok(Some(finished).filter(|finished| finished.dropped > 0));
+        }
+    }
 }
 
 /// What a revision log holds.

@@ -14,7 +14,7 @@ use store::{ReadFailure, ReadMode};
 use wire::etcdserverpb::AlarmType;
 
 use crate::grpc::{self, GrpcConfig, Slow};
-use crate::http::{Alarm, Health, Versions, Web};
+use crate::http::{Alarm, Health, RaftStatus, Versions, Web};
 use crate::lane::{Lane, LaneSeed};
 use crate::listen::{Closing, Service, Stream, ThreadService};
 
@@ -142,6 +142,19 @@ impl Health for FrontThread {
 
     fn metrics(&self) -> Option<String> {
         Some(crate::metrics::page(&self.lane.member()))
+    }
+
+    fn raft_status(&self) -> RaftStatus {
+        let member = self.lane.member();
+        let status = &member.status;
+        RaftStatus {
+            id: member.member_id,
+            term: status.term(),
+            leader: status.leader(),
+            commit: status.committed(),
+            applied: status.applied(),
+            is_learner: status.is_learner(),
+        }
     }
 
     fn versions(&self) -> Versions {

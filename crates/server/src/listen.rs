@@ -232,7 +232,7 @@ pub fn network_threads() -> usize {
 }
 
 /// How many descriptors the process may have.
-fn descriptors() -> u64 {
+pub(crate) fn descriptors() -> u64 {
     use nix::sys::resource::{Resource, getrlimit};
     getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft)
 }

@@ -343,8 +343,12 @@ fn start(
     }
     let member = kept.open(config, None, events)?;
     let patience = config.request_timeout();
-    let site =
-        Site { request_timeout: patience, origins: config.origins.clone(), hosts: config.hosts.clone() };
+    let site = Site {
+        request_timeout: patience,
+        origins: config.origins.clone(),
+        hosts: config.hosts.clone(),
+        profiles: config.profiles || config.log_level == Level::Debug,
+    };
     let network = Network::start(listen::network_threads(), &member.service(), patience, &Arc::new(site))
         .map_err(|error| failed("failed to start", &error))?;
     for (listener, url) in metrics.into_iter().zip(&config.listen_metrics_urls) {

@@ -169,6 +169,10 @@ fn read(config: &Config, side: Side, info: &tls::Info) -> Result<Option<Arc<tls:
     let secure = |urls: &[Url]| urls.iter().find(|url| url.is_secure()).cloned();
     let of_side = secure(&side.urls(config));
     let of_metrics = secure(&config.listen_metrics_urls).filter(|_| side == Side::Client);
+    if side == Side::Peer && !(info.is_empty() && info.trusted_ca_file.is_empty()) {
+        // Also how this member reaches others.
+        tls::Client::new(info, &[])?;
+    }
     if info.is_empty() {
         return match (of_side, side) {
             (Some(url), Side::Peer) => Err(SecurityError::PeerCertificate(url.authority().to_owned())),
@@ -176,10 +180,6 @@ fn read(config: &Config, side: Side, info: &tls::Info) -> Result<Option<Arc<tls:
             (None, _) if of_metrics.is_some() => Err(SecurityError::MetricsCertificate),
             (None, _) => Ok(None),
         };
-    }
-    if side == Side::Peer {
-        // Also how this member reaches others.
-        tls::Client::new(info, &[])?;
     }
     Ok(match of_side.or(of_metrics) {
         Some(_) => Some(Arc::new(tls::Server::new(info)?)),

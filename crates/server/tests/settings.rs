@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use server::config::gates::{GATES, MEANINGS};
 use server::config::notes::note;
 use server::config::settings::{Group, SETTINGS, Status};
 
@@ -77,8 +78,24 @@ fn document() -> String {
          10000000000`; `10s` is refused), `auto-compaction-retention` as a text; TLS under \
          `client-transport-security` and `peer-transport-security`, ports under `socket-options`. As in etcd, all \
          other flags and variables are then ignored, and so are keys that are none of etcd's. A key marked *later* \
-         is refused unless it has its default: of etcd's own sample leave out `enable-pprof`.\n",
+         is refused unless it has its default.\n\n\
+         ## Before a start\n\n\
+         `etcd --check-config`, with the settings of the start, says what is wrong with them, with certificates, \
+         addresses, outputs of the log and the data directory, and what the start would do: begin a cluster and with \
+         which ids, join one, go on as the member that is there, take over a directory of etcd's, make certificates. It \
+         makes and changes nothing, asks no other member, and is of the command line alone. Exit code 0 if the start would \
+         succeed, as far as can be known, else 1. Beside a running member it finds that one's addresses and directory in \
+         use. Warnings that a start would log are on stderr.\n",
     );
+    out.push_str(
+        "\n## Feature gates\n\n`--feature-gates` takes these, as `Name=true,Other=false`; those marked *later* are refused by \
+         name if they are switched.\n\n| gate | default | stage | status | switches |\n|---|---|---|---|---|\n",
+    );
+    for (gate, (_, meaning)) in GATES.iter().zip(MEANINGS) {
+        let status = if gate.works { "works" } else { "later" };
+        let stage = format!("{:?}", gate.stage).to_lowercase();
+        let _ = writeln!(out, "| `{}` | {} | {stage} | {status} | {meaning} |", gate.name, gate.default);
+    }
     for group in Group::ALL {
         let mut lines = SETTINGS.iter().filter(|s| s.group == group).peekable();
         if lines.peek().is_none() {

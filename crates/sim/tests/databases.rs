@@ -380,6 +380,23 @@ fn a_restored_member_goes_on() {
     assert_eq!(refused.to_string(), "wal-dir \"/elsewhere/wal\" exists");
 }
 
+/// The folder of the member is made under another name.
+#[test]
+fn a_log_may_be_anywhere_in_the_members_folder() {
+    let (_, file) = sample();
+    let fs: Arc<dyn Fs> = Arc::new(with_file(&file));
+    let settings = Restore { wal_dir: Some("/restored/member/logs/other".into()), ..restoring("/restored") };
+    let mut member = restored(&fs, &settings);
+    member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+    assert!(member.is_ready);
+    put(&mut member, "after", "restore");
+    let keys = all_keys(&member);
+    drop(member);
+    assert_eq!(all_keys(&start_restored(&fs, &settings).expect("a member starts")), keys);
+    let names = fs.list(Path::new("/restored/member")).expect("a folder");
+    assert!(!names.contains(&"wal".to_owned()), "{names:?}");
+}
+
 #[test]
 fn each_member_of_a_cluster_has_its_own_ids_and_the_same_members() {
     let (member, file) = sample();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use disk::boltfile::schema;
-use disk::{Fs, MemFs};
+use disk::{Fault, FaultFs, Fs, MemFs, Operation};
 use node::interchange::Cut;
 use node::offline::{DataDir, check};
 use node::{Change, ClusterState, Entropy, Identity, Input, NewMember, ReceiveError, Settings};
@@ -83,6 +83,10 @@ fn file(cut: &Cut) -> Vec<u8> {
 }
 
 fn learner(memory: &MemFs, leader: &Running) -> Running {
+    learner_on(Arc::new(memory.clone()), leader)
+}
+
+fn learner_on(fs: Arc<dyn Fs>, leader: &Running) -> Running {
     let cluster_id = leader.parts.identity.cluster_id;
     let identity = Identity { cluster_id, member_id: LEARNER };
     let settings = Settings {
@@ -91,7 +95,6 @@ fn learner(memory: &MemFs, leader: &Running) -> Running {
         cluster_state: ClusterState::Existing(Some(identity)),
         ..settings()
     };
-    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
     Running::open(&fs, &settings, Entropy { ids: 9 << 32, log: 9, raft: 9 }, NOW).expect("a learner starts")
 }
 
@@ -108,7 +111,7 @@ fn message(cut: &Cut, leader: &Running) -> Message {
 fn receive(member: &mut Running, message: Message, bytes: &[u8]) -> Result<bool, ReceiveError> {
     let Body::Snapshot { snapshot } = &message.body else { panic!("a snapshot's message") };
     let receiver = member.parts.snapshot_receiver.clone();
-    let mut incoming = receiver.begin()?;
+    let mut incoming = receiver.begin(None)?;
     bytes.chunks(1000).try_for_each(|piece| incoming.write(piece))?;
     receiver.finish(incoming, snapshot, 5)?;
     member.inputs.push_back(Input::Messages(vec![message]));
@@ -199,14 +202,14 @@ fn rule_17_while_a_snapshot_is_being_taken_over_no_other_is_received() {
     let receiver = member.parts.snapshot_receiver.clone();
     let Body::Snapshot { snapshot } = &message.body else { panic!("a snapshot's message") };
 
-    let given_up = receiver.begin().expect("nothing is under way");
-    assert!(matches!(receiver.begin(), Err(ReceiveError::Busy)), "one is being received");
+    let given_up = receiver.begin(None).expect("nothing is under way");
+    assert!(matches!(receiver.begin(None), Err(ReceiveError::Busy)), "one is being received");
     drop(given_up);
 
-    let mut incoming = receiver.begin().expect("the other was given up");
+    let mut incoming = receiver.begin(None).expect("the other was given up");
     incoming.write(&bytes).expect("room");
     receiver.finish(incoming, snapshot, 5).expect("a whole file");
-    assert!(matches!(receiver.begin(), Err(ReceiveError::Busy)), "consensus has not heard of it");
+    assert!(matches!(receiver.begin(None), Err(ReceiveError::Busy)), "consensus has not heard of it");
     // From who leads no more: consensus has no use for it.
     let stale = Message { term: raft::Term(1), ..message.clone() };
     let newer = Message {
@@ -220,12 +223,12 @@ fn rule_17_while_a_snapshot_is_being_taken_over_no_other_is_received() {
     assert!(is_left(), "a thread of long work has to remove it");
     member.work_on_files(&mut Told::default()).expect("a healthy disk");
     assert!(!is_left(), "it takes as much as the store");
-    let mut incoming = receiver.begin().expect("what was received is of no use");
+    let mut incoming = receiver.begin(None).expect("what was received is of no use");
     incoming.write(&bytes).expect("room");
     receiver.finish(incoming, snapshot, 5).expect("a whole file");
     member.inputs.push_back(Input::Messages(vec![Message { term: raft::Term(9), ..message.clone() }]));
     member.consensus(NOW, &mut Told::default());
-    assert!(matches!(receiver.begin(), Err(ReceiveError::Busy)), "it is being taken over");
+    assert!(matches!(receiver.begin(None), Err(ReceiveError::Busy)), "it is being taken over");
     member.settle(NOW, &mut Told::default()).expect("a healthy disk");
     assert!(member.is_restored);
 }
@@ -239,7 +242,7 @@ fn rule_17_what_is_not_whole_or_of_another_index_is_refused() {
     let Body::Snapshot { snapshot } = message.body else { panic!("a snapshot's message") };
     let receiver = member.parts.snapshot_receiver.clone();
     let refusal = |bytes: &[u8], snapshot: &raft::Snapshot| {
-        let mut incoming = receiver.begin().expect("nothing is under way");
+        let mut incoming = receiver.begin(None).expect("nothing is under way");
         incoming.write(bytes).expect("room");
         match receiver.finish(incoming, snapshot, 5) {
             Err(ReceiveError::Refused(reason)) => reason,
@@ -286,5 +289,82 @@ fn rule_17_what_a_compaction_of_the_sender_is_yet_to_drop_does_not_come_back() {
         let hash = |member: &Running| member.parts.reader.hash_kv(deleted_at + 1).expect("a healthy disk");
         assert_eq!(hash(&member), hash(&leader), "compacted at {revision}");
         assert_eq!(member.parts.reader.lease_keys(-5), leader.parts.reader.lease_keys(-5));
+    }
+}
+
+/// A full disk, or a sender that goes away: what came is not left to take what room there is.
+#[test]
+fn rule_17_a_snapshot_that_is_given_up_leaves_nothing() {
+    let leader = leader(40);
+    let cut = leader.parts.applier.cut();
+    let (bytes, message) = (file(&cut), message(&cut, &leader));
+    let full = |operation, path: &str, skip| Fault {
+        path_contains: path.to_owned(),
+        skip,
+        error: std::io::ErrorKind::StorageFull,
+        forever: true,
+        ..Fault::once(operation)
+    };
+    let faults = [
+        None,
+        Some(full(Operation::Allocate, "received.db.tmp", 0)),
+        Some(full(Operation::Write, "received.db.tmp", 0)),
+        Some(full(Operation::Write, "received.db.tmp", 9)),
+        Some(full(Operation::Allocate, "rev.next", 0)),
+        Some(full(Operation::Create, "rev.next", 0)),
+        Some(full(Operation::Allocate, "member/snap", 0)),
+    ];
+    for fault in faults {
+        let what = format!("{fault:?}");
+        let memory = MemFs::new();
+        let faulty = FaultFs::new(Arc::new(memory.clone()));
+        let mut member = learner_on(Arc::new(faulty.clone()), &leader);
+        member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+        let before = memory.files();
+        let receiver = member.parts.snapshot_receiver.clone();
+        let Body::Snapshot { snapshot } = &message.body else { panic!("a snapshot's message") };
+        match fault {
+            Some(fault) => {
+                faulty.add(fault);
+                let received = receiver.begin(Some(bytes.len() as u64)).and_then(|mut incoming| {
+                    bytes.chunks(1000).try_for_each(|piece| incoming.write(piece))?;
+                    receiver.finish(incoming, snapshot, 5)
+                });
+                assert!(matches!(received, Err(ReceiveError::NoRoom)), "{what}: {received:?}");
+                assert!(faulty.strikes() > 0, "{what}");
+                faulty.clear();
+            }
+            None => {
+                let mut incoming = receiver.begin(Some(bytes.len() as u64)).expect("room");
+                incoming.write(&bytes[..5000]).expect("room");
+                assert!(memory.files() != before, "something has come");
+                drop(incoming);
+            }
+        }
+        assert_eq!(memory.files(), before, "{what}");
+        assert!(receive(&mut member, message.clone(), &bytes).expect("a healthy disk"), "{what}");
+    }
+}
+
+/// A sender may tell another length than it sends.
+#[test]
+fn rule_17_room_is_made_for_the_length_that_is_told() {
+    let leader = leader(10);
+    let cut = leader.parts.applier.cut();
+    let (bytes, message) = (file(&cut), message(&cut, &leader));
+    let Body::Snapshot { snapshot } = &message.body else { panic!("a snapshot's message") };
+    for told in [1, bytes.len() as u64, 3 * bytes.len() as u64] {
+        let memory = MemFs::new();
+        let mut member = learner(&memory, &leader);
+        member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+        let receiver = member.parts.snapshot_receiver.clone();
+        let used = memory.used();
+        let mut incoming = receiver.begin(Some(told)).expect("room");
+        assert_eq!(memory.used() - used, told, "room is made at once");
+        incoming.write(&bytes).expect("room");
+        receiver.finish(incoming, snapshot, 5).expect("a whole file");
+        member.inputs.push_back(Input::Messages(vec![message.clone()]));
+        member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+        assert!(member.is_restored);
     }
 }

@@ -140,13 +140,6 @@ fn first_members(name: &str, cluster: &str, advertised: &str) -> Result<Vec<Init
         let quoted = gotext::quote(name.as_bytes());
         return Err(format!("couldn't find local name {quoted} in the initial cluster configuration"));
     };
-    let mut all: Vec<&Url> = members.values().flatten().collect();
-    let count = all.len();
-    all.sort();
-    all.dedup();
-    if all.len() != count {
-        return Err(format!("initial cluster {cluster} has duplicate url"));
-    }
     if let Err(why) = same(&advertised, own) {
         let lacks = |of: &[Url], urls: &[Url], prefix: &str| {
             let missing = urls.iter().filter(|url| !of.contains(url));
@@ -165,6 +158,13 @@ fn first_members(name: &str, cluster: &str, advertised: &str) -> Result<Vec<Init
                 "--initial-cluster has {missing} but missing from --initial-advertise-peer-urls={given} ({why})"
             ),
         });
+    }
+    let mut all: Vec<&Url> = members.values().flatten().collect();
+    let count = all.len();
+    all.sort();
+    all.dedup();
+    if all.len() != count {
+        return Err(format!("initial cluster {cluster} has duplicate url"));
     }
     let texts = |urls: Vec<Url>| urls.iter().map(ToString::to_string).collect();
     Ok(members.into_iter().map(|(name, urls)| InitialMember { name, peer_urls: texts(urls) }).collect())
@@ -233,6 +233,13 @@ mod tests {
                 "m=http://10.0.0.1:2380,n=http://10.0.0.1:2380",
                 "http://10.0.0.1:2380",
                 "initial cluster m=http://10.0.0.1:2380,n=http://10.0.0.1:2380 has duplicate url",
+            ),
+            (
+                "m",
+                "m=http://10.0.0.1:2380,n=http://10.0.0.1:2380",
+                "http://10.0.0.1:2380,http://10.0.0.2:2380",
+                "--initial-advertise-peer-urls has http://10.0.0.2:2380 but missing from \
+                 --initial-cluster=m=http://10.0.0.1:2380,m=http://10.0.0.2:2380",
             ),
             (
                 "m",

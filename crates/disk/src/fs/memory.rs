@@ -664,10 +664,15 @@ impl Fs for MemFs {
         }
         state.operation(|_| format!("rename {} -> {}", from.display(), to.display()))?;
         state.change_name(NameChange::Rename { from_dir, from: from_name, to_dir, to: to_name, ino });
-        for path in state.paths.values_mut() {
-            if let Ok(rest) = path.strip_prefix(from) {
-                *path = if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) };
+        if state.dir(ino).is_ok() {
+            for path in state.paths.values_mut() {
+                if let Ok(rest) = path.strip_prefix(from) {
+                    *path = if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) };
+                }
             }
+        } else {
+            // A file is renamed often, and nothing lies below it.
+            state.paths.insert(ino, to.to_owned());
         }
         Ok(())
     }

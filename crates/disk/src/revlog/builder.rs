@@ -31,19 +31,25 @@ pub struct FrameBuilder {
 pub(super) struct NextFrame {
     pub start: Location,
     pub number: u64,
+    /// Where the first frame of its segment ends; 0 if it is that.
+    pub opening_end: u64,
 }
 
+/// A segment that is longer than this, bytes, takes no more frames, however long its first one is: offsets have 32 bits.
+const GROWN_BYTES_MAX: u64 = 1 << 31;
+
 impl NextFrame {
-    /// The frame behind `end`: in the same segment if a frame of the usual size still fits there.
-    pub fn after(end: Location, number: u64, limits: &Limits) -> NextFrame {
-        let room = u64::from(limits.segment_bytes).saturating_sub(u64::from(end.offset()));
-        let start = if room >= u64::from(limits.frame_bytes_target) {
-            end
-        } else {
-            let segment = end.segment().checked_add(1).expect("fewer than 2^32 segments");
-            Location::new(segment, SEGMENT_HEADER_LEN as u32)
-        };
-        NextFrame { start, number }
+    /// The frame behind `end`, in a segment whose first one ends at `opening_end`: in the same segment if a frame of the
+    /// usual size still fits there. A segment takes at least as much behind its first frame as that takes: its whole state
+    /// may be longer than a segment, and would else be written with every frame.
+    pub fn after(end: Location, number: u64, opening_end: u64, limits: &Limits) -> NextFrame {
+        let whole = u64::from(limits.segment_bytes).max((2 * opening_end).min(GROWN_BYTES_MAX));
+        let room = whole.saturating_sub(u64::from(end.offset()));
+        if room >= u64::from(limits.frame_bytes_target) {
+            return NextFrame { start: end, number, opening_end };
+        }
+        let segment = end.segment().checked_add(1).expect("fewer than 2^32 segments");
+        NextFrame { start: Location::new(segment, SEGMENT_HEADER_LEN as u32), number, opening_end: 0 }
     }
 
     fn opens_segment(&self) -> bool {
@@ -193,7 +199,8 @@ impl FrameBuilder {
             return Err(Error::FrameTooLarge { bytes: (FRAME_HEADER_LEN + body_len) as u64 });
         }
         let frame_end = Location::new(self.next.start.segment(), end as u32);
-        let following = NextFrame::after(frame_end, self.next.number + 1, &self.limits);
+        let opening_end = if self.next.opens_segment() { end } else { self.next.opening_end };
+        let following = NextFrame::after(frame_end, self.next.number + 1, opening_end, &self.limits);
         let spare = self.shared.take_buffer();
 
         let mut open = self.shared.open_mut();

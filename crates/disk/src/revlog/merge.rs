@@ -302,6 +302,8 @@ impl Merger {
         assert_eq!(source, sources.len(), "all sources are copied");
         file.set_len(end.into()).map_err(Error::io("cut", &temporary))?;
         file.sync_data().map_err(Error::io("sync", &temporary))?;
+        // It is read back before its sources go: from the disk, not from memory.
+        file.forget_cached().map_err(Error::io("read", &temporary))?;
         let path = self.dir.join(segment_name(header.number));
         self.fs.rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
         self.fs.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir))?;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::fs::{Access, File, Fs, make_dir};
 
 use super::builder::NextFrame;
+use super::format::{FIRST_MERGED, SEGMENT_HEADER_LEN, SegmentHeader};
 use super::format::{FRAME_HEADER_LEN, FrameScan, FrameView, HeaderFault, RecordHeader, Records, Rest};
-use super::format::{SEGMENT_HEADER_LEN, SegmentHeader};
 use super::parse_segment_name;
 use super::tail::{Marks, OpenFrame, Segment, Shared};
 use super::writer::{Current, is_full};
@@ -52,10 +52,14 @@ pub struct Opened {
     first_applied: Applied,
     first_wal_durable: u64,
     last: Durable,
+    /// Where the first frame of the newest segment ends, or of the one before it if that has none.
+    opening_end: u64,
     wal_durable: u64,
     log_durable: u64,
     torn: Option<Torn>,
     leftovers: Vec<String>,
+    /// Of these, the segments that were merged into one that counts: what each covers, and its name.
+    sources: Vec<((u32, u32), String)>,
 }
 
 /// Where bytes behind the last whole frame were found. They were never known durable and will be cut off.
@@ -97,10 +101,12 @@ pub fn open(
         first_applied: Applied::default(),
         first_wal_durable: 0,
         last: Durable::NOTHING,
+        opening_end: 0,
         wal_durable: 0,
         log_durable: 0,
         torn: None,
         leftovers: Vec::new(),
+        sources: Vec::new(),
     };
     let files = opened.list()?;
     if let Some(newest) = files.last() {
@@ -112,7 +118,8 @@ pub fn open(
         if at == 0 {
             opened.log_id = file.header.log_id;
         }
-        opened.replay_segment(file, files.get(at + 1), replay, &mut progress)?;
+        let replayed = opened.replay_segment(file, files.get(at + 1), replay, &mut progress);
+        replayed.map_err(|error| opened.with_sources(error, file))?;
         progress.done += file.len;
         replay.progress(progress.done, progress.total);
     }
@@ -184,7 +191,7 @@ impl Opened {
     pub fn into_reader(self) -> Reader {
         let end = self.segments.last();
         let end = end.map_or(Location::new(0, u32::MAX), |last| Location::new(last.number, last.end()));
-        let next = NextFrame::after(end, self.last.frame + 1, &self.limits);
+        let next = NextFrame::after(end, self.last.frame + 1, self.opening_end, &self.limits);
         let open = OpenFrame::new(next.start, Vec::new(), self.last_revision);
         let parts = (self.segments, self.marks);
         Reader::new(Arc::new(Shared::new(self.log_id, &self.limits, parts, open, self.last.frame)))
@@ -212,9 +219,9 @@ impl Opened {
         let next = match &current {
             // A segment without frames takes the next one however small its limit is.
             Some(current) if current.end == SEGMENT_HEADER_LEN as u32 => {
-                NextFrame { start: end, number: self.last.frame + 1 }
+                NextFrame { start: end, number: self.last.frame + 1, opening_end: 0 }
             }
-            _ => NextFrame::after(end, self.last.frame + 1, &self.limits),
+            _ => NextFrame::after(end, self.last.frame + 1, self.opening_end, &self.limits),
         };
         let open = OpenFrame::new(next.start, Vec::new(), self.last_revision);
         let shared = Arc::new(Shared::new(
@@ -323,8 +330,9 @@ impl Opened {
                 if is_apart || file.number == by.number {
                     left.push(file);
                 } else if is_older && first <= own_first && own_last <= last {
-                    self.leftovers
-                        .extend(file.path.file_name().map(|name| name.to_string_lossy().into_owned()));
+                    let name = file.path.file_name().map(|name| name.to_string_lossy().into_owned());
+                    self.leftovers.extend(name.clone());
+                    self.sources.extend(name.map(|name| (file.header.covers, name)));
                 } else if is_older || file.header.generation == by.generation {
                     let what = format!("what it covers and what segment {} covers overlap", by.number);
                     return Err(Error::damaged(&file.path, 32, what));
@@ -335,6 +343,30 @@ impl Opened {
             files = left;
         }
         Ok(files)
+    }
+
+    /// Adds to what is wrong with a merged segment that all of its sources are still there: without it they count again.
+    fn with_sources(&self, error: Error, segment: &SegmentFile) -> Error {
+        let Error::Damaged { file, offset, what } = error else { return error };
+        let (mut next, last) = segment.header.covers;
+        let mut sources: Vec<_> =
+            self.sources.iter().filter(|((first, _), _)| (next..=last).contains(first)).collect();
+        sources.sort();
+        let mut names = Vec::new();
+        for ((first, last), name) in sources {
+            if *first == next {
+                next = last + 1;
+                names.push(name.as_str());
+            }
+        }
+        let what = match next > last && segment.header.is_merged() {
+            true => format!(
+                "{what}; what it was merged from is still there, and counts without it: {}",
+                names.join(", ")
+            ),
+            false => what,
+        };
+        Error::Damaged { file, offset, what }
     }
 
     fn replay_segment(
@@ -380,6 +412,15 @@ impl Opened {
                 }
                 // The next segment's header was written after all of this one was durable.
                 Err(what) if next.is_some() => return Err(Error::damaged(&file.path, at, what)),
+                // What is before the newest segment is merged once a frame of that is durable, and has no state.
+                Err(what)
+                    if self.segments.last().is_some_and(|last| last.number >= FIRST_MERGED)
+                        && is_first(at) =>
+                {
+                    let what =
+                        format!("{what}, and the segment before this one was merged when it was durable");
+                    return Err(Error::damaged(&file.path, at, what));
+                }
                 Err(what) => {
                     self.torn = find_torn(&mut scan, file, at, number, what)?;
                     break;
@@ -410,7 +451,7 @@ impl Opened {
         if applied.index < self.last.applied.index || applied.term < self.last.applied.term {
             return damaged("the applied index or term steps back");
         }
-        let opens_segment = at == SEGMENT_HEADER_LEN as u64;
+        let opens_segment = is_first(at);
         if header.full_state != (opens_segment && !file.header.is_merged()) {
             return damaged("the whole state is not where a segment begins");
         }
@@ -446,6 +487,9 @@ impl Opened {
             self.first_applied = applied;
             self.first_wal_durable = header.wal_durable;
         }
+        if opens_segment {
+            self.opening_end = at + header.frame_len();
+        }
         self.last = Durable { frame: header.number, applied };
         self.wal_durable = self.wal_durable.max(header.wal_durable);
         self.log_durable = header.log_durable;
@@ -479,6 +523,11 @@ impl SegmentFile {
         }
         Ok(SegmentFile { number, path, file, len, header })
     }
+}
+
+/// Whether a frame at this offset is its segment's first.
+fn is_first(at: u64) -> bool {
+    at == SEGMENT_HEADER_LEN as u64
 }
 
 struct Progress {

@@ -151,7 +151,6 @@ impl Marks {
             last.segment() != at.segment() || at.offset() - last.offset() >= self.interval_bytes
         });
         if is_due && let Some(Ok(first)) = Records::new(records).next() {
-            // All changes of one main revision are in one frame, so the next frame's number is higher.
             self.by_main.entry(first.header.main).or_insert(at);
         }
     }
@@ -175,9 +174,10 @@ impl Marks {
         }
     }
 
-    /// A frame before which no record has this main revision or a higher one.
+    /// A frame before which no record has this main revision or a higher one. One that begins with this main revision may
+    /// not be the first that has it: what is made of a database file, or merged, cuts frames where they are full.
     pub fn seek(&self, main: i64) -> Option<Location> {
-        self.by_main.range(..=main).next_back().map(|(_, at)| *at)
+        self.by_main.range(..main).next_back().map(|(_, at)| *at)
     }
 }
 

@@ -314,6 +314,96 @@ fn every_flipped_byte_is_found() {
     }
 }
 
+/// The newest segment's first frame has the whole state, which no merged segment has: it was durable before what is before
+/// it was merged, so without it the log is damaged and does not merely end.
+#[test]
+fn a_first_frame_that_is_lost_behind_a_merged_segment_is_missed() {
+    let fs = MemFs::new();
+    let mut world = World::open(&fs).unwrap();
+    let mut rng = Rng(5);
+    let mut frames = 0;
+    while frames < 40 || !world.log.model.last().unwrap().full {
+        world.write(&mut rng).unwrap();
+        world.log.write_all().unwrap();
+        world.log.sync().unwrap();
+        frames += 1;
+    }
+    world.forget(&mut rng, 1);
+    world.merge_all(ALL).unwrap();
+    drop(world);
+    fs.kill();
+    let mut appended: Vec<_> =
+        image(&fs).into_iter().filter(|(path, _)| path.to_string_lossy().contains("/0000")).collect();
+    let (path, bytes) = &appended.pop().unwrap();
+    let names = format!("{appended:?}");
+    let number = u32::from_str_radix(path.file_stem().unwrap().to_str().unwrap(), 16).unwrap();
+    assert!(!names.contains(&format!("{:08x}", number - 1)), "the one before it is merged");
+    let begin = 64;
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    assert!(end > begin + 40, "it has a frame");
+    let refuse = |copy: &MemFs, what: &str| {
+        let before = image(copy);
+        let shared: Arc<dyn Fs> = Arc::new(copy.clone());
+        match open(&shared, &Limits::tiny()) {
+            Err(Error::Damaged { file, offset, .. }) => {
+                assert_eq!((&std::path::Path::new("/").join(file), offset), (path, begin as u64), "{what}");
+            }
+            other => panic!("{what}: {:?}", other.map(drop)),
+        }
+        assert_eq!(before, image(copy), "opening writes nothing");
+    };
+    for offset in begin..end {
+        let copy = fs.copy();
+        copy.flip(path, offset as u64, 1 << (offset % 8)).unwrap();
+        refuse(&copy, &format!("flip at {offset}"));
+    }
+    for len in [begin, end] {
+        // Zeros, or nothing at all.
+        let copy = fs.copy();
+        let mut lost = bytes.clone();
+        lost[begin..].fill(0);
+        lost.truncate(if len == begin { begin } else { lost.len() });
+        copy.put(path, &lost).unwrap();
+        refuse(&copy, &format!("{len} bytes"));
+    }
+}
+
+/// Between its rename and the removal of its sources, a merged segment is not all that there is.
+#[test]
+fn damage_in_a_merged_segment_says_that_its_sources_are_there() {
+    let fs = MemFs::new();
+    let mut world = World::open(&fs).unwrap();
+    let mut rng = Rng(5);
+    for _ in 0..40 {
+        world.write(&mut rng).unwrap();
+        world.log.sync().unwrap();
+    }
+    world.forget(&mut rng, 2);
+    while world.stage != Stage::Moved {
+        assert!(world.merge_step(ALL).unwrap());
+    }
+    let owner = world.owner.clone();
+    drop(world);
+    fs.kill();
+    let merged = fs.files().into_iter().find(|path| path.to_string_lossy().contains("/8000")).unwrap();
+    let damaged = fs.copy();
+    damaged.flip(&merged, 100, 1).unwrap();
+    let shared: Arc<dyn Fs> = Arc::new(damaged.clone());
+    let error = open(&shared, &Limits::tiny()).map(drop).unwrap_err().to_string();
+    assert!(error.contains("what it was merged from is still there"), "{error}");
+    assert!(error.contains("00000001.seg"), "{error}");
+    // What that says is so.
+    damaged.remove(&merged).unwrap();
+    reopen(&damaged, &owner, "without the merged one");
+    // Where they are gone, nothing of the kind is said.
+    let (fs, _) = merged_log();
+    let merged = fs.files().into_iter().find(|path| path.to_string_lossy().contains("/8000")).unwrap();
+    fs.flip(&merged, 100, 1).unwrap();
+    let shared: Arc<dyn Fs> = Arc::new(fs);
+    let error = open(&shared, &Limits::tiny()).map(drop).unwrap_err().to_string();
+    assert!(error.contains("is damaged") && !error.contains("still there"), "{error}");
+}
+
 /// A merged segment that vanishes, or is cut short, is missed.
 #[test]
 fn a_missing_merged_segment_is_missed() {

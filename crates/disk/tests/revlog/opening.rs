@@ -6,7 +6,7 @@ use std::sync::Arc;
 use disk::revlog::{self, Applied, Error, Limits, Location, RecordHeader, Replay, ReplayError};
 use disk::{Fs, MemFs};
 
-use crate::harness::{DIR, LOG_ID, Log, Rng, image, open};
+use crate::harness::{DIR, LOG_ID, Log, Rng, image, open, scan};
 
 #[test]
 fn an_empty_log() {
@@ -41,6 +41,59 @@ fn progress_reaches_its_total() {
     assert!(seen.progress.is_sorted(), "{:?}", seen.progress);
     assert!(seen.progress.iter().all(|step| step.1 == total));
     assert_eq!(seen.progress.last(), Some(&(total, total)));
+}
+
+/// `found-bugs.md`, 5: what is made of a database file cuts its frames where they are full.
+#[test]
+fn a_revision_whose_changes_are_in_several_frames_is_scanned_whole() {
+    let fs = MemFs::new();
+    let mut log = Log::open(fs.clone(), &Limits { mark_interval_bytes: 1, ..Limits::tiny() }).unwrap();
+    for (main, sub) in (0..60).map(|change| (2 + change / 5, change % 5)) {
+        log.builder.push(RecordHeader { kind: 1, main, sub }, b"payload");
+        if (main + sub) % 3 == 0 {
+            log.finish(b"");
+        }
+    }
+    log.finish(b"");
+    log.write_all().unwrap();
+    let check = |log: &Log| {
+        for from in 2..14 {
+            let shown: Vec<_> =
+                scan(&log.reader, from).iter().map(|(header, ..)| (header.main, header.sub)).collect();
+            let expected: Vec<_> = (0..60).map(|change| (2 + change / 5, change % 5)).collect();
+            assert_eq!(shown, expected[5 * (from as usize - 2)..], "from {from}");
+        }
+    };
+    check(&log);
+    drop(log);
+    check(&Log::open(fs, &Limits { mark_interval_bytes: 1, ..Limits::tiny() }).unwrap());
+}
+
+/// A frame that begins a segment has the whole state. However long that is, others follow it in the segment.
+#[test]
+fn a_state_longer_than_a_segment_is_not_written_with_every_frame() {
+    let fs = MemFs::new();
+    let limits = Limits::tiny();
+    let whole = vec![7; 3 * limits.segment_bytes as usize];
+    let mut log = Log::open(fs.clone(), &limits).unwrap();
+    for frame in 0..60 {
+        if frame % 17 == 16 {
+            drop(log);
+            fs.kill();
+            log = Log::open(fs.clone(), &limits).unwrap();
+        }
+        log.push(&[1; 60]);
+        let state = if log.builder.starts_segment() { &whole[..] } else { b"little" };
+        log.finish(state);
+        log.write_all().unwrap();
+        log.sync().unwrap();
+    }
+    log.check();
+    let full = log.model.iter().filter(|batch| batch.full).count();
+    assert!((2..6).contains(&full), "{full} of 60 frames have the whole state");
+    let bytes = log.reader.space().bytes;
+    let states = (full * whole.len()) as u64;
+    assert!(bytes < 2 * states + u64::from(limits.segment_bytes), "{bytes} bytes, {states} of them state");
 }
 
 struct Refuse {

@@ -54,7 +54,38 @@ pub(crate) fn write(fs: &dyn Fs, contents: &impl Contents, path: &Path) -> Resul
 
 /// The names of all buckets of a file, and of those that etcd expects.
 pub(super) fn buckets(reader: &Reader, path: &Path) -> Result<BTreeSet<Vec<u8>>, Error> {
-    let mut names: BTreeSet<Vec<u8>> = schema::BUCKETS.iter().map(|name| name.to_vec()).collect();
+    let mut names = own_buckets(reader, path)?;
+    names.extend(schema::BUCKETS.iter().map(|name| name.to_vec()));
+    Ok(names)
+}
+
+/// Refuses a file that lacks one of these buckets, or has anything but buckets beside them.
+pub(super) fn check_buckets(reader: &Reader, path: &Path, required: &[&[u8]]) -> Result<(), Error> {
+    let names = own_buckets(reader, path)?;
+    match required.iter().find(|name| !names.contains(**name)) {
+        Some(name) => Err(lacks(path, name)),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn lacks(path: &Path, bucket: &[u8]) -> Error {
+    refuse(path, format_args!("the bucket {} is missing", text(bucket)))
+}
+
+/// Refuses a file of which a meta page does not verify. What is read then may be the state before the newest transaction;
+/// what would be made of it would not show that.
+pub(super) fn check_meta(reader: &Reader, path: &Path) -> Result<(), Error> {
+    match reader.lost_meta() {
+        Some(lost) => Err(refuse(
+            path,
+            format_args!("{lost}: it may have been of the newest transaction, which is lost then"),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn own_buckets(reader: &Reader, path: &Path) -> Result<BTreeSet<Vec<u8>>, Error> {
+    let mut names = BTreeSet::new();
     let root = reader.root();
     let mut cursor = root.cursor();
     while let Some(item) = cursor.next()? {
@@ -145,6 +176,7 @@ impl Contents for Same<'_> {
 /// owner and mode; the new length, bytes. The caller holds its lock, and every page is checked first.
 pub(crate) fn rewrite(fs: &dyn Fs, path: &Path, version: &StorageVersion) -> Result<u64, Error> {
     let reader = Reader::open(fs, path)?;
+    check_meta(&reader, path)?;
     reader.check()?;
     // etcd removes what is called so at its start.
     let unfinished = path.with_extension("tmp.rewritten");

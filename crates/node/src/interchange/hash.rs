@@ -2,6 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use disk::Fs;
+use disk::boltfile::{Reader, schema};
 use store::{KvHash, Location, ReadError, RecordKind, RecordSource, RecordVisitor, Revision, Store};
 
 use super::import::{Database, refuse};
@@ -14,7 +15,8 @@ use crate::Error;
 /// # Errors
 /// What is wrong with the file; a revision that it does not have, in etcd's words ([`Error::Api`]).
 pub fn hash_kv(fs: &dyn Fs, path: &Path, revision: i64) -> Result<KvHash, Error> {
-    let database = Arc::new(Database::open(fs, path)?);
+    let required = [schema::BUCKET_KEY, schema::BUCKET_META];
+    let database = Arc::new(Database::of(Reader::open(fs, path)?, path, &required)?);
     let mut store = Store::new(Arc::new(FileSource(database.clone())), store::Settings::default());
     store.restore_tables(&database.encoded_tables(), true).map_err(|error| database.refuse(error))?;
     database.records(&mut |key, value| {

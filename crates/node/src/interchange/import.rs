@@ -12,6 +12,7 @@ use store::{Alarms, Location, Member, Membership, RecordKind, Revision, Store};
 use wire::leasepb::Lease;
 
 use super::export::wal_conf;
+use super::file;
 use crate::Error;
 use crate::identity::Identity;
 use crate::records::{FrameState, LogSource, record_header};
@@ -59,19 +60,26 @@ pub struct Imported {
 }
 
 impl Database {
-    /// Opens a file and reads all of it, to check it; nothing is changed.
+    /// Opens a file and reads all of it, to check it; nothing is changed. It has all buckets: etcd makes them at its start,
+    /// so one that is not there is lost, and not empty.
     ///
     /// # Errors
     /// The file, and what is wrong with it where; or the failed operation.
     pub fn open(fs: &dyn Fs, path: &Path) -> Result<Database, Error> {
-        Database::of(Reader::open(fs, path)?, path)
+        Database::of(Reader::open(fs, path)?, path, &schema::BUCKETS)
     }
 
-    /// As [`Database::open`], of a file that is open already; `path` is what errors name.
-    pub(super) fn of(reader: Reader, path: &Path) -> Result<Database, Error> {
+    /// As [`Database::open`], of a file that is open already, and has these buckets; `path` is what errors name.
+    pub(super) fn of(reader: Reader, path: &Path, required: &[&[u8]]) -> Result<Database, Error> {
         let summary = reader.check()?;
+        file::check_buckets(&reader, path, required)?;
         let tables = Tables::read(&reader, path)?;
         Ok(Database { reader, path: path.to_owned(), tables, pairs: summary.pairs })
+    }
+
+    /// Why a meta page does not count, if one does not: what was read may be the state before the newest transaction.
+    pub(crate) fn lost_meta(&self) -> Option<&str> {
+        self.reader.lost_meta()
     }
 
     /// The file, page by page.
@@ -191,7 +199,7 @@ impl Database {
 
     /// Visits the bucket of revisions in order.
     pub(super) fn records(&self, visit: &mut RecordVisitor<'_>) -> Result<(), Error> {
-        let Some(bucket) = self.reader.bucket(schema::BUCKET_KEY)? else { return Ok(()) };
+        let bucket = self.revisions()?;
         let mut last = None;
         each(&bucket, &self.path, |key, value| {
             let key = RevisionKey::decode(key).map_err(|error| self.refuse(error))?;
@@ -211,8 +219,7 @@ impl Database {
         from: i64,
         visit: &mut dyn FnMut(RevisionKey, &[u8]) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let Some(bucket) = self.reader.bucket(schema::BUCKET_KEY)? else { return Ok(()) };
-        let mut cursor = bucket.cursor();
+        let mut cursor = self.revisions()?.cursor();
         let first = RevisionKey { main: from.max(0), sub: 0, tombstone: false };
         cursor.seek(first.encode(&mut [0; RevisionKey::LEN_MAX]))?;
         while let Some(item) = cursor.next()? {
@@ -222,6 +229,10 @@ impl Database {
             }
         }
         Ok(())
+    }
+
+    fn revisions(&self) -> Result<Bucket<'_>, Error> {
+        self.reader.bucket(schema::BUCKET_KEY)?.ok_or_else(|| file::lacks(&self.path, schema::BUCKET_KEY))
     }
 
     /// The tables as frames have them.
@@ -241,6 +252,8 @@ pub(crate) fn applied(fs: &dyn Fs, path: &Path) -> Result<revlog::Applied, Error
 }
 
 fn read_applied(reader: &Reader, path: &Path) -> Result<revlog::Applied, Error> {
+    // Without it the file would seem to be of the time before anything was applied.
+    file::check_buckets(reader, path, &[schema::BUCKET_META])?;
     let number = |key: &[u8]| -> Result<u64, Error> {
         let value = reader.get(schema::BUCKET_META, key)?;
         value.map_or(Ok(0), |value| schema::decode_u64(&value).map_err(|error| refuse(path, error)))

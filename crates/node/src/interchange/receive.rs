@@ -111,12 +111,22 @@ impl Drop for Turn {
     }
 }
 
-/// A database file that is being received.
+/// A database file that is being received. Nothing is left of it where it is dropped before it is taken in.
 pub struct Incoming {
+    receiver: SnapshotReceiver,
     file: Arc<dyn File>,
     path: PathBuf,
     len: u64,
     turn: Turn,
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        // Before the turn is given back. What cannot be removed now is removed before the next one, or by the next start.
+        if self.turn.0.is_some() {
+            let _left = self.receiver.clear();
+        }
+    }
 }
 
 impl Incoming {
@@ -151,16 +161,20 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 impl SnapshotReceiver {
-    /// Begins to receive a file.
+    /// Begins to receive a file, of so many bytes if that is known: room is made for them at once.
     ///
     /// # Errors
     /// [`ReceiveError::Busy`], [`ReceiveError::NoRoom`] and [`ReceiveError::Failed`].
-    pub fn begin(&self) -> Result<Incoming, ReceiveError> {
+    pub fn begin(&self, len: Option<u64>) -> Result<Incoming, ReceiveError> {
         let turn = self.occupied.take().ok_or(ReceiveError::Busy)?;
         self.clear()?;
         let path = self.database();
         let file = self.fs.open(&path, Access::CreateNew).map_err(failed("create", &path))?;
-        Ok(Incoming { file, path, len: 0, turn })
+        let incoming = Incoming { receiver: self.clone(), file, path, len: 0, turn };
+        if let Some(len) = len {
+            incoming.file.allocate(len).map_err(failed("allocate", &incoming.path))?;
+        }
+        Ok(incoming)
     }
 
     /// Removes what is left of a snapshot that was not taken over.
@@ -201,11 +215,13 @@ impl SnapshotReceiver {
         snapshot: &Snapshot,
         log_id: u64,
     ) -> Result<(), ReceiveError> {
+        // What was allocated for more than came is no part of it.
+        incoming.file.set_len(incoming.len).map_err(failed("cut", &incoming.path))?;
         let reader = Reader::of(incoming.file.clone(), &incoming.path)?;
         if let Some(lost) = reader.lost_meta() {
             return Err(ReceiveError::Refused(lost.to_owned()));
         }
-        let database = Database::of(reader, &incoming.path)?;
+        let database = Database::of(reader, &incoming.path, &BUCKETS)?;
         check_fits(&database, snapshot)?;
         self.write_log(&database, snapshot, log_id.max(1))?;
         let file = snap::Snapshot {
@@ -243,11 +259,6 @@ impl SnapshotReceiver {
 /// Whether the file is whole, and of the index and the members that its message names.
 fn check_fits(database: &Database, snapshot: &Snapshot) -> Result<(), ReceiveError> {
     let refuse = |what: String| Err(ReceiveError::Refused(what));
-    for name in BUCKETS {
-        if database.reader().bucket(name)?.is_none() {
-            return refuse(format!("the bucket {} is missing", String::from_utf8_lossy(name)));
-        }
-    }
     let revlog::Applied { index, term } = database.applied();
     if (index, term) != (snapshot.index.0, snapshot.term.0) {
         let (named, named_term) = (snapshot.index, snapshot.term);

@@ -81,6 +81,7 @@ pub fn restore(fs: &Arc<dyn Fs>, settings: &Restore) -> Result<Restored, Error> 
     let file = fs.open(snapshot, Access::Read).map_err(io("open", snapshot))?;
     check_sum(&*file, snapshot, settings.skip_hash_check)?;
     let reader = Reader::of(file, snapshot)?;
+    file::check_meta(&reader, snapshot)?;
     reader.check()?;
     let rewrite = Rewrite::new(&reader, settings);
     let revision = rewrite.hand_over(&mut Planner::new(DEFAULT_PAGE_SIZE)?)?;
@@ -97,10 +98,15 @@ pub fn restore(fs: &Arc<dyn Fs>, settings: &Restore) -> Result<Restored, Error> 
     let wal = match wal_dir {
         None => member.join("wal"),
         Some(wal) => {
-            if let Some(above) = start::parent_of(wal) {
+            // In the folder that gets its own name at the end.
+            let wal = match wal.strip_prefix(data_dir.join("member")) {
+                Ok(inside) => member.join(inside),
+                Err(_) => wal.clone(),
+            };
+            if let Some(above) = start::parent_of(&wal) {
                 make_dir(&**fs, above)?;
             }
-            wal.clone()
+            wal
         }
     };
     rewrite.write_log(fs, &wal, identity)?;

@@ -291,6 +291,12 @@ impl Checking<'_> {
             Ok((database, (pairs, revision))) => {
                 let index = database.applied().index;
                 self.report.sound(path, format!("{pairs} pairs, revision {revision}, entries up to {index}"));
+                if let Some(lost) = database.lost_meta() {
+                    self.report.notes.push(format!(
+                        "{}: {lost}, as a power cut may leave it; what is read is what was there before",
+                        path.display()
+                    ));
+                }
                 if is_taken_over {
                     let (path, rev) = (path.display(), self.folders.rev.display());
                     let note =

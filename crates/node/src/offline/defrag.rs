@@ -1,20 +1,17 @@
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use disk::Fs;
 use disk::revlog;
 use disk::wal::Wal;
-use store::CompactionStep;
 
 use super::{DataDir, Held, Kind};
 use crate::Error;
 use crate::interchange::{self, StorageVersion};
 use crate::merge::{MergeStep, Merger};
 use crate::start::together::{StoreOf, check_together, may_make_anew};
-use crate::start::{Replayed, io, replay_revlog};
-
-/// Versions that a compaction drops in one step: nobody waits for it here.
-const COMPACTION_BATCH: usize = 10_000;
+use crate::start::{Replayed, end_restore, io, replay_revlog};
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,20 +61,13 @@ fn merge(fs: &Arc<dyn Fs>, data_dir: &DataDir, held: &Held) -> Result<Defragment
     let before = reader.space().bytes;
     // What compactions have dropped is in no frame of this run.
     let mut merger = Merger::new(writer.merger(), reader.clone(), store.relocator(), Default::default());
-    let mut compactor = store.compactor(COMPACTION_BATCH);
-    if let Some(unfinished) = store.end_restore() {
-        let _is_first = compactor.push(unfinished);
-    }
-    while !matches!(compactor.step()?, CompactionStep::Idle) {}
+    let _finished = end_restore(&mut store)?;
     merger.ask();
     let merged = loop {
         match merger.step() {
             Ok(MergeStep::Idle) => break Ok(()),
-            Ok(MergeStep::Working(_) | MergeStep::Finished(_)) => {}
-            // Nobody reads, and nothing is to be synced: only room can be wanting.
-            Ok(MergeStep::Waiting) => {
-                break Err(io("merge", &folders.rev)(std::io::ErrorKind::StorageFull.into()));
-            }
+            // Nobody reads, and nothing is to be synced: it waits for room only, and the next try takes less.
+            Ok(MergeStep::Working(_) | MergeStep::Finished(_) | MergeStep::Waiting) => {}
             Ok(MergeStep::Damaged(error)) | Err(error) => break Err(error),
         }
     };
@@ -87,6 +77,10 @@ fn merge(fs: &Arc<dyn Fs>, data_dir: &DataDir, held: &Held) -> Result<Defragment
         fs.take_owner(&path, &folders.rev).map_err(io("change the owner of", &path))?;
     }
     merged?;
+    let counters = merger.counters();
+    if counters.merges.load(Ordering::Relaxed) == 0 && counters.given_up.load(Ordering::Relaxed) > 0 {
+        return Err(io("merge", &folders.rev)(std::io::ErrorKind::StorageFull.into()));
+    }
     let revlog::Space { bytes, record_bytes, dead_bytes, .. } = reader.space();
     Ok(Defragmented { path: folders.rev.clone(), before, after: bytes, in_use: record_bytes - dead_bytes })
 }

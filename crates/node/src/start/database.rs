@@ -22,6 +22,10 @@ use crate::interchange::{self, Database, Imported, check_beside, wal_conf};
 /// Ends the names of databases that Go's etcd receives from a leader; before it stands the index, in 16 hexadecimal digits.
 const RECEIVED: &str = ".snap.db";
 
+/// So begin the names of what is not finished: downloads of Go's etcd, and databases that `etcdutl` or a defragmentation
+/// was writing anew.
+const UNFINISHED: [&str; 2] = ["tmp", "db.tmp"];
+
 /// A database that stands in a data directory, locked as bbolt locks it: nobody else has it open.
 pub(super) struct Found {
     path: PathBuf,
@@ -143,10 +147,11 @@ pub(crate) fn received(fs: &dyn Fs, folders: &Folders, log: &wal::Opened) -> Res
     Ok(fs.exists(&path).map_err(io("look for", &path))?.then_some(path))
 }
 
-/// Removes the databases that Go's etcd has received from leaders: what it had no use for any more, or never came to use.
-pub(super) fn remove_received(fs: &dyn Fs, folders: &Folders) -> Result<(), Error> {
+/// Removes what Go's etcd has left: databases that it has received from leaders and had no use for any more, or never came
+/// to use; unfinished files of its and of ours, as it does at a start.
+pub(super) fn remove_leftovers(fs: &dyn Fs, folders: &Folders) -> Result<(), Error> {
     for name in fs.list(&folders.snap).map_err(io("list folder", &folders.snap))? {
-        if name.ends_with(RECEIVED) {
+        if name.ends_with(RECEIVED) || UNFINISHED.iter().any(|begin| name.starts_with(begin)) {
             let path = folders.snap.join(name);
             fs.remove(&path).map_err(io("remove", &path))?;
         }

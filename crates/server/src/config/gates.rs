@@ -49,6 +49,21 @@ pub const GATES: &[Gate] = &[
     gate("TxnModeWriteWithSharedBuffer", true, Beta, true),
 ];
 
+/// What each gate switches.
+pub const MEANINGS: &[(&str, &str)] = &[
+    ("AllAlpha", "all gates of stage alpha that are not named themselves"),
+    ("AllBeta", "all gates of stage beta that are not named themselves"),
+    ("CompactHashCheck", "the leader compares the hashes that members make at compactions"),
+    ("FastLeaseKeepAlive", "a renewal does not wait for what is applied; here it never does"),
+    ("InitialCorruptCheck", "a member compares its hash with others before it serves"),
+    ("LeaseCheckpoint", "the leader notes in the log what is left of long leases"),
+    ("LeaseCheckpointPersist", "no effect since 3.6: what is noted is always stored; needs LeaseCheckpoint"),
+    ("PriorityRequest", "LeaseRevoke is taken with twice as many entries waiting to be applied"),
+    ("SetMemberLocalAddr", "peers are dialled from the first address of --initial-advertise-peer-urls"),
+    ("StopGRPCServiceOnDefrag", "gRPC's health is NOT_SERVING during a defragmentation"),
+    ("TxnModeWriteWithSharedBuffer", "of etcd's storage; no effect here"),
+];
+
 /// Whether the gate is on, where `given` is what the flag says, as `name=true` or `name=false`; the last one counts.
 ///
 /// # Panics
@@ -94,6 +109,12 @@ mod tests {
         assert!(!on("LeaseCheckpoint=false,AllAlpha=true", "LeaseCheckpoint"));
         assert!(!on("AllBeta=false", "FastLeaseKeepAlive"));
         assert!(!on("AllBeta=true", "LeaseCheckpoint"));
+    }
+
+    #[test]
+    fn every_gate_has_a_meaning() {
+        let names: Vec<&str> = GATES.iter().map(|gate| gate.name).collect();
+        assert_eq!(MEANINGS.iter().map(|(name, _)| *name).collect::<Vec<_>>(), names);
     }
 
     #[test]

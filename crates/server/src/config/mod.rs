@@ -145,6 +145,8 @@ pub struct Config {
     pub keep_imported: bool,
     /// `--quota-backend-bytes`, 2 GiB where that is 0; below 0 for none.
     pub quota_bytes: i64,
+    /// Whether `/debug/pprof` is served.
+    pub profiles: bool,
     /// How long there must have been room for this member's NOSPACE to end by itself; `None`: it does not.
     pub no_space_clears: Option<Duration>,
     /// Whether listeners share their ports with other processes (SO_REUSEPORT).
@@ -363,6 +365,7 @@ impl TryFrom<&RawConfig> for Config {
             snapshots_max: usize::try_from(raw.uint("max-snapshots")).unwrap_or(usize::MAX),
             keep_imported: raw.bool("quorate-keep-imported-db"),
             quota_bytes: quota(raw),
+            profiles: raw.bool("enable-pprof"),
             no_space_clears: raw.bool("quorate-nospace-clears").then(|| {
                 let nanos = raw.nanos("quorate-nospace-clears-after");
                 Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
@@ -458,7 +461,7 @@ pub fn logging(raw: &RawConfig) -> Result<Logging, ConfigError> {
     }
     let rotation = raw.text("log-rotation-config-json");
     let rotation = raw.bool("enable-log-rotation").then_some(rotation.as_str());
-    let targets = outputs::targets(&security::words(raw, "log-outputs"), rotation)?;
+    let targets = outputs::targets(&security::allowed(raw, "log-outputs"), rotation)?;
     let name = raw.text("log-level");
     let level = Level::from_name(&name).ok_or(ConfigError::LogLevel(name))?;
     let name = raw.text("log-format");

@@ -29,7 +29,6 @@ const NOTES: &[(&str, &str)] = &[
     ("auth-token", AUTH),
     ("bcrypt-cost", AUTH),
     ("auth-token-ttl", AUTH),
-    ("enable-pprof", "Go's profiler has no counterpart here; /debug/pprof is not served"),
     ("metrics", "/metrics has no histograms yet"),
     ("enable-distributed-tracing", TRACING),
     ("distributed-tracing-address", TRACING),

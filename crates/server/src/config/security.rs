@@ -28,7 +28,7 @@ impl Security {
     /// # Errors
     /// etcd's texts.
     pub(super) fn new(raw: &RawConfig) -> Result<Security, tls::Error> {
-        let names = words(raw, "cipher-suites");
+        let names = allowed(raw, "cipher-suites");
         let (version_min, version_max) = tls::check_versions(
             &raw.text("tls-min-version"),
             &raw.text("tls-max-version"),

@@ -72,7 +72,7 @@ impl Kind {
             }
             Kind::Urls if text.is_empty() => Ok(Value::Urls(Vec::new())),
             Kind::Urls => Url::parse_list(text).map(Value::Urls),
-            Kind::Origins if matches!(text, "" | "*") => Ok(Value::List(vec![text.to_owned()])),
+            Kind::Origins if text == "*" => Ok(Value::List(vec![text.to_owned()])),
             Kind::Origins => {
                 Url::parse_list(text).map(|urls| Value::List(urls.iter().map(Url::to_string).collect()))
             }

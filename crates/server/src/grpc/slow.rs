@@ -21,7 +21,7 @@ use crate::log::{self, Level, Value};
 use crate::loggable;
 
 /// A longer message is put into words at once, so that it need not be kept beside what is made of it.
-const KEPT_BYTES_MAX: usize = 4096;
+const KEPT_BYTES_MAX: usize = 16 << 10;
 /// Below this the time of a turn is too coarse.
 const FINE: Duration = Duration::from_millis(1);
 
@@ -137,7 +137,7 @@ impl Slow {
                 }
                 (_, None) => String::new(),
             };
-            let error = told.err().map(|status| &*status.message);
+            let error = told.err().map(|status| of_store(&status.message));
             too_long(took, self.apply, (prefix, &text), &response, error);
         }
         if took <= self.unary && !log::enabled(Level::Debug) {
@@ -189,6 +189,11 @@ impl Slow {
             "request content" => content,
         );
     }
+}
+
+/// A text as the store has it, which is told to clients with a word before it.
+pub(crate) fn of_store(text: &str) -> &str {
+    text.strip_prefix("etcdserver: ").filter(|text| text.starts_with("mvcc: ")).unwrap_or(text)
 }
 
 /// What etcd counts of a call; -1 where it counts nothing.

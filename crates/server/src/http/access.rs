@@ -47,6 +47,8 @@ pub struct Site {
     pub origins: Allowed,
     /// `--host-whitelist`.
     pub hosts: Allowed,
+    /// `--enable-pprof`, or debug lines are written.
+    pub profiles: bool,
 }
 
 impl Site {

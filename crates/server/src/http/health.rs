@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 
+use super::debug::RaftStatus;
 use super::query::Query;
 use super::{error, json_text, not_allowed, plain};
 use crate::config::quote;
@@ -32,6 +33,11 @@ pub trait Health: 'static {
     /// The page `/metrics`, where there is one.
     fn metrics(&self) -> Option<String> {
         None
+    }
+
+    /// What `/debug/vars` shows of consensus.
+    fn raft_status(&self) -> RaftStatus {
+        RaftStatus::default()
     }
 
     /// What `/version` shows.

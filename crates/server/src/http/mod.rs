@@ -4,6 +4,7 @@
 //! around it is hyper's, or of gRPC's own where a client has agreed on HTTP/2 and asks for something else.
 
 mod access;
+mod debug;
 mod health;
 mod query;
 
@@ -25,6 +26,7 @@ use crate::LocalFuture;
 use crate::listen::{Closing, Role, Stream};
 
 pub use access::{Allowed, Site};
+pub use debug::RaftStatus;
 pub use health::{Alarm, Health, Versions};
 use query::Query;
 pub(crate) use query::decode;
@@ -137,6 +139,11 @@ async fn route(role: Role, head: &Parts, health: &dyn Health, site: &Site) -> Re
     // Whatever the method, as in etcd.
     if path == "/metrics" && role != Role::Peer {
         return health.metrics().map_or_else(|| error(StatusCode::NOT_FOUND, "404 page not found"), metrics);
+    }
+    if matches!(role, Role::Client | Role::Http)
+        && let Some(page) = debug::answer(&path, health, site)
+    {
+        return page;
     }
     let probe = if role == Role::Peer { None } else { health::probe(&path) };
     match probe {

@@ -68,7 +68,12 @@ impl Got {
 
 fn site() -> Arc<Site> {
     let second = Duration::from_secs(1);
-    Arc::new(Site { request_timeout: 7 * second, origins: Allowed::Any, hosts: Allowed::Any })
+    Arc::new(Site {
+        request_timeout: 7 * second,
+        origins: Allowed::Any,
+        hosts: Allowed::Any,
+        profiles: false,
+    })
 }
 
 fn ask(role: Role, method: &str, uri: &str, health: &Fake) -> Got {

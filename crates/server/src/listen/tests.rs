@@ -70,7 +70,8 @@ fn network(threads: usize) -> Network {
     let (names, started) = mpsc::channel();
     let service: Arc<dyn Service> = Arc::new(Echo { threads: names });
     let second = Duration::from_secs(1);
-    let site = Site { request_timeout: 7 * second, origins: Allowed::Any, hosts: Allowed::Any };
+    let site =
+        Site { request_timeout: 7 * second, origins: Allowed::Any, hosts: Allowed::Any, profiles: false };
     let network = Network::start(threads, &service, 5 * second, &Arc::new(site)).unwrap();
     for _ in 0..threads {
         assert!(started.recv().unwrap().starts_with("network-"));

@@ -45,7 +45,7 @@ pub enum OutputError {
     JournalAmongOthers(String),
     #[error("can't find journal ({0})")]
     NoJournal(String),
-    #[error("couldn't open sink {}: open {path}: {why}", quote(path))]
+    #[error("open sink {}: open {path}: {why}", quote(path))]
     Open { path: String, why: String },
 }
 

@@ -461,6 +461,13 @@ fn describe(opened: &node::Member) {
             "removed-member-ids" => removed,
         );
     }
+    if let Some(finished) = &found.compaction {
+        log::info!(
+            "finished scheduled compaction",
+            "compact-revision" => finished.revision,
+            "number-of-keys-compacted" => finished.dropped,
+        );
+    }
     if let Some(path) = &found.missing {
         log::warn!(
             "the snap file that the write-ahead log names is missing; nothing depends on it, and a new one is made",

@@ -14,7 +14,7 @@ use wire::ApiError;
 
 use super::files::FileMail;
 use super::mailbox::Sender;
-use crate::grpc::slow::too_long;
+use crate::grpc::slow::{of_store, too_long};
 use crate::log::{self, Level};
 use crate::loggable;
 
@@ -66,7 +66,7 @@ impl SlowApplies {
             expected: self.expected,
             request: loggable::raft_request(data),
             response: result.as_ref().map(response).unwrap_or_default(),
-            error: result.as_ref().err().map(|error| error.text()),
+            error: result.as_ref().err().map(|error| of_store(error.text())),
             waiting: self.waiting.clone(),
         }));
     }

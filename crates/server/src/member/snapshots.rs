@@ -132,8 +132,8 @@ pub(super) fn receive(
 }
 
 fn take(receiver: &SnapshotReceiver, incoming: IncomingSnapshot, log_id: u64) -> Result<(), ReceiveError> {
-    let IncomingSnapshot { snapshot, mut chunks, .. } = incoming;
-    let mut file = receiver.begin()?;
+    let IncomingSnapshot { snapshot, database_bytes, mut chunks, .. } = incoming;
+    let mut file = receiver.begin(database_bytes)?;
     loop {
         match chunks.blocking_recv() {
             Some(Chunk::Bytes(bytes)) => file.write(&bytes)?,

@@ -114,7 +114,7 @@ fn what_is_wrong_is_what_a_start_ends_with() {
             vec!["--listen-client-urls", "unix:///nonexistent/x"],
             "listen unix /nonexistent/x: bind: no such file",
         ),
-        (vec!["--log-outputs", "nowhere/etcd.log"], "couldn't open sink \"nowhere/etcd.log\""),
+        (vec!["--log-outputs", "nowhere/etcd.log"], "open sink \"nowhere/etcd.log\""),
         (
             with(&[]),
             "TLS key/cert (--cert-file, --key-file) must be provided for client url https://127.0.0.1:0",

@@ -1,5 +1,6 @@
 //! The `etcd` binary as a process: exit codes, streams, folders, signals. Texts are those of etcd 3.7.1.
 
+mod bad_values;
 mod check_config;
 mod place;
 mod silent;

@@ -171,7 +171,7 @@ pub fn fuzz_port(data: &[u8]) -> Vec<u8> {
             Protocol::Tls => assert_eq!(data[0], 22),
             Protocol::Http1 => {
                 let (request_timeout, any) = (Duration::from_secs(7), http::Allowed::Any);
-                let site = http::Site { request_timeout, origins: any.clone(), hosts: any };
+                let site = http::Site { request_timeout, origins: any.clone(), hosts: any, profiles: true };
                 let served =
                     http::serve(stream, role, Rc::new(Well(RefCell::new(0))), Arc::new(site), closing);
                 let served = spawn_local(served);

@@ -132,6 +132,12 @@ impl Host {
         u64::try_from(us.div_ceil(u128::from(self.rate))).unwrap_or(u64::MAX)
     }
 
+    /// Its clock jumps ahead, as that of a machine may which was put aside. A monotonic clock never steps back, and no other
+    /// is read by a member.
+    pub fn jump(&mut self, us: u64) {
+        self.offset_us += us;
+    }
+
     /// It is to join a cluster as this member.
     pub fn joins(&mut self, cluster_id: u64, id: u64) {
         self.id = id;

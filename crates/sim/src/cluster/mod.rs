@@ -2,7 +2,7 @@
 //!
 //! [`run`] joins several real members, lets clients write, read and renew leases at any of them, and disturbs what can be
 //! disturbed: messages are lost, repeated, late and overtaken, ways are cut, machines crash, disks fail and fill up,
-//! processes are stopped, clocks run at different speeds, members come and go, and leadership is moved. What happens is a
+//! processes are stopped, clocks run at different speeds and jump, members come and go, and leadership is moved. What happens is a
 //! queue of events in true time, so idle times cost nothing, and the same seed gives the same run.
 //!
 //! Every entry is the same wherever it is applied, each request happens at most once, and what is refused never

@@ -49,6 +49,17 @@ impl World {
         self.hosts[host].stopped_until = self.now + ms * 1000;
     }
 
+    /// No write to the disk of a host's log ever ends from now on.
+    pub fn hang_disk(&mut self, host: usize) {
+        self.trace(format_args!("host {host}: its disk hangs"));
+        self.hosts[host].disk_us = u64::MAX / 4;
+    }
+
+    /// The time, microseconds of true time.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
     /// A client asks a host for a lease.
     ///
     /// # Panics

@@ -68,7 +68,7 @@ impl World {
         let Some((running, _)) = &mut self.hosts[host].member else { return };
         let receiver = running.parts.snapshot_receiver.clone();
         let raft::Body::Snapshot { snapshot } = &message.body else { panic!("a snapshot's message") };
-        let received = receiver.begin().and_then(|mut incoming| {
+        let received = receiver.begin(Some(bytes.len() as u64)).and_then(|mut incoming| {
             bytes.chunks(700).try_for_each(|piece| incoming.write(piece))?;
             receiver.finish(incoming, snapshot, self.random.draw())
         });

@@ -499,6 +499,14 @@ impl World {
                 self.trace(format_args!("host {host}: stopped for {stop_us}"));
                 self.hosts[host].stopped_until = self.now + stop_us;
             }
+            16 => {
+                // Longer than what may be time in which a busy process did not run.
+                let jump_us = [1_000_000, 10_000_000, 4_000_000_000][self.random.below(3) as usize];
+                let jump_us = jump_us + self.random.below(jump_us);
+                self.trace(format_args!("host {host}: its clock jumps by {jump_us}"));
+                self.hosts[host].jump(jump_us);
+                self.schedule(host);
+            }
             _ => {
                 let most_us = [500, 1_000, 10_000, 1_500_000][self.random.below(4) as usize];
                 self.hosts[host].disk_us = most_us;

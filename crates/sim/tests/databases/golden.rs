@@ -88,6 +88,55 @@ fn directories_of_every_version_open() {
     }
 }
 
+/// Where the elements of the root bucket are in a database file: each bucket's name, the element's offset and the name's.
+fn root_elements(file: &[u8]) -> Vec<(String, u64, u64)> {
+    const PAGE: usize = 4096;
+    const HEADER: usize = 16;
+    let u64_at = |at: usize| u64::from_le_bytes(file[at..at + 8].try_into().expect("eight bytes")) as usize;
+    let u32_at = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().expect("four bytes")) as usize;
+    // Behind magic, version, page size and flags: the root's page; and the transaction behind three more numbers.
+    let newest = [0, PAGE].into_iter().max_by_key(|meta| u64_at(meta + HEADER + 48)).expect("two");
+    let page = u64_at(newest + HEADER + 16) * PAGE;
+    let count = usize::from(u16::from_le_bytes([file[page + 10], file[page + 11]]));
+    let elements = (0..count).map(|n| {
+        let element = page + HEADER + 16 * n;
+        let name = element + u32_at(element + 4);
+        let text = String::from_utf8_lossy(&file[name..name + u32_at(element + 8)]).into_owned();
+        (text, element as u64, name as u64)
+    });
+    elements.collect()
+}
+
+/// One bit, and a bucket is none or is called something else: what it had must not be taken for empty, and the file not
+/// be removed.
+#[test]
+fn a_database_that_lacks_a_bucket_is_refused_and_stays() {
+    const DATABASE: &str = "/data/member/snap/db";
+    for golden in ALL.iter().filter(|golden| golden.name.starts_with("etcd")) {
+        let memory = unpack(golden.packed);
+        let elements = root_elements(&memory.read(DATABASE).expect("a database"));
+        assert_eq!(elements.len(), 10, "{elements:?}");
+        for (bucket, element, name) in elements {
+            let last = name + bucket.len() as u64 - 1;
+            for (what, offset) in [("its flag", element), ("its name", last)] {
+                let what = format!("{}, {bucket}, {what}", golden.name);
+                let damaged = memory.copy();
+                damaged.flip(DATABASE, offset, 1).expect("a byte");
+                let before = damaged.read(DATABASE).expect("a database");
+                let fs: Arc<dyn Fs> = Arc::new(damaged.clone());
+                let Limits { wal, revlog, .. } = settings().limits;
+                let data_dir =
+                    DataDir { path: "/data".into(), wal_dir: None, wal_limits: wal, revlog_limits: revlog };
+                let report = check(&fs, &data_dir).unwrap_or_else(|error| panic!("{what}: {error}"));
+                let error = open(&fs, &settings(), 9).err().unwrap_or_else(|| panic!("{what}: it started"));
+                assert!(error.to_string().contains(DATABASE), "{what}: {error}");
+                assert_eq!(report.faults.len(), 1, "{what}: {report:?}");
+                assert_eq!(damaged.read(DATABASE).expect("it is still there"), before, "{what}");
+            }
+        }
+    }
+}
+
 /// A directory as one file: for each file its path, a zero, the packed length (8 bytes, little-endian), and the packed
 /// file.
 fn pack<'a>(files: impl Iterator<Item = (&'a str, Vec<u8>)>) -> Vec<u8> {

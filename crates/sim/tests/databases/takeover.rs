@@ -452,3 +452,40 @@ fn a_check_finds_an_entry_that_cannot_be_applied() {
     let error = member.settle(NOW, &mut Told::default()).expect_err("it cannot be applied");
     assert_eq!(fault.what, error.to_string());
 }
+
+/// What Go's etcd removes at a start: of it nothing is left when its database has been taken over.
+#[test]
+fn leftovers_of_etcds_go_with_its_database() {
+    let (_, file) = sample();
+    let memory = with_file(&file);
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    restore(&fs, &restoring("/data")).expect("a sound snapshot");
+    let snap = Path::new("/data/member/snap");
+    let gone = ["tmp123456", "db.tmp.4711", "db.tmp.rewritten"];
+    let kept = ["notes", "other.tmp"];
+    for name in gone.iter().chain(&kept) {
+        memory.put(snap.join(name), b"old").expect("a file");
+    }
+    memory.sync_dir(snap).expect("a folder");
+    for operations in 0.. {
+        let stopped = memory.copy();
+        stopped.halt_after(Some(operations));
+        let ended = open(&(Arc::new(stopped.clone()) as Arc<dyn Fs>), &settings(), 9).map(drop);
+        for cut in 0..3 {
+            let left = if cut == 0 { stopped.copy() } else { stopped.crashed(cut) };
+            left.halt_after(None);
+            let fs: Arc<dyn Fs> = Arc::new(left.clone());
+            let member = open(&fs, &settings(), 9).unwrap_or_else(|e| panic!("{operations}, {cut}: {e}"));
+            drop(member);
+            for name in gone {
+                assert!(!left.exists(&snap.join(name)).expect("a look"), "{operations}, {cut}: {name}");
+            }
+            for name in kept {
+                assert!(left.exists(&snap.join(name)).expect("a look"), "{operations}, {cut}: {name}");
+            }
+        }
+        if ended.is_ok() {
+            break;
+        }
+    }
+}

@@ -34,6 +34,30 @@ fn compacted(memory: &MemFs) -> Running {
     member
 }
 
+#[test]
+fn rule_12_a_merge_that_could_not_be_published_is_not_begun() {
+    let memory = MemFs::new();
+    let mut member = compacted(&memory);
+    let mut ids = member.lane();
+    member.submit(vec![compact(&mut ids, 55)]);
+    let mut told = Told::default();
+    // The revision log does not go on: its disk is full, or slow.
+    for _ in 0..20 {
+        member.consensus(NOW, &mut told);
+        member.write_log(usize::MAX).expect("a healthy disk");
+        member.apply(NOW, &mut told).expect("applies");
+        member.compact();
+    }
+    assert_eq!(member.parts.reader.finished_compaction(), 55);
+    let before = memory.operations();
+    for _ in 0..5 {
+        assert!(matches!(member.parts.merger.step().expect("a healthy disk"), MergeStep::Waiting));
+    }
+    assert_eq!(memory.operations(), before, "nothing is written that could not count");
+    settle_without_merges(&mut member, &mut told);
+    assert!(merge_all(&mut member, |_| {}).expect("a healthy disk") > 0);
+}
+
 /// Everything that can be read: the pairs at every revision that is not compacted, and its hash.
 fn everything(member: &Running) -> Vec<(i64, Vec<u8>, u32)> {
     let reader = &member.parts.reader;

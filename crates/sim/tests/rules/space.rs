@@ -197,6 +197,53 @@ fn without_a_leader_an_alarm_that_is_due_is_no_reason_to_wake() {
     }
 }
 
+/// Runs a member without the thread for compactions, which a busy machine may keep from its work for long.
+fn settle_without_compactions(member: &mut Running, told: &mut Told) {
+    for _ in 0..30 {
+        member.consensus(NOW, told);
+        member.write_log(usize::MAX).expect("a healthy disk");
+        member.apply(NOW, told).expect("applies");
+        member.write_revisions().expect("a healthy disk");
+        member.sync_revisions().expect("a healthy disk");
+        member.work_on_files(told).expect("a healthy disk");
+    }
+}
+
+#[test]
+fn rule_18_what_is_compacted_away_does_not_count_after_a_restart() {
+    let memory = MemFs::new();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let mut member = ready_with(&fs, &small());
+    let mut ids = member.lane();
+    for n in 0..40 {
+        member.submit(vec![put(&mut ids, "k", &format!("{n:01000}"))]);
+        if n % 10 == 9 {
+            let compaction = Some(CompactionRequest { revision: 2 + n, physical: false });
+            let compact = InternalRaftRequest { compaction, ..Default::default() };
+            member.submit(vec![request(&mut ids, compact)]);
+        }
+        settle_without_merges(&mut member, &mut Told::default());
+    }
+    let counted = member.parts.reader.size_bytes();
+    assert!(counted + 10_000 < QUOTA as u64, "{counted} bytes");
+    assert!(member.parts.log_reader.space().dead_bytes > 30_000, "nothing is merged yet");
+    assert!(alarms(&member).is_empty());
+
+    drop(member);
+    memory.power_cut(1);
+    let mut member = start_with(&fs, &small(), 7).expect("a member starts");
+    assert_eq!(member.parts.reader.size_bytes(), counted);
+    assert_eq!(member.parts.reader.finished_compaction(), member.parts.reader.compacted());
+    settle_without_compactions(&mut member, &mut Told::default());
+    let mut ids = member.lane();
+    let mut told = Told::default();
+    member.submit(vec![put(&mut ids, "k", "v")]);
+    settle_without_compactions(&mut member, &mut told);
+    let (_, result) = told.completions.answers.pop().expect("an answer");
+    result.expect("there is room");
+    assert!(alarms(&member).is_empty());
+}
+
 #[test]
 fn without_a_quota_there_is_no_alarm() {
     let memory = MemFs::new();
