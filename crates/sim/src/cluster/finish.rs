@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::host::Host;
-use super::world::World;
+use super::world::{STOP_MAX_US, World};
 use crate::checker::Fate;
 use crate::workload;
 
@@ -22,6 +22,9 @@ impl World {
         self.wait("all members serve", SETTLE_BOUND_MS, |world| {
             world.live().all(|host| world.serves(host.place))
         });
+        // What waits for a process that was stopped comes when that would have gone on: late proposals would crowd out others.
+        let arrived_at = self.now + STOP_MAX_US;
+        self.wait("nothing is under way", SETTLE_BOUND_MS, |world| world.now > arrived_at);
         self.wait("all members are level", SETTLE_BOUND_MS, Self::is_level);
         // What was lost on the way to a leader that lives ends by its client's own patience.
         for host in 0..self.hosts.len() {

@@ -42,6 +42,9 @@ pub(super) enum Event {
 const CONSENSUS: usize = 0;
 const REVISION_SYNC: usize = 4;
 
+/// Longest that a process is stopped.
+pub(super) const STOP_MAX_US: u64 = 6_000_000;
+
 /// The cluster and all that is around it.
 pub struct World {
     pub(super) random: Random,
@@ -494,7 +497,7 @@ impl World {
                 self.trace(format_args!("host {host}: disk full: {is_full}"));
             }
             13..16 => {
-                let most_us = if self.random.one_in(2) { 400_000 } else { 6_000_000 };
+                let most_us = if self.random.one_in(2) { 400_000 } else { STOP_MAX_US };
                 let stop_us = self.random.below(most_us);
                 self.trace(format_args!("host {host}: stopped for {stop_us}"));
                 self.hosts[host].stopped_until = self.now + stop_us;
