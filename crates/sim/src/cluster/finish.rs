@@ -24,7 +24,7 @@ impl World {
         });
         // What waits for a process that was stopped comes when that would have gone on: late proposals would crowd out others.
         let arrived_at = self.now + STOP_MAX_US;
-        self.wait("nothing is under way", SETTLE_BOUND_MS, |world| world.now > arrived_at);
+        self.wait("nothing is under way", SETTLE_BOUND_MS, |world| world.next_at() > arrived_at);
         self.wait("all members are level", SETTLE_BOUND_MS, Self::is_level);
         // What was lost on the way to a leader that lives ends by its client's own patience.
         for host in 0..self.hosts.len() {
