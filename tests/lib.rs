@@ -643,7 +643,7 @@ fn free_port() -> u16 {
 }
 
 /// Lines of a log that are worse than a warning, and all that is no line of a log.
-fn errors_in(log: &str) -> Vec<String> {
+pub fn errors_in(log: &str) -> Vec<String> {
     let bad = |line: &&str| {
         let is_line = line.starts_with('{');
         let level = line.split("\"level\":\"").nth(1).and_then(|rest| rest.split('"').next());

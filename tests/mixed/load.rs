@@ -328,10 +328,15 @@ async fn expire(client: Client, stop: Arc<AtomicBool>) -> usize {
 
 /// A lease that is renewed all the time lives.
 async fn keep(client: Client, must_stay: bool, stop: Arc<AtomicBool>) {
-    let grant = LeaseGrantRequest { ttl: KEPT_TTL_S, id: 0 };
-    let lease = client.grant(grant, patience()).await.expect("a lease").id;
-    let leased = PutRequest { lease, ..put(KEPT_KEY, "v") };
-    client.put(leased, patience()).await.expect("a put");
+    // The disturbance may have begun already.
+    let lease = loop {
+        let grant = LeaseGrantRequest { ttl: KEPT_TTL_S, id: 0 };
+        let Ok(granted) = client.grant(grant, Deadline::after(BRIEF)).await else { continue };
+        let leased = PutRequest { lease: granted.id, ..put(KEPT_KEY, "v") };
+        if client.put(leased, Deadline::after(BRIEF)).await.is_ok() {
+            break granted.id;
+        }
+    };
     let mut kept = client.keep_alive(lease);
     while !stop.load(Ordering::Relaxed) {
         let renewed = kept.next().await;

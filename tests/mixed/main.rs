@@ -112,13 +112,16 @@ const USUAL: [&str; 3] = [
 /// Fails if a log has a line worse than a warning, but those with one of these texts, or a Go program's last words.
 fn check_logs(cluster: &Cluster, allowed: &[String]) {
     for member in &cluster.members {
-        let mut errors = member.errors();
-        errors.retain(|line| {
-            let mut allowed = USUAL.into_iter().chain(allowed.iter().map(String::as_str));
-            !allowed.any(|text| line.contains(text))
-        });
-        assert!(errors.is_empty(), "the log of {}:\n{}", member.name(), errors.join("\n"));
+        check_errors(member.name(), member.errors(), allowed);
     }
+}
+
+fn check_errors(name: &str, mut errors: Vec<String>, allowed: &[String]) {
+    errors.retain(|line| {
+        let mut allowed = USUAL.into_iter().chain(allowed.iter().map(String::as_str));
+        !allowed.any(|text| line.contains(text))
+    });
+    assert!(errors.is_empty(), "the log of {name}:\n{}", errors.join("\n"));
 }
 
 /// Runs a tool of ours, which must succeed.

@@ -9,14 +9,19 @@ use wire::ApiError;
 use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::etcdserverpb::downgrade_request::DowngradeAction;
 use wire::etcdserverpb::{
-    AlarmRequest, AlarmType, LeaseGrantRequest, MemberAddRequest, MemberUpdateRequest, PutRequest,
+    AlarmRequest, AlarmType, CompactionRequest, LeaseGrantRequest, MemberAddRequest, MemberUpdateRequest,
+    PutRequest,
 };
 use wire::v3lockpb::LockRequest;
 
 use crate::{all_write, check_logs, get, go, kind, kinds, others, ours, put, say, until};
 
-/// Members compare hashes with each other at each start.
-const COMPARES_AT_START: &str = "--feature-gates=InitialCorruptCheck=true,CompactHashCheck=true";
+/// Members compare hashes with each other: at each start, after compactions, and now and then.
+const COMPARES: [&str; 3] = [
+    "--feature-gates=InitialCorruptCheck=true,CompactHashCheck=true",
+    "--corrupt-check-time=2s",
+    "--compact-hash-check-time=2s",
+];
 const TTL_S: i64 = 120;
 const BRIEF_TTL_S: i64 = 2;
 
@@ -40,12 +45,7 @@ fn one_of_each(programs: &[PathBuf]) -> [usize; 2] {
 }
 
 fn cross(programs: &[PathBuf]) {
-    let mut cluster = Cluster::of(programs, &[]);
-    for (member, program) in cluster.members.iter_mut().zip(programs) {
-        if *program == go() {
-            member.add_flags(&[COMPARES_AT_START]);
-        }
-    }
+    let mut cluster = Cluster::of(programs, &COMPARES);
     let network = cluster.start_with_network();
     run(async {
         for leader in one_of_each(programs) {
@@ -71,6 +71,8 @@ fn cross(programs: &[PathBuf]) {
             }
             assert_eq!(cluster.leader().await, leader, "nobody else came to lead");
             cluster.check_hashes().await;
+            compared(&cluster).await;
+            say("  hashes compared by the leader, after a compaction too");
             without_streams(&cluster, &network).await;
             cluster.check_hashes().await;
             say("  posts in place of streams; HashKV equal");
@@ -83,12 +85,14 @@ fn cross(programs: &[PathBuf]) {
         }
         cluster.check_hashes().await;
     });
-    // Each start of Go's with the check says so.
-    for (member, program) in cluster.members.iter().zip(programs) {
-        if *program == go() {
-            let log = member.log();
-            assert!(log.contains("initial corruption checking passed; no corruption"), "{log}");
-        }
+    // Each start with the check says so.
+    for member in &cluster.members {
+        let log = member.log();
+        assert!(
+            log.contains("initial corruption checking passed; no corruption"),
+            "{}: {log}",
+            member.name()
+        );
     }
     check_logs(&cluster, &[]);
 }
@@ -313,6 +317,24 @@ pub async fn learner(cluster: &mut Cluster, leader: usize, program: &std::path::
     let mut gone = cluster.members.pop().expect("it was added");
     let status = gone.end();
     assert!(status.success(), "a removed member ends by itself: {status}");
+    all_write(cluster, &others(cluster, &[])).await;
+}
+
+/// The leader compares its hashes with the others' and finds nothing.
+async fn compared(cluster: &Cluster) {
+    let leader = cluster.leader().await;
+    let rounds = || {
+        let log = cluster.members[leader].log();
+        let checks = log.lines().filter(|line| line.contains("finished compaction hash check"));
+        checks.filter(|line| !line.contains("\"number-of-hashes-checked\":0")).count()
+    };
+    let before = rounds();
+    let revision = cluster.put(0, "compared", "v").await;
+    let client = cluster.members[1].client();
+    client.compact(CompactionRequest { revision, physical: true }, patience()).await.expect("a compaction");
+    until("the leader compares", || async { rounds() > before }).await;
+    let alarms = client.alarms(patience()).await.expect("the alarms").alarms;
+    assert!(alarms.is_empty(), "{alarms:?}");
     all_write(cluster, &others(cluster, &[])).await;
 }
 

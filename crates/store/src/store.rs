@@ -107,16 +107,6 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Whether any key exists at a revision.
-    pub(crate) fn any_live_at(&self, revision: i64) -> bool {
-        let mut cursor = Cursor::new(Span { from: &[], to: End::Open });
-        let mut any = false;
-        while !cursor.is_done() && !any {
-            lock_read(&self.index).advance(&mut cursor, revision, |_, _| any = true);
-        }
-        any
-    }
-
     /// What everything takes in a snapshot, bytes. Takes no lock: each put asks for it.
     fn size_bytes(&self) -> u64 {
         let leases = self.lease_count.load(Ordering::Relaxed);

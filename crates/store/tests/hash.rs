@@ -216,6 +216,23 @@ fn hashes_around_compactions_are_those_of_etcd() {
     });
 }
 
+/// Of a key that is deleted and put again in one revision etcd keeps nothing there, so what was compacted counts.
+/// (etcd 3.7.1's answer.)
+#[test]
+fn a_key_that_is_deleted_and_put_in_one_revision_is_not_kept_there() {
+    let mut member = Member::new();
+    for (key, value) in [("a", "1"), ("a", "2"), ("b", "1")] {
+        member.put(key, value);
+    }
+    member.compact(4).unwrap();
+    member.finish_compactions();
+    let delete = pb::DeleteRangeRequest { key: bytes("a"), range_end: bytes("\0"), ..Default::default() };
+    let success = vec![op(Request::RequestDeleteRange(delete)), put("a", "3")];
+    member.txn(&pb::TxnRequest { success, ..Default::default() }).unwrap();
+    let (got, current) = member.reader.hash_kv(5).unwrap();
+    assert_eq!((got.hash, got.compact_revision, got.hash_revision, current), (1746607079, 4, 5, 5));
+}
+
 /// While the background work waits, and after a restart, hashes are those of a finished compaction; only the
 /// compaction's own, under its revision, is missing.
 #[test]

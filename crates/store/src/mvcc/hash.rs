@@ -4,6 +4,9 @@
 //! hashed revision. Which records a member still holds beside them never shows: what Go's etcd has after its last
 //! compaction is finished decides.
 
+use std::collections::BTreeSet;
+
+use super::index::{Cursor, End, Span};
 use super::{KeyValue, lock_read};
 use crate::ReadError;
 use crate::record::{RecordKind, Revision};
@@ -38,7 +41,7 @@ impl Hasher {
         by_compaction: bool,
     ) -> Result<Hasher, ReadError> {
         let keeps_any =
-            shared.any_live_at(revision) || (by_compaction && any_tombstone_at(shared, revision)?);
+            keeps_any(shared, revision)? || (by_compaction && !deleted_at(shared, revision)?.is_empty());
         // etcd skips nothing where it would keep nothing: all that the last compaction left counts then.
         let kept_at = if keeps_any { revision } else { compacted };
         Ok(Hasher { sum: crc32c::crc32c(b"key"), compacted, kept_at })
@@ -67,18 +70,40 @@ impl Hasher {
     }
 }
 
-/// Whether a key was deleted at exactly this revision.
-fn any_tombstone_at(shared: &Shared, revision: i64) -> Result<bool, ReadError> {
+/// Whether etcd's index keeps anything at a revision. Of a key that was deleted in it and then put again it keeps nothing:
+/// a transaction may do that if the delete has the range end `\0`.
+fn keeps_any(shared: &Shared, revision: i64) -> Result<bool, ReadError> {
+    let mut cursor = Cursor::new(Span { from: &[], to: End::Open });
+    let (mut any, mut created) = (false, Vec::new());
+    while !cursor.is_done() && !any {
+        lock_read(&shared.index).advance(&mut cursor, revision, |key, version| {
+            any |= version.create_revision < revision;
+            if !any {
+                created.push(key.to_vec());
+            }
+        });
+    }
+    if any || created.is_empty() {
+        return Ok(any);
+    }
+    let deleted = deleted_at(shared, revision)?;
+    Ok(created.iter().any(|key| !deleted.contains(key)))
+}
+
+/// The keys that were deleted at exactly this revision.
+fn deleted_at(shared: &Shared, revision: i64) -> Result<BTreeSet<Vec<u8>>, ReadError> {
     use std::ops::ControlFlow::{Break, Continue};
-    let mut any = false;
-    shared.source.scan(revision, &mut |kind, at, _| {
+    let mut deleted = BTreeSet::new();
+    shared.source.scan(revision, &mut |kind, at, encoded| {
         if at.main > revision {
             return Break(());
         }
-        any |= at.main == revision && kind == RecordKind::Tombstone;
+        if at.main == revision && kind == RecordKind::Tombstone {
+            deleted.extend(KeyValue::decode(encoded).map(|pair| pair.key.to_vec()));
+        }
         Continue(())
     })?;
-    Ok(any)
+    Ok(deleted)
 }
 
 /// The key under which etcd's backend stores a record: both numbers big endian, and `t` on a tombstone.
