@@ -90,6 +90,7 @@ impl Node {
         command.arg(format!("--advertise-client-urls={}", self.client_url()));
         command.arg(certificates.flag("cert-file", "server.crt"));
         command.arg("--client-cert-auth=true");
+        command.arg("--feature-gates=InitialCorruptCheck=true");
         command.arg(format!("--data-dir={}", self.dir.path().join("etcd").display()));
         command.arg(format!("--initial-advertise-peer-urls={}", self.peer_url()));
         command.arg(format!("--initial-cluster={initial_cluster}"));

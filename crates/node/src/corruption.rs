@@ -189,8 +189,9 @@ pub enum Outcome {
     Same,
     /// Those that could be compared have: an older one may be had of all.
     SameOfSome,
-    /// There are several, and none has a majority yet: a member that answers has not made its hash. The next check looks
-    /// again, and then it counts. etcd does not wait for it.
+    /// There are several, for the first time. A member that is about to apply the compaction answers with the hash of what
+    /// it has, which differs where nothing lives at that revision; one that answers may not have made its hash. The next
+    /// check looks again, and then it counts. etcd does not wait for it.
     Undecided,
     /// There are several.
     Different {
@@ -251,17 +252,14 @@ impl CompactionChecks {
                 Outcome::Same
             }
             1 => Outcome::SameOfSome,
+            _ if self.undecided.insert(leader.hash_revision) => Outcome::Undecided,
             _ => {
                 // Of all members, also of those that did not answer.
                 let count = peers.len() + 1;
                 let quorum = count / 2 + 1;
                 let majority = members.iter().find(|(_, ids)| ids.len() >= quorum).map(|(hash, _)| *hash);
-                let is_late =
-                    |(_, reason): &(u64, Skipped)| matches!(reason, Skipped::CompactRevision { .. });
                 if let Some(hash) = majority {
                     members.remove(&hash);
-                } else if skipped.iter().any(is_late) && self.undecided.insert(leader.hash_revision) {
-                    return Verdict { compared, skipped, outcome: Outcome::Undecided };
                 }
                 Outcome::Different { has_quorum: majority.is_some(), others: members }
             }

@@ -161,6 +161,8 @@ impl SpaceKeeper {
         self.look_at = now.plus_ms(LOOK_INTERVAL_MS);
         self.under_way.take_if(|(_, lost_at)| *lost_at <= now);
         let mut kind = AlarmType::Nospace;
+        // Also where it may not clear: how long it has been small is counted on.
+        let is_small = self.is_small_for_long(now);
         let action = if self.under_way.is_some() {
             return None;
         } else if self.has_lost_data {
@@ -168,7 +170,7 @@ impl SpaceKeeper {
             AlarmAction::Activate
         } else if self.is_wanted {
             AlarmAction::Activate
-        } else if may_clear && self.is_small_for_long(now) {
+        } else if may_clear && is_small {
             AlarmAction::Deactivate
         } else {
             return None;

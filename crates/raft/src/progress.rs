@@ -8,8 +8,9 @@ use crate::{Index, Limits, NodeId, Time};
 /// How long a follower that has got a snapshot may be away, since it opens itself anew with it, and still find the log kept
 /// for it. etcd keeps its log as long after a snapshot is sent (`releaseDelayAfterSnapshot`).
 const TAKE_OVER_MS: u64 = 30_000;
-/// How often the pause after a snapshot that failed is doubled: at most 6.4 s where heartbeats come every 100 ms.
+/// How often the pause after a snapshot that failed is doubled, and how long it is at most.
 const SNAPSHOT_PAUSE_DOUBLINGS_MAX: u32 = 6;
+const SNAPSHOT_PAUSE_MAX_MS: u64 = 10_000;
 
 /// How the leader talks to a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,7 +209,8 @@ impl Progress {
         match ok {
             true => self.failed_snapshots = 0,
             false => {
-                let pause_ms = pause_ms << self.failed_snapshots.min(SNAPSHOT_PAUSE_DOUBLINGS_MAX);
+                let pause_ms = (pause_ms << self.failed_snapshots.min(SNAPSHOT_PAUSE_DOUBLINGS_MAX))
+                    .min(SNAPSHOT_PAUSE_MAX_MS);
                 self.no_snapshot_until = now.plus_ms(pause_ms);
                 self.failed_snapshots = self.failed_snapshots.saturating_add(1);
             }

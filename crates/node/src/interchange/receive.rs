@@ -35,6 +35,9 @@ const BUCKETS: [&[u8]; 6] = [
     schema::BUCKET_META,
 ];
 
+/// Room that is made ahead of what has come of a file.
+const ALLOCATED_AHEAD_BYTES: u64 = 64 << 20;
+
 /// Why a snapshot was not taken in.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
@@ -117,6 +120,9 @@ pub struct Incoming {
     file: Arc<dyn File>,
     path: PathBuf,
     len: u64,
+    /// As long as the sender tells, and how much room there is already.
+    told: u64,
+    allocated: u64,
     turn: Turn,
 }
 
@@ -135,6 +141,13 @@ impl Incoming {
     /// # Errors
     /// [`ReceiveError::NoRoom`] and [`ReceiveError::Failed`]; the snapshot is to be given up.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), ReceiveError> {
+        let end = self.len + bytes.len() as u64;
+        // What is told may be wrong, and only what has come is worth room: a little more is made at a time.
+        if end > self.allocated && self.allocated < self.told {
+            let to = self.told.min(end + ALLOCATED_AHEAD_BYTES);
+            self.file.allocate(to).map_err(failed("allocate", &self.path))?;
+            self.allocated = to;
+        }
         self.file.write_all_at(bytes, self.len).map_err(failed("write", &self.path))?;
         self.len += bytes.len() as u64;
         Ok(())
@@ -161,7 +174,7 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 impl SnapshotReceiver {
-    /// Begins to receive a file, of so many bytes if that is known: room is made for them at once.
+    /// Begins to receive a file, of so many bytes if that is known: room is made for them, some ahead of what comes.
     ///
     /// # Errors
     /// [`ReceiveError::Busy`], [`ReceiveError::NoRoom`] and [`ReceiveError::Failed`].
@@ -170,11 +183,8 @@ impl SnapshotReceiver {
         self.clear()?;
         let path = self.database();
         let file = self.fs.open(&path, Access::CreateNew).map_err(failed("create", &path))?;
-        let incoming = Incoming { receiver: self.clone(), file, path, len: 0, turn };
-        if let Some(len) = len {
-            incoming.file.allocate(len).map_err(failed("allocate", &incoming.path))?;
-        }
-        Ok(incoming)
+        let told = len.unwrap_or_default();
+        Ok(Incoming { receiver: self.clone(), file, path, len: 0, told, allocated: 0, turn })
     }
 
     /// Removes what is left of a snapshot that was not taken over.

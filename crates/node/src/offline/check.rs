@@ -23,7 +23,8 @@ use crate::{Error, applier, interchange};
 const RESTORE: &str = "copy the whole directory away; then restore the newest snapshot, or, with other members sound, remove \
                        this member from the cluster and add it anew";
 const REMAKE: &str = "copy the whole directory away; the write-ahead log still has every entry: move the folder member/rev \
-                      away and start the member, and it is made anew";
+                      away and start the member, and it is made anew (but not with --force-new-cluster: the last entries \
+                      may be known as committed by the revision log alone, and would be dropped)";
 const GO_OVER: &str = "copy the whole directory away; the leader's snapshot beside it, member/rev.next, has all that is \
                        needed: move the folder member/rev away and start the member, and it goes over to that";
 const TAKE_OVER: &str = "copy the whole directory away; etcd's database in member/snap and the write-ahead log have all that \

@@ -221,7 +221,7 @@ pub const SETTINGS: &[Setting] = &[
 
     setting(Monitoring, "enable-pprof", Bool, "false", Works, "serve /debug/pprof on the client URLs: here the command line alone"),
     setting(Monitoring, "metrics", Text, "basic", Inert, "extensive adds the gRPC handling-time histogram"),
-    setting(Monitoring, "listen-metrics-urls", Urls, "", Works, "extra listeners for the probes (/metrics comes later)"),
+    setting(Monitoring, "listen-metrics-urls", Urls, "", Works, "extra listeners for the probes and /metrics"),
 
     setting(Logging, "logger", Text, "zap", Works, "only zap is accepted"),
     setting(Logging, "log-level", Text, "info", Works, "one of debug, info, warn, error, dpanic, panic, fatal"),

@@ -219,8 +219,7 @@ impl Checker {
                 "compactRevision" => leader.compact_revision,
             ),
             Outcome::Undecided => log::warn!(
-                "Detected compaction hash mismatch, and not all members have made their hashes yet; the next check looks \
-                 again",
+                "Detected compaction hash mismatch; a member may be about to compact, and the next check looks again",
                 "leader-id" => id,
                 "leader-revision" => leader.hash_revision,
                 "leader-compact-revision" => leader.compact_revision,
