@@ -363,7 +363,7 @@ fn rule_17_room_is_made_ahead_of_what_comes_whatever_is_told() {
         assert_eq!(memory.used(), used, "nothing has come");
         let (first, rest) = bytes.split_at(1000);
         incoming.write(first).expect("room");
-        assert!(memory.used() - used <= told.min(1000 + (64 << 20)).max(1000), "{told} were told");
+        assert!(memory.used() - used <= told.clamp(1000, 1000 + (64 << 20)), "{told} were told");
         incoming.write(rest).expect("room");
         receiver.finish(incoming, snapshot, 5).expect("a whole file");
         member.inputs.push_back(Input::Messages(vec![message.clone()]));
