@@ -83,6 +83,15 @@ fn a_new_member_is_told_what_it_would_begin() {
     assert!(joins.out.contains("would ask the others of --initial-cluster who default is"), "{}", joins.out);
 }
 
+/// Certificates of clients count where a URL is https alone, as for a start.
+#[test]
+fn what_a_start_passes_over_is_no_fault() {
+    let found = check(&Place::new(), &["--cert-file", "none.crt", "--key-file", "none.key"]);
+    assert_eq!(found.code, Some(0), "{}", found.out);
+    let note = "note  client TLS: open none.crt: no such file or directory; no URL is https";
+    assert!(found.out.contains(note), "{}", found.out);
+}
+
 /// Each of these keeps a member from starting, with the words that the check has for it.
 #[test]
 fn what_is_wrong_is_what_a_start_ends_with() {
