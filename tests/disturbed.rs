@@ -12,7 +12,7 @@ use client::{Client, Deadline};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::task::JoinSet;
-use wire::etcdserverpb::{LeaseGrantRequest, PutRequest, RangeRequest, WatchCreateRequest};
+use wire::etcdserverpb::{LeaseGrantRequest, PutRequest, RangeRequest};
 
 /// Writers at each member.
 const WRITERS: usize = 2;
@@ -126,14 +126,7 @@ async fn write(client: Client, name: String, stop: Arc<AtomicBool>) -> Vec<Put> 
 /// Every event from the beginning on, up to the last key.
 async fn watch(client: Client) -> Vec<Put> {
     let mut watcher = client.watcher(false);
-    let all = b"\0".as_slice();
-    let request = WatchCreateRequest {
-        key: all.into(),
-        range_end: all.into(),
-        start_revision: 1,
-        ..WatchCreateRequest::default()
-    };
-    watcher.watch(request).expect("a watch");
+    watcher.watch(blackbox::everything_since(1)).expect("a watch");
     let mut seen = Vec::new();
     loop {
         let watched = watcher.next().await.expect("the watch goes on");

@@ -20,7 +20,7 @@ use std::time::Duration;
 use client::{Client, Config, Deadline};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use wire::etcdserverpb::{PutRequest, RangeRequest};
+use wire::etcdserverpb::{PutRequest, RangeRequest, WatchCreateRequest};
 
 pub use disk::SlowDisk;
 pub use network::Network;
@@ -31,6 +31,17 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Lines about what took long: how fast a machine is says nothing about what is right.
 const OF_THE_MACHINE: [&str; 2] = ["apply request took too long", r#""msg":"request stats""#];
+
+/// A watch of every key from a revision on.
+pub fn everything_since(start_revision: i64) -> WatchCreateRequest {
+    let all = b"\0".as_slice();
+    WatchCreateRequest {
+        key: all.into(),
+        range_end: all.into(),
+        start_revision,
+        ..WatchCreateRequest::default()
+    }
+}
 
 /// The path of one of our binaries, built if need be.
 ///

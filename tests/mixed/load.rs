@@ -15,7 +15,7 @@ use wire::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use wire::etcdserverpb::request_op::Request;
 use wire::etcdserverpb::{
     CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp,
-    TxnRequest, WatchCreateRequest,
+    TxnRequest,
 };
 use wire::mvccpb::{Event, KeyValue};
 
@@ -376,14 +376,7 @@ async fn compact(client: Client, seen: Arc<[AtomicI64]>, stop: Arc<AtomicBool>) 
 /// Every event from the beginning on, up to the last key.
 async fn watch(client: Client, seen: &AtomicI64) -> Vec<Event> {
     let mut watcher = client.watcher(false);
-    let all = b"\0".as_slice();
-    let request = WatchCreateRequest {
-        key: all.into(),
-        range_end: all.into(),
-        start_revision: 1,
-        ..WatchCreateRequest::default()
-    };
-    watcher.watch(request).expect("a watch");
+    watcher.watch(blackbox::everything_since(1)).expect("a watch");
     let mut events: Vec<Event> = Vec::new();
     // No event comes any more up to here.
     let mut complete = 0;

@@ -47,15 +47,20 @@ fn ready(fs: &Arc<dyn Fs>) -> Running {
     member
 }
 
-/// Runs everything but merges for long enough to come to rest, and syncs.
+/// Runs everything once but compactions and merges, and syncs.
+fn turn(member: &mut Running, told: &mut Told) {
+    member.consensus(NOW, told);
+    member.write_log(usize::MAX).expect("a healthy disk");
+    member.apply(NOW, told).expect("applies");
+    member.write_revisions().expect("a healthy disk");
+    member.sync_revisions().expect("a healthy disk");
+    member.work_on_files(told).expect("a healthy disk");
+}
+
+/// Runs everything but merges for long enough to come to rest.
 fn settle_without_merges(member: &mut Running, told: &mut Told) {
     for _ in 0..30 {
-        member.consensus(NOW, told);
-        member.write_log(usize::MAX).expect("a healthy disk");
-        member.apply(NOW, told).expect("applies");
-        member.write_revisions().expect("a healthy disk");
-        member.sync_revisions().expect("a healthy disk");
-        member.work_on_files(told).expect("a healthy disk");
+        turn(member, told);
         member.compact();
     }
     assert!(member.inputs.is_empty() && member.entries.is_empty() && member.parts.compactor.is_idle());

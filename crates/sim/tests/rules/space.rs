@@ -200,12 +200,7 @@ fn without_a_leader_an_alarm_that_is_due_is_no_reason_to_wake() {
 /// Runs a member without the thread for compactions, which a busy machine may keep from its work for long.
 fn settle_without_compactions(member: &mut Running, told: &mut Told) {
     for _ in 0..30 {
-        member.consensus(NOW, told);
-        member.write_log(usize::MAX).expect("a healthy disk");
-        member.apply(NOW, told).expect("applies");
-        member.write_revisions().expect("a healthy disk");
-        member.sync_revisions().expect("a healthy disk");
-        member.work_on_files(told).expect("a healthy disk");
+        turn(member, told);
     }
 }
 
