@@ -136,17 +136,20 @@ fn needs_client_tls(config: &Config) -> bool {
 
 fn check_security(report: &mut Report, config: &Config, side: Side) {
     let what = format!("{} TLS", side.name());
+    let is_passed_over = side == Side::Client && !needs_client_tls(config);
+    let refuse = |report: &mut Report, error: String| match is_passed_over {
+        true => {
+            report.add(Kind::Note, format!("{what}: {error}; no URL is https, so a start passes it over"))
+        }
+        false => report.add(Kind::Wrong, format!("{what}: {error}")),
+    };
     let info = match security::check(config, side) {
         Ok(Checked::Plain) => return report.add(Kind::Sound, format!("{what}: none")),
         Ok(Checked::WouldMake(folder)) => {
             return report.add(Kind::Would, format!("make a certificate in {}", folder.display()));
         }
         Ok(Checked::Sound(info)) => info,
-        Err(error) if side == Side::Client && !needs_client_tls(config) => {
-            return report
-                .add(Kind::Note, format!("{what}: {error}; no URL is https, so a start passes it over"));
-        }
-        Err(error) => return report.add(Kind::Wrong, format!("{what}: {error}")),
+        Err(error) => return refuse(report, error.to_string()),
     };
     for (cert, key) in [(&info.cert_file, &info.key_file), (&info.client_cert_file, &info.client_key_file)] {
         if cert.is_empty() {
@@ -154,7 +157,7 @@ fn check_security(report: &mut Report, config: &Config, side: Side) {
         }
         let certificate = match tls::Pair::read(cert, key).and_then(|pair| pair.certificate()) {
             Ok(certificate) => certificate,
-            Err(error) => return report.add(Kind::Wrong, format!("{what}: {error}")),
+            Err(error) => return refuse(report, error.to_string()),
         };
         let names = certificate.dns_names.iter().cloned();
         let names = names.chain(certificate.ip_addresses.iter().map(ToString::to_string));
