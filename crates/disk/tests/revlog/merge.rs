@@ -109,6 +109,16 @@ enum Stage {
 }
 
 impl World {
+    /// A log of so many random frames, all of them durable.
+    fn filled(fs: &MemFs, rng: &mut Rng, frames: u32) -> World {
+        let mut world = World::open(fs).unwrap();
+        for _ in 0..frames {
+            world.write(rng).unwrap();
+            world.log.sync().unwrap();
+        }
+        world
+    }
+
     fn open(fs: &MemFs) -> Result<World, Error> {
         let log = Log::open(fs.clone(), &Limits::tiny())?;
         let owner = Owner::found(&log.reader);
@@ -273,12 +283,8 @@ fn reopen(fs: &MemFs, owner: &Owner, context: &str) {
 /// A log with a merged segment, an appended one behind it, and the owner of its records.
 fn merged_log() -> (MemFs, Owner) {
     let fs = MemFs::new();
-    let mut world = World::open(&fs).unwrap();
     let mut rng = Rng(5);
-    for _ in 0..40 {
-        world.write(&mut rng).unwrap();
-        world.log.sync().unwrap();
-    }
+    let mut world = World::filled(&fs, &mut rng, 40);
     world.forget(&mut rng, 2);
     world.merge_all(ALL).unwrap();
     let owner = world.owner.clone();
@@ -372,12 +378,8 @@ fn a_first_frame_that_is_lost_behind_a_merged_segment_is_missed() {
 #[test]
 fn damage_in_a_merged_segment_says_that_its_sources_are_there() {
     let fs = MemFs::new();
-    let mut world = World::open(&fs).unwrap();
     let mut rng = Rng(5);
-    for _ in 0..40 {
-        world.write(&mut rng).unwrap();
-        world.log.sync().unwrap();
-    }
+    let mut world = World::filled(&fs, &mut rng, 40);
     world.forget(&mut rng, 2);
     while world.stage != Stage::Moved {
         assert!(world.merge_step(ALL).unwrap());
@@ -452,12 +454,8 @@ fn damage_in_a_source_is_named() {
 #[test]
 fn a_full_disk() {
     let fs = MemFs::new();
-    let mut world = World::open(&fs).unwrap();
     let mut rng = Rng(3);
-    for _ in 0..60 {
-        world.write(&mut rng).unwrap();
-        world.log.sync().unwrap();
-    }
+    let mut world = World::filled(&fs, &mut rng, 60);
     // Of the first segments nothing is wanted, of the others half.
     let mains: Vec<i64> = world.owner.wanted.keys().map(|revision| revision.0).collect();
     let half = mains[mains.len() / 2];
@@ -535,12 +533,8 @@ fn file_operations() {
 fn a_scan_across_a_merge() {
     for seed in seeds(30) {
         let fs = MemFs::new();
-        let mut world = World::open(&fs).unwrap();
         let mut rng = Rng(seed);
-        for _ in 0..60 {
-            world.write(&mut rng).unwrap();
-            world.log.sync().unwrap();
-        }
+        let mut world = World::filled(&fs, &mut rng, 60);
         world.forget(&mut rng, 2);
         let wanted = world.owner.clone();
         let stop_at = rng.below(wanted.all.len() as u64);

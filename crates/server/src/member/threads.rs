@@ -497,7 +497,10 @@ impl RaftThread {
         if !self.cuts.is_empty() {
             for message in out.send.extract_if(.., is_snapshot) {
                 // Two may have been pinned for one member, of which consensus has taken the first.
-                let is_of = |cut: &Cut| matches!(&message.body, Body::Snapshot { snapshot } if snapshot.index.0 == cut.applied().index);
+                let is_of = |cut: &Cut| match &message.body {
+                    Body::Snapshot { snapshot } => snapshot.index.0 == cut.applied().index,
+                    _ => false,
+                };
                 match self.cuts.remove(&message.to).filter(is_of) {
                     Some(cut) => self.snapshots.begin(message, cut),
                     None => self.raft.send(RaftMail::SnapshotReported(message.to, false)),

@@ -178,19 +178,12 @@ fn a_database_ahead_of_its_log_is_taken_as_a_snapshot() {
         assert!(starts > 100, "{starts} starts");
 
         let fs: Arc<dyn Fs> = Arc::new(memory);
-        let mut member = open(&fs, &settings(), 9).expect("a member starts");
+        let member = open(&fs, &settings(), 9).expect("a member starts");
         let imported = member.parts.found.imported.clone().expect("taken over");
         assert_eq!(member.parts.found.snapshot_index, imported.applied.index);
         assert_eq!(member.parts.found.last_index, imported.applied.index);
         assert!(!fs.exists(Path::new(DATABASE)).expect("a look"));
-        member.settle(NOW, &mut Told::default()).expect("a healthy disk");
-        assert!(member.is_ready);
-        put(&mut member, "after", "1");
-        let keys = all_keys(&member);
-        drop(member);
-        let again = ready(&fs);
-        assert_eq!(again.parts.found.imported, None);
-        assert_eq!(all_keys(&again), keys);
+        goes_on(&fs, member);
     }
 }
 
@@ -399,7 +392,7 @@ fn a_leaders_snapshot_that_etcd_had_received_and_not_applied_is_taken_over() {
         assert!(starts > 100, "{starts} starts");
 
         let fs: Arc<dyn Fs> = Arc::new(memory.clone());
-        let mut member = open(&fs, &settings, 9).expect("a member starts");
+        let member = open(&fs, &settings, 9).expect("a member starts");
         let imported = member.parts.found.imported.clone().expect("taken over");
         assert_eq!((imported.applied, imported.file), (times.applied, PathBuf::from(&received)));
         for gone in [DATABASE, &received, orphan] {
@@ -410,14 +403,7 @@ fn a_leaders_snapshot_that_etcd_had_received_and_not_applied_is_taken_over() {
             true => assert!(memory.read(&kept).expect("it is kept") == times.database),
             false => assert!(!fs.exists(Path::new(&kept)).expect("a look")),
         }
-        member.settle(NOW, &mut Told::default()).expect("a healthy disk");
-        assert!(member.is_ready);
-        put(&mut member, "after", "1");
-        let keys = all_keys(&member);
-        drop(member);
-        let again = ready(&fs);
-        assert_eq!(again.parts.found.imported, None);
-        assert_eq!(all_keys(&again), keys);
+        goes_on(&fs, member);
     }
 
     // It is damaged: nothing else has what the log has given up.
@@ -488,4 +474,16 @@ fn leftovers_of_etcds_go_with_its_database() {
             break;
         }
     }
+}
+
+/// What was taken over serves, and is all that the next start looks at.
+fn goes_on(fs: &Arc<dyn Fs>, mut member: Running) {
+    member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+    assert!(member.is_ready);
+    put(&mut member, "after", "1");
+    let keys = all_keys(&member);
+    drop(member);
+    let again = ready(fs);
+    assert_eq!(again.parts.found.imported, None);
+    assert_eq!(all_keys(&again), keys);
 }
