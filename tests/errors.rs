@@ -439,7 +439,9 @@ impl Users {
 
 #[test]
 fn refusals_about_users_and_roles() {
-    let member = Member::start(&["--bcrypt-cost", "4"]);
+    let mut member = Member::start(&["--bcrypt-cost", "4"]);
+    member.announce("invalid authentication was requested");
+    member.announce("invalid auth token");
     run(async {
         let mut users = Users { client: member.client(), token: None, refused: BTreeSet::new() };
         let user = |name: &str, password: &str| pb::AuthUserAddRequest {
