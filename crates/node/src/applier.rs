@@ -7,7 +7,8 @@ use disk::revlog::{self, Frame, FrameBuilder};
 use prost::Message;
 use raft::{ConfState, Entry, EntryKind, NodeId};
 use store::watch::{self, Event, Tail};
-use store::{Alarms, Answer, Compaction, ConfChangeOutcome, LeaseChange, Membership, Store};
+use store::{Alarms, Answer, AuthChange, Compaction, ConfChangeOutcome, LeaseChange, Membership, Store};
+use wire::etcdserverpb::AuthenticateResponse;
 use wire::raftpb::{ConfChange, ConfChangeType};
 use wire::{ApiError, Status};
 
@@ -40,6 +41,8 @@ pub struct Batch {
     pub snapshot: Option<SnapshotOrder>,
     /// For the lessor, in order.
     pub leases: Vec<LeaseChange>,
+    /// For whoever keeps tokens, in order; before the answers.
+    pub auth: Vec<AuthChange>,
     /// The membership at the batch's end, if the batch may have changed it: for the transport.
     pub membership: Option<Arc<Membership>>,
 }
@@ -50,6 +53,7 @@ struct Gave {
     answers: Vec<(RequestId, Result<Answer, Status>)>,
     compactions: Vec<Compaction>,
     leases: Vec<LeaseChange>,
+    auth: Vec<AuthChange>,
     /// Whether anything has added to what is stored.
     grew: bool,
 }
@@ -216,11 +220,13 @@ impl Applier {
         report.revision = self.store.revision();
         report.exceeds_quota = gave.grew && !self.quota.has_room(self.store.size_bytes(), 1);
         report.alarms = self.alarms_if_changed();
+        let auth = self.store.auth();
+        report.auth_revision = if auth.is_enabled() { auth.revision() } else { 0 };
         let membership = self.membership_if_changed();
         report.agreed = self.agreed;
         let snapshot = self.snapshot();
-        let Gave { answers, compactions, leases, grew: _ } = gave;
-        Ok(Some(Batch { frame, report, answers, compactions, snapshot, leases, membership }))
+        let Gave { answers, compactions, leases, auth, grew: _ } = gave;
+        Ok(Some(Batch { frame, report, answers, compactions, snapshot, leases, auth, membership }))
     }
 
     fn alarms_if_changed(&mut self) -> Option<Arc<Alarms>> {
@@ -250,7 +256,10 @@ impl Applier {
         let (ids, own_lane) = (&self.ids, self.own_lane);
         let is_awaited = |id| ids.origin(RequestId(id)).is_some_and(|lane| lane != own_lane);
         let applied = self.store.apply_for(&entry.data, is_awaited, &mut sink);
-        let applied = applied.map_err(|fatal| apply_error(entry, fatal))?;
+        let mut applied = applied.map_err(|fatal| apply_error(entry, fatal))?;
+        if let Some(AuthChange::LoggedIn { token, .. }) = &mut applied.auth {
+            complete_token(token, entry.index.0, &mut applied.result);
+        }
         if let Some(watch) = &mut self.watch {
             watch.applied(&entry.data, &applied.result);
         }
@@ -258,6 +267,7 @@ impl Applier {
         let wants_hash = entry.index.0 > self.found_index;
         gave.grew |= applied.grew;
         gave.leases.extend(applied.leases);
+        gave.auth.extend(applied.auth);
         gave.compactions.extend(applied.compaction.map(|compaction| Compaction { wants_hash, ..compaction }));
         let id = RequestId(applied.id);
         match self.ids.origin(id) {
@@ -335,6 +345,15 @@ impl Applier {
             tables,
         };
         Ok(self.builder.finish(self.applied, &state.encode_to_vec(), self.wal_durable)?)
+    }
+}
+
+/// A token says at which index its user has logged in, so that another member knows what it has to wait for (etcd:
+/// simple_token.go).
+fn complete_token(token: &mut String, index: u64, result: &mut Result<Answer, ApiError>) {
+    token.push_str(&format!(".{index}"));
+    if let Ok(answer) = result {
+        answer.body = AuthenticateResponse { header: None, token: token.clone() }.encode_to_vec();
     }
 }
 

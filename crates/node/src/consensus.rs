@@ -94,6 +94,8 @@ pub struct Applied {
     pub term: u64,
     /// The alarms, if the batch changed them.
     pub alarms: Option<Arc<Alarms>>,
+    /// The revision of users and roles at the end of the batch while authentication is on, else 0.
+    pub auth_revision: u64,
     /// Whether the batch added something, and the store takes more than its quota now.
     pub exceeds_quota: bool,
 }
@@ -515,6 +517,7 @@ impl Consensus {
         out.lost = self.fates.applied(Term(applied.term)).or(out.lost.take());
         self.revision = applied.revision;
         self.leases.applied(&applied.own);
+        self.leases.auth_revision(applied.auth_revision);
         if let Some(alarms) = &applied.alarms {
             self.space.alarms(alarms);
             self.leases.hold(alarms.has(AlarmType::Corrupt));

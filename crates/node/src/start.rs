@@ -322,6 +322,7 @@ pub fn open(
     let snapshot_receiver = folders.receiver(fs, settings);
     let mut keeper = Keeper::new(lessor.clone());
     keeper.hold(reader.alarms().has(AlarmType::Corrupt));
+    keeper.auth_revision(reader.auth_revision().unwrap_or(0));
     let past = Past {
         cluster_version: ClusterVersion::new(agreed, settings.downgrade_check_ms),
         held: HeldRequests::new(patience_ms, &settings.limits.raft),

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use wire::etcdserverpb::range_request::{SortOrder, SortTarget};
 use wire::{ApiError, Code, RequestLimits, Status};
 
-use crate::encoding::{Field, Fields, put_length, put_varint, varint_len};
+use crate::auth::Caller;
+use crate::encoding::{Field, Fields, put_bytes, put_length, put_number, put_varint, varint_len};
 use crate::mvcc::{Span, SpanSet};
 use crate::request::{DeleteRange, Op, Put, Range, Txn, TxnNode};
 
@@ -56,43 +57,43 @@ pub fn check_size(proposal: &[u8], limits: &RequestLimits) -> Result<(), Status>
 }
 
 /// Encodes an `InternalRaftRequest` around an encoded `PutRequest`. The id is not 0.
-pub fn encode_put(id: u64, request: &[u8]) -> Vec<u8> {
-    encode(id, 4, request)
+pub fn encode_put(id: u64, caller: Caller<'_>, request: &[u8]) -> Vec<u8> {
+    encode(id, caller, 4, request)
 }
 
 /// Encodes an `InternalRaftRequest` around an encoded `DeleteRangeRequest`. The id is not 0.
-pub fn encode_delete_range(id: u64, request: &[u8]) -> Vec<u8> {
-    encode(id, 5, request)
+pub fn encode_delete_range(id: u64, caller: Caller<'_>, request: &[u8]) -> Vec<u8> {
+    encode(id, caller, 5, request)
 }
 
 /// Encodes an `InternalRaftRequest` around an encoded `TxnRequest`. The id is not 0.
-pub fn encode_txn(id: u64, request: &[u8]) -> Vec<u8> {
-    encode(id, 6, request)
+pub fn encode_txn(id: u64, caller: Caller<'_>, request: &[u8]) -> Vec<u8> {
+    encode(id, caller, 6, request)
 }
 
 /// Encodes an `InternalRaftRequest` around an encoded `CompactionRequest`. The id is not 0.
-pub fn encode_compaction(id: u64, request: &[u8]) -> Vec<u8> {
-    encode(id, 7, request)
+pub fn encode_compaction(id: u64, caller: Caller<'_>, request: &[u8]) -> Vec<u8> {
+    encode(id, caller, 7, request)
 }
 
 /// Encodes an `InternalRaftRequest` around an encoded `LeaseGrantRequest`. The id is not 0.
-pub fn encode_lease_grant(id: u64, request: &[u8]) -> Vec<u8> {
-    encode(id, 8, request)
+pub fn encode_lease_grant(id: u64, caller: Caller<'_>, request: &[u8]) -> Vec<u8> {
+    encode(id, caller, 8, request)
 }
 
 /// Encodes an `InternalRaftRequest` around an encoded `LeaseRevokeRequest`. The id is not 0.
-pub fn encode_lease_revoke(id: u64, request: &[u8]) -> Vec<u8> {
-    encode(id, 9, request)
+pub fn encode_lease_revoke(id: u64, caller: Caller<'_>, request: &[u8]) -> Vec<u8> {
+    encode(id, caller, 9, request)
 }
 
 /// Encodes an `InternalRaftRequest` around an encoded `LeaseCheckpointRequest`. The id is not 0.
-pub fn encode_lease_checkpoint(id: u64, request: &[u8]) -> Vec<u8> {
-    encode(id, 11, request)
+pub fn encode_lease_checkpoint(id: u64, caller: Caller<'_>, request: &[u8]) -> Vec<u8> {
+    encode(id, caller, 11, request)
 }
 
 /// Encodes an `InternalRaftRequest` around an `AlarmRequest`. The id is not 0.
 pub fn encode_alarm(id: u64, request: &wire::etcdserverpb::AlarmRequest) -> Vec<u8> {
-    encode(id, 10, &prost::Message::encode_to_vec(request))
+    encode(id, Caller::NOBODY, 10, &prost::Message::encode_to_vec(request))
 }
 
 /// What a put counts against the quota, bytes (etcd: storage/quota.go).
@@ -146,7 +147,7 @@ pub fn granted_lease(entry_data: &[u8]) -> Option<i64> {
 /// Encodes an `InternalRaftRequest` that sets the cluster's version, as `3.7.0`. The id is not 0.
 pub fn encode_cluster_version_set(id: u64, version: &str) -> Vec<u8> {
     let set = wire::membershippb::ClusterVersionSetRequest { ver: version.to_owned() };
-    encode(id, 1300, &prost::Message::encode_to_vec(&set))
+    encode(id, Caller::NOBODY, 1300, &prost::Message::encode_to_vec(&set))
 }
 
 /// Encodes an `InternalRaftRequest` by which a member says its name and client URLs. The id is not 0.
@@ -158,20 +159,25 @@ pub fn encode_member_attributes(id: u64, member_id: u64, name: &str, client_urls
             client_urls: client_urls.to_vec(),
         }),
     };
-    encode(id, 1301, &prost::Message::encode_to_vec(&set))
+    encode(id, Caller::NOBODY, 1301, &prost::Message::encode_to_vec(&set))
 }
 
-/// `request` as field `field`, then the header with the id (rule 20).
-fn encode(id: u64, field: u32, request: &[u8]) -> Vec<u8> {
+/// `request` as field `field`, then the header with the id and who asks (rule 20).
+fn encode(id: u64, caller: Caller<'_>, field: u32, request: &[u8]) -> Vec<u8> {
     const HEADER: u32 = 100;
     assert_ne!(id, 0, "a request without an id cannot be answered");
-    let header_len = 1 + varint_len(id);
+    let name = caller.name.as_bytes();
+    let name_len = if name.is_empty() { 0 } else { 1 + varint_len(name.len() as u64) + name.len() };
+    let revision_len = if caller.revision == 0 { 0 } else { 1 + varint_len(caller.revision) };
+    let header_len = 1 + varint_len(id) + name_len + revision_len;
     let mut out = Vec::with_capacity(request.len() + header_len + 12);
     put_length(&mut out, field, request.len());
     out.extend_from_slice(request);
     put_length(&mut out, HEADER, header_len);
     put_varint(&mut out, 1 << 3);
     put_varint(&mut out, id);
+    put_bytes(&mut out, 2, name);
+    put_number(&mut out, 3, caller.revision as i64);
     out
 }
 

@@ -70,7 +70,8 @@ impl Alarms {
             | Kind::ClusterMemberAttrSet(_)
             | Kind::LeaseCheckpoint(_)
             | Kind::DowngradeVersionTest
-            | Kind::Alarm(_) => false,
+            | Kind::Alarm(_)
+            | Kind::Auth(_) => false,
         };
         if is_refused && self.has(AlarmType::Corrupt) {
             return Some(ApiError::Corrupt);

@@ -9,6 +9,7 @@ use wire::etcdserverpb::{
 };
 use wire::membershippb;
 
+use crate::auth::{AuthRequest, Caller};
 use crate::encoding::{Field, Fields};
 use crate::record::ReadError;
 use crate::request::{DecodeError, DeleteRange, Put, Range, Txn, canonical_txn};
@@ -52,6 +53,8 @@ impl From<DecodeError> for Fatal {
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     pub id: u64,
+    /// Who has asked for it.
+    pub caller: Caller<'a>,
     pub kind: Kind<'a>,
 }
 
@@ -71,6 +74,7 @@ pub(crate) enum Kind<'a> {
     LeaseCheckpoint(LeaseCheckpointRequest),
     DowngradeVersionTest,
     Alarm(AlarmRequest),
+    Auth(Box<AuthRequest>),
 }
 
 impl Kind<'_> {
@@ -99,26 +103,31 @@ pub(crate) fn with_request<T>(
         (0, Some(header)) => header.id,
         (id, _) => id,
     };
+    let caller = message
+        .header
+        .as_ref()
+        .map_or(Caller::NOBODY, |header| Caller { name: &header.username, revision: header.auth_revision });
     if let Some(kind) = rare_kind(&message)? {
-        return then(Request { id, kind });
+        return then(Request { id, caller, kind });
     }
-    let (number, body) = if let Some(range) = message.range {
+    let (number, body) = if let Some(range) = &message.range {
         (3, range.encode_to_vec())
-    } else if let Some(put) = message.put {
+    } else if let Some(put) = &message.put {
         (4, put.encode_to_vec())
-    } else if let Some(delete) = message.delete_range {
+    } else if let Some(delete) = &message.delete_range {
         (5, delete.encode_to_vec())
-    } else if let Some(txn) = message.txn {
+    } else if let Some(txn) = &message.txn {
         (6, txn.encode_to_vec())
     } else {
         return Err(Fatal::UnknownRequest);
     };
-    Envelope { id, number, body: &body }.with_request(then)
+    Envelope { id, caller, number, body: &body }.with_request(then)
 }
 
 /// A request of the key-value service in its plainest form: an id, and one request in one piece.
 struct Envelope<'a> {
     id: u64,
+    caller: Caller<'a>,
     /// The request's field number in `InternalRaftRequest`.
     number: u32,
     body: &'a [u8],
@@ -128,25 +137,26 @@ impl<'a> Envelope<'a> {
     /// `None` if there is anything else in it.
     fn of(data: &'a [u8]) -> Result<Option<Self>, Fatal> {
         let mut fields = Fields::new(data);
-        let (mut id, mut header_id, mut request) = (0, None, None);
+        let (mut id, mut header, mut request) = (0, None, None);
         while let Some(field) = fields.next()? {
             match field {
                 (1, Field::Number(n)) => id = n,
-                (100, Field::Bytes(header)) if header_id.is_none() => header_id = Some(id_of(header)?),
+                (100, Field::Bytes(bytes)) if header.is_none() => header = Some(header_of(bytes)?),
                 (number @ 3..=6, Field::Bytes(body)) if request.is_none() => request = Some((number, body)),
                 _ => return Ok(None),
             }
         }
         let Some((number, body)) = request else { return Ok(None) };
-        let id = match (id, header_id) {
+        let (id, caller) = match (id, header) {
             (0, None) => return Err(Fatal::NoHeader),
-            (0, Some(id)) | (id, _) => id,
+            (0, Some(header)) => header,
+            (id, header) => (id, header.map_or(Caller::NOBODY, |(_, caller)| caller)),
         };
-        Ok(Some(Envelope { id, number, body }))
+        Ok(Some(Envelope { id, caller, number, body }))
     }
 
     fn with_request<T>(&self, then: impl FnOnce(Request<'_>) -> Result<T, Fatal>) -> Result<T, Fatal> {
-        let (id, body) = (self.id, self.body);
+        let (id, caller, body) = (self.id, self.caller, self.body);
         let kind = match self.number {
             3 => Kind::Range(Range::decode(body)?),
             4 => Kind::Put(Put::decode(body)?),
@@ -154,30 +164,31 @@ impl<'a> Envelope<'a> {
             _ => match Txn::decode(body) {
                 Err(DecodeError::Repeated) => {
                     let canonical = canonical_txn(body)?;
-                    return then(Request { id, kind: Kind::Txn(Txn::decode(&canonical)?) });
+                    return then(Request { id, caller, kind: Kind::Txn(Txn::decode(&canonical)?) });
                 }
                 txn => Kind::Txn(txn?),
             },
         };
-        then(Request { id, kind })
+        then(Request { id, caller, kind })
     }
 }
 
-/// The id in a `RequestHeader`.
-fn id_of(header: &[u8]) -> Result<u64, Fatal> {
+/// The id in a `RequestHeader`, and who has asked.
+fn header_of(header: &[u8]) -> Result<(u64, Caller<'_>), Fatal> {
     let mut fields = Fields::new(header);
-    let mut id = 0;
+    let (mut id, mut caller) = (0, Caller::NOBODY);
     while let Some(field) = fields.next()? {
         match field {
             (1, Field::Number(n)) => id = n,
-            // Nothing here looks at the user yet, but an entry that Go cannot decode must not be applied.
             (2, Field::Bytes(name)) => {
-                std::str::from_utf8(name).map_err(|error| Fatal::Undecodable(error.to_string()))?;
+                caller.name =
+                    std::str::from_utf8(name).map_err(|error| Fatal::Undecodable(error.to_string()))?;
             }
+            (3, Field::Number(n)) => caller.revision = n,
             _ => {}
         }
     }
-    Ok(id)
+    Ok((id, caller))
 }
 
 /// The requests beside those of the key-value service, in the order in which Go's etcd looks for them.
@@ -216,36 +227,7 @@ fn rare_kind(message: &InternalRaftRequest) -> Result<Option<Kind<'static>>, Fat
     if let Some(alarm) = &message.alarm {
         return Ok(Some(Kind::Alarm(*alarm)));
     }
-    unsupported(message).map_or(Ok(None), |name| Err(Fatal::UnsupportedRequest(name)))
-}
-
-/// The name of a request that a later version of ours will apply.
-fn unsupported(message: &InternalRaftRequest) -> Option<&'static str> {
-    macro_rules! names {
-        ($($field:ident),* $(,)?) => {
-            [$((stringify!($field), message.$field.is_some()),)*]
-        };
-    }
-    let known = names![
-        authenticate,
-        auth_enable,
-        auth_disable,
-        auth_status,
-        auth_user_add,
-        auth_user_delete,
-        auth_user_change_password,
-        auth_user_grant_role,
-        auth_user_get,
-        auth_user_revoke_role,
-        auth_user_list,
-        auth_role_add,
-        auth_role_grant_permission,
-        auth_role_get,
-        auth_role_revoke_permission,
-        auth_role_delete,
-        auth_role_list,
-    ];
-    known.into_iter().find(|(_, is_set)| *is_set).map(|(name, _)| name)
+    Ok(AuthRequest::in_entry(message)?.map(|request| Kind::Auth(Box::new(request))))
 }
 
 /// Whether an entry can be applied as far as that can be told from it alone; changes nothing.

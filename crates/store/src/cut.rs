@@ -7,6 +7,7 @@ use wire::leasepb;
 
 use crate::ReadError;
 use crate::alarm::Alarms;
+use crate::auth::Auth;
 use crate::compaction::Pin;
 use crate::membership::Membership;
 use crate::mvcc::{KeyValue, NOT_COMPACTED, lock_read};
@@ -16,7 +17,7 @@ use crate::store::Shared;
 /// Everything that a snapshot holds of the store. Taken by the thread that applies, between two batches, and read by
 /// any other.
 ///
-/// Leases, members and alarms are copies. Records are read from where they lie, and nothing that belongs to the cut is dropped
+/// Leases, members, alarms and users are copies. Records are read from where they lie, and nothing that belongs to the cut is dropped
 /// as long as it is held: the background work of later compactions waits for it.
 pub struct Cut {
     shared: Arc<Shared>,
@@ -25,6 +26,7 @@ pub struct Cut {
     leases: Vec<leasepb::Lease>,
     membership: Arc<Membership>,
     alarms: Arc<Alarms>,
+    auth: Arc<Auth>,
 }
 
 impl Cut {
@@ -32,10 +34,10 @@ impl Cut {
     pub(crate) fn new(
         shared: &Arc<Shared>,
         revision: i64,
-        (membership, alarms): (Arc<Membership>, Arc<Alarms>),
+        (membership, alarms, auth): (Arc<Membership>, Arc<Alarms>, Arc<Auth>),
     ) -> Cut {
         let leases = shared.leases().all();
-        Cut { pin: Pin::take(shared), shared: Arc::clone(shared), revision, leases, membership, alarms }
+        Cut { pin: Pin::take(shared), shared: Arc::clone(shared), revision, leases, membership, alarms, auth }
     }
 
     /// The newest revision.
@@ -61,6 +63,11 @@ impl Cut {
     /// The alarms that are on.
     pub fn alarms(&self) -> &Alarms {
         &self.alarms
+    }
+
+    /// Users, roles, and whether they count.
+    pub fn auth(&self) -> &Auth {
+        &self.auth
     }
 
     /// Visits, in revision order, exactly the records that etcd has once its last compaction is finished: all above the

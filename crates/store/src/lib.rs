@@ -1,4 +1,4 @@
-//! The replicated state machine: keys and revisions, leases, alarms, membership, and what applies entries to them.
+//! The replicated state machine: keys and revisions, leases, alarms, membership, users, and what applies entries to them.
 //!
 //! Apply is a function of state and entry (rule 8): no clock, no randomness, no files. Where the bytes of a
 //! stored pair lie is the business of whoever implements [`RecordSource`] and [`RecordSink`]; the store only
@@ -9,6 +9,7 @@ pub mod admission;
 mod alarm;
 mod answer;
 mod apply;
+mod auth;
 mod compaction;
 mod cut;
 mod encoding;
@@ -27,6 +28,7 @@ pub mod watch;
 pub use alarm::Alarms;
 pub use answer::Answer;
 pub use apply::{Fatal, check_request, fuzz_apply};
+pub use auth::{Auth, AuthChange, AuthRequest, Caller, ROOT};
 pub use compaction::{Compaction, CompactionStep, Compactor, FinishedCompaction};
 pub use cut::Cut;
 pub use lease::{LeaseChange, LeaseTimes, TTL_MAX_S};

@@ -24,8 +24,13 @@ pub(crate) fn stored_bytes(length: u32, kind: RecordKind) -> u64 {
     ELEMENT_BYTES + key_bytes + u64::from(length)
 }
 
-/// The file's length, from the sum of [`stored_bytes`].
-pub(crate) fn snapshot_bytes(stored_bytes: u64, leases: u64) -> u64 {
-    let pairs = stored_bytes + leases * LEASE_BYTES;
+/// Bytes that any other pair takes in a leaf.
+pub(crate) fn pair_bytes(key_len: usize, value_len: usize) -> u64 {
+    ELEMENT_BYTES + (key_len + value_len) as u64
+}
+
+/// The file's length, from the sum of [`stored_bytes`], and that of [`pair_bytes`] of users and roles.
+pub(crate) fn snapshot_bytes(stored_bytes: u64, leases: u64, auth_bytes: u64) -> u64 {
+    let pairs = stored_bytes + leases * LEASE_BYTES + auth_bytes;
     FIXED_BYTES + pairs + pairs * OVERHEAD_PERCENT / 100
 }

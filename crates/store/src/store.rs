@@ -11,6 +11,7 @@ use wire::{ApiError, raftpb};
 
 use crate::alarm::Alarms;
 use crate::apply::{self, Fatal, Kind, Request};
+use crate::auth::{Auth, AuthChange, AuthState, AuthTable, Caller};
 use crate::compaction::{Compaction, Compactor, KeptHashes, Pin, Pins, lock};
 use crate::cut::Cut;
 use crate::encoding::put_number;
@@ -77,6 +78,8 @@ pub struct Applied {
     pub compaction: Option<Compaction>,
     /// What became of leases, for whoever counts their time.
     pub leases: Vec<LeaseChange>,
+    /// What became of a user's tokens, for whoever keeps them.
+    pub auth: Option<AuthChange>,
     /// Whether it has added to what is stored, as a quota counts it (etcd: quota.go).
     pub grew: bool,
 }
@@ -102,6 +105,11 @@ pub(crate) struct Shared {
     leases: RwLock<Leases>,
     membership: RwLock<Arc<Membership>>,
     alarms: RwLock<Arc<Alarms>>,
+    auth: RwLock<Arc<Auth>>,
+    /// The published revision of `auth` where it is on, else 0: asked for by each request.
+    auth_revision: AtomicU64,
+    /// What users and roles take in a snapshot.
+    auth_bytes: AtomicU64,
     /// How many leases there are, as of the last batch.
     lease_count: AtomicU64,
 }
@@ -110,7 +118,8 @@ impl Shared {
     /// What everything takes in a snapshot, bytes. Takes no lock: each put asks for it.
     fn size_bytes(&self) -> u64 {
         let leases = self.lease_count.load(Ordering::Relaxed);
-        snapshot_bytes(self.stored_bytes.load(Ordering::Relaxed), leases)
+        let auth_bytes = self.auth_bytes.load(Ordering::Relaxed);
+        snapshot_bytes(self.stored_bytes.load(Ordering::Relaxed), leases, auth_bytes)
     }
 
     pub(crate) fn leases(&self) -> RwLockReadGuard<'_, Leases> {
@@ -136,6 +145,7 @@ pub struct Store {
     compacted: i64,
     membership: Membership,
     alarms: Alarms,
+    auth: AuthState,
     /// What was changed since it was last written to a frame.
     changed: Changed,
     membership_published: bool,
@@ -165,6 +175,9 @@ impl Store {
             leases: RwLock::default(),
             membership: RwLock::default(),
             alarms: RwLock::default(),
+            auth: RwLock::default(),
+            auth_revision: AtomicU64::new(0),
+            auth_bytes: AtomicU64::new(0),
             lease_count: AtomicU64::new(0),
         };
         Store {
@@ -174,6 +187,7 @@ impl Store {
             compacted: NOT_COMPACTED,
             membership: Membership::default(),
             alarms: Alarms::default(),
+            auth: AuthState::default(),
             changed: Changed::default(),
             membership_published: true,
             alarms_published: true,
@@ -270,6 +284,7 @@ impl Store {
             self.alarms = tables.alarms.unwrap_or_default().alarms.into_iter().collect();
             self.alarms_published = false;
         }
+        self.auth.restore(tables.auth, whole);
         let mut leases = self.shared.leases_mut();
         if whole {
             leases.clear();
@@ -310,19 +325,20 @@ impl Store {
         }
     }
 
-    /// The small tables (members, compacted revision, leases, alarms) that have changed since this was last asked, encoded: what
+    /// The small tables (members, compacted revision, leases, alarms, users and roles) that have changed since this was last asked, encoded: what
     /// goes into a batch's frame. `whole`: all of them, for a frame that begins a segment.
     pub fn take_tables(&mut self, whole: bool) -> Option<Vec<u8>> {
         let changed = std::mem::take(&mut self.changed);
         let (leases, leases_gone) = self.shared.leases_mut().take_changes();
+        let auth = self.auth.take_changes();
         if whole {
             return Some(self.tables());
         }
-        if changed == Changed::default() && leases.is_empty() && leases_gone.is_empty() {
+        if changed == Changed::default() && leases.is_empty() && leases_gone.is_empty() && auth.is_none() {
             return None;
         }
-        let mut tables =
-            Tables { keeps_membership: !changed.membership, leases, leases_gone, ..Tables::default() };
+        let keeps_membership = !changed.membership;
+        let mut tables = Tables { keeps_membership, leases, leases_gone, auth, ..Tables::default() };
         if changed.membership {
             tables.set_membership(&self.membership);
         }
@@ -333,7 +349,8 @@ impl Store {
 
     /// All small tables, encoded.
     pub fn tables(&self) -> Vec<u8> {
-        encode_tables(&self.membership, self.compacted, self.shared.leases().all(), &self.alarms)
+        let leases = self.shared.leases().all();
+        encode_tables(&self.membership, self.compacted, leases, &self.alarms, self.auth.now())
     }
 
     /// Everything as it is now, for a snapshot. To be taken between batches; takes time with many leases, of which it makes
@@ -344,7 +361,7 @@ impl Store {
     pub fn cut(&self) -> Cut {
         assert_eq!(self.shared.current.load(Ordering::Acquire), self.revision, "in the midst of a batch");
         let reader = self.reader();
-        Cut::new(&self.shared, self.revision, (reader.membership(), reader.alarms()))
+        Cut::new(&self.shared, self.revision, (reader.membership(), reader.alarms(), reader.auth()))
     }
 
     /// Does the background work of compactions; there is to be one for a store. `batch_limit`: versions dropped in one
@@ -371,6 +388,11 @@ impl Store {
     /// The alarms with everything applied, published or not.
     pub fn alarms(&self) -> &Alarms {
         &self.alarms
+    }
+
+    /// Users and roles with everything applied, published or not.
+    pub fn auth(&self) -> &Auth {
+        self.auth.now()
     }
 
     /// What a snapshot of everything applied would take, bytes, within 5 % (rule 18).
@@ -423,9 +445,10 @@ impl Store {
         let answer = want_answer.then_some(&mut body);
         let mut compaction = None;
         let mut changes = Vec::new();
+        let mut auth = None;
         let grows = request.kind.grows();
         let result = match request.kind {
-            kind if let Some(refusal) = self.alarms.refusal(&kind) => Err(refusal.into()),
+            kind if let Some(refusal) = self.refusal(request.caller, &kind) => Err(refusal.into()),
             Kind::Put(put) => self.write(sink, |write| write.checked_put(&put, answer)),
             Kind::Txn(txn) => self.write(sink, |write| run_write(write, &txn, answer)),
             Kind::DeleteRange(delete) => self.write(sink, |write| write.delete_range(&delete, answer)),
@@ -468,6 +491,13 @@ impl Store {
                 self.alarm(request, answer);
                 Ok(())
             }
+            Kind::Auth(asked) => match self.auth.apply(request.caller, &asked, answer) {
+                Ok(change) => {
+                    auth = change;
+                    Ok(())
+                }
+                Err(error) => Err(error.into()),
+            },
         };
         let result = match result {
             Ok(()) => Ok(Answer { revision: self.revision, body }),
@@ -478,7 +508,19 @@ impl Store {
             }
         };
         let grew = grows && result.is_ok();
-        Ok(Applied { id: request.id, result, compaction, leases: changes, grew })
+        Ok(Applied { id: request.id, result, compaction, leases: changes, auth, grew })
+    }
+
+    /// Why a request is not applied: alarms come before rights, as in etcd.
+    fn refusal(&self, caller: Caller<'_>, request: &Kind<'_>) -> Option<ApiError> {
+        if let Some(refusal) = self.alarms.refusal(request) {
+            return Some(refusal);
+        }
+        let auth = self.auth.now();
+        if !auth.is_enabled() {
+            return None;
+        }
+        auth.check_request(caller, request, &self.shared.leases()).err()
     }
 
     fn write(
@@ -608,6 +650,12 @@ impl Store {
             *self.shared.alarms.write().expect("no thread panics while it holds this lock") = next;
             self.alarms_published = true;
         }
+        if let Some((next, bytes)) = self.auth.publish() {
+            let revision = if next.is_enabled() { next.revision() } else { 0 };
+            *self.shared.auth.write().expect("no thread panics while it holds this lock") = next;
+            self.shared.auth_revision.store(revision, Ordering::Release);
+            self.shared.auth_bytes.store(bytes, Ordering::Relaxed);
+        }
         self.shared.lease_count.store(self.shared.leases().len() as u64, Ordering::Relaxed);
         self.shared.current.store(self.revision, Ordering::Release);
         self.shared.compacted.store(self.compacted, Ordering::Release);
@@ -623,6 +671,7 @@ impl Store {
         index.check(self.revision);
         self.shared.leases().check(|key| index.get(key, self.revision).map_or(0, |version| version.lease));
         self.membership.check();
+        self.auth.now().check();
     }
 }
 
@@ -840,14 +889,15 @@ impl Reader {
         lock(&self.shared.hashes).all()
     }
 
-    /// Hashes everything that is replicated: keys, leases, alarms, members; and returns the newest revision for the header. Equal
+    /// Hashes everything that is replicated: keys, leases, alarms, users, members; and returns the newest revision for the header. Equal
     /// on members that have applied the same; not etcd's own sum, which depends on how a member's pages lie.
     pub fn hash(&self) -> Result<(u32, i64), ReadFailure> {
         let (keys, current) = self.hash_kv(0)?;
         let (compacted, leases) = (Some(keys.compact_revision), self.shared.leases().all());
         let alarms = self.alarms();
         let alarms = (!alarms.is_empty()).then(|| AlarmTable::from(&*alarms));
-        let mut tables = Tables { compacted, leases, alarms, ..Tables::default() };
+        let auth = AuthTable::whole(&self.auth());
+        let mut tables = Tables { compacted, leases, alarms, auth, ..Tables::default() };
         tables.set_membership(&self.membership());
         Ok((crc32c::crc32c_append(keys.hash, &tables.encode_to_vec()), current))
     }
@@ -892,5 +942,16 @@ impl Reader {
     /// The published alarms.
     pub fn alarms(&self) -> Arc<Alarms> {
         Arc::clone(&self.shared.alarms.read().expect("no thread panics while it holds this lock"))
+    }
+
+    /// The published users and roles, and whether they count.
+    pub fn auth(&self) -> Arc<Auth> {
+        Arc::clone(&self.shared.auth.read().expect("no thread panics while it holds this lock"))
+    }
+
+    /// The revision of [`Reader::auth`] if authentication is on, else `None`. Takes no lock.
+    pub fn auth_revision(&self) -> Option<u64> {
+        let revision = self.shared.auth_revision.load(Ordering::Acquire);
+        (revision != 0).then_some(revision)
     }
 }

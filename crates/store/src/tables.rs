@@ -1,12 +1,14 @@
-//! The small tables (members, compacted revision, leases, alarms) as they are kept in the revision log's frames.
+//! The small tables (members, compacted revision, leases, alarms, users and roles) as they are kept in the revision log's frames.
 //!
 //! The first frame of a segment has them whole, so that all before it can be merged away; a later one has what its
-//! batch changed: the membership, the compacted revision and the alarms whole, of the leases those that changed.
+//! batch changed: the membership, the compacted revision and the alarms whole, of the leases, users and roles those that
+//! changed.
 
 use wire::etcdserverpb::AlarmMember;
 use wire::{leasepb, membershippb};
 
 use crate::alarm::Alarms;
+use crate::auth::{Auth, AuthTable};
 use crate::membership::Membership;
 use crate::mvcc::NOT_COMPACTED;
 
@@ -38,6 +40,9 @@ pub(crate) struct Tables {
     /// The alarms, if they changed, or if the tables are whole and one is on.
     #[prost(message, optional, tag = "9")]
     pub alarms: Option<AlarmTable>,
+    /// Users and roles, if they changed, or if the tables are whole and there was ever one.
+    #[prost(message, optional, tag = "10")]
+    pub auth: Option<AuthTable>,
 }
 
 /// All alarms that are on.
@@ -59,10 +64,12 @@ pub fn encode_tables(
     compacted: i64,
     leases: Vec<leasepb::Lease>,
     alarms: &Alarms,
+    auth: &Auth,
 ) -> Vec<u8> {
     let compacted = (compacted > NOT_COMPACTED).then_some(compacted);
     let alarms = (!alarms.is_empty()).then(|| AlarmTable::from(alarms));
-    let mut tables = Tables { compacted, leases, alarms, ..Tables::default() };
+    let auth = AuthTable::whole(auth);
+    let mut tables = Tables { compacted, leases, alarms, auth, ..Tables::default() };
     tables.set_membership(membership);
     prost::Message::encode_to_vec(&tables)
 }

@@ -4,8 +4,8 @@ mod support;
 
 use proptest::prelude::*;
 use prost::Message as _;
-use store::admission;
 use store::request::{self, DecodeError};
+use store::{Caller, admission};
 use support::bytes;
 use support::fuzz::{fuzz_admitted, fuzz_entry, fuzz_range, fuzz_requests};
 use wire::etcdserverpb::{self as pb, request_op::Request};
@@ -258,7 +258,7 @@ fn the_depth_of_a_transaction_is_not_that_of_the_stack() {
     let limits = RequestLimits { txn_ops_max: u32::MAX, ..limits };
     assert_eq!(admission::check_txn(&decoded, &limits), Ok(()));
     let mut member = support::Member::new();
-    let entry = admission::encode_txn(9, &encoded);
+    let entry = admission::encode_txn(9, Caller::NOBODY, &encoded);
     let applied = member.store.apply(&entry, false, &mut member.batch).unwrap();
     assert_eq!((applied.id, applied.result.map(|answer| answer.revision)), (9, Ok(1)));
 }
@@ -269,7 +269,7 @@ fn a_put_128_levels_down_is_applied_and_answered() {
     let mut member = support::Member::new();
     let deepest = deep(128, put("k"));
     assert_eq!(check(&deepest, 128), Ok(()));
-    let entry = admission::encode_txn(7, &deepest.encode_to_vec());
+    let entry = admission::encode_txn(7, Caller::NOBODY, &deepest.encode_to_vec());
     let applied = member.store.apply(&entry, true, &mut member.batch).unwrap();
     let answer = applied.result.unwrap();
     assert_eq!(answer.revision, 2);
@@ -297,10 +297,10 @@ fn a_request_in_pieces_is_joined() {
     let txn = request::Txn::decode(&canonical).unwrap();
     assert_eq!(txn.ops, [request::Op::Put(request::Put::from(&whole))]);
     let mut member = support::Member::new();
-    let entry = admission::encode_txn(3, &encoded);
+    let entry = admission::encode_txn(3, Caller::NOBODY, &encoded);
     assert_eq!(member.store.apply(&entry, true, &mut member.batch).unwrap().result.unwrap().revision, 2);
     // The same for the request as a whole.
-    let put = admission::encode_put(4, &whole.encode_to_vec());
+    let put = admission::encode_put(4, Caller::NOBODY, &whole.encode_to_vec());
     let twice = [&put[..], &put[..]].concat();
     let applied = member.store.apply(&twice, true, &mut member.batch).unwrap();
     assert_eq!((applied.id, applied.result.unwrap().revision), (4, 3));

@@ -3,7 +3,7 @@
 mod support;
 
 use prost::Message as _;
-use store::{ConfChangeOutcome, Fatal, Store, admission};
+use store::{Caller, ConfChangeOutcome, Fatal, Store, admission};
 use support::Member;
 use wire::ApiError;
 use wire::etcdserverpb as pb;
@@ -126,8 +126,15 @@ fn what_cannot_be_applied_stops_the_member() {
     let mut stop = |request| stops(&mut member.store, &mut member.batch, request);
     assert_eq!(stop(pb::InternalRaftRequest { put: put.clone(), ..Default::default() }), Fatal::NoHeader);
     assert_eq!(stop(with_header.clone()), Fatal::UnknownRequest);
-    let user = pb::InternalRaftRequest { auth_user_add: Some(Default::default()), ..with_header.clone() };
-    assert_eq!(stop(user), Fatal::UnsupportedRequest("auth_user_add"));
+    // Each member would hash it with a salt of its own.
+    let plain = pb::AuthUserAddRequest { name: "u".into(), password: "p".into(), ..Default::default() };
+    let user = pb::InternalRaftRequest { auth_user_add: Some(plain), ..with_header.clone() };
+    assert!(matches!(stop(user), Fatal::UnsupportedRequest(_)));
+    let perm =
+        Some(wire::authpb::Permission { perm_type: 3, key: support::bytes("k"), ..Default::default() });
+    let grant = pb::AuthRoleGrantPermissionRequest { name: "r".into(), perm };
+    let unknown = pb::InternalRaftRequest { auth_role_grant_permission: Some(grant), ..with_header.clone() };
+    assert!(matches!(stop(unknown), Fatal::InvalidRequest(_)));
     let version =
         pb::InternalRaftRequest { cluster_version_set: Some(Default::default()), ..with_header.clone() };
     assert!(matches!(stop(version), Fatal::InvalidRequest(_)));
@@ -164,7 +171,7 @@ fn a_read_error_inside_apply_stops_the_member() {
     member.put("k", "v");
     member.log.is_broken.store(true, std::sync::atomic::Ordering::Relaxed);
     let put = pb::PutRequest { key: support::bytes("k"), ignore_value: true, ..Default::default() };
-    let entry = admission::encode_put(1, &put.encode_to_vec());
+    let entry = admission::encode_put(1, Caller::NOBODY, &put.encode_to_vec());
     let stopped = member.store.apply(&entry, false, &mut member.batch);
     assert!(matches!(stopped, Err(Fatal::Read(_))), "{stopped:?}");
     assert!(member.batch.pending.is_empty());

@@ -238,7 +238,7 @@ impl Database {
     /// The tables as frames have them.
     pub(super) fn encoded_tables(&self) -> Vec<u8> {
         let Tables { membership, leases, alarms, compacted, .. } = &self.tables;
-        store::encode_tables(membership, *compacted, leases.clone(), alarms)
+        store::encode_tables(membership, *compacted, leases.clone(), alarms, &store::Auth::default())
     }
 
     pub(super) fn refuse(&self, what: impl std::fmt::Display) -> Error {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use prost::Message as _;
 use raft::{EntryKind, Proposal, Raft, Role, Time};
-use store::admission;
+use store::{Caller, ROOT, admission};
 use wire::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
 
 use super::{LeaseEnd, Lessor, SharedLessor};
@@ -47,6 +47,8 @@ pub(crate) struct Keeper {
     leads: bool,
     /// Apply refuses every revoke: none is proposed.
     is_held: bool,
+    /// The revision of users and roles while authentication is on, else 0.
+    auth_revision: u64,
     /// When there may be work without anything having happened.
     due: Time,
     /// Something has happened since `due` was worked out.
@@ -76,6 +78,7 @@ impl Keeper {
             lessor,
             leads: false,
             is_held: false,
+            auth_revision: 0,
             due: Time::NEVER,
             stale: true,
             seen: Vec::new(),
@@ -124,6 +127,11 @@ impl Keeper {
     pub(crate) fn hold(&mut self, is_held: bool) {
         self.is_held = is_held;
         self.stale = true;
+    }
+
+    /// At which revision of users and roles revokes are proposed; 0 while authentication is off.
+    pub(crate) fn auth_revision(&mut self, revision: u64) {
+        self.auth_revision = revision;
     }
 
     /// Whether the round was one of leases; then it has ended, with leadership confirmed or not.
@@ -242,6 +250,7 @@ impl Keeper {
             return None;
         }
         let room = BATCH_MAX.min(REVOKING_MAX - self.revoking.len());
+        let caller = self.caller();
         let mut kept = Vec::new();
         let mut entries = Vec::new();
         while entries.len() < room
@@ -252,13 +261,21 @@ impl Keeper {
             } else if lessor.begin_revoke(end) {
                 let id = ids.next();
                 let request = LeaseRevokeRequest { id: end.id }.encode_to_vec();
-                entries.push(proposal(id, admission::encode_lease_revoke(id.0, &request)));
+                entries.push(proposal(id, admission::encode_lease_revoke(id.0, caller, &request)));
                 self.revoking.insert(id, end);
             }
         }
         self.confirmed.extend(kept);
         self.next_batch_at = now.plus_ms(BATCH_INTERVAL_MS);
         (!entries.is_empty()).then_some(Work::Propose(entries))
+    }
+
+    /// As whom the member itself ends leases (etcd: WithRoot).
+    fn caller(&self) -> Caller<'static> {
+        match self.auth_revision {
+            0 => Caller::NOBODY,
+            revision => Caller { name: ROOT, revision },
+        }
     }
 
     fn checkpoint(&mut self, now: Time, lessor: &mut Lessor, ids: &mut LaneIds) -> Option<Work> {
@@ -274,7 +291,10 @@ impl Keeper {
         let request = LeaseCheckpointRequest { checkpoints }.encode_to_vec();
         let id = ids.next();
         self.checkpointing = Some((id, taken.into_iter().map(|(lease, _)| lease).collect()));
-        Some(Work::Propose(vec![proposal(id, admission::encode_lease_checkpoint(id.0, &request))]))
+        Some(Work::Propose(vec![proposal(
+            id,
+            admission::encode_lease_checkpoint(id.0, Caller::NOBODY, &request),
+        )]))
     }
 
     /// Checks every invariant.
@@ -288,8 +308,7 @@ impl Keeper {
     }
 }
 
-/// As every entry of a member's own, with a header (rule 20). Once there is authentication it also carries the root
-/// user and the revision of the rights.
+/// As every entry of a member's own, with a header (rule 20).
 fn proposal(id: RequestId, data: Vec<u8>) -> Proposal {
     Proposal { token: id.0, kind: EntryKind::Normal, data: data.into() }
 }

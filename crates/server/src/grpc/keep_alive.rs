@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use prost::Message as _;
-use store::admission;
+use store::{Caller, admission};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use wire::etcdserverpb as pb;
@@ -113,7 +113,9 @@ async fn forget_checkpoints(lane: &Lane, leases: Vec<i64>) -> Result<(), Status>
         leases.into_iter().map(|id| pb::LeaseCheckpoint { id, remaining_ttl: 0 }).collect::<Vec<_>>();
     let request = pb::LeaseCheckpointRequest { checkpoints }.encode_to_vec();
     let id = lane.next_id();
-    lane.apply(id, admission::encode_lease_checkpoint(id.0, &request), false).await.map(|_| ())
+    lane.apply(id, admission::encode_lease_checkpoint(id.0, Caller::NOBODY, &request), false)
+        .await
+        .map(|_| ())
 }
 
 /// What a stream's client asks for, and how far that is.

@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 use node::RequestId;
-use store::admission;
 use store::request::{DecodeError, DeleteRange, Put, Range, Txn, canonical_txn};
-use store::{ReadFailure, ReadMode, Reader};
+use store::{Caller, ReadFailure, ReadMode, Reader, admission};
 use wire::{ApiError, Code, RequestLimits, Status};
 
 use super::answer;
@@ -119,14 +118,14 @@ pub fn begin(
             }
             admission::check_put(&request)?;
             let id = next_id();
-            propose(id, admission::encode_put(id.0, &message), true, limits)
+            propose(id, admission::encode_put(id.0, Caller::NOBODY, &message), true, limits)
         }
         Hot::DeleteRange => {
             let request = DeleteRange::decode(&message).map_err(|error| undecodable(&error))?;
             intercept(head, member, false)?;
             admission::check_delete_range(&request)?;
             let id = next_id();
-            propose(id, admission::encode_delete_range(id.0, &message), false, limits)
+            propose(id, admission::encode_delete_range(id.0, Caller::NOBODY, &message), false, limits)
         }
         Hot::Txn => {
             let canonical;
@@ -147,7 +146,7 @@ pub fn begin(
                 return Ok(Step::Read { read: Read::Txn(message.clone()), linearizable });
             }
             let id = next_id();
-            propose(id, admission::encode_txn(id.0, message), request.has_put(), limits)
+            propose(id, admission::encode_txn(id.0, Caller::NOBODY, message), request.has_put(), limits)
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use node::RequestId;
 use node::lease::Remaining;
 use prost::Message as _;
-use store::{Reader, admission};
+use store::{Caller, Reader, admission};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use wire::{ApiError, etcdserverpb as pb};
@@ -59,7 +59,7 @@ pub(super) fn encode_grant(
             grant.id = chosen;
         }
     }
-    admission::encode_lease_grant(id.0, &grant.encode_to_vec())
+    admission::encode_lease_grant(id.0, Caller::NOBODY, &grant.encode_to_vec())
 }
 
 /// Raises the alarm that goes with a request beyond the quota; what its caller is told, whatever came of that.
@@ -99,7 +99,7 @@ impl Lease for LeaseService {
         let deadline = client_deadline(&request);
         let encoded = request.get_ref().encode_to_vec();
         let encode = move |id: RequestId, _: &mut dyn FnMut() -> RequestId| {
-            (admission::encode_lease_revoke(id.0, &encoded), false)
+            (admission::encode_lease_revoke(id.0, Caller::NOBODY, &encoded), false)
         };
         let answer = self.lane.propose(deadline, encode).await.map_err(to_tonic)?;
         Ok(Response::new(pb::LeaseRevokeResponse { header: Some(self.member.header(answer.revision)) }))

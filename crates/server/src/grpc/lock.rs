@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use prost::Message as _;
-use store::admission;
 use store::request::DeleteRange;
+use store::{Caller, admission};
 use wire::v3lockpb as pb;
 use wire::{ApiError, Status, etcdserverpb};
 
@@ -42,7 +42,7 @@ pub(super) async fn unlock(message: &Bytes, front: &Rc<Shared>) -> Result<Answer
     admission::check_delete_range(&delete).map_err(told)?;
     let lane = &front.lane;
     let id = lane.next_id();
-    let data = admission::encode_delete_range(id.0, &encoded);
+    let data = admission::encode_delete_range(id.0, Caller::NOBODY, &encoded);
     admission::check_size(&data, &front.config.limits).map_err(told)?;
     let answer = lane.apply(id, data, false).await.map_err(told)?;
     let response = pb::UnlockResponse { header: Some(lane.member().header(answer.revision)) };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use store::request::Txn;
-use store::{ReadFailure, ReadMode, admission};
+use store::{Caller, ReadFailure, ReadMode, admission};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
@@ -338,7 +338,7 @@ pub(super) async fn txn(front: &Rc<Shared>, request: pb::TxnRequest) -> Result<p
     let grows = decoded.has_put();
     let lane = &front.lane;
     let id = lane.next_id();
-    let data = admission::encode_txn(id.0, &encoded);
+    let data = admission::encode_txn(id.0, Caller::NOBODY, &encoded);
     admission::check_size(&data, limits)?;
     let answer = lane.apply(id, data, grows).await?;
     let made = pb::TxnResponse::decode(&answer.body[..]).map_err(|error| undecodable(&error))?;

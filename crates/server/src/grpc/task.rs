@@ -10,7 +10,7 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use prost::Message as _;
 use store::request::Range;
-use store::{RangeStream, ReadFailure, ReadMode, StreamChunk, admission};
+use store::{Caller, RangeStream, ReadFailure, ReadMode, StreamChunk, admission};
 use tokio::time::Instant;
 use wire::etcdserverpb as pb;
 use wire::{ApiError, Status};
@@ -176,7 +176,9 @@ async fn compact(
     let request = attempt!(pb::CompactionRequest::decode(&message[..]).map_err(|error| undecodable(&error)));
     let member = Arc::clone(&front.lane.member());
     let (lane, encoded) = (front.lane.handle(), message.clone());
-    let proposed = lane.propose(deadline, move |id, _| (admission::encode_compaction(id.0, &encoded), false));
+    let proposed = lane.propose(deadline, move |id, _| {
+        (admission::encode_compaction(id.0, Caller::NOBODY, &encoded), false)
+    });
     let result = out.wait(proposed).await?;
     // Whoever asks for the work too waits for it also where it was asked for before, as in etcd.
     let is_known = matches!(&result, Err(status) if status.message == ApiError::Compacted.text());

@@ -15,8 +15,9 @@ const BUSY_BYTES_PER_SECOND: u64 = 24 << 20;
 /// Bytes read and written a second while nothing happens.
 const IDLE_BYTES_PER_SECOND: u64 = 128 << 20;
 /// Bytes read and written a second where the files outgrow what lives. A quarter of it is gained at least (a merge gains two
-/// fifths of what it reads, and writes the others), more than is let in where writers have to wait.
-const URGENT_BYTES_PER_SECOND: u64 = 256 << 20;
+/// fifths of what it reads, and writes the others): who has to wait is let in as much somewhere on the way to the bound.
+/// More would be felt by who writes: the disk is shared.
+const URGENT_BYTES_PER_SECOND: u64 = 96 << 20;
 /// How often it looks whether anything is worth a merge, or anybody is busy.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How soon it tries again what has to wait for something else.

@@ -764,7 +764,7 @@ impl ApplyThread {
     }
 
     fn hand_out(&mut self, batch: Batch) {
-        let Batch { frame, report, mut answers, compactions, snapshot, leases, membership } = batch;
+        let Batch { frame, report, mut answers, compactions, snapshot, leases, auth: _, membership } = batch;
         let applied = report.index;
         // Before anybody can know of it: who knows of a lease may renew it.
         let gone = self.lessor.lock().applied(self.channels.clock.now(), report.term, &leases);

@@ -16,8 +16,8 @@ use server::grpc::{MemberView, SharedStatus};
 use server::lane::{AppliedGate, Lane, LaneDriver, LaneParts, LaneSeed, MemberPort, WatchParts};
 use store::watch::{self, Event, HubLimits, Tail};
 use store::{
-    Location, ReadError, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision, Settings, Store,
-    admission,
+    Caller, Location, ReadError, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision, Settings,
+    Store, admission,
 };
 use tokio::sync::mpsc;
 use wire::{ApiError, raftpb};
@@ -351,12 +351,12 @@ impl FakeMember {
             value: value.into(),
             ..Default::default()
         };
-        self.apply_direct(&admission::encode_put(1, &prost::Message::encode_to_vec(&put)));
+        self.apply_direct(&admission::encode_put(1, Caller::NOBODY, &prost::Message::encode_to_vec(&put)));
     }
 
     pub fn grant_direct(&self, id: i64, ttl: i64) {
         let grant = wire::etcdserverpb::LeaseGrantRequest { id, ttl };
-        let data = admission::encode_lease_grant(1, &prost::Message::encode_to_vec(&grant));
+        let data = admission::encode_lease_grant(1, Caller::NOBODY, &prost::Message::encode_to_vec(&grant));
         let mut state = self.state();
         let applied = state.store.apply(&data, false, &mut Sink(&self.records)).unwrap();
         state.lessor.lock().applied(state.clock.now(), 2, &applied.leases);
@@ -366,7 +366,11 @@ impl FakeMember {
     pub fn delete_direct(&self, key: &[u8]) {
         let delete =
             wire::etcdserverpb::DeleteRangeRequest { key: key.to_vec().into(), ..Default::default() };
-        self.apply_direct(&admission::encode_delete_range(1, &prost::Message::encode_to_vec(&delete)));
+        self.apply_direct(&admission::encode_delete_range(
+            1,
+            Caller::NOBODY,
+            &prost::Message::encode_to_vec(&delete),
+        ));
     }
 
     fn apply_direct(&self, data: &[u8]) {

@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 use store::request::{self, DecodeError};
-use store::{admission, fuzz_apply};
+use store::{Caller, admission, fuzz_apply};
 use wire::RequestLimits;
 use wire::etcdserverpb as pb;
 
@@ -80,14 +80,14 @@ pub fn fuzz_admitted(id: u64, bytes: &[u8]) {
     let limits = RequestLimits::DEFAULT;
     let mut entries = Vec::new();
     if request::Put::decode(bytes).is_ok_and(|put| admission::check_put(&put).is_ok()) {
-        entries.push(admission::encode_put(id, bytes));
+        entries.push(admission::encode_put(id, Caller::NOBODY, bytes));
     }
     if request::DeleteRange::decode(bytes).is_ok_and(|delete| admission::check_delete_range(&delete).is_ok())
     {
-        entries.push(admission::encode_delete_range(id, bytes));
+        entries.push(admission::encode_delete_range(id, Caller::NOBODY, bytes));
     }
     if request::Txn::decode(bytes).is_ok_and(|txn| admission::check_txn(&txn, &limits).is_ok()) {
-        entries.push(admission::encode_txn(id, bytes));
+        entries.push(admission::encode_txn(id, Caller::NOBODY, bytes));
     }
     for entry in entries {
         let mut member = Member::new();

@@ -161,9 +161,9 @@ impl Member {
         }
     }
 
-    /// Applies an `InternalRaftRequest` that is given an id.
+    /// Applies an `InternalRaftRequest` that is given an id; its header may name a caller.
     pub fn apply(&mut self, mut request: pb::InternalRaftRequest, want_answer: bool) -> Applied {
-        request.header = Some(pb::RequestHeader { id: self.next_id, ..Default::default() });
+        request.header = Some(pb::RequestHeader { id: self.next_id, ..request.header.unwrap_or_default() });
         let data = request.encode_to_vec();
         let applied = self.store.apply(&data, want_answer, &mut self.batch).unwrap();
         assert_eq!(applied.id, self.next_id);

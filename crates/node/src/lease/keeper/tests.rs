@@ -5,7 +5,7 @@ use crate::RequestIds;
 use crate::lease::LessorSettings;
 use prost::Message;
 use raft::{ConfState, Config, Effect, Event, NodeId, Restored};
-use store::LeaseChange;
+use store::{Caller, LeaseChange};
 use wire::etcdserverpb::InternalRaftRequest;
 
 /// A keeper, its lessor, and the raft core of a sole voter, which leads and takes whatever is proposed.
@@ -278,7 +278,7 @@ fn a_revoke_does_not_go_behind_a_grant_of_the_same_id() {
     world.run_ms(2_000);
     world.confirm();
     let grant = wire::etcdserverpb::LeaseGrantRequest { id: 1, ttl: 60 };
-    let data = admission::encode_lease_grant(7, &grant.encode_to_vec());
+    let data = admission::encode_lease_grant(7, Caller::NOBODY, &grant.encode_to_vec());
     let entries = vec![proposal(RequestId(7), data)];
     world.step(Event::Propose { entries });
     assert_eq!(world.revokes().iter().map(|(_, lease)| *lease).collect::<Vec<_>>(), [2]);
