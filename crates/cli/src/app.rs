@@ -10,6 +10,8 @@ use crate::{gotext, help};
 pub struct World<'a> {
     /// Standard input; owned, since what reads it beside other work is a thread.
     pub input: Box<dyn Read + Send>,
+    /// Whether a person types it.
+    pub input_is_terminal: bool,
     /// Standard output.
     pub out: &'a mut dyn Write,
     /// Standard error.

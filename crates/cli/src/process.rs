@@ -1,6 +1,6 @@
 //! The one place that knows the process: arguments, variables, streams, exit code.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 
@@ -14,7 +14,8 @@ pub fn run(app: &'static App) -> ExitCode {
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .collect();
     let mut out = BufWriter::new(io::stdout().lock());
-    let world = World { input: Box::new(io::stdin()), out: &mut out, err: &mut io::stderr(), variables };
+    let (input, input_is_terminal) = (Box::new(io::stdin()), io::stdin().is_terminal());
+    let world = World { input, input_is_terminal, out: &mut out, err: &mut io::stderr(), variables };
     let result = app::run(app, &line, world).and_then(|()| Ok(out.flush()?));
     match result {
         Ok(()) => ExitCode::SUCCESS,

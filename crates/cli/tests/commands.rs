@@ -21,10 +21,15 @@ impl Ended {
 }
 
 fn run(app: &'static App, line: &[&str], variables: &[(&str, &str)]) -> Ended {
+    run_with(app, line, variables, "")
+}
+
+fn run_with(app: &'static App, line: &[&str], variables: &[(&str, &str)], input: &str) -> Ended {
     let args: Vec<Vec<u8>> = line.iter().map(|word| word.as_bytes().to_vec()).collect();
     let variables = variables.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let world = World { input: Box::new(std::io::empty()), out: &mut out, err: &mut err, variables };
+    let input = Box::new(std::io::Cursor::new(input.as_bytes().to_vec()));
+    let world = World { input, input_is_terminal: false, out: &mut out, err: &mut err, variables };
     let result = app::run(app, &args, world);
     Ended { out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap(), result }
 }
@@ -137,10 +142,105 @@ fn wrong_arguments_end_as_in_etcdctl() {
 }
 
 #[test]
+fn wrong_arguments_of_users_and_roles_end_as_in_etcdctl() {
+    let grant = "role grant command requires role name, permission type, and key [endkey] as its argument";
+    let revoke = "role revoke-permission command requires role name and key [endkey] as its argument";
+    let exclusive = "--from-key and --prefix flags are mutually exclusive";
+    let with_prefix = "unexpected endkey argument with --prefix flag";
+    let with_from_key = "unexpected endkey argument with --from-key flag";
+    for (line, text) in [
+        (&["auth", "enable", "x"][..], "auth enable command does not accept any arguments"),
+        (&["auth", "disable", "x"], "auth disable command does not accept any arguments"),
+        (&["auth", "status", "x"], "auth status command does not accept any arguments"),
+        (&["user", "add"], "user add command requires user name as its argument"),
+        (&["user", "add", "a", "b"], "user add command requires user name as its argument"),
+        (&["user", "add", ":pw"], "empty user name is not allowed"),
+        (&["user", "add", ":"], "empty user name is not allowed"),
+        (&["user", "delete"], "user delete command requires user name as its argument"),
+        (&["user", "get", "a", "b"], "user get command requires user name as its argument"),
+        (&["user", "list", "a"], "user list command requires no arguments"),
+        (&["user", "passwd"], "user passwd command requires user name as its argument"),
+        (&["user", "grant-role", "a"], "user grant command requires user name and role name as its argument"),
+        (
+            &["user", "revoke-role", "a", "b", "c"],
+            "user revoke-role requires user name and role name as its argument",
+        ),
+        (&["role", "add"], "role add command requires role name as its argument"),
+        (&["role", "delete"], "role delete command requires role name as its argument"),
+        (&["role", "get"], "role get command requires role name as its argument"),
+        (&["role", "list", "a"], "role list command requires no arguments"),
+        (&["role", "grant-permission", "r", "read"], grant),
+        (&["role", "grant-permission", "r", "fly", "k"], "invalid permission type: fly"),
+        (
+            &["role", "grant-permission", "r", "READWRITES", "", "--prefix"],
+            "invalid permission type: READWRITES",
+        ),
+        (&["role", "grant-permission", "r", "read", "k", "l", "--prefix", "--from-key"], with_prefix),
+        (&["role", "grant-permission", "r", "read", "k", "l", "--from-key"], with_from_key),
+        (&["role", "grant-permission", "r", "read", "k", "--prefix", "--from-key"], exclusive),
+        (&["role", "grant-permission", "r", "read", "", "x", "--prefix", "--from-key"], exclusive),
+        (&["role", "revoke-permission", "r"], revoke),
+        (&["role", "revoke-permission", "r", "k", "l", "--prefix"], with_prefix),
+    ] {
+        let ended = run(&ctl::APP, line, &[]);
+        assert_eq!((ended.code(), ended.message()), (128, &*format!("Error: {text}\n")), "{line:?}");
+        assert_eq!(ended.out, "", "{line:?}");
+    }
+}
+
+/// Where nobody listens.
+const NOWHERE: &[&str] =
+    &["--endpoints", "127.0.0.1:1", "--dial-timeout", "10ms", "--command-timeout", "10ms"];
+
+#[test]
+fn passwords_are_asked_for() {
+    let (of_alice, again) = ("Password of alice: \n", "Type password of alice again for confirmation: \n");
+    let both = of_alice.to_owned() + again;
+    let lost = "context deadline exceeded";
+    for (line, input, out, code, text) in [
+        (&["user", "add", "alice"][..], "", of_alice, 128, "empty password"),
+        (&["user", "add", "alice"], "  \n", of_alice, 128, "empty password"),
+        (&["user", "add", "alice"], "a\nb\n", &both, 128, "given passwords are different"),
+        (&["user", "passwd", "alice"], "a\n", &both, 128, "given passwords are different"),
+        (
+            &["--user", "bob", "user", "add", "alice"],
+            "a\n a\r\npw\n",
+            &format!("{both}Password: \n"),
+            2,
+            lost,
+        ),
+        (&["--user", "bob", "get", "k"], "pw\n", "Password: \n", 2, lost),
+        (&["--user", "bob", "get", "k", "-w", "xml"], "pw\n", "Password: \n", 4, "unsupported output format"),
+        // No login without a password, nor without a user.
+        (&["--user", "bob", "get", "k"], "\n", "Password: \n", 1, lost),
+        (&["--user", "bob:", "get", "k"], "", "", 1, lost),
+        (&["--user", ":pw", "get", "k"], "", "", 1, lost),
+        (&["--password", "pw", "get", "k"], "", "", 1, lost),
+        // Nothing is asked for where the password, or a token, is known.
+        (&["--user", "bob:pw", "get", "k"], "", "", 2, lost),
+        (&["--user", "bob", "--password", "pw", "get", "k"], "", "", 2, lost),
+        (&["--user", "bob", "--auth-jwt-token", "t", "get", "k"], "", "", 1, lost),
+        (&["--user", "bob:pw", "snapshot", "save", "x"], "", "", 5, lost),
+        (&["--user", "bob:pw", "endpoint", "status"], "", "", 2, lost),
+        (&["--user", "bob:pw", "endpoint", "status", "--cluster"], "", "", 1, lost),
+        (&["--user", "bob:pw", "move-leader", "1"], "", "", 2, lost),
+        (&["--user", "bob:pw", "watch", "-i"], "", "", 2, lost),
+    ] {
+        let line = [NOWHERE, line].concat();
+        let ended = run_with(&ctl::APP, &line, &[], input);
+        let said = ended.message().lines().last().unwrap_or_default();
+        assert_eq!((ended.code(), said), (code, &*format!("Error: {text}")), "{line:?}");
+        assert_eq!(ended.out, out, "{line:?}");
+    }
+    let variables = [("ETCDCTL_USER", "bob"), ("ETCDCTL_PASSWORD", "pw")];
+    let ended = run(&ctl::APP, &[NOWHERE, &["get", "k"]].concat(), &variables);
+    assert_eq!((ended.code(), &*ended.out), (2, ""));
+}
+
+#[test]
 fn what_is_not_there_yet_is_refused_by_name() {
     for (app, line, what) in [
         (&ctl::APP, &["make-mirror", "x"][..], "etcdctl make-mirror"),
-        (&ctl::APP, &["get", "a", "--user", "root:x"], "--user"),
         (&ctl::APP, &["get", "a", "-d", "example.org"], "--discovery-srv"),
     ] {
         let ended = run(app, line, &[]);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prost::Message;
 use tonic::metadata::MetadataValue;
+use tonic::{Response, Streaming};
 use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::etcdserverpb::downgrade_request::DowngradeAction;
 use wire::etcdserverpb::{
@@ -25,6 +26,7 @@ use wire::v3electionpb::{
 use wire::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
 use wire::{Code, Status};
 
+use crate::identity::{Credentials, Identity};
 use crate::security::Security;
 use crate::stream::check_size;
 use crate::stubs::cluster_client::ClusterClient;
@@ -47,6 +49,8 @@ pub struct Config {
     pub tls: tls::Info,
     /// Whether endpoints that say nothing about TLS are reached with it.
     pub tls_by_default: bool,
+    /// Who the client says it is, if anybody.
+    pub credentials: Option<Credentials>,
     /// How a server that says nothing is found out, if it is to be.
     pub keepalive: Option<Keepalive>,
     /// Longest message that is sent, bytes.
@@ -63,6 +67,7 @@ impl Config {
             dial_timeout: Duration::from_secs(2),
             tls: tls::Info::default(),
             tls_by_default: false,
+            credentials: None,
             // The time as gRPC's Go client raises it.
             keepalive: Some(Keepalive { time: Duration::from_secs(10), timeout: Duration::from_secs(6) }),
             request_bytes_max: 2 << 20,
@@ -77,6 +82,9 @@ impl Config {
 /// [`Error::Unreachable`] when it passes without a connection, and with [`Error::Status`] when the server refuses it or
 /// the connection breaks. Dropping a call cancels it; whether a write that was canceled or broken off has happened is then
 /// unknown.
+///
+/// With a user and a password it logs in before the first call. A call that is refused since its token is too old is made
+/// again after another login.
 #[derive(Clone)]
 pub struct Client {
     channel: Channel,
@@ -88,14 +96,16 @@ impl Client {
     /// A client that has not connected yet.
     ///
     /// # Errors
-    /// [`Error::NoEndpoints`], and [`Error::Tls`] when a file is missing or none.
+    /// [`Error::NoEndpoints`], [`Error::Tls`] when a file is missing or none, and [`Error::Status`] for a token that
+    /// cannot be sent.
     pub fn new(config: Config) -> Result<Self, Error> {
         if config.endpoints.is_empty() {
             return Err(Error::NoEndpoints);
         }
         let security = Security::new(&config.endpoints, &config.tls, config.tls_by_default)?;
+        let identity = Identity::new(config.credentials, !config.tls.cert_file.is_empty())?;
         let Config { endpoints, dial_timeout, keepalive, answer_bytes_max, .. } = config;
-        let channel = Channel::new(endpoints, dial_timeout, security, keepalive, answer_bytes_max);
+        let channel = Channel::new(endpoints, dial_timeout, security, identity, keepalive, answer_bytes_max);
         Ok(Client { channel, dial_timeout, request_bytes_max: config.request_bytes_max })
     }
 
@@ -106,7 +116,7 @@ impl Client {
 
     /// KV.Range.
     pub async fn range(&self, request: RangeRequest, deadline: Deadline) -> Result<RangeResponse, Error> {
-        self.call(request, deadline, async |r| self.kv().range(r).await).await
+        self.call(request, deadline, |r| async move { self.kv().range(r).await }).await
     }
 
     /// KV.RangeStream, its chunks put together into one answer.
@@ -115,7 +125,7 @@ impl Client {
         request: RangeRequest,
         deadline: Deadline,
     ) -> Result<RangeResponse, Error> {
-        let call = async |r| {
+        let call = |r| async move {
             let mut chunks = self.kv().range_stream(r).await?.into_inner();
             let mut whole = RangeResponse::default();
             while let Some(chunk) = chunks.message().await? {
@@ -130,7 +140,7 @@ impl Client {
 
     /// KV.Put.
     pub async fn put(&self, request: PutRequest, deadline: Deadline) -> Result<PutResponse, Error> {
-        self.call(request, deadline, async |r| self.kv().put(r).await).await
+        self.call(request, deadline, |r| async move { self.kv().put(r).await }).await
     }
 
     /// KV.DeleteRange.
@@ -139,12 +149,12 @@ impl Client {
         request: DeleteRangeRequest,
         deadline: Deadline,
     ) -> Result<DeleteRangeResponse, Error> {
-        self.call(request, deadline, async |r| self.kv().delete_range(r).await).await
+        self.call(request, deadline, |r| async move { self.kv().delete_range(r).await }).await
     }
 
     /// KV.Txn.
     pub async fn txn(&self, request: TxnRequest, deadline: Deadline) -> Result<TxnResponse, Error> {
-        self.call(request, deadline, async |r| self.kv().txn(r).await).await
+        self.call(request, deadline, |r| async move { self.kv().txn(r).await }).await
     }
 
     /// KV.Compact.
@@ -153,7 +163,7 @@ impl Client {
         request: CompactionRequest,
         deadline: Deadline,
     ) -> Result<CompactionResponse, Error> {
-        self.call(request, deadline, async |r| self.kv().compact(r).await).await
+        self.call(request, deadline, |r| async move { self.kv().compact(r).await }).await
     }
 
     /// Lease.LeaseGrant.
@@ -162,13 +172,13 @@ impl Client {
         request: LeaseGrantRequest,
         deadline: Deadline,
     ) -> Result<LeaseGrantResponse, Error> {
-        self.call(request, deadline, async |r| self.lease().lease_grant(r).await).await
+        self.call(request, deadline, |r| async move { self.lease().lease_grant(r).await }).await
     }
 
     /// Lease.LeaseRevoke.
     pub async fn revoke(&self, id: i64, deadline: Deadline) -> Result<LeaseRevokeResponse, Error> {
         let request = LeaseRevokeRequest { id };
-        self.call(request, deadline, async |r| self.lease().lease_revoke(r).await).await
+        self.call(request, deadline, |r| async move { self.lease().lease_revoke(r).await }).await
     }
 
     /// Lease.LeaseTimeToLive; with the keys, if asked for.
@@ -179,30 +189,31 @@ impl Client {
         deadline: Deadline,
     ) -> Result<LeaseTimeToLiveResponse, Error> {
         let request = LeaseTimeToLiveRequest { id, keys };
-        self.call(request, deadline, async |r| self.lease().lease_time_to_live(r).await).await
+        self.call(request, deadline, |r| async move { self.lease().lease_time_to_live(r).await }).await
     }
 
     /// Lease.LeaseLeases of the member that is connected.
     pub async fn leases(&self, deadline: Deadline) -> Result<LeaseLeasesResponse, Error> {
         let request = LeaseLeasesRequest::default();
-        self.call(request, deadline, async |r| self.lease().lease_leases(r).await).await
+        self.call(request, deadline, |r| async move { self.lease().lease_leases(r).await }).await
     }
 
     /// Maintenance.Status of the member that is connected.
     pub async fn status(&self, deadline: Deadline) -> Result<StatusResponse, Error> {
         let request = StatusRequest::default();
-        self.call(request, deadline, async |r| self.maintenance().status(r).await).await
+        self.call(request, deadline, |r| async move { self.maintenance().status(r).await }).await
     }
 
     /// Maintenance.Defragment.
     pub async fn defragment(&self, deadline: Deadline) -> Result<DefragmentResponse, Error> {
-        self.call(DefragmentRequest {}, deadline, async |r| self.maintenance().defragment(r).await).await
+        self.call(DefragmentRequest {}, deadline, |r| async move { self.maintenance().defragment(r).await })
+            .await
     }
 
     /// Maintenance.HashKV of the member that is connected, up to `revision`; 0 is the newest.
     pub async fn hash_kv(&self, revision: i64, deadline: Deadline) -> Result<HashKvResponse, Error> {
         let request = HashKvRequest { revision };
-        self.call(request, deadline, async |r| self.maintenance().hash_kv(r).await).await
+        self.call(request, deadline, |r| async move { self.maintenance().hash_kv(r).await }).await
     }
 
     /// Maintenance.Snapshot of the member that is connected: its store as a database file, in pieces, and last its
@@ -211,16 +222,16 @@ impl Client {
     /// # Panics
     /// Outside of a tokio runtime, as the other streams.
     pub fn snapshot(&self) -> Answers<SnapshotResponse> {
-        let (client, mut service) = (self.clone(), self.maintenance());
+        let client = self.clone();
         Answers::open(async move {
-            let call = service.snapshot(with_version(tonic::Request::new(SnapshotRequest {})));
+            let call = client.open(SnapshotRequest {}, |r| async { client.maintenance().snapshot(r).await });
             tokio::pin!(call);
             loop {
                 tokio::select! {
                     answer = &mut call => return answer,
                     () = tokio::time::sleep(client.dial_timeout) => {
                         if let Some(error) = client.channel.failure() {
-                            return Err(tonic::Status::unavailable(error.to_string()));
+                            return Err(tonic::Status::unavailable(error.to_string()).into());
                         }
                     }
                 }
@@ -231,18 +242,18 @@ impl Client {
     /// Maintenance.Alarm GET: the alarms of all members.
     pub async fn alarms(&self, deadline: Deadline) -> Result<AlarmResponse, Error> {
         let request = AlarmRequest { action: AlarmAction::Get.into(), ..AlarmRequest::default() };
-        self.call(request, deadline, async |r| self.maintenance().alarm(r).await).await
+        self.call(request, deadline, |r| async move { self.maintenance().alarm(r).await }).await
     }
 
     /// Maintenance.Alarm: turns one on or off, of whatever member.
     pub async fn alarm(&self, request: AlarmRequest, deadline: Deadline) -> Result<AlarmResponse, Error> {
-        self.call(request, deadline, async |r| self.maintenance().alarm(r).await).await
+        self.call(request, deadline, |r| async move { self.maintenance().alarm(r).await }).await
     }
 
     /// Maintenance.MoveLeader, of the member that is connected, to this one.
     pub async fn move_leader(&self, target: u64, deadline: Deadline) -> Result<MoveLeaderResponse, Error> {
         let request = MoveLeaderRequest { target_id: target };
-        self.call(request, deadline, async |r| self.maintenance().move_leader(r).await).await
+        self.call(request, deadline, |r| async move { self.maintenance().move_leader(r).await }).await
     }
 
     /// Maintenance.Downgrade, to a version as `3.6`; to cancel, the version is empty.
@@ -253,7 +264,7 @@ impl Client {
         deadline: Deadline,
     ) -> Result<DowngradeResponse, Error> {
         let request = DowngradeRequest { action: action.into(), version };
-        self.call(request, deadline, async |r| self.maintenance().downgrade(r).await).await
+        self.call(request, deadline, |r| async move { self.maintenance().downgrade(r).await }).await
     }
 
     /// Cluster.MemberAdd.
@@ -266,13 +277,13 @@ impl Client {
         deadline: Deadline,
     ) -> Result<MemberAddResponse, Error> {
         check_peer_urls(&request.peer_ur_ls)?;
-        self.call(request, deadline, async |r| self.cluster().member_add(r).await).await
+        self.call(request, deadline, |r| async move { self.cluster().member_add(r).await }).await
     }
 
     /// Cluster.MemberRemove.
     pub async fn member_remove(&self, id: u64, deadline: Deadline) -> Result<MemberRemoveResponse, Error> {
         let request = MemberRemoveRequest { id };
-        self.call(request, deadline, async |r| self.cluster().member_remove(r).await).await
+        self.call(request, deadline, |r| async move { self.cluster().member_remove(r).await }).await
     }
 
     /// Cluster.MemberUpdate: other peer URLs.
@@ -285,13 +296,13 @@ impl Client {
         deadline: Deadline,
     ) -> Result<MemberUpdateResponse, Error> {
         check_peer_urls(&request.peer_ur_ls)?;
-        self.call(request, deadline, async |r| self.cluster().member_update(r).await).await
+        self.call(request, deadline, |r| async move { self.cluster().member_update(r).await }).await
     }
 
     /// Cluster.MemberPromote: a learner gets a vote.
     pub async fn member_promote(&self, id: u64, deadline: Deadline) -> Result<MemberPromoteResponse, Error> {
         let request = MemberPromoteRequest { id };
-        self.call(request, deadline, async |r| self.cluster().member_promote(r).await).await
+        self.call(request, deadline, |r| async move { self.cluster().member_promote(r).await }).await
     }
 
     /// Cluster.MemberList, linearizable.
@@ -306,17 +317,17 @@ impl Client {
         deadline: Deadline,
     ) -> Result<MemberListResponse, Error> {
         let request = MemberListRequest { linearizable };
-        self.call(request, deadline, async |r| self.cluster().member_list(r).await).await
+        self.call(request, deadline, |r| async move { self.cluster().member_list(r).await }).await
     }
 
     /// Lock.Lock: waits for the lock. Dropping it frees the place in the queue.
     pub async fn lock(&self, request: LockRequest, deadline: Deadline) -> Result<LockResponse, Error> {
-        self.call(request, deadline, async |r| self.lock_service().lock(r).await).await
+        self.call(request, deadline, |r| async move { self.lock_service().lock(r).await }).await
     }
 
     /// Lock.Unlock.
     pub async fn unlock(&self, request: UnlockRequest, deadline: Deadline) -> Result<UnlockResponse, Error> {
-        self.call(request, deadline, async |r| self.lock_service().unlock(r).await).await
+        self.call(request, deadline, |r| async move { self.lock_service().unlock(r).await }).await
     }
 
     /// Election.Campaign: waits to be elected. Dropping it ends the candidacy.
@@ -325,7 +336,7 @@ impl Client {
         request: CampaignRequest,
         deadline: Deadline,
     ) -> Result<CampaignResponse, Error> {
-        self.call(request, deadline, async |r| self.election().campaign(r).await).await
+        self.call(request, deadline, |r| async move { self.election().campaign(r).await }).await
     }
 
     /// Election.Proclaim.
@@ -334,17 +345,17 @@ impl Client {
         request: ProclaimRequest,
         deadline: Deadline,
     ) -> Result<ProclaimResponse, Error> {
-        self.call(request, deadline, async |r| self.election().proclaim(r).await).await
+        self.call(request, deadline, |r| async move { self.election().proclaim(r).await }).await
     }
 
     /// Election.Leader.
     pub async fn leader(&self, request: LeaderRequest, deadline: Deadline) -> Result<LeaderResponse, Error> {
-        self.call(request, deadline, async |r| self.election().leader(r).await).await
+        self.call(request, deadline, |r| async move { self.election().leader(r).await }).await
     }
 
     /// Election.Resign.
     pub async fn resign(&self, request: ResignRequest, deadline: Deadline) -> Result<ResignResponse, Error> {
-        self.call(request, deadline, async |r| self.election().resign(r).await).await
+        self.call(request, deadline, |r| async move { self.election().resign(r).await }).await
     }
 
     // The streams have no deadline. They begin by themselves, also while nobody awaits an answer.
@@ -354,28 +365,36 @@ impl Client {
     /// # Panics
     /// Outside of a tokio runtime, as the other streams.
     pub fn observe(&self, request: LeaderRequest) -> Answers<LeaderResponse> {
-        let mut service = self.election();
-        Answers::open(async move { service.observe(with_version(tonic::Request::new(request))).await })
+        let client = self.clone();
+        Answers::open(
+            async move { client.open(request, |r| async { client.election().observe(r).await }).await },
+        )
     }
 
     /// Watch.Watch as it is; [`Client::watcher`] is what keeps watches going.
     pub fn watch_stream(&self, require_leader: bool) -> Duplex<WatchRequest, WatchResponse> {
-        let mut service = WatchClient::new(self.channel()).max_decoding_message_size(usize::MAX);
+        let client = self.clone();
         Duplex::open(self.request_bytes_max, |requests| {
             let mut request = with_version(tonic::Request::new(requests));
             if require_leader {
                 request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
             }
-            async move { service.watch(request).await }
+            async move {
+                client.log_in_for_stream().await?;
+                Ok(client.watch_service().watch(request).await?)
+            }
         })
     }
 
     /// Lease.LeaseKeepAlive as it is; [`Client::keep_alive`] is what keeps a lease going.
     pub fn keep_alive_stream(&self) -> Duplex<LeaseKeepAliveRequest, LeaseKeepAliveResponse> {
-        let mut service = self.lease();
+        let client = self.clone();
         Duplex::open(self.request_bytes_max, |requests| {
             let request = with_version(tonic::Request::new(requests));
-            async move { service.lease_keep_alive(request).await }
+            async move {
+                client.log_in_for_stream().await?;
+                Ok(client.lease().lease_keep_alive(request).await?)
+            }
         })
     }
 
@@ -393,10 +412,18 @@ impl Client {
         self.channel.leave();
     }
 
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        self.channel.identity()
+    }
+
     // Sizes are checked here and in the channel, with etcd's code and text: tonic's own limits are out of the way.
 
     fn lease(&self) -> LeaseClient<Channel> {
         LeaseClient::new(self.channel()).max_decoding_message_size(usize::MAX)
+    }
+
+    fn watch_service(&self) -> WatchClient<Channel> {
+        WatchClient::new(self.channel()).max_decoding_message_size(usize::MAX)
     }
 
     fn lock_service(&self) -> LockClient<Channel> {
@@ -419,19 +446,81 @@ impl Client {
         ClusterClient::new(self.channel()).max_decoding_message_size(usize::MAX)
     }
 
-    async fn call<Q: Message, A>(
+    /// A call, made again when another token may help.
+    pub(crate) async fn call<Q, A, F>(
         &self,
         request: Q,
         deadline: Deadline,
-        send: impl AsyncFnOnce(tonic::Request<Q>) -> Result<tonic::Response<A>, tonic::Status>,
-    ) -> Result<A, Error> {
+        send: impl Fn(tonic::Request<Q>) -> F,
+    ) -> Result<A, Error>
+    where
+        Q: Message + Clone,
+        F: Future<Output = Result<Response<A>, tonic::Status>>,
+    {
+        let Some(identity) = self.identity() else {
+            return self.call_unidentified(request, deadline, send).await;
+        };
         check_size(&request, self.request_bytes_max)?;
-        let mut request = with_version(tonic::Request::new(request));
-        if let Some(timeout) = deadline.remaining() {
-            request.set_timeout(timeout);
+        let attempt = || {
+            let sent = send(timed(request.clone(), deadline));
+            async { Ok(sent.await?.into_inner()) }
+        };
+        self.bound(deadline, identity.call(self, attempt)).await
+    }
+
+    /// A call by one who is nobody, or not yet.
+    pub(crate) async fn call_unidentified<Q, A, F>(
+        &self,
+        request: Q,
+        deadline: Deadline,
+        send: impl FnOnce(tonic::Request<Q>) -> F,
+    ) -> Result<A, Error>
+    where
+        Q: Message,
+        F: Future<Output = Result<Response<A>, tonic::Status>>,
+    {
+        check_size(&request, self.request_bytes_max)?;
+        let sent = send(timed(request, deadline));
+        self.bound(deadline, async { Ok(sent.await?.into_inner()) }).await
+    }
+
+    /// Opens a stream of answers, again when another token may help.
+    async fn open<Q, A, F>(
+        &self,
+        request: Q,
+        send: impl Fn(tonic::Request<Q>) -> F,
+    ) -> Result<Response<Streaming<A>>, Error>
+    where
+        Q: Clone,
+        F: Future<Output = Result<Response<Streaming<A>>, tonic::Status>>,
+    {
+        let attempt = || {
+            let sent = send(with_version(tonic::Request::new(request.clone())));
+            async { Ok(sent.await?) }
+        };
+        match self.identity() {
+            None => attempt().await,
+            Some(identity) => {
+                identity.log_in_for_stream(self).await?;
+                identity.call(self, attempt).await
+            }
         }
-        let result = deadline.bound(async { Ok(send(request).await?.into_inner()) }).await;
-        match result {
+    }
+
+    async fn log_in_for_stream(&self) -> Result<(), Error> {
+        match self.identity() {
+            Some(identity) => identity.log_in_for_stream(self).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Runs calls until their deadline; the error says what came of connecting if it has not come to more.
+    pub(crate) async fn bound<T>(
+        &self,
+        deadline: Deadline,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        match deadline.bound(work).await {
             Err(Error::DeadlineExceeded) => Err(self.channel.failure().unwrap_or(Error::DeadlineExceeded)),
             // The server's clock may be the faster one; it is the same deadline.
             Err(Error::Status(Status { code: Code::DeadlineExceeded, .. }))
@@ -442,6 +531,15 @@ impl Client {
             other => other,
         }
     }
+}
+
+/// A request that tells the server when its call gives up.
+fn timed<Q>(request: Q, deadline: Deadline) -> tonic::Request<Q> {
+    let mut request = with_version(tonic::Request::new(request));
+    if let Some(timeout) = deadline.remaining() {
+        request.set_timeout(timeout);
+    }
+    request
 }
 
 fn check_peer_urls(urls: &[String]) -> Result<(), Error> {

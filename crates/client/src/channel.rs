@@ -11,7 +11,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Ping, PingPong};
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{HeaderName, HeaderValue, Request, Response, Uri, header};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -23,12 +23,16 @@ use tonic::body::Body;
 use crate::body::{AnswerBody, status_of};
 use crate::endpoint::Target;
 use crate::heard::Heard;
+use crate::identity::Identity;
 use crate::security::{Security, secure};
 use crate::{Endpoint, Error};
 
 /// The windows that we grant, bytes: a large range shall not wait for our updates.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+/// Where a call carries its token.
+const TOKEN: HeaderName = HeaderName::from_static("token");
 
 /// How long an endpoint may take before the next one is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(100);
@@ -41,7 +45,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// again when it broke, to the endpoints after that one first. Clones share it.
 ///
 /// A call waits until some endpoint answers, as etcd's own client does: bound it by a deadline. A call that was sent
-/// is never sent again.
+/// is never sent again. It carries the token of the last login, if there is one.
 #[derive(Clone)]
 pub struct Channel {
     shared: Arc<Shared>,
@@ -51,6 +55,7 @@ struct Shared {
     endpoints: Vec<Endpoint>,
     dial_timeout: Duration,
     security: Security,
+    identity: Option<Identity>,
     keepalive: Option<Keepalive>,
     answer_bytes_max: u32,
     slot: Mutex<Slot>,
@@ -126,10 +131,11 @@ async fn keepalive(mut pings: PingPong, users: Weak<Driver>, settings: Keepalive
 impl Channel {
     /// A channel to these endpoints, tried in this order, round and round. `dial_timeout` bounds each attempt; answers with messages
     /// above `answer_bytes_max` are refused with `ResourceExhausted`.
-    pub fn new(
+    pub(crate) fn new(
         endpoints: Vec<Endpoint>,
         dial_timeout: Duration,
         security: Security,
+        identity: Option<Identity>,
         keepalive: Option<Keepalive>,
         answer_bytes_max: u32,
     ) -> Self {
@@ -138,12 +144,18 @@ impl Channel {
                 endpoints,
                 dial_timeout,
                 security,
+                identity,
                 keepalive,
                 answer_bytes_max,
                 slot: Mutex::default(),
                 failure: std::sync::Mutex::new(None),
             }),
         }
+    }
+
+    /// Who its calls come from, if from anybody.
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        self.shared.identity.as_ref()
     }
 
     /// Why there is no connection, if the last attempt to make one has failed.
@@ -196,6 +208,9 @@ impl Shared {
             header::USER_AGENT,
             HeaderValue::from_static(concat!("quorate-client/", env!("CARGO_PKG_VERSION"))),
         );
+        if let Some(token) = self.identity.as_ref().and_then(Identity::token) {
+            head.headers.insert(TOKEN, token);
+        }
 
         let head = Request::from_parts(head, ());
         let (answer, stream) = connection.requests.send_request(head, false).map_err(|e| status_of(&e))?;

@@ -4,20 +4,21 @@
 //! that fails over from endpoint to endpoint and carries the generated stubs ([`stubs`]). On top of its calls stand
 //! [`Watcher`], whose watches outlive connections, [`LeaseKeepAlive`], and [`concurrency`]: sessions, locks and
 //! elections as etcd's Go client has them. Runs on any tokio runtime, a current-thread one included. It never prints,
-//! never exits, knows nothing of flags or output formats. Not here yet: authentication, retries of calls that
-//! were sent, balancing.
+//! never exits, knows nothing of flags or output formats. Not here yet: retries of calls that were sent, balancing.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod concurrency;
 
 mod api;
+mod auth;
 mod body;
 mod channel;
 mod deadline;
 mod endpoint;
 mod error;
 mod heard;
+mod identity;
 mod keep_alive;
 mod prefix;
 mod security;
@@ -29,6 +30,7 @@ pub use channel::{Channel, Keepalive};
 pub use deadline::Deadline;
 pub use endpoint::Endpoint;
 pub use error::Error;
+pub use identity::Credentials;
 pub use keep_alive::LeaseKeepAlive;
 pub use prefix::{prefix_end, prefix_range};
 pub use security::Security;

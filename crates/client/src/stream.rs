@@ -30,7 +30,7 @@ impl<Q: Message + 'static, A: Send + 'static> Duplex<Q, A> {
     /// `call` gets the stream of requests.
     pub(crate) fn open<F>(request_bytes_max: u32, call: impl FnOnce(ReceiverStream<Q>) -> F) -> Self
     where
-        F: Future<Output = Result<Response<Streaming<A>>, tonic::Status>> + Send + 'static,
+        F: Future<Output = Result<Response<Streaming<A>>, Error>> + Send + 'static,
     {
         let (requests, waiting) = mpsc::channel(REQUESTS_WAITING_MAX);
         let answers = Answers::open(call(ReceiverStream::new(waiting)));
@@ -80,7 +80,7 @@ pub struct Answers<A>(State<A>);
 
 enum State<A> {
     /// gRPC has no stream before the server has said something.
-    Opening { opened: JoinHandle<Result<Response<Streaming<A>>, tonic::Status>>, _task: TaskGuard },
+    Opening { opened: JoinHandle<Result<Response<Streaming<A>>, Error>>, _task: TaskGuard },
     /// Open.
     Open(Box<Streaming<A>>),
     /// Over.
@@ -89,7 +89,7 @@ enum State<A> {
 
 impl<A: Send + 'static> Answers<A> {
     pub(crate) fn open(
-        call: impl Future<Output = Result<Response<Streaming<A>>, tonic::Status>> + Send + 'static,
+        call: impl Future<Output = Result<Response<Streaming<A>>, Error>> + Send + 'static,
     ) -> Self {
         let opened = tokio::spawn(call);
         let task = TaskGuard(opened.abort_handle());
@@ -105,7 +105,7 @@ impl<A: Send + 'static> Answers<A> {
             // It ends by itself, and is aborted only when this is dropped.
             let opened = opened.await.unwrap_or_else(|error| match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(error) => Err(tonic::Status::cancelled(error.to_string())),
+                Err(error) => Err(tonic::Status::cancelled(error.to_string()).into()),
             });
             self.0 = State::Over;
             self.0 = State::Open(Box::new(opened?.into_inner()));

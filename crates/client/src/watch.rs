@@ -10,6 +10,7 @@ use wire::etcdserverpb::{
 };
 use wire::{ApiError, Code, Status};
 
+use crate::identity::Identity;
 use crate::stream::check_size;
 use crate::{Client, Duplex, Error};
 
@@ -28,7 +29,8 @@ const NO_WATCH: i64 = -1;
 /// each other want a `Watcher` each.
 ///
 /// When the stream breaks, every watch is made anew, at the next endpoint, from the revision after the last that it has
-/// seen. Dropping it resets the stream.
+/// seen; likewise, at the same endpoint, when a watch is refused since the stream's token is too old. Dropping it resets
+/// the stream.
 pub struct Watcher {
     client: Client,
     require_leader: bool,
@@ -43,6 +45,8 @@ pub struct Watcher {
     /// What is to be given out.
     ready: VecDeque<Watched>,
     keys_given: u64,
+    /// A watch was refused for the token of its stream, and another stream opened. Until one is made.
+    is_renewed: bool,
     /// Before another stream is opened.
     pause: Duration,
     paused_until: Option<Instant>,
@@ -93,6 +97,7 @@ impl Watcher {
             outbox: VecDeque::new(),
             ready: VecDeque::new(),
             keys_given: 0,
+            is_renewed: false,
             pause: PAUSE_FIRST,
             paused_until: None,
         }
@@ -156,7 +161,10 @@ impl Watcher {
                     self.take(response);
                 }
                 Ok(None) => self.fail(&Error::Status(Status::new(Code::Unknown, "EOF"))),
-                Err(error) if error.may_pass() && !error.is(ApiError::NoLeader) => self.begin_anew(),
+                Err(error) if error.may_pass() && !error.is(ApiError::NoLeader) => {
+                    self.begin_anew();
+                    self.client.leave();
+                }
                 Err(error) => self.fail(&error),
             }
         }
@@ -207,9 +215,16 @@ impl Watcher {
             return;
         };
         if refused {
+            // A stream keeps the token that it was opened with, which may be too old for another watch.
+            let is_old = |who: &Identity| who.may_help(&Error::WatchCanceled(response.cancel_reason.clone()));
+            if !self.is_renewed && self.client.identity().is_some_and(is_old) {
+                self.is_renewed = true;
+                return self.begin_anew();
+            }
             self.remove(key);
             return self.ready.push_back(Watched::end(key, Error::WatchCanceled(response.cancel_reason)));
         }
+        self.is_renewed = false;
         watch.id = Some(response.watch_id);
         self.by_id.insert(response.watch_id, key);
         if watch.request.start_revision == 0 {
@@ -221,10 +236,9 @@ impl Watcher {
         }
     }
 
-    /// The stream broke: another one is asked for all watches, each from where it is.
+    /// The stream is of no more use: another one is asked for all watches, each from where it is.
     fn begin_anew(&mut self) {
         self.close();
-        self.client.leave();
         self.paused_until = Some(Instant::now() + self.pause);
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         for (key, watch) in &mut self.watches {

@@ -1,57 +1,37 @@
 //! Which RPC each method calls and what it makes of the answer: against a server that answers by a script.
 
+mod script;
+
 use std::fmt::Debug;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
 use client::{Client, Config, Deadline, Error};
-use h2::RecvStream;
-use h2::server::SendResponse;
-use http::{HeaderMap, Request, Response};
 use prost::Message;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use script::{DONE, Heard, Step, say};
+use tokio::sync::mpsc::UnboundedReceiver;
 use wire::Code;
+use wire::authpb::{Permission, UserAddOptions};
 use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::etcdserverpb::{
-    AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DeleteRangeRequest,
-    DeleteRangeResponse, HashKvRequest, HashKvResponse, LeaseGrantRequest, LeaseGrantResponse,
-    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
-    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, MemberListRequest, MemberListResponse, PutRequest,
-    PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, ResponseHeader, StatusRequest,
-    StatusResponse, TxnRequest, TxnResponse,
+    AlarmRequest, AlarmResponse, AuthDisableRequest, AuthDisableResponse, AuthEnableRequest,
+    AuthEnableResponse, AuthRoleAddRequest, AuthRoleAddResponse, AuthRoleDeleteRequest,
+    AuthRoleDeleteResponse, AuthRoleGetRequest, AuthRoleGetResponse, AuthRoleGrantPermissionRequest,
+    AuthRoleGrantPermissionResponse, AuthRoleListRequest, AuthRoleListResponse,
+    AuthRoleRevokePermissionRequest, AuthRoleRevokePermissionResponse, AuthStatusRequest, AuthStatusResponse,
+    AuthUserAddRequest, AuthUserAddResponse, AuthUserChangePasswordRequest, AuthUserChangePasswordResponse,
+    AuthUserDeleteRequest, AuthUserDeleteResponse, AuthUserGetRequest, AuthUserGetResponse,
+    AuthUserGrantRoleRequest, AuthUserGrantRoleResponse, AuthUserListRequest, AuthUserListResponse,
+    AuthUserRevokeRoleRequest, AuthUserRevokeRoleResponse, AuthenticateRequest, AuthenticateResponse,
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest,
+    HashKvResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseLeasesRequest, LeaseLeasesResponse,
+    LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+    MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+    RangeStreamResponse, ResponseHeader, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
 };
 use wire::mvccpb::KeyValue;
 
 /// Long enough for a busy machine; nothing waits for it.
 const LONG: Duration = Duration::from_secs(60);
-
-/// What the server does with a call, in this order.
-#[derive(Clone)]
-enum Step {
-    /// Sends a message.
-    Say(Vec<u8>),
-    /// Ends the call with this code and text.
-    End(Code, &'static str),
-    /// Leaves the call open.
-    Wait,
-    /// Breaks the connection.
-    Break,
-}
-
-fn say(message: impl Message) -> Step {
-    Step::Say(message.encode_to_vec())
-}
-
-const DONE: Step = Step::End(Code::Ok, "");
-
-/// A call as the server heard it.
-struct Heard {
-    path: String,
-    /// Whether it came with a deadline.
-    timed: bool,
-    message: Bytes,
-}
 
 /// A client of a server that answers every call by these steps, and the calls.
 async fn server(steps: &[Step]) -> (Client, UnboundedReceiver<Heard>) {
@@ -60,77 +40,8 @@ async fn server(steps: &[Step]) -> (Client, UnboundedReceiver<Heard>) {
 }
 
 async fn listen(steps: &[Step]) -> (Config, UnboundedReceiver<Heard>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = listener.local_addr().unwrap().to_string().parse().unwrap();
-    let (calls, heard) = unbounded_channel();
     let steps = steps.to_vec();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, steps.clone(), calls.clone()));
-        }
-    });
-    (Config::new(vec![endpoint]), heard)
-}
-
-async fn serve(stream: TcpStream, steps: Vec<Step>, calls: UnboundedSender<Heard>) {
-    let mut connection = h2::server::handshake(stream).await.unwrap();
-    let (broken, mut breaks) = unbounded_channel();
-    loop {
-        tokio::select! {
-            call = connection.accept() => match call {
-                Some(Ok((request, respond))) => {
-                    tokio::spawn(answer(request, respond, steps.clone(), calls.clone(), broken.clone()));
-                }
-                _ => return,
-            },
-            _ = breaks.recv() => return,
-        }
-    }
-}
-
-async fn answer(
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-    steps: Vec<Step>,
-    calls: UnboundedSender<Heard>,
-    broken: UnboundedSender<()>,
-) {
-    let (head, mut body) = request.into_parts();
-    let mut frames = BytesMut::new();
-    while let Some(data) = body.data().await {
-        frames.extend_from_slice(&data.unwrap());
-    }
-    // A flag and a length stand before the message.
-    let message = frames.freeze().slice(5..);
-    let timed = head.headers.contains_key("grpc-timeout");
-    // A test that has ended does not listen any more.
-    let _ = calls.send(Heard { path: head.uri.path().to_owned(), timed, message });
-
-    let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
-    let mut stream = respond.send_response(head, false).unwrap();
-    for step in steps {
-        match step {
-            Step::Say(message) => {
-                let mut frame = BytesMut::new();
-                frame.put_u8(0);
-                frame.put_u32(message.len().try_into().unwrap());
-                frame.put_slice(&message);
-                stream.send_data(frame.freeze(), false).unwrap();
-            }
-            Step::End(code, text) => {
-                let mut trailers = HeaderMap::new();
-                trailers.insert("grpc-status", (code as u32).into());
-                trailers.insert("grpc-message", text.parse().unwrap());
-                stream.send_trailers(trailers).unwrap();
-            }
-            Step::Wait => std::future::pending().await,
-            Step::Break => {
-                broken.send(()).unwrap();
-                // A stream that is dropped is reset, which would be the server's word and not a broken connection.
-                std::future::pending().await
-            }
-        }
-    }
+    script::listen(move |_| steps.clone()).await
 }
 
 /// The call reaches this RPC with this request, and gives back the answer.
@@ -267,6 +178,146 @@ async fn methods_of_maintenance_and_cluster() {
         MemberListRequest { linearizable: true },
         MemberListResponse { header: header(0), members: vec![Default::default()] },
         async |client, _, deadline| client.members(deadline).await,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn methods_of_authentication() {
+    check(
+        "/etcdserverpb.Auth/Authenticate",
+        AuthenticateRequest { name: "a".into(), password: "pw".into() },
+        AuthenticateResponse { header: header(4), token: "t".into() },
+        async |client, request, deadline| client.authenticate(request, deadline).await,
+    )
+    .await;
+    check(
+        "/etcdserverpb.Auth/AuthEnable",
+        AuthEnableRequest {},
+        AuthEnableResponse { header: header(4) },
+        async |client, _, deadline| client.auth_enable(deadline).await,
+    )
+    .await;
+    check(
+        "/etcdserverpb.Auth/AuthDisable",
+        AuthDisableRequest {},
+        AuthDisableResponse { header: header(4) },
+        async |client, _, deadline| client.auth_disable(deadline).await,
+    )
+    .await;
+    check(
+        "/etcdserverpb.Auth/AuthStatus",
+        AuthStatusRequest {},
+        AuthStatusResponse { header: header(4), enabled: true, auth_revision: 3 },
+        async |client, _, deadline| client.auth_status(deadline).await,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn methods_of_users() {
+    check(
+        "/etcdserverpb.Auth/UserAdd",
+        AuthUserAddRequest {
+            name: "a".into(),
+            options: Some(UserAddOptions { no_password: true }),
+            ..AuthUserAddRequest::default()
+        },
+        AuthUserAddResponse { header: header(4) },
+        async |client, request, deadline| client.user_add(request, deadline).await,
+    )
+    .await;
+    check(
+        "/etcdserverpb.Auth/UserGet",
+        AuthUserGetRequest { name: "a".into() },
+        AuthUserGetResponse { header: header(4), roles: vec!["r".into()] },
+        async |client, request, deadline| client.user_get(request.name, deadline).await,
+    )
+    .await;
+    check(
+        "/etcdserverpb.Auth/UserList",
+        AuthUserListRequest {},
+        AuthUserListResponse { header: header(4), users: vec!["a".into()] },
+        async |client, _, deadline| client.user_list(deadline).await,
+    )
+    .await;
+    check(
+        "/etcdserverpb.Auth/UserDelete",
+        AuthUserDeleteRequest { name: "a".into() },
+        AuthUserDeleteResponse { header: header(4) },
+        async |client, request, deadline| client.user_delete(request.name, deadline).await,
+    )
+    .await;
+    check(
+        "/etcdserverpb.Auth/UserChangePassword",
+        AuthUserChangePasswordRequest {
+            name: "a".into(),
+            password: "pw".into(),
+            ..AuthUserChangePasswordRequest::default()
+        },
+        AuthUserChangePasswordResponse { header: header(4) },
+        async |client, request, deadline| client.user_change_password(request, deadline).await,
+    )
+    .await;
+    check(
+        "/etcdserverpb.Auth/UserGrantRole",
+        AuthUserGrantRoleRequest { user: "a".into(), role: "r".into() },
+        AuthUserGrantRoleResponse { header: header(4) },
+        async |client, request, deadline| client.user_grant_role(request, deadline).await,
+    )
+    .await;
+    check(
+        "/etcdserverpb.Auth/UserRevokeRole",
+        AuthUserRevokeRoleRequest { name: "a".into(), role: "r".into() },
+        AuthUserRevokeRoleResponse { header: header(4) },
+        async |client, request, deadline| client.user_revoke_role(request, deadline).await,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn methods_of_roles() {
+    let permission = Permission { perm_type: 2, key: "k".into(), range_end: "l".into() };
+    check(
+        "/etcdserverpb.Auth/RoleAdd",
+        AuthRoleAddRequest { name: "r".into() },
+        AuthRoleAddResponse { header: header(4) },
+        async |client, request, deadline| client.role_add(request.name, deadline).await,
+    )
+    .await;
+    check(
+        "/etcdserverpb.Auth/RoleGet",
+        AuthRoleGetRequest { role: "r".into() },
+        AuthRoleGetResponse { header: header(4), perm: vec![permission.clone()] },
+        async |client, request, deadline| client.role_get(request.role, deadline).await,
+    )
+    .await;
+    check(
+        "/etcdserverpb.Auth/RoleList",
+        AuthRoleListRequest {},
+        AuthRoleListResponse { header: header(4), roles: vec!["r".into()] },
+        async |client, _, deadline| client.role_list(deadline).await,
+    )
+    .await;
+    check(
+        "/etcdserverpb.Auth/RoleDelete",
+        AuthRoleDeleteRequest { role: "r".into() },
+        AuthRoleDeleteResponse { header: header(4) },
+        async |client, request, deadline| client.role_delete(request.role, deadline).await,
+    )
+    .await;
+    check(
+        "/etcdserverpb.Auth/RoleGrantPermission",
+        AuthRoleGrantPermissionRequest { name: "r".into(), perm: Some(permission) },
+        AuthRoleGrantPermissionResponse { header: header(4) },
+        async |client, request, deadline| client.role_grant_permission(request, deadline).await,
+    )
+    .await;
+    check(
+        "/etcdserverpb.Auth/RoleRevokePermission",
+        AuthRoleRevokePermissionRequest { role: "r".into(), key: "k".into(), range_end: "l".into() },
+        AuthRoleRevokePermissionResponse { header: header(4) },
+        async |client, request, deadline| client.role_revoke_permission(request, deadline).await,
     )
     .await;
 }

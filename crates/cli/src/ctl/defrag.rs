@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use client::Client;
-
 use super::endpoint::endpoint_configs;
 use super::session::{Session, cause_line, deadline};
 use crate::app::{Failure, Invocation, exit};
@@ -19,8 +17,11 @@ fn run(call: &mut Invocation<'_>) -> Result<(), Failure> {
     let session = Session::open(call)?;
     let mut failure = Ok(());
     for (endpoint, config) in endpoint_configs(call, &session)? {
-        let started = Instant::now();
-        let result = session.wait(async { Client::new(config?)?.defragment(deadline(call)).await });
+        let mut started = Instant::now();
+        let result = session.ask(config, async |client| {
+            started = Instant::now();
+            client.defragment(deadline(call)).await
+        })?;
         let took = gotext::duration(i64::try_from(started.elapsed().as_nanos()).unwrap_or(i64::MAX));
         match result {
             Ok(_) => {

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use client::{Client, Config, Deadline, Error};
+use client::{Config, Deadline, Error};
 use wire::ApiError;
 use wire::etcdserverpb::{AlarmType, RangeRequest};
 
-use super::session::{Session, call_failed_as, cause_line, deadline};
+use super::session::{Session, call_failed_as, cause_line, connect, deadline, not_made};
 use crate::app::{Failure, Invocation, exit};
 use crate::command::Command;
 use crate::flag::{Flag, Kind};
@@ -68,9 +68,9 @@ async fn check_health(
     let failed = |took: String, error: String| {
         (EndpointHealth { endpoint: endpoint.clone(), health: false, took, error }, String::new())
     };
-    let client = match config.and_then(Client::new) {
+    let client = match async { connect(config?).await }.await {
         Ok(client) => client,
-        Err(error) => return failed(String::new(), error.to_string()),
+        Err(error) => return (failed(String::new(), error.to_string()).0, cause_line(&error)),
     };
     let started = Instant::now();
     let request = RangeRequest { key: "health".into(), ..RangeRequest::default() };
@@ -103,7 +103,7 @@ fn status(call: &mut Invocation<'_>) -> Result<(), Failure> {
     let mut list = Vec::new();
     let mut failure = Ok(());
     for (endpoint, config) in endpoint_configs(call, &session)? {
-        match session.wait(async { Client::new(config?)?.status(deadline(call)).await }) {
+        match session.ask(config, async |client| client.status(deadline(call)).await)? {
             Ok(status) => list.push(EndpointStatus { endpoint, status }),
             Err(error) => {
                 write!(call.world.err, "{}", cause_line(&error))?;
@@ -122,7 +122,7 @@ fn hash_kv(call: &mut Invocation<'_>) -> Result<(), Failure> {
     let mut list = Vec::new();
     let mut failure = Ok(());
     for (endpoint, config) in endpoint_configs(call, &session)? {
-        match session.wait(async { Client::new(config?)?.hash_kv(revision, deadline(call)).await }) {
+        match session.ask(config, async |client| client.hash_kv(revision, deadline(call)).await)? {
             Ok(hash) => list.push(EndpointHash { endpoint, hash }),
             Err(error) => {
                 write!(call.world.err, "{}", cause_line(&error))?;
@@ -141,7 +141,10 @@ pub(super) type Asked = (String, Result<Config, Error>);
 /// The endpoints to ask. One that cannot be read fails by itself, as one that cannot be reached.
 pub(super) fn endpoint_configs(call: &Invocation<'_>, session: &Session) -> Result<Vec<Asked>, Failure> {
     let names = if call.flags.bool("cluster") {
-        let client = session.client()?;
+        let client = session.connect(session.config.clone()).map_err(|error| match error {
+            error @ Error::Tls(_) => not_made(error),
+            error => call_failed_as(exit::ERROR, &error, &error),
+        })?;
         let members = session.wait(client.members(deadline(call))).map_err(|error: Error| {
             let text = format!("failed to fetch endpoints from etcd cluster member list: {error}");
             call_failed_as(exit::ERROR, text, &error)

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use client::{Config, Endpoint, Keepalive};
+use client::{Config, Credentials, Endpoint, Keepalive};
 
+use super::password;
 use crate::app::{Failure, Invocation, exit};
 use crate::flag::{Flag, Kind};
 use crate::gotext;
@@ -115,7 +116,7 @@ pub(super) fn log_line(level: &str, fields: &[(&str, &str)]) -> String {
 ///
 /// # Errors
 /// What etcdctl refuses too, and every option that this version lacks.
-pub(super) fn client_config(call: &Invocation<'_>) -> Result<Config, Failure> {
+pub(super) fn client_config(call: &mut Invocation<'_>) -> Result<Config, Failure> {
     let flags = &call.flags;
     for name in ["discovery-srv", "discovery-srv-name"] {
         if !flags.text(name).is_empty() {
@@ -136,14 +137,12 @@ pub(super) fn client_config(call: &Invocation<'_>) -> Result<Config, Failure> {
         ..tls::Info::default()
     };
     let has_files = [&tls.cert_file, &tls.key_file, &tls.trusted_ca_file].iter().any(|file| !file.is_empty());
-    for name in ["auth-jwt-token", "user", "password"] {
-        if !flags.text(name).is_empty() {
-            return Err(Failure::not_yet(&format!("--{name}")));
-        }
-    }
+    let credentials = credentials(call)?;
 
+    let flags = &call.flags;
     let mut config = Config::new(endpoints(flags.list("endpoints"))?);
     config.tls = tls;
+    config.credentials = credentials;
     config.tls_by_default = has_files || config.tls.insecure_skip_verify || !flags.bool("insecure-transport");
     config.dial_timeout = match flags.duration("dial-timeout") {
         Duration::ZERO => DIAL_TIMEOUT_UNSET,
@@ -165,6 +164,27 @@ pub(super) fn client_config(call: &Invocation<'_>) -> Result<Config, Failure> {
         }
     }
     Ok(config)
+}
+
+/// Who the user says they are. Asks for the password if it stands nowhere; a token needs none.
+fn credentials(call: &mut Invocation<'_>) -> Result<Option<Credentials>, Failure> {
+    let text = |name| call.flags.text(name).to_owned();
+    let (token, user, password) = (text("auth-jwt-token"), text("user"), text("password"));
+    if !token.is_empty() {
+        return Ok(Some(Credentials::Token(token)));
+    }
+    if user.is_empty() {
+        return Ok(None);
+    }
+    let (user, password) = match user.split_once(':') {
+        _ if !password.is_empty() => (user, password),
+        Some((user, password)) => (user.to_owned(), password.to_owned()),
+        None => {
+            let password = password::ask(call, "Password: ", exit::ERROR, "")?;
+            (user, password)
+        }
+    };
+    Ok(Some(Credentials::Password { user, password }))
 }
 
 /// Reads endpoints. One that cannot be read is as good as one where nobody listens, as in etcdctl, so it matters only

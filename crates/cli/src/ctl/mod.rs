@@ -1,6 +1,7 @@
 //! etcdctl: its commands, one file each, and what they share.
 
 mod alarm;
+mod auth;
 mod child;
 mod compaction;
 mod defrag;
@@ -15,13 +16,16 @@ mod lock;
 mod member;
 mod move_leader;
 mod options;
+mod password;
 mod planned;
 mod put;
 mod range_end;
+mod role;
 mod session;
 mod signals;
 mod snapshot;
 mod txn;
+mod user;
 mod version;
 mod watch;
 mod words;
@@ -66,9 +70,9 @@ static COMMANDS: &[Command] = &[
     planned::MAKE_MIRROR.under(UTILITY),
     lock::COMMAND.under(CONCURRENCY),
     elect::COMMAND.under(CONCURRENCY),
-    planned::AUTH.under(AUTH),
-    planned::USER.under(AUTH),
-    planned::ROLE.under(AUTH),
+    auth::COMMAND.under(AUTH),
+    user::COMMAND.under(AUTH),
+    role::COMMAND.under(AUTH),
     planned::CHECK.under(UTILITY),
     completion::COMMAND.under(UTILITY),
     downgrade::COMMAND.under(CLUSTER),

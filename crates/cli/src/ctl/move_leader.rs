@@ -1,8 +1,8 @@
 //! `move-leader`: has the leader, which must be among the endpoints, hand over.
 
-use client::{Client, Config};
+use client::Config;
 
-use super::session::{Session, call_failed, deadline};
+use super::session::{Session, call_failed, deadline, not_made};
 use crate::app::{Failure, Invocation, exit};
 use crate::command::Command;
 use crate::gotext;
@@ -16,12 +16,12 @@ fn run(call: &mut Invocation<'_>) -> Result<(), Failure> {
     };
     let target = gotext::parse_uint(text, 16).map_err(|reason| Failure::new(exit::BAD_ARGS, reason))?;
     let session = Session::open(call)?;
-    // It tells whether all of them can be read.
+    // It tells whether all of them can be read, and who asks.
     session.client()?;
     let deadline = deadline(call);
     for endpoint in session.config.endpoints.clone() {
         let config = Config { endpoints: vec![endpoint], ..session.config.clone() };
-        let client = Client::new(config).map_err(|error| Failure::new(exit::BAD_CONNECTION, error))?;
+        let client = session.connect(config).map_err(not_made)?;
         let status = session.wait(client.status(deadline)).map_err(call_failed)?;
         let leader = status.header.map_or(0, |header| header.member_id);
         if status.leader == leader {

@@ -31,18 +31,54 @@ impl Session {
         Ok(Session { config, printer, runtime })
     }
 
-    /// A client of all endpoints.
+    /// A client of all endpoints, which has logged in.
     pub(super) fn client(&self) -> Result<Client, Failure> {
-        Client::new(self.config.clone()).map_err(|error| match error {
-            error @ client::Error::Tls(_) => Failure::new(exit::BAD_ARGS, error),
-            error => Failure::new(exit::BAD_CONNECTION, error),
-        })
+        self.connect(self.config.clone()).map_err(not_made)
+    }
+
+    /// A client that has logged in, if it has a user.
+    pub(super) fn connect(&self, config: Config) -> Result<Client, client::Error> {
+        self.wait(connect(config))
+    }
+
+    /// One call of a client of its own.
+    ///
+    /// # Errors
+    /// When there is no client, and when it cannot log in. What came of the call is the caller's, and so is an endpoint
+    /// that cannot be read.
+    pub(super) fn ask<T>(
+        &self,
+        config: Result<Config, client::Error>,
+        call: impl AsyncFnOnce(Client) -> Result<T, client::Error>,
+    ) -> Result<Result<T, client::Error>, Failure> {
+        match config.and_then(|config| self.connect(config)) {
+            Ok(client) => Ok(self.wait(call(client))),
+            Err(error @ client::Error::BadEndpoint { .. }) => Ok(Err(error)),
+            Err(error) => Err(not_made(error)),
+        }
     }
 
     /// Runs calls to their end.
     pub(super) fn wait<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
     }
+}
+
+/// A client that has logged in, if it has a user: within the time that a connection may take.
+pub(super) async fn connect(config: Config) -> Result<Client, client::Error> {
+    let deadline = Deadline::after(config.dial_timeout);
+    let client = Client::new(config)?;
+    client.log_in(deadline).await?;
+    Ok(client)
+}
+
+/// The failure of a client that could not be made.
+pub(super) fn not_made(error: client::Error) -> Failure {
+    let code = match error {
+        client::Error::Tls(_) => exit::BAD_ARGS,
+        _ => exit::BAD_CONNECTION,
+    };
+    call_failed_as(code, &error, &error)
 }
 
 /// The deadline of a short command that begins now.

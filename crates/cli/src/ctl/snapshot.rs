@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use client::Client;
+use wire::Status;
 
 use super::globals::log_line;
-use super::session::{Session, cause_line};
+use super::session::{Session, call_failed_as, cause_line, not_made};
 use crate::app::{Failure, Invocation, exit};
 use crate::command::Command;
 use crate::gotext;
@@ -40,7 +41,10 @@ fn save(call: &mut Invocation<'_>) -> Result<(), Failure> {
         );
         return Err(Failure::new(exit::INTERRUPTED, text));
     };
-    let client = session.client()?;
+    let client = session.connect(session.config.clone()).map_err(|error| match error {
+        error @ client::Error::Tls(_) => not_made(error),
+        error => call_failed_as(exit::INTERRUPTED, &error, &error),
+    })?;
     // Without the flag it may take as long as it takes.
     let limit = call.flags.changed("command-timeout").then(|| call.flags.duration("command-timeout"));
     let part = PartFile::create(&path)?;
@@ -76,7 +80,7 @@ fn save(call: &mut Invocation<'_>) -> Result<(), Failure> {
 /// Writes everything that comes; how many bytes it was, and the version that the server named.
 async fn fetch(client: &Client, mut file: &File) -> Result<(u64, String), Failure> {
     let refused = |error: client::Error| {
-        let failure = failed(&error);
+        let failure = failed(shown(&error));
         Failure { message: cause_line(&error) + &failure.message, ..failure }
     };
     let mut answers = client.snapshot();
@@ -88,9 +92,22 @@ async fn fetch(client: &Client, mut file: &File) -> Result<(u64, String), Failur
         file.write_all(&answer.blob)
             .map_err(|error| failed(format!("could not write snapshot: {}", gotext::os_error(&error))))?;
         bytes += answer.blob.len() as u64;
-        next = answers.next().await.map_err(|error| failed(format!("could not write snapshot: {error}")))?;
+        next = answers
+            .next()
+            .await
+            .map_err(|error| failed(format!("could not write snapshot: {}", shown(&error))))?;
     }
     Ok((bytes, version))
+}
+
+/// As gRPC has it: etcdctl does not look here whether an error is etcd's own.
+fn shown(error: &client::Error) -> String {
+    match error {
+        client::Error::Status(Status { code, message }) => {
+            format!("rpc error: code = {code:?} desc = {message}")
+        }
+        error => error.to_string(),
+    }
 }
 
 fn failed(text: impl std::fmt::Display) -> Failure {

@@ -46,7 +46,8 @@ fn run(call: &mut Invocation<'_>) -> Result<(), Failure> {
     let variables = Variables::read(&call.world.variables)?;
     if call.flags.bool("interactive") {
         let session = Session::open(call)?;
-        return session.wait(interactive(call, &session, &variables));
+        let followers = Followers::new(session.client()?, session.printer);
+        return session.wait(interactive(call, followers, &variables));
     }
     let asked = Asked::read(&call.flags, &call.args, &variables, false)?;
     let session = Session::open(call)?;
@@ -62,10 +63,9 @@ fn run(call: &mut Invocation<'_>) -> Result<(), Failure> {
 /// Ends with the input, if nothing ends it before.
 async fn interactive(
     call: &mut Invocation<'_>,
-    session: &Session,
+    mut followers: Followers,
     variables: &Variables,
 ) -> Result<(), Failure> {
-    let mut followers = Followers::new(session.client()?, session.printer);
     let mut lines = Lines::read(std::mem::replace(&mut call.world.input, Box::new(std::io::empty())))?;
     // etcdctl reads the next line when the watch of the last one is made.
     let mut awaited: Option<WatchKey> = None;

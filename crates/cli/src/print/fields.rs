@@ -2,11 +2,13 @@
 
 use std::io::{Result, Write};
 
+use wire::authpb::permission::Type;
 use wire::etcdserverpb::response_op::Response;
 use wire::etcdserverpb::{
-    AlarmMember, AlarmResponse, DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberListResponse, PutResponse,
-    RangeResponse, ResponseHeader, TxnResponse, WatchResponse,
+    AlarmMember, AlarmResponse, AuthRoleGetResponse, AuthRoleListResponse, DeleteRangeResponse,
+    LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse,
+    LeaseTimeToLiveResponse, MemberListResponse, PutResponse, RangeResponse, ResponseHeader, TxnResponse,
+    WatchResponse,
 };
 use wire::mvccpb::KeyValue;
 
@@ -116,6 +118,29 @@ pub(super) fn members(out: Out<'_>, answer: &MemberListResponse, hex: bool) -> R
         writeln!(out, "\"IsLearner\" : {}\n", member.is_learner)?;
     }
     Ok(())
+}
+
+pub(super) fn auth_changed(out: Out<'_>, answered: Option<ResponseHeader>, hex: bool) -> Result<()> {
+    header(out, answered.as_ref(), hex)
+}
+
+pub(super) fn role_get(out: Out<'_>, answer: &AuthRoleGetResponse, hex: bool) -> Result<()> {
+    header(out, answer.header.as_ref(), hex)?;
+    for permission in &answer.perm {
+        let kind = Type::try_from(permission.perm_type);
+        let kind =
+            kind.map_or_else(|_| permission.perm_type.to_string(), |kind| kind.as_str_name().to_owned());
+        writeln!(out, "\"PermType\" :  {kind}\n\"Key\" : {}", quote(&permission.key))?;
+        writeln!(out, "\"RangeEnd\" : {}", quote(&permission.range_end))?;
+    }
+    Ok(())
+}
+
+pub(super) fn role_list(out: Out<'_>, answer: &AuthRoleListResponse, hex: bool) -> Result<()> {
+    header(out, answer.header.as_ref(), hex)?;
+    write!(out, "\"Roles\" :")?;
+    answer.roles.iter().try_for_each(|role| write!(out, " {}", quote(role.as_bytes())))?;
+    writeln!(out)
 }
 
 pub(super) fn endpoint_health(out: Out<'_>, list: &[EndpointHealth]) -> Result<()> {

@@ -4,10 +4,10 @@ use std::io::{Result, Write};
 
 use wire::etcdserverpb::response_op::Response;
 use wire::etcdserverpb::{
-    AlarmResponse, DeleteRangeResponse, DowngradeResponse, HashKvResponse, LeaseGrantResponse,
-    LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, Member,
-    MemberAddResponse, MoveLeaderResponse, PutResponse, RangeResponse, ResponseHeader, ResponseOp,
-    StatusResponse, TxnResponse, WatchResponse,
+    AlarmResponse, AuthRoleGetResponse, AuthStatusResponse, DeleteRangeResponse, DowngradeResponse,
+    HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse,
+    LeaseTimeToLiveResponse, Member, MemberAddResponse, MoveLeaderResponse, PutResponse, RangeResponse,
+    ResponseHeader, ResponseOp, StatusResponse, TxnResponse, WatchResponse,
 };
 use wire::mvccpb::{Event, KeyValue};
 
@@ -177,6 +177,50 @@ pub(super) fn downgrade(out: Out<'_>, answer: &DowngradeResponse) -> Result<()> 
         object(text, |o| {
             o.object("header", answer.header.as_ref(), header_fields);
             o.text("version", &answer.version);
+        });
+    })
+}
+
+pub(super) fn auth_status(out: Out<'_>, answer: &AuthStatusResponse) -> Result<()> {
+    line(out, |text| {
+        object(text, |o| {
+            o.object("header", answer.header.as_ref(), header_fields);
+            o.flag("enabled", answer.enabled);
+            o.number("authRevision", answer.auth_revision);
+        });
+    })
+}
+
+pub(super) fn auth_changed(out: Out<'_>, header: Option<ResponseHeader>) -> Result<()> {
+    line(out, |text| object(text, |o| o.object("header", header.as_ref(), header_fields)))
+}
+
+/// Users or roles.
+pub(super) fn names(
+    out: Out<'_>,
+    header: Option<&ResponseHeader>,
+    field: &str,
+    names: &[String],
+) -> Result<()> {
+    line(out, |text| {
+        object(text, |o| {
+            o.object("header", header, header_fields);
+            if !names.is_empty() {
+                array(o.name(field), names, |text, name| string(text, name));
+            }
+        });
+    })
+}
+
+pub(super) fn role_get(out: Out<'_>, answer: &AuthRoleGetResponse) -> Result<()> {
+    line(out, |text| {
+        object(text, |o| {
+            o.object("header", answer.header.as_ref(), header_fields);
+            o.objects("perm", &answer.perm, |o, permission| {
+                o.number("permType", permission.perm_type);
+                o.bytes("key", &permission.key);
+                o.bytes("range_end", &permission.range_end);
+            });
         });
     })
 }

@@ -15,11 +15,12 @@ use std::io::Write;
 
 use wire::etcdserverpb::downgrade_request::DowngradeAction;
 use wire::etcdserverpb::{
-    AlarmResponse, AlarmType, DeleteRangeResponse, DowngradeResponse, HashKvResponse, LeaseGrantResponse,
-    LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, Member,
-    MemberAddResponse, MemberListResponse, MemberPromoteResponse, MemberRemoveResponse, MemberUpdateResponse,
-    MoveLeaderResponse, PutResponse, RangeResponse, ResponseHeader, StatusResponse, TxnResponse,
-    WatchResponse,
+    AlarmResponse, AlarmType, AuthRoleGetResponse, AuthRoleListResponse, AuthRoleRevokePermissionResponse,
+    AuthStatusResponse, AuthUserGetResponse, AuthUserListResponse, DeleteRangeResponse, DowngradeResponse,
+    HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse,
+    LeaseTimeToLiveResponse, Member, MemberAddResponse, MemberListResponse, MemberPromoteResponse,
+    MemberRemoveResponse, MemberUpdateResponse, MoveLeaderResponse, PutResponse, RangeResponse,
+    ResponseHeader, StatusResponse, TxnResponse, WatchResponse,
 };
 
 use crate::app::{Failure, exit};
@@ -376,6 +377,98 @@ impl Printer {
             Format::Json => json::downgrade(out, answer),
             Format::Protobuf => protobuf::message(out, answer),
             Format::Fields | Format::Table => return Err(self.format.unsupported()),
+        };
+        Ok(printed?)
+    }
+
+    /// The answer to `auth status`.
+    pub fn auth_status(&self, out: Out<'_>, answer: &AuthStatusResponse) -> Result<(), Failure> {
+        let printed = match self.format {
+            Format::Simple => {
+                let AuthStatusResponse { enabled, auth_revision, .. } = answer;
+                writeln!(out, "Authentication Status: {enabled}\nAuthRevision: {auth_revision}")
+            }
+            Format::Json => json::auth_status(out, answer),
+            Format::Protobuf => protobuf::message(out, answer),
+            Format::Fields | Format::Table => return Err(self.format.unsupported()),
+        };
+        Ok(printed?)
+    }
+
+    /// The answer to a command that changes users or roles, which has nothing but a header; `said` in simple.
+    pub fn auth_changed(
+        &self,
+        out: Out<'_>,
+        said: &str,
+        header: Option<ResponseHeader>,
+    ) -> Result<(), Failure> {
+        let printed = match self.format {
+            Format::Simple => writeln!(out, "{said}"),
+            Format::Fields => fields::auth_changed(out, header, self.hex),
+            Format::Json => json::auth_changed(out, header),
+            // All these answers are alike.
+            Format::Protobuf => protobuf::message(out, &AuthRoleRevokePermissionResponse { header }),
+            Format::Table => return Err(self.format.unsupported()),
+        };
+        Ok(printed?)
+    }
+
+    /// The answer to `role revoke-permission`, of a key as it was given and an end.
+    pub fn role_revoke_permission(
+        &self,
+        out: Out<'_>,
+        role: &str,
+        (key, end): (&[u8], &[u8]),
+        answer: &AuthRoleRevokePermissionResponse,
+    ) -> Result<(), Failure> {
+        match self.format {
+            Format::Simple => Ok(simple::role_revoke_permission(out, role, key, end)?),
+            _ => self.auth_changed(out, "", answer.header),
+        }
+    }
+
+    /// The answer to `user get` of this one.
+    pub fn user_get(&self, out: Out<'_>, user: &str, answer: &AuthUserGetResponse) -> Result<(), Failure> {
+        let printed = match self.format {
+            Format::Simple => simple::user_get(out, user, answer),
+            Format::Json => json::names(out, answer.header.as_ref(), "roles", &answer.roles),
+            Format::Protobuf => protobuf::message(out, answer),
+            Format::Fields | Format::Table => return Err(self.format.unsupported()),
+        };
+        Ok(printed?)
+    }
+
+    /// The answer to `user list`.
+    pub fn user_list(&self, out: Out<'_>, answer: &AuthUserListResponse) -> Result<(), Failure> {
+        let printed = match self.format {
+            Format::Simple => simple::names(out, &answer.users),
+            Format::Json => json::names(out, answer.header.as_ref(), "users", &answer.users),
+            Format::Protobuf => protobuf::message(out, answer),
+            Format::Fields | Format::Table => return Err(self.format.unsupported()),
+        };
+        Ok(printed?)
+    }
+
+    /// The answer to `role get` of this one.
+    pub fn role_get(&self, out: Out<'_>, role: &str, answer: &AuthRoleGetResponse) -> Result<(), Failure> {
+        let printed = match self.format {
+            Format::Simple => simple::role_get(out, role, answer),
+            Format::Fields => fields::role_get(out, answer, self.hex),
+            Format::Json => json::role_get(out, answer),
+            Format::Protobuf => protobuf::message(out, answer),
+            Format::Table => return Err(self.format.unsupported()),
+        };
+        Ok(printed?)
+    }
+
+    /// The answer to `role list`.
+    pub fn role_list(&self, out: Out<'_>, answer: &AuthRoleListResponse) -> Result<(), Failure> {
+        let printed = match self.format {
+            Format::Simple => simple::names(out, &answer.roles),
+            Format::Fields => fields::role_list(out, answer, self.hex),
+            Format::Json => json::names(out, answer.header.as_ref(), "roles", &answer.roles),
+            Format::Protobuf => protobuf::message(out, answer),
+            Format::Table => return Err(self.format.unsupported()),
         };
         Ok(printed?)
     }

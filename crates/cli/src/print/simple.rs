@@ -2,11 +2,14 @@
 
 use std::io::{Result, Write};
 
+use client::prefix_end;
+use wire::authpb::Permission;
+use wire::authpb::permission::Type;
 use wire::etcdserverpb::response_op::Response;
 use wire::etcdserverpb::{
-    AlarmMember, AlarmResponse, DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseTimeToLiveResponse, MemberAddResponse, PutResponse, RangeResponse,
-    ResponseHeader, TxnResponse, WatchResponse,
+    AlarmMember, AlarmResponse, AuthRoleGetResponse, AuthUserGetResponse, DeleteRangeResponse,
+    LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseTimeToLiveResponse,
+    MemberAddResponse, PutResponse, RangeResponse, ResponseHeader, TxnResponse, WatchResponse,
 };
 use wire::mvccpb::KeyValue;
 
@@ -116,6 +119,65 @@ pub(super) fn member_changed(
 ) -> Result<()> {
     let cluster_id = header.map_or(0, |header| header.cluster_id);
     writeln!(out, "Member {id:16x} {how} cluster {cluster_id:16x}")
+}
+
+pub(super) fn user_get(out: Out<'_>, user: &str, answer: &AuthUserGetResponse) -> Result<()> {
+    write!(out, "User: {user}\nRoles:")?;
+    answer.roles.iter().try_for_each(|role| write!(out, " {role}"))?;
+    writeln!(out)
+}
+
+/// Users or roles.
+pub(super) fn names(out: Out<'_>, names: &[String]) -> Result<()> {
+    names.iter().try_for_each(|name| writeln!(out, "{name}"))
+}
+
+pub(super) fn role_get(out: Out<'_>, role: &str, answer: &AuthRoleGetResponse) -> Result<()> {
+    writeln!(out, "Role {role}")?;
+    // A server may say nothing of what root may, which is everything.
+    let all = [Permission {
+        perm_type: Type::Readwrite.into(),
+        key: Default::default(),
+        range_end: b"\0"[..].into(),
+    }];
+    let permissions = if role == "root" && answer.perm.is_empty() { &all[..] } else { &answer.perm };
+    for (head, kind) in [("KV Read:", Type::Read), ("KV Write:", Type::Write)] {
+        writeln!(out, "{head}")?;
+        let allowed =
+            permissions.iter().filter(|p| [kind as i32, Type::Readwrite as i32].contains(&p.perm_type));
+        allowed.into_iter().try_for_each(|permission| permitted(out, permission))?;
+    }
+    Ok(())
+}
+
+fn permitted(out: Out<'_>, Permission { key, range_end, .. }: &Permission) -> Result<()> {
+    if range_end.is_empty() {
+        out.write_all(&[b"\t", &key[..], b"\n"].concat())?;
+        return Ok(());
+    }
+    write!(out, "\t")?;
+    interval(out, key, range_end)?;
+    if !key.is_empty() && prefix_end(key) == range_end {
+        out.write_all(&[b" (prefix ", &key[..], b")"].concat())?;
+    }
+    writeln!(out)
+}
+
+fn interval(out: Out<'_>, key: &[u8], end: &[u8]) -> Result<()> {
+    match end {
+        b"\0" => out.write_all(&[b"[", key, b", <open ended>"].concat()),
+        end => out.write_all(&[b"[", key, b", ", end, b")"].concat()),
+    }
+}
+
+pub(super) fn role_revoke_permission(out: Out<'_>, role: &str, key: &[u8], end: &[u8]) -> Result<()> {
+    if end.is_empty() {
+        out.write_all(&[b"Permission of key ", key].concat())?;
+    } else {
+        write!(out, "Permission of range ")?;
+        interval(out, key, end)?;
+    }
+    writeln!(out, " is revoked from role {role}")
 }
 
 pub(super) fn endpoint_health(out: Out<'_>, err: Out<'_>, list: &[EndpointHealth]) -> Result<()> {

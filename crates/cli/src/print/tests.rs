@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use expect_test::{Expect, expect};
 use prost::Message;
+use wire::authpb::Permission;
 use wire::etcdserverpb::response_op::Response;
-use wire::etcdserverpb::{DowngradeInfo, LeaseStatus, ResponseOp};
+use wire::etcdserverpb::{AuthUserAddResponse, DowngradeInfo, LeaseStatus, ResponseOp};
 use wire::mvccpb::KeyValue;
 
 use super::*;
@@ -786,4 +787,275 @@ fn leadership_and_downgrades() {
         {"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"revision":2,"raft_term":2},"version":"3.7"}
     "#]],
     );
+}
+
+fn permission(perm_type: i32, key: &'static [u8], range_end: &'static [u8]) -> Permission {
+    Permission { perm_type, key: key.into(), range_end: range_end.into() }
+}
+
+#[test]
+fn permissions_of_a_role() {
+    let perm = vec![
+        permission(2, b"\0", b"\0"),
+        permission(0, b"a", b"c"),
+        permission(0, b"a\"\xff", b"a#"),
+        permission(1, b"k", b""),
+        permission(1, b"m", b"\0"),
+        permission(2, b"p/", b"p0"),
+        permission(0, b"\xff", b"\0"),
+    ];
+    let answer = AuthRoleGetResponse { header: header(8), perm };
+    let mut out = Vec::new();
+    printer(Format::Simple).role_get(&mut out, "reader", &answer).unwrap();
+    expect![[r#"
+        Role reader
+        KV Read:
+        	[\x00, <open ended>
+        	[a, c)
+        	[a"\xff, a#) (prefix a"\xff)
+        	[p/, p0) (prefix p/)
+        	[\xff, <open ended> (prefix \xff)
+        KV Write:
+        	[\x00, <open ended>
+        	k
+        	[m, <open ended>
+        	[p/, p0) (prefix p/)
+    "#]]
+    .assert_eq(&out.utf8_chunks().fold(String::new(), |text, chunk| {
+        let invalid: String = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")).collect();
+        text + &chunk.valid().replace('\0', "\\x00") + &invalid
+    }));
+    check(
+        |out| printer(Format::Fields).role_get(out, "reader", &answer),
+        expect![[r#"
+            "ClusterID" : 324952591200643719
+            "MemberID" : 3319814642761637952
+            "Revision" : 8
+            "RaftTerm" : 2
+            "PermType" :  READWRITE
+            "Key" : "\x00"
+            "RangeEnd" : "\x00"
+            "PermType" :  READ
+            "Key" : "a"
+            "RangeEnd" : "c"
+            "PermType" :  READ
+            "Key" : "a\"\xff"
+            "RangeEnd" : "a#"
+            "PermType" :  WRITE
+            "Key" : "k"
+            "RangeEnd" : ""
+            "PermType" :  WRITE
+            "Key" : "m"
+            "RangeEnd" : "\x00"
+            "PermType" :  READWRITE
+            "Key" : "p/"
+            "RangeEnd" : "p0"
+            "PermType" :  READ
+            "Key" : "\xff"
+            "RangeEnd" : "\x00"
+        "#]],
+    );
+    let few = AuthRoleGetResponse {
+        perm: vec![permission(0, b"a", b"c"), permission(2, b"k", b"")],
+        ..answer.clone()
+    };
+    check(
+        |out| printer(Format::Json).role_get(out, "reader", &few),
+        expect![[r#"
+            {"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"revision":8,"raft_term":2},"perm":[{"key":"YQ==","range_end":"Yw=="},{"permType":2,"key":"aw=="}]}
+        "#]],
+    );
+    let mut out = Vec::new();
+    printer(Format::Protobuf).role_get(&mut out, "reader", &answer).unwrap();
+    assert_eq!(AuthRoleGetResponse::decode(out.as_slice()).unwrap(), answer);
+    let refused = printer(Format::Table).role_get(&mut Vec::new(), "reader", &answer).unwrap_err();
+    assert_eq!(refused, Failure::new(4, "table not supported as output format"));
+}
+
+#[test]
+fn root_may_do_everything() {
+    for perm in [vec![], vec![permission(2, b"", b"\0")]] {
+        let answer = AuthRoleGetResponse { header: header(8), perm };
+        check(
+            |out| printer(Format::Simple).role_get(out, "root", &answer),
+            expect![[r#"
+                Role root
+                KV Read:
+                	[, <open ended>
+                KV Write:
+                	[, <open ended>
+            "#]],
+        );
+    }
+    let nothing = AuthRoleGetResponse { header: header(8), perm: vec![] };
+    check(
+        |out| printer(Format::Simple).role_get(out, "reader", &nothing),
+        expect![[r#"
+            Role reader
+            KV Read:
+            KV Write:
+        "#]],
+    );
+}
+
+#[test]
+fn a_permission_taken_back() {
+    let answer = AuthRoleRevokePermissionResponse { header: header(8) };
+    let revoke = |format: Format, key: &'static [u8], end: &'static [u8]| {
+        let answer = &answer;
+        move |out: &mut Vec<u8>| printer(format).role_revoke_permission(out, "reader", (key, end), answer)
+    };
+    check(
+        revoke(Format::Simple, b"k", b""),
+        expect![[r#"
+            Permission of key k is revoked from role reader
+        "#]],
+    );
+    check(
+        revoke(Format::Simple, b"p/", b"p0"),
+        expect![[r#"
+            Permission of range [p/, p0) is revoked from role reader
+        "#]],
+    );
+    check(
+        revoke(Format::Simple, b"", b"\0"),
+        expect![[r#"
+            Permission of range [, <open ended> is revoked from role reader
+        "#]],
+    );
+    check(
+        revoke(Format::Json, b"k", b""),
+        expect![[r#"
+            {"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"revision":8,"raft_term":2}}
+        "#]],
+    );
+    let mut out = Vec::new();
+    revoke(Format::Protobuf, b"k", b"")(&mut out).unwrap();
+    assert_eq!(AuthRoleRevokePermissionResponse::decode(out.as_slice()).unwrap(), answer);
+}
+
+#[test]
+fn changes_of_users_and_roles() {
+    let change =
+        |format| move |out: &mut Vec<u8>| printer(format).auth_changed(out, "User alice created", header(8));
+    check(
+        change(Format::Simple),
+        expect![[r#"
+            User alice created
+        "#]],
+    );
+    check(
+        change(Format::Fields),
+        expect![[r#"
+            "ClusterID" : 324952591200643719
+            "MemberID" : 3319814642761637952
+            "Revision" : 8
+            "RaftTerm" : 2
+        "#]],
+    );
+    check(
+        change(Format::Json),
+        expect![[r#"
+            {"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"revision":8,"raft_term":2}}
+        "#]],
+    );
+    let mut out = Vec::new();
+    change(Format::Protobuf)(&mut out).unwrap();
+    assert_eq!(AuthUserAddResponse::decode(out.as_slice()).unwrap().header, header(8));
+    let refused = change(Format::Table)(&mut Vec::new()).unwrap_err();
+    assert_eq!(refused, Failure::new(4, "table not supported as output format"));
+}
+
+#[test]
+fn users_and_roles() {
+    let names = vec!["alice".to_owned(), "bob \"b\" <b>".to_owned()];
+    let user = AuthUserGetResponse { header: header(8), roles: names.clone() };
+    check(
+        |out| printer(Format::Simple).user_get(out, "carol", &user),
+        expect![[r#"
+            User: carol
+            Roles: alice bob "b" <b>
+        "#]],
+    );
+    check(
+        |out| printer(Format::Json).user_get(out, "carol", &user),
+        expect![[r#"
+            {"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"revision":8,"raft_term":2},"roles":["alice","bob \"b\" \u003cb\u003e"]}
+        "#]],
+    );
+    let none = AuthUserGetResponse { header: header(8), roles: vec![] };
+    check(
+        |out| printer(Format::Simple).user_get(out, "carol", &none),
+        expect![[r#"
+            User: carol
+            Roles:
+        "#]],
+    );
+    let users = AuthUserListResponse { header: header(8), users: names.clone() };
+    check(
+        |out| printer(Format::Simple).user_list(out, &users),
+        expect![[r#"
+            alice
+            bob "b" <b>
+        "#]],
+    );
+    check(
+        |out| printer(Format::Json).user_list(out, &users),
+        expect![[r#"
+            {"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"revision":8,"raft_term":2},"users":["alice","bob \"b\" \u003cb\u003e"]}
+        "#]],
+    );
+    let roles = AuthRoleListResponse { header: header(8), roles: names };
+    check(
+        |out| printer(Format::Fields).role_list(out, &roles),
+        expect![[r#"
+            "ClusterID" : 324952591200643719
+            "MemberID" : 3319814642761637952
+            "Revision" : 8
+            "RaftTerm" : 2
+            "Roles" : "alice" "bob \"b\" <b>"
+        "#]],
+    );
+    check(
+        |out| printer(Format::Json).role_list(out, &AuthRoleListResponse { roles: vec![], ..roles.clone() }),
+        expect![[r#"
+            {"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"revision":8,"raft_term":2}}
+        "#]],
+    );
+    for format in [Format::Fields, Format::Table] {
+        let name = if format == Format::Fields { "fields" } else { "table" };
+        let refused = Failure::new(4, format!("{name} not supported as output format"));
+        let out = &mut Vec::new();
+        assert_eq!(printer(format).user_get(out, "carol", &user).unwrap_err(), refused);
+        assert_eq!(printer(format).user_list(out, &users).unwrap_err(), refused);
+        assert_eq!(printer(format).auth_status(out, &AuthStatusResponse::default()).unwrap_err(), refused);
+    }
+}
+
+#[test]
+fn whether_authentication_is_on() {
+    let on = AuthStatusResponse { header: header(8), enabled: true, auth_revision: 30 };
+    check(
+        |out| printer(Format::Simple).auth_status(out, &on),
+        expect![[r#"
+            Authentication Status: true
+            AuthRevision: 30
+        "#]],
+    );
+    check(
+        |out| printer(Format::Json).auth_status(out, &on),
+        expect![[r#"
+            {"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"revision":8,"raft_term":2},"enabled":true,"authRevision":30}
+        "#]],
+    );
+    let off = AuthStatusResponse { enabled: false, auth_revision: 1, ..on };
+    check(
+        |out| printer(Format::Json).auth_status(out, &off),
+        expect![[r#"
+            {"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"revision":8,"raft_term":2},"authRevision":1}
+        "#]],
+    );
+    let mut out = Vec::new();
+    printer(Format::Protobuf).auth_status(&mut out, &on).unwrap();
+    assert_eq!(AuthStatusResponse::decode(out.as_slice()).unwrap(), on);
 }

@@ -14,6 +14,7 @@ mod apply;
 mod check;
 mod permission;
 mod request;
+mod tree;
 
 pub use check::Caller;
 pub use request::AuthRequest;
