@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use disk::revlog::{self, Frame, FrameBuilder};
 use prost::Message;
-use raft::{ConfState, Entry, EntryKind, NodeId};
+use raft::{ConfState, Entry, EntryKind, Index, NodeId};
 use store::watch::{self, Event, Tail};
 use store::{Alarms, Answer, AuthChange, Compaction, ConfChangeOutcome, LeaseChange, Membership, Store};
 use wire::etcdserverpb::AuthenticateResponse;
@@ -258,7 +258,7 @@ impl Applier {
         let applied = self.store.apply_for(&entry.data, is_awaited, &mut sink);
         let mut applied = applied.map_err(|fatal| apply_error(entry, fatal))?;
         if let Some(AuthChange::LoggedIn { token, .. }) = &mut applied.auth {
-            complete_token(token, entry.index.0, &mut applied.result);
+            complete_token(token, entry.index, &mut applied.result);
         }
         if let Some(watch) = &mut self.watch {
             watch.applied(&entry.data, &applied.result);
@@ -348,10 +348,11 @@ impl Applier {
     }
 }
 
-/// A token says at which index its user has logged in, so that another member knows what it has to wait for (etcd:
-/// simple_token.go).
-fn complete_token(token: &mut String, index: u64, result: &mut Result<Answer, ApiError>) {
-    token.push_str(&format!(".{index}"));
+/// A token says at which index its user has logged in, so that another member knows what it has to wait for. As etcd
+/// has it, which each member makes for itself: that is the index of the entry before the login (etcd: simple_token.go,
+/// apply/backend.go).
+fn complete_token(token: &mut String, login: Index, result: &mut Result<Answer, ApiError>) {
+    token.push_str(&format!(".{}", login.0 - 1));
     if let Ok(answer) = result {
         answer.body = AuthenticateResponse { header: None, token: token.clone() }.encode_to_vec();
     }
@@ -359,4 +360,20 @@ fn complete_token(token: &mut String, index: u64, result: &mut Result<Answer, Ap
 
 fn apply_error(entry: &Entry, reason: impl std::fmt::Display) -> Error {
     Error::Apply { index: entry.index.0, reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_names_the_entry_before_its_login() {
+        // etcd 3.7.1: the login was entry 9.
+        let mut token = "iUrvmPzNuWQpzfrz".to_owned();
+        let mut result = Ok(Answer::default());
+        complete_token(&mut token, Index(9), &mut result);
+        assert_eq!(token, "iUrvmPzNuWQpzfrz.8");
+        let body = result.expect("an answer").body;
+        assert_eq!(AuthenticateResponse { header: None, token }.encode_to_vec(), body);
+    }
 }

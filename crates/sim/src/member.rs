@@ -16,6 +16,9 @@ use wire::Status;
 
 use crate::random::Random;
 
+/// As [`Running`]'s `save_waits`: a full disk is not the place for most of a run's work.
+const SAVE_WAITS: u32 = 32;
+
 /// The member and what is under way between its parts.
 pub struct Running {
     /// The node's parts.
@@ -38,6 +41,8 @@ pub struct Running {
     pub is_restored: bool,
     /// The last step of a merge found that somebody has to leave first.
     merge_waits: bool,
+    /// Calls until a snapshot is tried again that the disk had no room for.
+    save_waits: u32,
 }
 
 /// What the thread of file work has to do.
@@ -147,6 +152,7 @@ impl Running {
             files,
             is_restored: false,
             merge_waits: false,
+            save_waits: 0,
         };
         running.files.extend(running.parts.log_writer.release().map(FileWork::Release));
         Ok(running)
@@ -305,10 +311,17 @@ impl Running {
     /// A failed disk operation; the member must stop.
     pub fn work_on_files(&mut self, told: &mut Told) -> Result<(), Error> {
         let writer = &self.parts.snapshot_writer;
+        self.save_waits = self.save_waits.saturating_sub(1);
         match self.files.pop_front() {
+            Some(FileWork::Save(snapshot)) if self.save_waits > 0 => {
+                self.files.push_back(FileWork::Save(snapshot));
+            }
             Some(FileWork::Save(snapshot)) => match writer.write(&snapshot)? {
                 Some(record) => self.inputs.push_back(Input::SnapshotSaved(record)),
-                None => self.files.push_back(FileWork::Save(snapshot)),
+                None => {
+                    self.save_waits = SAVE_WAITS;
+                    self.files.push_back(FileWork::Save(snapshot));
+                }
             },
             Some(FileWork::Named(index)) => {
                 told.snapshots.push(index);

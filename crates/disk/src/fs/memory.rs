@@ -435,9 +435,14 @@ impl State {
     }
 
     fn used(&self) -> u64 {
-        let mut files = Vec::new();
-        self.walk(ROOT, &PathBuf::new(), &mut files);
-        files.iter().map(|&(_, ino)| self.body(ino).len).sum()
+        let (mut open, mut sum) = (vec![ROOT], 0);
+        while let Some(ino) = open.pop() {
+            match &self.inodes[&ino] {
+                Inode::File(_) => sum += self.body(ino).len,
+                Inode::Dir(dir) => open.extend(dir.entries.values()),
+            }
+        }
+        sum
     }
 
     /// Whether a file may grow from `len` to `to` bytes.
