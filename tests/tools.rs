@@ -195,7 +195,7 @@ fn a_merge_is_asked_for_and_waited_for_by_nobody() {
 #[test]
 fn what_is_not_there_yet_is_refused_by_name() {
     let member = Member::start(&[]);
-    for args in [&["user", "list"][..], &["make-mirror", "127.0.0.1:1"]] {
+    for args in [&["check", "perf"][..], &["make-mirror", "127.0.0.1:1"]] {
         let output = member.etcdctl(args);
         assert_eq!(output.status.code(), Some(1), "{args:?}");
         assert!(text(&output.stderr).contains("not yet supported"), "{args:?}: {}", text(&output.stderr));

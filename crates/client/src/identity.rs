@@ -146,7 +146,8 @@ impl Identity {
     /// Whether a call that ended so may succeed with another token, or when it is made once more.
     pub(crate) fn may_help(&self, error: &Error) -> bool {
         let is = |known: ApiError| match error {
-            Error::WatchCanceled(reason) => reason == known.text(),
+            // The reason is the text of a status, its code before it.
+            Error::WatchCanceled(reason) => reason.ends_with(known.text()),
             error => error.is(known),
         };
         let is_old = || is(ApiError::InvalidAuthToken) || is(ApiError::AuthOldRevision);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use client::{Client, Config, Credentials, Deadline, Error, Watcher};
+use client::{Client, Config, Credentials, Deadline, Error};
 use prost::Message;
 use script::{DONE, Heard, Step, listen, refuse, say};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -247,28 +247,22 @@ async fn a_stream_of_answers_that_is_refused_is_asked_for_again() {
     assert_eq!(paths, [LOGIN, snapshot, LOGIN, snapshot]);
 }
 
-/// A server that makes the first watch of a stream with token t2, and refuses it with t1.
-async fn watch_server() -> (Watcher, UnboundedReceiver<Heard>) {
-    let (client, heard) = server(alice(), |token| {
-        let created = WatchResponse { created: true, ..WatchResponse::default() };
-        match token {
-            Some("t2") => vec![say(created), Step::Wait],
-            _ => {
-                let cancel_reason = ApiError::InvalidAuthToken.text().to_owned();
-                vec![
-                    say(WatchResponse { canceled: true, watch_id: -1, cancel_reason, ..created }),
-                    Step::Wait,
-                ]
-            }
-        }
-    })
-    .await;
-    (client.watcher(false), heard)
+/// A watch that is not made, as etcd says it.
+fn refused_watch(error: ApiError) -> Vec<Step> {
+    let cancel_reason = format!("rpc error: code = {:?} desc = {}", error.code(), error.text());
+    let refused =
+        WatchResponse { created: true, canceled: true, watch_id: -1, cancel_reason, ..Default::default() };
+    vec![say(refused), Step::Wait]
 }
 
 #[tokio::test]
 async fn a_watch_that_is_refused_for_its_token_is_made_with_another_one() {
-    let (mut watcher, mut heard) = watch_server().await;
+    let (client, mut heard) = server(alice(), |token| match token {
+        Some("t2") => vec![say(WatchResponse { created: true, ..WatchResponse::default() }), Step::Wait],
+        _ => refused_watch(ApiError::InvalidAuthToken),
+    })
+    .await;
+    let mut watcher = client.watcher(false);
     let key = watcher.watch(WatchCreateRequest { key: "k".into(), ..Default::default() }).unwrap();
     let made = watcher.next().await.unwrap();
     assert_eq!((made.watch, made.response.created, made.response.canceled), (key, true, false));
@@ -280,22 +274,14 @@ async fn a_watch_that_is_refused_for_its_token_is_made_with_another_one() {
 
 #[tokio::test]
 async fn a_watch_that_no_token_helps_is_over() {
-    let (client, mut heard) = server(alice(), |_| {
-        let cancel_reason = ApiError::AuthOldRevision.text().to_owned();
-        let refused = WatchResponse {
-            created: true,
-            canceled: true,
-            watch_id: -1,
-            cancel_reason,
-            ..Default::default()
-        };
-        vec![say(refused), Step::Wait]
-    })
-    .await;
+    let (client, mut heard) = server(alice(), |_| refused_watch(ApiError::AuthOldRevision)).await;
     let mut watcher = client.watcher(false);
     watcher.watch(WatchCreateRequest { key: "k".into(), ..Default::default() }).unwrap();
     let end = watcher.next().await.unwrap().end.unwrap();
-    assert_eq!(end.to_string(), "etcdserver: revision of auth store is old");
+    assert_eq!(
+        end.to_string(),
+        "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old"
+    );
     assert_eq!(calls(&mut heard).len(), 4);
 }
 
