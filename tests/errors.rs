@@ -11,6 +11,8 @@ use http::uri::PathAndQuery;
 use tonic::client::Grpc;
 use tonic::metadata::MetadataValue;
 use tonic_prost::ProstCodec;
+use wire::authpb::UserAddOptions;
+use wire::etcdserverpb as pb;
 use wire::etcdserverpb::compare::{CompareResult, CompareTarget};
 use wire::etcdserverpb::downgrade_request::DowngradeAction;
 use wire::etcdserverpb::request_op::Request;
@@ -320,43 +322,12 @@ fn message() -> tonic::Request<RangeRequest> {
     tonic::Request::new(RangeRequest::default())
 }
 
-/// The calls that answer Unimplemented so far, and say which they are.
-const NOT_YET: &[(&str, &[&str])] = &[(
-    "etcdserverpb.Auth",
-    &[
-        "AuthEnable",
-        "AuthDisable",
-        "AuthStatus",
-        "Authenticate",
-        "UserAdd",
-        "UserGet",
-        "UserList",
-        "UserDelete",
-        "UserChangePassword",
-        "UserGrantRole",
-        "UserRevokeRole",
-        "RoleAdd",
-        "RoleGet",
-        "RoleList",
-        "RoleDelete",
-        "RoleGrantPermission",
-        "RoleRevokePermission",
-    ],
-)];
-
 #[test]
 fn calls_that_are_refused_whatever_they_say_change_nothing() {
     let member = Member::start(&[]);
     run(async {
         let client = member.client();
         let before = fingerprint(&client).await;
-        for (service, methods) in NOT_YET {
-            for method in *methods {
-                let status = call(&client, &format!("/{service}/{method}"), message()).await;
-                let short = service.rsplit_once('.').expect("a package").1;
-                assert_eq!(status, Status::not_yet(&format!("{short}.{method}")));
-            }
-        }
         for (path, expected) in [
             ("/etcdserverpb.KV/Nothing", Status::unknown_method("Nothing", "etcdserverpb.KV")),
             ("/etcdserverpb.Nothing/Range", Status::unknown_service("etcdserverpb.Nothing")),
@@ -395,6 +366,146 @@ fn calls_that_are_refused_whatever_they_say_change_nothing() {
     });
 }
 
+/// What calls about users and roles are refused with.
+const USERS_REFUSED: &[&str] = &[
+    "etcdserver: root user does not exist",
+    "etcdserver: root user does not have root role",
+    "etcdserver: user name already exists",
+    "etcdserver: user name is empty",
+    "etcdserver: user name not found",
+    "etcdserver: role name already exists",
+    "etcdserver: role name not found",
+    "etcdserver: role name is empty",
+    "etcdserver: authentication failed, invalid user ID or password",
+    "etcdserver: permission not given",
+    "etcdserver: permission denied",
+    "etcdserver: role is not granted to the user",
+    "etcdserver: permission is not granted to the role",
+    "etcdserver: authentication is not enabled",
+    "etcdserver: invalid auth token",
+    "etcdserver: invalid auth management",
+    "auth: authentication failed, password was given for no password user",
+    "bcrypt: password length exceeds 72 bytes",
+];
+
+/// Calls about users and roles, one after the other, with a token where there is one.
+struct Users {
+    client: Client,
+    token: Option<String>,
+    refused: BTreeSet<String>,
+}
+
+impl Users {
+    async fn ask<Q: prost::Message + Default + 'static, R: prost::Message + Default + 'static>(
+        &self,
+        method: &str,
+        request: Q,
+    ) -> Result<R, Status> {
+        let mut request = tonic::Request::new(request);
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("token", token.parse().expect("a header's value"));
+        }
+        let path: PathAndQuery = format!("/etcdserverpb.Auth/{method}").parse().expect("a path");
+        let ended =
+            Grpc::new(self.client.channel()).unary(request, path, ProstCodec::<Q, R>::default()).await;
+        ended
+            .map(tonic::Response::into_inner)
+            .map_err(|error| Status::new(Code::from_number(error.code() as u32), error.message().to_owned()))
+    }
+
+    async fn done<Q: prost::Message + Default + 'static>(&self, method: &str, request: Q) {
+        self.ask::<Q, ()>(method, request).await.unwrap_or_else(|status| panic!("{method}: {status:?}"));
+    }
+
+    async fn revision(&self) -> u64 {
+        let asked: Result<pb::AuthStatusResponse, Status> =
+            self.ask("AuthStatus", pb::AuthStatusRequest {}).await;
+        asked.expect("a status").auth_revision
+    }
+
+    async fn refused<Q: prost::Message + Default + 'static>(
+        &mut self,
+        method: &str,
+        request: Q,
+        expected: impl Into<Status>,
+    ) {
+        let (expected, before) = (expected.into(), self.revision().await);
+        let refusal = self.ask::<Q, ()>(method, request).await.expect_err(method);
+        assert_eq!(refusal, expected, "{method}");
+        assert_eq!(self.revision().await, before, "{method} has changed something");
+        self.refused.insert(refusal.message.into_owned());
+    }
+}
+
+#[test]
+fn refusals_about_users_and_roles() {
+    let mut member = Member::start(&["--bcrypt-cost", "4"]);
+    member.announce("invalid authentication was requested");
+    member.announce("invalid auth token");
+    run(async {
+        let mut users = Users { client: member.client(), token: None, refused: BTreeSet::new() };
+        let user = |name: &str, password: &str| pb::AuthUserAddRequest {
+            name: name.into(),
+            password: password.into(),
+            ..Default::default()
+        };
+        let login = |name: &str, password: &str| pb::AuthenticateRequest {
+            name: name.into(),
+            password: password.into(),
+        };
+        let role = |name: &str| pb::AuthRoleAddRequest { name: name.into() };
+        let grant =
+            |user: &str, role: &str| pb::AuthUserGrantRoleRequest { user: user.into(), role: role.into() };
+        let too_long = Status::new(Code::Unknown, "bcrypt: password length exceeds 72 bytes");
+        users.refused("AuthEnable", pb::AuthEnableRequest {}, ApiError::RootUserNotExist).await;
+        users.refused("Authenticate", login("root", "root"), ApiError::AuthNotEnabled).await;
+        users.done("UserAdd", user("root", "root")).await;
+        users.refused("AuthEnable", pb::AuthEnableRequest {}, ApiError::RootRoleNotExist).await;
+        users.refused("UserAdd", user("root", "x"), ApiError::UserAlreadyExist).await;
+        users.refused("UserAdd", user("", "x"), ApiError::UserEmpty).await;
+        users.refused("UserAdd", user("long", &"p".repeat(73)), too_long).await;
+        users.refused("UserGet", pb::AuthUserGetRequest { name: "no".into() }, ApiError::UserNotFound).await;
+        users.done("RoleAdd", role("r")).await;
+        users.refused("RoleAdd", role("r"), ApiError::RoleAlreadyExist).await;
+        users.refused("RoleAdd", role(""), ApiError::RoleEmpty).await;
+        users.refused("UserGrantRole", grant("root", "no"), ApiError::RoleNotFound).await;
+        let revoke = pb::AuthUserRevokeRoleRequest { name: "root".into(), role: "r".into() };
+        users.refused("UserRevokeRole", revoke, ApiError::RoleNotGranted).await;
+        let nothing = pb::AuthRoleGrantPermissionRequest { name: "r".into(), perm: None };
+        users.refused("RoleGrantPermission", nothing, ApiError::PermissionNotGiven).await;
+        let revoke =
+            pb::AuthRoleRevokePermissionRequest { role: "r".into(), key: key(), ..Default::default() };
+        users.refused("RoleRevokePermission", revoke, ApiError::PermissionNotGranted).await;
+        let options = Some(UserAddOptions { no_password: true });
+        let without = pb::AuthUserAddRequest { name: "cert".into(), options, ..Default::default() };
+        users.done("UserAdd", without).await;
+        users.done("UserAdd", user("u", "u")).await;
+        users.done("UserGrantRole", grant("root", "root")).await;
+        users.done("AuthEnable", pb::AuthEnableRequest {}).await;
+        users.refused("UserList", pb::AuthUserListRequest {}, ApiError::UserEmpty).await;
+        users.refused("Authenticate", login("root", "no"), ApiError::AuthFailed).await;
+        users.refused("Authenticate", login("nobody", ""), ApiError::AuthFailed).await;
+        users.refused("Authenticate", login("cert", "x"), ApiError::NoPasswordUser).await;
+        let asked: pb::AuthenticateResponse =
+            users.ask("Authenticate", login("u", "u")).await.expect("a token");
+        users.token = Some(asked.token);
+        users.refused("UserList", pb::AuthUserListRequest {}, ApiError::PermissionDenied).await;
+        users.refused("UserAdd", user("long", &"p".repeat(73)), ApiError::PermissionDenied).await;
+        let asked: pb::AuthenticateResponse =
+            users.ask("Authenticate", login("root", "root")).await.expect("a token");
+        users.token = Some(asked.token);
+        let delete = pb::AuthUserDeleteRequest { name: "root".into() };
+        users.refused("UserDelete", delete, ApiError::InvalidAuthMgmt).await;
+        users.token = Some("abcdefghijklmnop.1".into());
+        let refusal =
+            users.ask::<_, ()>("UserList", pb::AuthUserListRequest {}).await.expect_err("a refusal");
+        assert_eq!(refusal, ApiError::InvalidAuthToken.into());
+        users.refused.insert(refusal.message.into_owned());
+        let listed: BTreeSet<String> = USERS_REFUSED.iter().map(|text| (*text).to_owned()).collect();
+        assert_eq!(users.refused, listed);
+    });
+}
+
 #[test]
 fn a_message_above_what_grpc_takes_is_refused_unread() {
     let member = Member::start(&["--max-request-bytes", "10000"]);
@@ -422,30 +533,6 @@ fn a_message_above_what_grpc_takes_is_refused_unread() {
 
 /// Rows of errors.tsv that nothing here can produce, by what is missing: names without `ErrGRPC`, or texts.
 const OUT_OF_REACH: &[(&str, &[&str])] = &[
-    (
-        "users and roles",
-        &[
-            "RootUserNotExist",
-            "RootRoleNotExist",
-            "UserAlreadyExist",
-            "UserEmpty",
-            "UserNotFound",
-            "RoleAlreadyExist",
-            "RoleNotFound",
-            "RoleEmpty",
-            "AuthFailed",
-            "PermissionNotGiven",
-            "PermissionDenied",
-            "RoleNotGranted",
-            "PermissionNotGranted",
-            "AuthNotEnabled",
-            "InvalidAuthToken",
-            "InvalidAuthMgmt",
-            "AuthOldRevision",
-            "auth: authentication failed, password was given for no password user",
-            "bcrypt: password length exceeds 72 bytes",
-        ],
-    ),
     (
         "other members",
         &[
@@ -489,7 +576,7 @@ const OUT_OF_REACH: &[(&str, &[&str])] = &[
 fn every_error_of_etcds_is_produced_here_or_out_of_reach() {
     let mut produced: BTreeSet<String> =
         refusals().into_iter().map(|(_, _, status)| status.message.into_owned()).collect();
-    // Of the other tests of this file, and the last of tests/locks.rs.
+    // Of the other tests of this file, of tests/locks.rs and tests/auth.rs.
     for error in [
         ApiError::InvalidClientApiVersion,
         ApiError::UnknownHealthService,
@@ -497,9 +584,11 @@ fn every_error_of_etcds_is_produced_here_or_out_of_reach() {
         ApiError::SessionExpired,
         ApiError::MemberBadUrls,
         ApiError::UnknownMethod,
+        ApiError::AuthOldRevision,
     ] {
         produced.insert(error.text().to_owned());
     }
+    produced.extend(USERS_REFUSED.iter().map(|text| (*text).to_owned()));
     let mut out_of_reach: BTreeSet<&str> = BTreeSet::new();
     for word in OUT_OF_REACH.iter().flat_map(|(_, words)| *words) {
         assert!(out_of_reach.insert(word), "{word} is listed twice");

@@ -14,6 +14,7 @@ use disk::{Fs, RealFs};
 use nix::unistd::AccessFlags;
 use node::offline::{self, DataDir};
 
+use crate::auth::Tokens;
 use crate::config::{self, ClusterState, Config, RawConfig, Url, env, file};
 use crate::data_dir::{self, Holds};
 use crate::listen::{Listener, Role};
@@ -113,6 +114,7 @@ pub fn run(flags: RawConfig) -> Report {
     for side in [Side::Client, Side::Peer] {
         check_security(&mut report, &config, side);
     }
+    report.judge("auth-token", Tokens::new(&config.auth).map(|tokens| tokens.to_string()));
     check_listeners(&mut report, &config);
     check_data_dir(&mut report, &config);
     report

@@ -1,6 +1,6 @@
 //! The member's clock.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use raft::Time;
 
@@ -28,5 +28,14 @@ impl Clock {
     /// The instant of a time; `None` for one that never comes.
     pub fn instant(self, time: Time) -> Option<Instant> {
         self.0.checked_add(Duration::from_micros(time.0)).filter(|_| time != Time::NEVER)
+    }
+}
+
+/// Nanoseconds since 1970, by the wall clock.
+#[expect(clippy::disallowed_methods, reason = "tokens that others can check too are good by the wall clock")]
+pub(crate) fn unix_ns() -> i128 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => since.as_nanos() as i128,
+        Err(before) => -(before.duration().as_nanos() as i128),
     }
 }

@@ -102,8 +102,8 @@ struct FrontThread {
 
 impl ThreadService for FrontThread {
     fn grpc(self: Rc<Self>, stream: Stream, web: Option<Web>) -> LocalFuture<'static, ()> {
-        let remote = stream.remote();
-        Box::pin(grpc::serve_remote(stream, remote, self.front.clone(), web))
+        let client = grpc::Client { address: stream.remote(), certified: stream.certified() };
+        Box::pin(grpc::serve_client(stream, client, self.front.clone(), web))
     }
 }
 

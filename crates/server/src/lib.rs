@@ -6,6 +6,7 @@
 //! [`front`] and [`lane`] are a network thread's side of the member, [`member`] has the member's own threads.
 #![deny(unsafe_code)]
 
+pub mod auth;
 pub mod check_config;
 pub mod clock;
 pub mod config;

@@ -44,7 +44,8 @@ pub fn txn(message: &[u8]) -> String {
 /// What an entry of the log asks for, with the id that it is answered by.
 pub fn raft_request(data: &[u8]) -> String {
     let Ok(request) = InternalRaftRequest::decode(data) else { return String::new() };
-    let id = request.header.as_ref().map_or(request.id, |header| header.id);
+    let header = request.header.clone().unwrap_or_default();
+    let id = if header.id == 0 { request.id } else { header.id };
     let body = if let Some(request) = &request.put {
         format!("put:<{}>", put(&request.encode_to_vec()))
     } else if let Some(request) = &request.txn {
@@ -60,16 +61,43 @@ pub fn raft_request(data: &[u8]) -> String {
     } else if let Some(compaction) = &request.compaction {
         let physical = if compaction.physical { " physical:true" } else { "" };
         format!("compaction:{{revision:{}{physical}}}", compaction.revision)
+    } else if let Some(login) = &request.authenticate {
+        // Its token is good for whoever has it.
+        format!("authenticate:<name:{}>", login.name)
+    } else if let Some(add) = &request.auth_user_add {
+        format!("auth_user_add:<name:{}>", add.name)
+    } else if let Some(change) = &request.auth_user_change_password {
+        format!("auth_user_change_password:<name:{}>", change.name)
     } else {
         other(&request).to_owned()
     };
-    bounded(format!("header:<ID:{id}> {body}"))
+    let user = match header.username.is_empty() {
+        true => String::new(),
+        false => {
+            format!(" username:{} auth_revision:{}", Quoted(header.username.as_bytes()), header.auth_revision)
+        }
+    };
+    bounded(format!("header:<ID:{id}{user}> {body}"))
 }
 
 fn other(request: &InternalRaftRequest) -> &'static str {
     let kinds = [
         (request.lease_checkpoint.is_some(), "lease_checkpoint:{}"),
         (request.alarm.is_some(), "alarm:{}"),
+        (request.auth_enable.is_some(), "auth_enable:{}"),
+        (request.auth_disable.is_some(), "auth_disable:{}"),
+        (request.auth_status.is_some(), "auth_status:{}"),
+        (request.auth_user_delete.is_some(), "auth_user_delete:{}"),
+        (request.auth_user_get.is_some(), "auth_user_get:{}"),
+        (request.auth_user_grant_role.is_some(), "auth_user_grant_role:{}"),
+        (request.auth_user_revoke_role.is_some(), "auth_user_revoke_role:{}"),
+        (request.auth_user_list.is_some(), "auth_user_list:{}"),
+        (request.auth_role_add.is_some(), "auth_role_add:{}"),
+        (request.auth_role_delete.is_some(), "auth_role_delete:{}"),
+        (request.auth_role_get.is_some(), "auth_role_get:{}"),
+        (request.auth_role_list.is_some(), "auth_role_list:{}"),
+        (request.auth_role_grant_permission.is_some(), "auth_role_grant_permission:{}"),
+        (request.auth_role_revoke_permission.is_some(), "auth_role_revoke_permission:{}"),
         (request.cluster_version_set.is_some(), "cluster_version_set:{}"),
         (request.cluster_member_attr_set.is_some(), "cluster_member_attr_set:{}"),
         (request.downgrade_info_set.is_some(), "downgrade_info_set:{}"),

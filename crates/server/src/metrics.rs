@@ -118,8 +118,10 @@ pub fn page(member: &MemberView) -> String {
     let space = (member.space)();
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
     let counters = &member.merges;
+    let auth_revision = member.reader.auth().revision() as f64;
     let status = &member.status;
     let is = |yes: bool| f64::from(u8::from(yes));
+    page.add(Gauge, "etcd_debugging_auth_revision", "The current revision of auth store.", auth_revision);
     page.add(
         Gauge,
         "etcd_mvcc_db_total_size_in_bytes",

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::auth::Tokens;
 use crate::config::env::{self, EnvError};
 use crate::config::flags::{self, FlagError};
 use crate::config::{
@@ -239,11 +240,15 @@ fn run(config: &Config) -> ExitCode {
         Ok(secured) => secured,
         Err(error) => return failed("failed to start", &error),
     };
+    let tokens = match Tokens::new(&config.auth) {
+        Ok(tokens) => tokens,
+        Err(error) => return failed("failed to start", &error),
+    };
     // With the certificates that were made for it.
     let mut config = config.clone();
     config.security.peer.clone_from(&secured.peer_info);
     let config = &config;
-    let Prepared { clients, metrics, kept } = match prepare(config, &secured) {
+    let Prepared { clients, metrics, kept } = match prepare(config, &secured, tokens) {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
@@ -268,6 +273,8 @@ struct Kept {
     joined: Option<Joined>,
     /// What is counted of other members.
     stats: AllStats,
+    /// Where tokens come from.
+    tokens: Tokens,
 }
 
 impl Kept {
@@ -276,7 +283,8 @@ impl Kept {
         let peers: std::io::Result<Vec<_>> = self.peers.iter().map(Listener::share).collect();
         let peers = peers.map_err(|error| failed("failed to start", &error))?;
         let (lanes, joined) = (listen::network_threads(), self.joined.as_ref());
-        member::start(config, lanes, joined, peers, front, &self.stats, events)
+        let kept = member::Kept { stats: &self.stats, tokens: &self.tokens };
+        member::start(config, lanes, joined, peers, front, kept, events)
             .map_err(|error| failed("failed to start", &whole(&error)))
     }
 }
@@ -290,7 +298,7 @@ struct Running {
 }
 
 /// What has to be before there can be a member: listeners, settings that a cluster can be begun with, folders.
-fn prepare(config: &Config, secured: &Secured) -> Result<Prepared, ExitCode> {
+fn prepare(config: &Config, secured: &Secured, tokens: Tokens) -> Result<Prepared, ExitCode> {
     let dir = config.data_dir.display().to_string();
     let holds = match data_dir::identify(&config.data_dir) {
         Ok(holds) => holds,
@@ -329,7 +337,7 @@ fn prepare(config: &Config, secured: &Secured) -> Result<Prepared, ExitCode> {
             Some(join::join(config, bootstrap).map_err(|error| failed("failed to start", &error))?)
         }
     };
-    Ok(Prepared { clients, metrics, kept: Kept { peers, joined, stats: AllStats::default() } })
+    Ok(Prepared { clients, metrics, kept: Kept { peers, joined, stats: AllStats::default(), tokens } })
 }
 
 fn start(

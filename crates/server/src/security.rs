@@ -61,6 +61,7 @@ pub struct Secured {
     handshakes: Option<Handshakes>,
     verify_metrics_addresses: bool,
     verify_peer_addresses: bool,
+    names_users: bool,
 }
 
 /// Makes certificates where that is asked for, reads all files, and starts the threads for handshakes, if any listener
@@ -94,6 +95,7 @@ pub fn prepare(config: &Config) -> Result<Secured, SecurityError> {
         handshakes,
         verify_metrics_addresses: config.security.verify_metrics_addresses,
         verify_peer_addresses: config.security.verify_peer_addresses,
+        names_users: client_info.client_cert_auth,
     })
 }
 
@@ -205,6 +207,7 @@ impl Secured {
                 Role::Client | Role::Grpc | Role::Http => false,
             },
             also_plain,
+            names_users: self.names_users && matches!(role, Role::Client | Role::Grpc),
         }
     }
 }

@@ -106,7 +106,7 @@ impl Certificate {
     }
 
     /// The public key with its algorithm, DER.
-    pub(crate) fn public_key(&self) -> &[u8] {
+    pub fn public_key(&self) -> &[u8] {
         &self.public_key
     }
 

@@ -195,11 +195,6 @@ impl Status {
         Status { code, message: message.into() }
     }
 
-    /// A capability or option that this version does not have yet: `Unimplemented`, naming it.
-    pub fn not_yet(what: &str) -> Self {
-        Status::new(Code::Unimplemented, format!("{what} is not supported yet"))
-    }
-
     /// gRPC's answer to a message whose length prefix exceeds the limit.
     pub fn message_too_large(bytes: u64, bytes_max: u64) -> Self {
         Status::new(

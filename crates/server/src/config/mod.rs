@@ -17,7 +17,6 @@ pub mod security;
 pub mod settings;
 pub mod value;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,6 +25,7 @@ use node::AutoCompaction;
 use thiserror::Error;
 use wire::RequestLimits;
 
+use crate::auth::{self, AuthError};
 use crate::http::Allowed;
 use crate::log::outputs::{self, OutputError, Target};
 use crate::log::{self, Format, Level};
@@ -77,6 +77,8 @@ pub struct Config {
     pub listen_metrics_urls: Vec<Url>,
     /// Certificates and what belongs to them.
     pub security: Security,
+    /// Tokens and passwords.
+    pub auth: auth::Settings,
     /// Origins whose pages may see answers.
     pub origins: Allowed,
     /// Hosts that requests without TLS may ask for.
@@ -248,10 +250,8 @@ pub enum ConfigError {
     Tracing,
     #[error("enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint")]
     CheckpointPersist,
-    #[error("auth: invalid auth options")]
-    TokenOptions,
-    #[error("auth: missing key data")]
-    TokenKey,
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     #[error("--compact-hash-check-time must be >0 (set to {0})")]
     CompactHashCheck(String),
     #[error(transparent)]
@@ -297,7 +297,7 @@ impl TryFrom<&RawConfig> for Config {
         if matches!(listens, Some(source) if source != Source::File) && !raw.is_set("advertise-client-urls") {
             return Err(ConfigError::AdvertiseUnset);
         }
-        check_others(raw)?;
+        let auth = check_others(raw)?;
         let security = Security::new(raw)?;
         let gates = raw.list("feature-gates");
         let refused_gates = gates::unsupported(&gates).into_iter();
@@ -376,6 +376,7 @@ impl TryFrom<&RawConfig> for Config {
             listen_client_http_urls: raw.urls("listen-client-http-urls"),
             listen_metrics_urls: raw.urls("listen-metrics-urls"),
             security,
+            auth,
             origins: Allowed::from_list(security::words(raw, "cors")),
             hosts: Allowed::from_list(security::allowed(raw, "host-whitelist")),
             listen_peer_urls,
@@ -529,8 +530,8 @@ fn positive(nanos: i64) -> Option<Duration> {
     u64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos)
 }
 
-/// Settings that do not work yet, but that etcd itself refuses.
-fn check_others(raw: &RawConfig) -> Result<(), ConfigError> {
+/// What etcd refuses of further settings, of those too that do not work yet; what comes of those about tokens.
+fn check_others(raw: &RawConfig) -> Result<auth::Settings, ConfigError> {
     match raw.text("auto-compaction-mode").as_str() {
         "periodic" | "revision" => {}
         "" => return Err(ConfigError::CompactionModeEmpty),
@@ -540,7 +541,8 @@ fn check_others(raw: &RawConfig) -> Result<(), ConfigError> {
     if raw.bool("enable-distributed-tracing") && !(0..=1_000_000).contains(&rate) {
         return Err(ConfigError::Tracing);
     }
-    check_token(&raw.text("auth-token"))?;
+    let (ttl_s, cost) = (raw.uint("auth-token-ttl"), raw.uint("bcrypt-cost"));
+    let auth = auth::Settings::new(&raw.text("auth-token"), ttl_s, cost)?;
     let gates = raw.list("feature-gates");
     if gates::is_on(&gates, "LeaseCheckpointPersist") && !gates::is_on(&gates, "LeaseCheckpoint") {
         return Err(ConfigError::CheckpointPersist);
@@ -549,36 +551,7 @@ fn check_others(raw: &RawConfig) -> Result<(), ConfigError> {
     if nanos <= 0 {
         return Err(ConfigError::CompactHashCheck(duration::format(nanos)));
     }
-    Ok(())
-}
-
-/// What etcd refuses of `--auth-token` before it looks at a key. Nothing but its default works here yet.
-fn check_token(given: &str) -> Result<(), ConfigError> {
-    const METHODS: [&str; 13] = [
-        "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "HS256", "HS384",
-        "HS512", "EdDSA",
-    ];
-    let mut words = given.split(',');
-    let provider = words.next().unwrap_or_default();
-    let mut options = BTreeMap::new();
-    for word in words {
-        let pair = word.split_once('=').filter(|(_, value)| !value.contains('='));
-        let (name, value) = pair.ok_or(ConfigError::TokenOptions)?;
-        if options.insert(name, value).is_some() {
-            return Err(ConfigError::TokenOptions);
-        }
-    }
-    let of = |name: &str| options.get(name).copied().unwrap_or_default();
-    match provider {
-        "simple" | "" => Ok(()),
-        "jwt" if !METHODS.contains(&of("sign-method")) => Err(ConfigError::TokenOptions),
-        "jwt" if !of("ttl").is_empty() && duration::parse(of("ttl")).is_none() => {
-            Err(ConfigError::TokenOptions)
-        }
-        "jwt" if of("priv-key").is_empty() && of("pub-key").is_empty() => Err(ConfigError::TokenKey),
-        "jwt" => Ok(()),
-        _ => Err(ConfigError::TokenOptions),
-    }
+    Ok(auth)
 }
 
 /// A bare number is hours or revisions, by the mode; anything else is a duration, which in the other mode etcd takes for

@@ -2,7 +2,6 @@
 
 const DISCOVERY: &str = "there is no discovery; name the members in --initial-cluster";
 const TRACING: &str = "there is no tracing yet";
-const AUTH: &str = "there is no authentication yet";
 
 /// The reason of each setting that is refused or has no effect.
 const NOTES: &[(&str, &str)] = &[
@@ -26,9 +25,6 @@ const NOTES: &[(&str, &str)] = &[
     ("discovery-password", DISCOVERY),
     ("discovery-srv", DISCOVERY),
     ("discovery-srv-name", DISCOVERY),
-    ("auth-token", AUTH),
-    ("bcrypt-cost", AUTH),
-    ("auth-token-ttl", AUTH),
     ("metrics", "/metrics has no histograms yet"),
     ("enable-distributed-tracing", TRACING),
     ("distributed-tracing-address", TRACING),

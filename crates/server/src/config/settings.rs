@@ -215,9 +215,9 @@ pub const SETTINGS: &[Setting] = &[
     setting(Security, "cors", Origins, "*", Works, "allowed CORS origins as scheme://host:port, the port is required (else exit 2), compared as text with Origin; empty or * means any"),
     setting(Security, "host-whitelist", List, "*", Works, "allowed Host header values on plain HTTP; * means any, an empty text requests that name no host"),
 
-    setting(Auth, "auth-token", Text, "simple", Later, "token provider; empty string means no tokens can be made; sign-method ES512 is accepted too; the family decides the key type (RSA and RSA-PSS, ECDSA, Ed25519, HMAC)"),
-    setting(Auth, "bcrypt-cost", Uint, "10", Inert, "bcrypt cost 4..31, others fall back to 10"),
-    setting(Auth, "auth-token-ttl", Uint, "300", Inert, "life of a simple token since its last use"),
+    setting(Auth, "auth-token", Text, "simple", Works, "where tokens come from: simple; jwt,sign-method=…,priv-key=…,pub-key=…,ttl=… with the methods RS, PS, ES, HS (256, 384, 512) and EdDSA, the keys in PEM files; an empty text for none"),
+    setting(Auth, "bcrypt-cost", Uint, "10", Works, "bcrypt cost 4..31, others fall back to 10"),
+    setting(Auth, "auth-token-ttl", Uint, "300", Works, "life of a simple token since its last use"),
 
     setting(Monitoring, "enable-pprof", Bool, "false", Works, "serve /debug/pprof on the client URLs: here the command line alone"),
     setting(Monitoring, "metrics", Text, "basic", Inert, "extensive adds the gRPC handling-time histogram"),

@@ -22,6 +22,7 @@ use super::kv::Read;
 use super::method::Route;
 use super::slow::Asked;
 use super::stream::Assembly;
+use crate::auth::Credentials;
 use crate::lane::Slot;
 
 /// Entries of `Calls::order` that are tolerated beyond two a call.
@@ -43,6 +44,10 @@ pub struct Call {
     pub state: State,
     /// What a hot call asks for, for the log.
     pub asked: Option<Asked>,
+    /// What says who asks, of a hot call where that matters.
+    pub credentials: Credentials,
+    /// The auth revision with which a read was allowed; 0 where it did not matter.
+    pub auth_revision: u64,
     /// Bytes of its message that are counted; `None` unless it was held.
     held: Option<usize>,
 }
@@ -71,7 +76,19 @@ impl Call {
         state: State,
     ) -> Call {
         let stream = respond.stream_id().as_u32();
-        Call { stream, respond, body, head, deadline, state, asked: None, held: None }
+        let credentials = Credentials::default();
+        Call {
+            stream,
+            respond,
+            body,
+            head,
+            deadline,
+            state,
+            asked: None,
+            credentials,
+            auth_revision: 0,
+            held: None,
+        }
     }
 }
 

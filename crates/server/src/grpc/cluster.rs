@@ -10,7 +10,8 @@ use wire::{ApiError, etcdserverpb as pb};
 
 use super::forward::{self, Asked};
 use super::member::MemberView;
-use super::service::{client_deadline, to_tonic};
+use super::service::{admin, client_deadline, to_tonic, who};
+use crate::auth::Credentials;
 use crate::config::Url;
 use crate::lane::LaneHandle;
 use crate::log;
@@ -129,6 +130,7 @@ impl Cluster for ClusterService {
         if request.get_ref().linearizable {
             self.lane.linearizable(client_deadline(&request)).await.map_err(to_tonic)?;
         }
+        who(&self.member, &request)?.check_known().map_err(|error| to_tonic(error.into()))?;
         Ok(Response::new(pb::MemberListResponse { header: self.header(), members: self.members() }))
     }
 
@@ -137,8 +139,9 @@ impl Cluster for ClusterService {
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
         let deadline = client_deadline(&request);
-        let pb::MemberAddRequest { peer_ur_ls, is_learner } = request.into_inner();
-        let peer_urls = peer_urls(&peer_ur_ls)?;
+        let peer_urls = peer_urls(&request.get_ref().peer_ur_ls)?;
+        admin(&self.member, &request)?;
+        let is_learner = request.get_ref().is_learner;
         let member = NewMember { id: added_member_id(&peer_urls, unix_s()), peer_urls, is_learner };
         let may = self.member.others.situation(&self.member, |situation| situation.may_add(is_learner));
         if let Err(error) = may {
@@ -163,6 +166,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
+        admin(&self.member, &request)?;
         let (deadline, id) = (client_deadline(&request), request.get_ref().id);
         let may = self.member.others.situation(&self.member, |situation| situation.may_remove(id));
         if let Err(error) = may {
@@ -177,6 +181,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
+        admin(&self.member, &request)?;
         let deadline = client_deadline(&request);
         let pb::MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
         // etcd looks at them only when it has applied them, and ends.
@@ -189,6 +194,9 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
+        admin(&self.member, &request)?;
+        // The leader asks once more.
+        let token = request.extensions().get::<Credentials>().and_then(Credentials::token).map(str::to_owned);
         let (deadline, id) = (client_deadline(&request), request.get_ref().id);
         let until = Instant::now() + self.member.request_timeout;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
@@ -201,7 +209,7 @@ impl Cluster for ClusterService {
                 Err(status) if status == ApiError::NotLeader.into() => {}
                 Err(status) => return Err(to_tonic(status)),
             }
-            match forward::promote(&self.member, id, until).await.map_err(to_tonic)? {
+            match forward::promote(&self.member, (id, token.as_deref()), until).await.map_err(to_tonic)? {
                 Asked::There(members) => break members.map_err(|error| to_tonic(error.into()))?,
                 Asked::Here if Instant::now() >= until => return Err(to_tonic(ApiError::Timeout.into())),
                 Asked::Here => {}

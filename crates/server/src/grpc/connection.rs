@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,7 +33,8 @@ use super::slow::Asked;
 use super::stream::{self, Arrival, Assembly, send_message, send_service_response, send_status};
 use super::task::{self, StreamCall, TaskCall};
 use super::turns::{Length, Reads};
-use super::{Front, Shared, keep_alive, watch};
+use super::{Client, Front, Shared, keep_alive, watch};
+use crate::auth::Credentials;
 use crate::http::Web;
 use crate::lane::{Mailbox, Outcome, Slot};
 
@@ -73,7 +75,7 @@ type H2<S> = h2::server::Connection<GatherIo<S>, Payload>;
 /// Serves one connection until either side ends it.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     io: S,
-    remote: Option<SocketAddr>,
+    client: Client,
     front: Front,
     web: Option<Web>,
 ) {
@@ -102,7 +104,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     });
     let Ok(Some(h2)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, greeted).await else { return };
 
-    let mut connection = Connection::new(h2, control, (front, remote), web);
+    let mut connection = Connection::new(h2, control, (front, client), web);
     let end = poll_fn(|cx| connection.poll(cx)).await;
     let control = connection.close();
     if end == End::Lost {
@@ -125,14 +127,21 @@ enum End {
     Lost,
 }
 
-/// What came of a read off the thread: the body with room in front, the header's revision, and what counts the bytes.
-struct Made(Slot, Result<(Vec<u8>, i64, Charge), Status>);
+/// What a task was waited for.
+enum Done {
+    /// A read off the thread: the body with room in front, the header's revision, and what counts the bytes.
+    Made(Slot, Result<(Vec<u8>, i64, Charge), Status>),
+    /// A hot call may begin: its token is known here by now, or never will be.
+    Known(Slot, Hot, Bytes),
+}
 
 struct Connection<S> {
     h2: H2<S>,
     control: IoControl<S>,
     front: Rc<Shared>,
     remote: Option<SocketAddr>,
+    /// The name in the client's certificate, where that says who asks.
+    certified: Option<Arc<str>>,
     /// Who answers what is none of gRPC.
     web: Option<Web>,
     mailbox: Rc<Mailbox>,
@@ -140,7 +149,7 @@ struct Connection<S> {
     /// Calls that nothing has looked for the messages of yet.
     fresh: Vec<usize>,
     stalled: VecDeque<Slot>,
-    tasks: JoinSet<Option<Made>>,
+    tasks: JoinSet<Option<Done>>,
     held: Held,
     reads: Reads,
     keepalive: Keepalive,
@@ -152,12 +161,7 @@ struct Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
-    fn new(
-        mut h2: H2<S>,
-        control: IoControl<S>,
-        (front, remote): (Front, Option<SocketAddr>),
-        web: Option<Web>,
-    ) -> Self {
+    fn new(mut h2: H2<S>, control: IoControl<S>, (front, client): (Front, Client), web: Option<Web>) -> Self {
         let front = front.0;
         let keepalive =
             Keepalive::new(h2.ping_pong(), front.config.keepalive_interval, front.config.keepalive_timeout);
@@ -167,7 +171,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             mailbox: front.lane.mailbox(),
             reads: front.lane.member().reads.connection(),
             front,
-            remote,
+            remote: client.address,
+            certified: client.certified,
             web,
             calls: Calls::default(),
             fresh: Vec::new(),
@@ -285,13 +290,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         };
         let deadline = head.timeout.and_then(|timeout| self.now().checked_add(timeout));
         let (parts, body) = request.into_parts();
+        // A hot call's headers are not looked at where it does not matter who asks.
+        let credentials = match route {
+            Route::Hot(_) if !self.front.lane.member().is_guarded() => Credentials::default(),
+            _ => Credentials::of(&parts.headers, self.certified.as_ref()),
+        };
         if let Route::Stream(streaming) = route {
-            let call = StreamCall { respond, body, head, deadline, held: self.held.clone() };
+            let call = StreamCall { respond, body, head, deadline, held: self.held.clone(), credentials };
             return self.stream(streaming, call);
         }
         let parts = matches!(route, Route::Cold(..)).then(|| Box::new(parts));
         let state = State::Receiving(route, Assembly::default(), parts);
-        self.fresh.push(self.calls.open(Call::new(respond, body, head, deadline, state)));
+        let mut call = Call::new(respond, body, head, deadline, state);
+        call.credentials = credentials;
+        self.fresh.push(self.calls.open(call));
     }
 
     /// Runs a task that answers its call itself.
@@ -376,7 +388,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             Err(status) => return self.fail(index, &status),
         };
         match (route, parts) {
-            (Route::Hot(hot), _) => self.begin_hot(index, hot, frame.slice(PREFIX_BYTES..)),
+            (Route::Hot(hot), _) => self.await_token(index, hot, frame.slice(PREFIX_BYTES..)),
             (Route::Cold(service, for_learner), Some(parts)) => {
                 let served = for_learner == ForLearner::Served;
                 match kv::intercept(&call.head, &self.front.lane.member(), served) {
@@ -389,10 +401,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             }
             (Route::Task(task), _) => match kv::intercept(&call.head, &self.front.lane.member(), false) {
                 Ok(()) => {
-                    let Call { respond, body, head, deadline, .. } = self.calls.remove(index);
-                    let needs_leader = head.leader_required;
-                    let call =
-                        TaskCall { respond, body, needs_leader, deadline, elsewhere: self.elsewhere() };
+                    let Call { respond, body, head, deadline, credentials, .. } = self.calls.remove(index);
+                    let (needs_leader, elsewhere) = (head.leader_required, self.elsewhere());
+                    let call = TaskCall { respond, body, needs_leader, deadline, elsewhere, credentials };
                     let message = frame.slice(PREFIX_BYTES..);
                     let (slow, remote, begun) = (self.front.config.slow, self.remote, self.now());
                     let run = task::run(task, message, call, Rc::clone(&self.front));
@@ -409,11 +420,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             (Route::Cold(..), None) | (Route::Stream(_), _) => {
                 self.fail(index, &Status::new(wire::Code::Internal, "headers are gone"))
             }
-            (Route::NotYet(what), _) => match kv::intercept(&call.head, &self.front.lane.member(), false) {
-                Ok(()) => self.fail(index, &Status::not_yet(what)),
-                Err(status) => self.fail(index, &status),
-            },
         }
+    }
+
+    /// Begins a hot call, once its token may be known: that is given out at an index which this member may not have applied
+    /// yet.
+    fn await_token(&mut self, index: usize, hot: Hot, message: Bytes) -> bool {
+        let Some(call) = self.calls.get_mut(index) else { return false };
+        let lane = &self.front.lane;
+        if call.credentials.awaited_index() <= lane.member().status.applied() {
+            return self.begin_hot(index, hot, message);
+        }
+        let slot = Slot { index, stream: call.stream };
+        let (lane, credentials, deadline) = (lane.clone(), call.credentials.clone(), call.deadline);
+        let wait = self.tasks.spawn_local(async move {
+            lane.token_known(&credentials, deadline).await;
+            Some(Done::Known(slot, hot, message))
+        });
+        call.state = State::Blocking(Some(wait));
+        false
     }
 
     fn begin_hot(&mut self, index: usize, hot: Hot, message: Bytes) -> bool {
@@ -422,8 +447,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         let Some(call) = self.calls.get_mut(index) else { return false };
         let slot = Slot { index, stream: call.stream };
         let mut asked = Asked::new(hot, &message, now);
+        let member = lane.member();
+        let who = || member.who(&call.credentials);
         let step =
-            kv::begin(hot, message, &call.head, &lane.member(), &self.front.config.limits, || lane.next_id());
+            kv::begin(hot, message, (&call.head, who), &member, &self.front.config.limits, || lane.next_id());
         asked.is_read = matches!(step, Ok(Step::Read { .. }));
         call.asked = Some(asked);
         match step {
@@ -457,9 +484,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         if service == Cold::Lease {
             parts.extensions.insert(self.reads.clone());
         }
+        parts.extensions.insert(call.credentials.clone());
         let (slow, remote, begun) = (self.front.config.slow, self.remote, self.now());
         let uri = parts.uri.clone();
-        let answer = self.front.services().call(service, parts, frame);
+        let (front, credentials, deadline) = (Rc::clone(&self.front), call.credentials, call.deadline);
+        let answer = async move {
+            front.lane.token_known(&credentials, deadline).await;
+            front.services().call(service, parts, frame).await
+        };
         let (held, body) = (self.held.clone(), call.body);
         self.spawn(async move {
             send_service_response(answer, call.respond, call.deadline, held).await;
@@ -485,14 +517,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             return false;
         }
         let member = self.front.lane.member();
-        match read.run(&member.reader, ReadMode::NoWait) {
+        if member.is_guarded() {
+            let allowed = member.who(&call.credentials).map_err(Status::from);
+            let allowed = allowed.and_then(|who| read.check(&who).map(|()| who.asker().revision()));
+            match allowed {
+                Ok(revision) => call.auth_revision = revision,
+                Err(status) => return self.fail(index, &status),
+            }
+        }
+        let made = read.run(&member.reader, ReadMode::NoWait);
+        let is_over = !matches!(made, Ok(Err(ReadFailure::WouldBlock | ReadFailure::Long)));
+        if let Err(error) = member.check_unchanged(call.auth_revision)
+            && is_over
+        {
+            return self.fail(index, &error.into());
+        }
+        match made {
             Ok(Ok((body, revision))) => {
                 self.succeed(index, revision, None, |header| Ok((answer::finish(body, header)?, None)))
             }
             Ok(Err(failure @ (ReadFailure::WouldBlock | ReadFailure::Long))) => {
                 let length = if failure == ReadFailure::Long { Length::Long } else { Length::Brief };
                 let made = self.elsewhere().run(read, length, call_deadline);
-                let task = self.tasks.spawn_local(async move { Some(Made(slot, made.await)) });
+                let task = self.tasks.spawn_local(async move { Some(Done::Made(slot, made.await)) });
                 if let Some(call) = self.calls.get_mut(index) {
                     call.state = State::Blocking(Some(task));
                 }
@@ -525,11 +572,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         let mut ended = false;
         while let Poll::Ready(Some(task)) = self.tasks.poll_join_next(cx) {
             ended = true;
-            let Ok(Some(Made(slot, result))) = task else { continue };
+            let (slot, result) = match task {
+                Ok(Some(Done::Made(slot, result))) => (slot, result),
+                Ok(Some(Done::Known(slot, hot, message))) => {
+                    if self.calls.in_slot(slot).is_some() {
+                        self.begin_hot(slot.index, hot, message);
+                    }
+                    continue;
+                }
+                Ok(None) | Err(_) => continue,
+            };
             // One that the client has reset meanwhile, or another in its place.
-            if self.calls.in_slot(slot).is_none() {
-                continue;
-            }
+            let Some(call) = self.calls.in_slot(slot) else { continue };
+            let result = match self.front.lane.member().check_unchanged(call.auth_revision) {
+                Ok(()) => result,
+                Err(error) => Err(error.into()),
+            };
             match result {
                 Ok((body, revision, charge)) => self.succeed(slot.index, revision, Some(charge), |header| {
                     Ok((answer::finish(body, header)?, None))

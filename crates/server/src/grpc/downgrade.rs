@@ -9,6 +9,7 @@ use wire::membershippb::DowngradeInfoSetRequest;
 use wire::{ApiError, Status, etcdserverpb as pb};
 
 use super::member::MemberView;
+use crate::auth::Asker;
 use crate::lane::LaneHandle;
 use crate::log;
 
@@ -21,32 +22,42 @@ pub fn info(membership: &Membership) -> pb::DowngradeInfo {
     pb::DowngradeInfo { enabled: target.is_some(), target_version: target.unwrap_or_default().to_owned() }
 }
 
+/// The member that is asked, and by whom.
+#[derive(Clone, Copy)]
+pub struct By<'a> {
+    /// The member.
+    pub member: &'a MemberView,
+    /// Where it is asked.
+    pub lane: &'a LaneHandle,
+    /// Who asks.
+    pub asker: &'a Asker,
+}
+
 /// Runs a call; the answer is the cluster's version, as `3.7`.
 ///
 /// # Errors
 /// What etcd answers.
 pub async fn run(
-    member: &MemberView,
-    lane: &LaneHandle,
+    by: By<'_>,
     request: &pb::DowngradeRequest,
     deadline: Option<Instant>,
 ) -> Result<String, Status> {
     match DowngradeAction::try_from(request.action) {
         Ok(DowngradeAction::Validate) => {
-            let (current, _) = validate(member, lane, &request.version, deadline).await?;
+            let (current, _) = validate(by, &request.version, deadline).await?;
             Ok(current)
         }
         Ok(DowngradeAction::Enable) => {
-            let allowed = validate(member, lane, &request.version, deadline).await;
+            let allowed = validate(by, &request.version, deadline).await;
             let (current, (major, minor)) = allowed.inspect_err(|status| {
                 log::warn!("reject downgrade request", "error" => status.message);
             })?;
             let set = DowngradeInfoSetRequest { enabled: true, ver: format!("{major}.{minor}.0") };
-            propose(lane, set, deadline).await?;
+            propose(by, set, deadline).await?;
             Ok(current)
         }
         Ok(DowngradeAction::Cancel) => {
-            let (current, canceled) = cancel(member, lane, deadline).await;
+            let (current, canceled) = cancel(by, deadline).await;
             // As in etcd, which only writes it down.
             if let Err(status) = canceled {
                 log::warn!("failed to cancel downgrade", "error" => status.message);
@@ -58,16 +69,11 @@ pub async fn run(
 }
 
 /// The cluster's version, and the target if it is the one that is allowed.
-async fn validate(
-    member: &MemberView,
-    lane: &LaneHandle,
-    version: &str,
-    deadline: Option<Instant>,
-) -> Result<(String, Version), Status> {
+async fn validate(by: By<'_>, version: &str, deadline: Option<Instant>) -> Result<(String, Version), Status> {
     let target = parse(version).or_else(|| parse(&format!("{version}.0")));
     let target = target.ok_or(ApiError::WrongDowngradeVersionFormat)?;
-    lane.linearizable(deadline).await?;
-    let membership = member.reader.membership();
+    by.lane.linearizable(deadline).await?;
+    let membership = by.member.reader.membership();
     let (major, minor) = cluster_version(&membership)?;
     if Some(target) != minor.checked_sub(1).map(|minor| (major, minor)) {
         return Err(ApiError::InvalidDowngradeTargetVersion.into());
@@ -78,37 +84,31 @@ async fn validate(
     Ok((format!("{major}.{minor}"), target))
 }
 
-async fn cancel(
-    member: &MemberView,
-    lane: &LaneHandle,
-    deadline: Option<Instant>,
-) -> (Result<String, Status>, Result<(), Status>) {
-    let confirmed = lane.linearizable(deadline).await;
-    let membership = member.reader.membership();
+async fn cancel(by: By<'_>, deadline: Option<Instant>) -> (Result<String, Status>, Result<(), Status>) {
+    let confirmed = by.lane.linearizable(deadline).await;
+    let membership = by.member.reader.membership();
     // Before what follows from it: the version rises again.
     let current = cluster_version(&membership).map(|(major, minor)| format!("{major}.{minor}"));
     let canceled = match confirmed {
         Ok(()) if membership.downgrade_target().is_none() => Err(ApiError::NoInflightDowngrade.into()),
-        Ok(()) => propose(lane, DowngradeInfoSetRequest::default(), deadline).await,
+        Ok(()) => propose(by, DowngradeInfoSetRequest::default(), deadline).await,
         Err(status) => Err(status),
     };
     (current, canceled)
 }
 
-async fn propose(
-    lane: &LaneHandle,
-    set: DowngradeInfoSetRequest,
-    deadline: Option<Instant>,
-) -> Result<(), Status> {
+async fn propose(by: By<'_>, set: DowngradeInfoSetRequest, deadline: Option<Instant>) -> Result<(), Status> {
+    let asker = by.asker.clone();
     let encode = move |id: node::RequestId, _: &mut dyn FnMut() -> node::RequestId| {
+        let (username, auth_revision) = (asker.caller().name.to_owned(), asker.revision());
         let request = pb::InternalRaftRequest {
-            header: Some(pb::RequestHeader { id: id.0, ..pb::RequestHeader::default() }),
+            header: Some(pb::RequestHeader { id: id.0, username, auth_revision }),
             downgrade_info_set: Some(set),
             ..pb::InternalRaftRequest::default()
         };
         (request.encode_to_vec(), false)
     };
-    lane.propose(deadline, encode).await.map(drop)
+    by.lane.propose(deadline, encode).await.map(drop)
 }
 
 fn cluster_version(membership: &Membership) -> Result<Version, Status> {

@@ -1,7 +1,6 @@
 //! `v3electionpb.Election`: the first place of a name's queue leads, and its value is what it proclaims.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -11,26 +10,26 @@ use wire::mvccpb::event::EventType;
 use wire::v3electionpb as pb;
 use wire::{ApiError, Status};
 
+use super::answer;
 use super::kv::undecodable;
 use super::queue::{self, Place, Queue, Turn, session, told};
-use super::task::Answered;
-use super::{Shared, answer};
+use super::task::{Answered, By};
 
 /// `Election.Campaign`: waits to be elected. The candidacy is given up if the client is gone before it is told.
-pub(super) async fn campaign(message: &Bytes, front: &Rc<Shared>) -> Result<Answered<Place>, Status> {
+pub(super) async fn campaign(message: &Bytes, by: &By) -> Result<Answered<Place>, Status> {
     let request = pb::CampaignRequest::decode(&message[..]).map_err(|error| undecodable(&error))?;
-    be_elected(request, front).await.map_err(told)
+    be_elected(request, by).await.map_err(told)
 }
 
-async fn be_elected(request: pb::CampaignRequest, front: &Rc<Shared>) -> Result<Answered<Place>, Status> {
-    let session = session(front, request.lease).await?;
+async fn be_elected(request: pb::CampaignRequest, by: &By) -> Result<Answered<Place>, Status> {
+    let session = session(by, request.lease).await?;
     let lease = session.lease;
-    let queue = Queue::of(front, &request.name);
+    let queue = Queue::of(by, &request.name);
     let mut entered = queue.enter(session, request.value.clone()).await?;
     if entered.found.is_some_and(|value| value != request.value) {
         let place = &entered.place;
         let txn = queue::put_created(&place.key, place.created, request.value, lease);
-        if !queue::txn(front, txn).await?.succeeded {
+        if !queue::txn(by, txn).await?.succeeded {
             return Err(ApiError::ElectionNotLeader.into());
         }
     }
@@ -45,12 +44,12 @@ async fn be_elected(request: pb::CampaignRequest, front: &Rc<Shared>) -> Result<
 }
 
 /// `Election.Proclaim`: gives the leader another value.
-pub(super) async fn proclaim(message: &Bytes, front: &Rc<Shared>) -> Result<Answered<Place>, Status> {
+pub(super) async fn proclaim(message: &Bytes, by: &By) -> Result<Answered<Place>, Status> {
     let request = pb::ProclaimRequest::decode(&message[..]).map_err(|error| undecodable(&error))?;
     let leader = request.leader.ok_or(ApiError::MissingLeaderKey)?;
-    let lease = session(front, leader.lease).await.map_err(told)?.lease;
+    let lease = session(by, leader.lease).await.map_err(told)?.lease;
     let txn = queue::put_created(&leader.key, leader.rev, request.value, lease);
-    let answer = queue::txn(front, txn).await.map_err(told)?;
+    let answer = queue::txn(by, txn).await.map_err(told)?;
     if !answer.succeeded {
         return Err(ApiError::ElectionNotLeader.into());
     }
@@ -58,18 +57,18 @@ pub(super) async fn proclaim(message: &Bytes, front: &Rc<Shared>) -> Result<Answ
 }
 
 /// `Election.Resign`: ends a leadership or a candidacy; one that is over already is no fault.
-pub(super) async fn resign(message: &Bytes, front: &Rc<Shared>) -> Result<Answered<Place>, Status> {
+pub(super) async fn resign(message: &Bytes, by: &By) -> Result<Answered<Place>, Status> {
     let request = pb::ResignRequest::decode(&message[..]).map_err(|error| undecodable(&error))?;
     let leader = request.leader.ok_or(ApiError::MissingLeaderKey)?;
     let txn = queue::delete_created(&leader.key, leader.rev);
-    let answer = queue::txn(front, txn).await.map_err(told)?;
+    let answer = queue::txn(by, txn).await.map_err(told)?;
     Ok(Answered::new(&pb::ResignResponse { header: answer.header }, None))
 }
 
 /// `Election.Leader`: who leads now.
-pub(super) async fn leader(message: &Bytes, front: &Rc<Shared>) -> Result<Answered<Place>, Status> {
+pub(super) async fn leader(message: &Bytes, by: &By) -> Result<Answered<Place>, Status> {
     let request = pb::LeaderRequest::decode(&message[..]).map_err(|error| undecodable(&error))?;
-    match Queue::of(front, &request.name).leader().await.map_err(told)? {
+    match Queue::of(by, &request.name).leader().await.map_err(told)? {
         (header, Some(leader)) => Ok(Answered::new(&said(header, leader), None)),
         (_, None) => Err(ApiError::ElectionNoLeader.into()),
     }
@@ -82,7 +81,7 @@ fn said(header: ResponseHeader, leader: KeyValue) -> pb::LeaderResponse {
 /// `Election.Observe`: each leader and what it proclaims, one after the other; not each that led for a moment, but always
 /// the newest.
 pub(super) struct Observer {
-    front: Rc<Shared>,
+    by: By,
     queue: Queue,
     state: Observing,
     ready: VecDeque<pb::LeaderResponse>,
@@ -99,10 +98,10 @@ enum Observing {
 
 impl Observer {
     /// Observes the election that a `LeaderRequest` names.
-    pub(super) fn new(message: &Bytes, front: &Rc<Shared>) -> Result<Observer, Status> {
+    pub(super) fn new(message: &Bytes, by: &By) -> Result<Observer, Status> {
         let request = pb::LeaderRequest::decode(&message[..]).map_err(|error| undecodable(&error))?;
-        let queue = Queue::of(front, &request.name);
-        Ok(Observer { front: Rc::clone(front), queue, state: Observing::Unknown, ready: VecDeque::new() })
+        let queue = Queue::of(by, &request.name);
+        Ok(Observer { by: by.clone(), queue, state: Observing::Unknown, ready: VecDeque::new() })
     }
 
     /// The next messages with their prefixes.
@@ -111,8 +110,8 @@ impl Observer {
             match &mut self.state {
                 Observing::Unknown => self.ask().await.map_err(told)?,
                 Observing::Candidates(watch) => {
-                    let told = watch.next().await;
-                    self.see_candidate(told);
+                    let responses = watch.next().await;
+                    self.see_candidate(responses).map_err(told)?;
                 }
                 Observing::Leader(watch) => {
                     let told = watch.next().await;
@@ -127,31 +126,33 @@ impl Observer {
 
     async fn ask(&mut self) -> Result<(), Status> {
         match self.queue.leader().await? {
-            (header, Some(leader)) => self.follow(header, leader),
-            (header, None) => self.state = Observing::Candidates(self.queue.watch_puts(header.revision)),
+            (header, Some(leader)) => self.follow(header, leader)?,
+            (header, None) => self.state = Observing::Candidates(self.queue.watch_puts(header.revision)?),
         }
         Ok(())
     }
 
     /// Shows a leader as it was at the header's revision, and watches what comes after.
-    fn follow(&mut self, header: ResponseHeader, leader: KeyValue) {
-        let watch = queue::Watch::of_key(&self.front, leader.key.clone(), header.revision);
+    fn follow(&mut self, header: ResponseHeader, leader: KeyValue) -> Result<(), Status> {
+        let watch = queue::Watch::of_key(&self.by, leader.key.clone(), header.revision)?;
         self.state = Observing::Leader(watch);
         self.ready.push_back(said(header, leader));
+        Ok(())
     }
 
-    fn see_candidate(&mut self, told: Vec<wire::etcdserverpb::WatchResponse>) {
+    fn see_candidate(&mut self, told: Vec<wire::etcdserverpb::WatchResponse>) -> Result<(), Status> {
         for response in told {
             if response.canceled {
                 // What was watched for is compacted, so somebody may lead.
                 self.state = Observing::Unknown;
-                return;
+                return Ok(());
             }
             let header = response.header.unwrap_or_default();
             if let Some(leader) = response.events.into_iter().find_map(|event| event.kv) {
                 return self.follow(ResponseHeader { revision: leader.mod_revision, ..header }, leader);
             }
         }
+        Ok(())
     }
 
     fn see_leader(&mut self, told: Vec<wire::etcdserverpb::WatchResponse>) {

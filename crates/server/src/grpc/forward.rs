@@ -137,18 +137,19 @@ impl From<Told> for pb::Member {
     }
 }
 
-/// Makes a voter of a learner: all members, or why not.
+/// Makes a voter of a learner, with the token of the one who asks: all members, or why not.
 ///
 /// # Errors
 /// See [`ask`].
 pub(crate) async fn promote(
     member: &Arc<MemberView>,
-    id: u64,
+    (id, token): (u64, Option<&str>),
     until: Instant,
 ) -> Result<Asked<Result<Vec<pb::Member>, ApiError>>, Status> {
     let question = Question {
         method: http::Method::POST,
         content_type: "",
+        token: token.map(str::to_owned),
         ..Question::get(format!("/members/promote/{id}"))
     };
     ask(while_there(member), until, &question, |reply| match reply.status {

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -21,9 +22,12 @@ use super::Shared;
 use super::answer;
 use super::forward::{self, Asked};
 use super::incoming::Incoming;
+use super::lease::{KeysFor, check_keys, check_revision};
 use super::member::Renewed;
 use super::stream::Outgoing;
 use super::task::{self, StreamCall};
+use super::turns::Reads;
+use crate::auth::Credentials;
 use crate::lane::{Lane, Outcome, Reply};
 
 /// Renewals that are handled together. The answers to so many take some 40 KiB.
@@ -34,15 +38,20 @@ const FORWARDED_MAX: usize = 16;
 /// Serves a stream to its end.
 pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
     let limit = front.config.limits.message_bytes_max();
+    let mut out = Outgoing::new(call.respond, call.deadline, call.held);
+    if out.wait(front.lane.token_known(&call.credentials, call.deadline)).await.is_none() {
+        return;
+    }
     let mut renewals = Renewals {
         lane: front.lane.clone(),
+        credentials: call.credentials,
+        reads: None,
         incoming: Incoming::new(call.body, limit, call.head.gzip),
         header: pb::ResponseHeader::default(),
         turn: VecDeque::new(),
         patient_until: Instant::now(),
         end: None,
     };
-    let mut out = Outgoing::new(call.respond, call.deadline, call.held);
     let cut = task::cut(&front, call.head.leader_required);
     tokio::pin!(cut);
     loop {
@@ -121,6 +130,9 @@ async fn forget_checkpoints(lane: &Lane, leases: Vec<i64>) -> Result<(), Status>
 /// What a stream's client asks for, and how far that is.
 struct Renewals {
     lane: Lane,
+    credentials: Credentials,
+    /// Turns for looking at many keys, once that was needed.
+    reads: Option<Reads>,
     incoming: Incoming,
     /// Of this turn's answers: taken before anything is renewed, so that no answer claims that a lease lived at a revision
     /// at which it was gone (etcd: lease.go).
@@ -231,12 +243,14 @@ impl Renewals {
     async fn renew(&mut self) -> Result<(), Status> {
         loop {
             if !self.leads() {
+                self.check_allowed().await;
                 self.forward().await?;
                 if self.turn.iter().all(|(_, state)| matches!(state, State::Answered(_))) {
                     return Ok(());
                 }
             }
             confirm_here(&self.lane).await?;
+            self.check_allowed().await;
             let mut moved = false;
             let mut checkpointed = Vec::new();
             loop {
@@ -262,6 +276,31 @@ impl Renewals {
                 return Err(ApiError::NotPrimaryLessor.into());
             }
         }
+    }
+
+    /// Looks whether the caller may let these leases live longer, where it matters who asks. The stream ends in the place of
+    /// the first that it may not.
+    async fn check_allowed(&mut self) {
+        if !self.lane.member().is_guarded() {
+            return;
+        }
+        for place in 0..self.turn.len() {
+            let (id, State::Asked) = &self.turn[place] else { continue };
+            let id = *id;
+            if let Err(status) = self.check_one(id).await {
+                self.turn.truncate(place);
+                self.end = Some(Err(status));
+                return;
+            }
+        }
+    }
+
+    async fn check_one(&mut self, id: i64) -> Result<(), Status> {
+        let member = Arc::clone(&self.lane.member());
+        let who = member.who(&self.credentials)?;
+        let reads = self.reads.get_or_insert_with(|| member.reads.connection());
+        check_keys(&member, &who, &[id], KeysFor::Writing, reads).await?;
+        check_revision(&member, &who)
     }
 
     /// Whether this member leads, as far as it knows.

@@ -2,14 +2,16 @@
 
 use bytes::Bytes;
 use node::RequestId;
+use store::admission;
 use store::request::{DecodeError, DeleteRange, Put, Range, Txn, canonical_txn};
-use store::{Caller, ReadFailure, ReadMode, Reader, admission};
+use store::{ReadFailure, ReadMode, Reader};
 use wire::{ApiError, Code, RequestLimits, Status};
 
 use super::answer;
 use super::head::Head;
 use super::member::{MemberView, OverQuota};
 use super::method::Hot;
+use crate::auth::Who;
 
 /// What a call needs next.
 #[derive(Debug)]
@@ -49,6 +51,20 @@ pub enum Read {
 }
 
 impl Read {
+    /// Whether the one who asks may read all of it.
+    pub fn check(&self, who: &Who) -> Result<(), Status> {
+        match self {
+            Read::Range(message) => {
+                let range = Range::decode(message).map_err(|error| undecodable(&error))?;
+                Ok(who.check_range(range.key, range.range_end)?)
+            }
+            Read::Txn(message) => {
+                let txn = Txn::decode(message).map_err(|error| undecodable(&error))?;
+                Ok(who.auth().check_read_txn(who.caller(), &txn)?)
+            }
+        }
+    }
+
     /// Runs it: the body with room in front, and the header's revision.
     pub fn run(
         &self,
@@ -93,11 +109,12 @@ pub fn intercept(head: &Head, member: &MemberView, learner_serves: bool) -> Resu
 }
 
 /// Judges a whole message; nothing has happened when it fails. Checks come in etcd's order: the request's own
-/// faults, then the proposal's size; the quota comes before all of them.
+/// faults, then who asks, then the proposal's size; the quota comes before all of them. What a proposal may do is checked when
+/// it is applied.
 pub fn begin(
     call: Hot,
     message: Bytes,
-    head: &Head,
+    (head, who): (&Head, impl FnOnce() -> Result<Who, ApiError>),
     member: &MemberView,
     limits: &RequestLimits,
     next_id: impl FnOnce() -> RequestId,
@@ -117,15 +134,15 @@ pub fn begin(
                 return refuse(over, next_id);
             }
             admission::check_put(&request)?;
-            let id = next_id();
-            propose(id, admission::encode_put(id.0, Caller::NOBODY, &message), true, limits)
+            let (who, id) = (who()?, next_id());
+            propose(id, admission::encode_put(id.0, who.caller(), &message), true, limits)
         }
         Hot::DeleteRange => {
             let request = DeleteRange::decode(&message).map_err(|error| undecodable(&error))?;
             intercept(head, member, false)?;
             admission::check_delete_range(&request)?;
-            let id = next_id();
-            propose(id, admission::encode_delete_range(id.0, Caller::NOBODY, &message), false, limits)
+            let (who, id) = (who()?, next_id());
+            propose(id, admission::encode_delete_range(id.0, who.caller(), &message), false, limits)
         }
         Hot::Txn => {
             let canonical;
@@ -145,8 +162,8 @@ pub fn begin(
                 let linearizable = !request.is_serializable();
                 return Ok(Step::Read { read: Read::Txn(message.clone()), linearizable });
             }
-            let id = next_id();
-            propose(id, admission::encode_txn(id.0, Caller::NOBODY, message), request.has_put(), limits)
+            let (who, id) = (who()?, next_id());
+            propose(id, admission::encode_txn(id.0, who.caller(), message), request.has_put(), limits)
         }
     }
 }

@@ -12,8 +12,9 @@ use wire::{ApiError, etcdserverpb as pb};
 
 use super::forward::{self, Asked};
 use super::member::{MemberView, OverQuota};
-use super::service::{client_deadline, to_tonic};
+use super::service::{client_deadline, to_tonic, who};
 use super::turns::{Length, Reads};
+use crate::auth::{Asker, Who};
 use crate::lane::LaneHandle;
 use crate::stubs::etcdserverpb::lease_server::Lease;
 
@@ -38,6 +39,13 @@ impl LeaseService {
         Some(self.member.header(self.member.reader.revision()))
     }
 
+    /// Who asks, which somebody must where users count.
+    fn known<T>(&self, request: &Request<T>) -> Result<Asker, Status> {
+        let who = who(&self.member, request)?;
+        who.check_known().map_err(|error| to_tonic(error.into()))?;
+        Ok(who.asker().clone())
+    }
+
     /// The turns of the connection that a request came on.
     fn reads<T>(&self, request: &Request<T>) -> Reads {
         let known = request.extensions().get::<Reads>().cloned();
@@ -48,6 +56,7 @@ impl LeaseService {
 /// Encodes the proposal of a grant under `id`, with an id for the lease if it has none.
 pub(super) fn encode_grant(
     reader: &Reader,
+    caller: Caller<'_>,
     mut grant: pb::LeaseGrantRequest,
     id: RequestId,
     mut next: impl FnMut() -> RequestId,
@@ -59,10 +68,57 @@ pub(super) fn encode_grant(
             grant.id = chosen;
         }
     }
-    admission::encode_lease_grant(id.0, Caller::NOBODY, &grant.encode_to_vec())
+    admission::encode_lease_grant(id.0, caller, &grant.encode_to_vec())
 }
 
-/// Raises the alarm that goes with a request beyond the quota; what its caller is told, whatever came of that.
+/// What is to be done with the keys of leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeysFor {
+    /// They are told.
+    Reading,
+    /// They live longer.
+    Writing,
+}
+
+/// Whether one may do this with the keys of all these leases; who has role root may (etcd: v3_server.go, checkLease…).
+/// Looks where it may take its time if there are many keys.
+///
+/// # Errors
+/// `UserEmpty`, `AuthOldRevision`, `PermissionDenied`.
+pub(super) async fn check_keys(
+    member: &MemberView,
+    who: &Who,
+    leases: &[i64],
+    keys_for: KeysFor,
+    reads: &Reads,
+) -> Result<(), wire::Status> {
+    if !who.auth().is_enabled() {
+        return Ok(());
+    }
+    who.check_known()?;
+    if who.check_admin().is_ok() {
+        return Ok(());
+    }
+    let check = move |who: &Who, reader: &Reader, lease: i64| {
+        reader.lease_keys(lease).iter().try_for_each(|key| match keys_for {
+            KeysFor::Reading => who.check_range(key, &[]),
+            KeysFor::Writing => who.check_put(key),
+        })
+    };
+    // A lease costs something even without keys.
+    let cost: usize = leases.iter().map(|lease| 1 + member.reader.lease_key_count(*lease)).sum();
+    let checked = if cost <= KEYS_HERE_MAX {
+        leases.iter().try_for_each(|lease| check(who, &member.reader, *lease))
+    } else {
+        let (who, reader, leases) = (who.clone(), member.reader.clone(), leases.to_vec());
+        let work = move |_| leases.iter().try_for_each(|lease| check(&who, &reader, *lease));
+        reads.run(Length::Long, work).await.ok_or(ApiError::Stopped)?
+    };
+    Ok(checked?)
+}
+
+/// Raises the alarm that goes with a request beyond the quota, which is in no user's name; what its caller is told, whatever
+/// came of that.
 pub(super) async fn refuse(over: OverQuota, lane: &LaneHandle, deadline: Option<Instant>) -> wire::Status {
     if let Some(alarm) = over.raises {
         let _ = lane.propose(deadline, move |id, _| (admission::encode_alarm(id.0, &alarm), false)).await;
@@ -80,10 +136,11 @@ impl Lease for LeaseService {
         if let Err(over) = self.member.check_quota(admission::LEASE_GRANT_COST) {
             return Err(to_tonic(refuse(over, &self.lane, deadline).await));
         }
+        let asker = self.known(&request)?;
         let grant = request.into_inner();
         let reader = self.member.reader.clone();
         let encode = move |id: RequestId, next: &mut dyn FnMut() -> RequestId| {
-            (encode_grant(&reader, grant, id, next), true)
+            (encode_grant(&reader, asker.caller(), grant, id, next), true)
         };
         let answer = self.lane.propose(deadline, encode).await.map_err(to_tonic)?;
         let granted = pb::LeaseGrantResponse::decode(&answer.body[..])
@@ -97,9 +154,9 @@ impl Lease for LeaseService {
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         let deadline = client_deadline(&request);
-        let encoded = request.get_ref().encode_to_vec();
+        let (asker, encoded) = (self.known(&request)?, request.get_ref().encode_to_vec());
         let encode = move |id: RequestId, _: &mut dyn FnMut() -> RequestId| {
-            (admission::encode_lease_revoke(id.0, Caller::NOBODY, &encoded), false)
+            (admission::encode_lease_revoke(id.0, asker.caller(), &encoded), false)
         };
         let answer = self.lane.propose(deadline, encode).await.map_err(to_tonic)?;
         Ok(Response::new(pb::LeaseRevokeResponse { header: Some(self.member.header(answer.revision)) }))
@@ -120,7 +177,54 @@ impl Lease for LeaseService {
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
         let (deadline, reads) = (client_deadline(&request), self.reads(&request));
+        let who = who(&self.member, &request)?;
+        who.check_known().map_err(|error| to_tonic(error.into()))?;
         let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
+        let member = &self.member;
+        if keys {
+            check_keys(member, &who, &[id], KeysFor::Reading, &reads).await.map_err(to_tonic)?;
+        }
+        let response = self.time_to_live((id, keys), deadline, reads).await?;
+        if keys {
+            check_revision(member, &who).map_err(to_tonic)?;
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn lease_leases(
+        &self,
+        request: Request<pb::LeaseLeasesRequest>,
+    ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
+        let (leases, reads) = (self.member.leases.clone(), self.reads(&request));
+        let ids = match leases.len() {
+            ..=LIST_HERE_MAX => leases.by_remaining(),
+            _ => {
+                let ids = reads.run(Length::Long, move |_| leases.by_remaining()).await;
+                ids.ok_or_else(|| to_tonic(ApiError::Stopped.into()))?
+            }
+        };
+        let who = who(&self.member, &request)?;
+        check_keys(&self.member, &who, &ids, KeysFor::Reading, &reads).await.map_err(to_tonic)?;
+        check_revision(&self.member, &who).map_err(to_tonic)?;
+        let leases = ids.into_iter().map(|id| pb::LeaseStatus { id }).collect();
+        Ok(Response::new(pb::LeaseLeasesResponse { header: self.header(), leases }))
+    }
+}
+
+/// Whether what was allowed to users is still so.
+pub(super) fn check_revision(member: &MemberView, who: &Who) -> Result<(), wire::Status> {
+    let is_changed = who.auth().is_enabled() && who.auth().revision() != member.reader.auth().revision();
+    if is_changed { Err(ApiError::AuthOldRevision.into()) } else { Ok(()) }
+}
+
+impl LeaseService {
+    /// What is left of a lease, as the leader has it.
+    async fn time_to_live(
+        &self,
+        (id, keys): (i64, bool),
+        deadline: Option<Instant>,
+        reads: Reads,
+    ) -> Result<pb::LeaseTimeToLiveResponse, Status> {
         let member = &self.member;
         let until = Instant::now() + member.request_timeout;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
@@ -129,7 +233,7 @@ impl Lease for LeaseService {
         {
             let gone = || pb::LeaseTimeToLiveResponse { id, ttl: -1, ..Default::default() };
             let header = self.header();
-            return Ok(Response::new(pb::LeaseTimeToLiveResponse { header, ..told.unwrap_or_else(gone) }));
+            return Ok(pb::LeaseTimeToLiveResponse { header, ..told.unwrap_or_else(gone) });
         }
         // What was granted before this must be seen.
         self.lane.linearizable(deadline).await.map_err(to_tonic)?;
@@ -150,34 +254,16 @@ impl Lease for LeaseService {
             // It led when it was asked.
             Remaining::NotPrimary => return Err(to_tonic(ApiError::LeaderChanged.into())),
             Remaining::Left { .. } | Remaining::NotFound => {
-                let response =
-                    pb::LeaseTimeToLiveResponse { header: self.header(), id, ttl: -1, ..Default::default() };
-                return Ok(Response::new(response));
+                let header = self.header();
+                return Ok(pb::LeaseTimeToLiveResponse { header, id, ttl: -1, ..Default::default() });
             }
         };
-        Ok(Response::new(pb::LeaseTimeToLiveResponse {
+        Ok(pb::LeaseTimeToLiveResponse {
             header: self.header(),
             id,
             ttl,
             granted_ttl,
             keys: keys.into_iter().map(Into::into).collect(),
-        }))
-    }
-
-    async fn lease_leases(
-        &self,
-        request: Request<pb::LeaseLeasesRequest>,
-    ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        let leases = self.member.leases.clone();
-        let ids = match leases.len() {
-            ..=LIST_HERE_MAX => leases.by_remaining(),
-            _ => {
-                let reads = self.reads(&request);
-                let ids = reads.run(Length::Long, move |_| leases.by_remaining()).await;
-                ids.ok_or_else(|| to_tonic(ApiError::Stopped.into()))?
-            }
-        };
-        let leases = ids.into_iter().map(|id| pb::LeaseStatus { id }).collect();
-        Ok(Response::new(pb::LeaseLeasesResponse { header: self.header(), leases }))
+        })
     }
 }

@@ -10,10 +10,10 @@ use tonic::{Request, Response, Status};
 use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::{ApiError, etcdserverpb as pb};
 
-use super::downgrade;
+use super::downgrade::{self, By};
 use super::kv::read_status;
 use super::member::MemberView;
-use super::service::{client_deadline, to_tonic};
+use super::service::{admin, client_deadline, to_tonic, who};
 use super::snapshot::{self, Pieces};
 use crate::lane::LaneHandle;
 use crate::log;
@@ -42,6 +42,11 @@ impl MaintenanceService {
         result.map_err(|failure| to_tonic(read_status(&failure)))
     }
 
+    /// Whether anybody asks, where users count.
+    fn check_known<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        who(&self.member, request)?.check_known().map_err(|error| to_tonic(error.into()))
+    }
+
     fn header(&self) -> Option<pb::ResponseHeader> {
         Some(self.member.header(self.member.reader.revision()))
     }
@@ -63,6 +68,10 @@ fn alarm_text(alarm: pb::AlarmMember) -> String {
 impl Maintenance for MaintenanceService {
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
         let deadline = client_deadline(&request);
+        match AlarmAction::try_from(request.get_ref().action) {
+            Ok(AlarmAction::Get) => self.check_known(&request)?,
+            _ => drop(admin(&self.member, &request)?),
+        }
         let request = request.into_inner();
         let alarms = match AlarmAction::try_from(request.action) {
             // What was acknowledged before this must be seen; unlike etcd's, it makes no entry.
@@ -86,7 +95,11 @@ impl Maintenance for MaintenanceService {
         Ok(Response::new(pb::AlarmResponse { header: self.header(), alarms }))
     }
 
-    async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+    async fn status(
+        &self,
+        request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        self.check_known(&request)?;
         let status = &self.member.status;
         let (leader, membership) = (status.leader(), self.member.reader.membership());
         // Nothing in it is unused: what compactions drop does not count, and its space comes back by itself (rule 18).
@@ -116,6 +129,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
+        admin(&self.member, &request)?;
         let revision = request.get_ref().revision;
         let (hash, current) = self.hashed(move |reader| reader.hash_kv(revision)).await?;
         Ok(Response::new(pb::HashKvResponse {
@@ -128,15 +142,17 @@ impl Maintenance for MaintenanceService {
 
     async fn defragment(
         &self,
-        _: Request<pb::DefragmentRequest>,
+        request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        admin(&self.member, &request)?;
         // Space comes back by itself; this only asks for what is otherwise not worth the trouble yet.
         (self.member.defragment)();
         // As in etcd, without a header.
         Ok(Response::new(pb::DefragmentResponse { header: None }))
     }
 
-    async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+    async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+        admin(&self.member, &request)?;
         let (hash, current) = self.hashed(|reader| reader.hash()).await?;
         Ok(Response::new(pb::HashResponse { header: Some(self.member.header(current)), hash }))
     }
@@ -145,8 +161,9 @@ impl Maintenance for MaintenanceService {
 
     async fn snapshot(
         &self,
-        _: Request<pb::SnapshotRequest>,
+        request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
+        admin(&self.member, &request)?;
         // The turn first: who waits for one holds nothing up.
         let turn = self.member.snapshots.wait().await.ok_or_else(snapshot::stopped)?;
         let cut = self.member.cuts.take().await.ok_or_else(snapshot::stopped)?;
@@ -157,6 +174,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        admin(&self.member, &request)?;
         let (member, target) = (&self.member, request.get_ref().target_id);
         let until = Instant::now() + member.request_timeout;
         let until = client_deadline(&request).map_or(until, |deadline| deadline.min(until));
@@ -180,8 +198,9 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
-        let deadline = client_deadline(&request);
-        let version = downgrade::run(&self.member, &self.lane, request.get_ref(), deadline).await;
+        let (who, deadline) = (admin(&self.member, &request)?, client_deadline(&request));
+        let by = By { member: &self.member, lane: &self.lane, asker: who.asker() };
+        let version = downgrade::run(by, request.get_ref(), deadline).await;
         let version = version.map_err(to_tonic)?;
         Ok(Response::new(pb::DowngradeResponse { header: self.header(), version }))
     }

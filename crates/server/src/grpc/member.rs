@@ -15,6 +15,7 @@ use super::hashes::Hashes;
 use super::others::Others;
 use super::snapshot::Cuts;
 use super::turns::ReadTurns;
+use crate::auth::{Access, Credentials, Who};
 use crate::clock::Clock;
 use crate::http::Versions;
 
@@ -213,6 +214,8 @@ pub struct MemberView {
     pub member_id: u64,
     /// Its state.
     pub reader: store::Reader,
+    /// How it finds out who asks.
+    pub access: Arc<Access>,
     /// The time of its leases.
     pub leases: Leases,
     /// Its raft state and sizes.
@@ -246,6 +249,31 @@ pub struct MemberView {
 }
 
 impl MemberView {
+    /// Whether it matters who asks.
+    pub fn is_guarded(&self) -> bool {
+        self.reader.auth_revision().is_some()
+    }
+
+    /// Who asks, and what users may do now.
+    ///
+    /// # Errors
+    /// `InvalidAuthToken`.
+    pub fn who(&self, credentials: &Credentials) -> Result<Who, ApiError> {
+        self.access.who(self.reader.auth(), credentials)
+    }
+
+    /// Whether what was read may be told: nothing has changed for users since it was known who asks (etcd: doSerialize).
+    /// `revision`: that of the one who asks, 0 for nobody.
+    ///
+    /// # Errors
+    /// `AuthOldRevision`.
+    pub fn check_unchanged(&self, revision: u64) -> Result<(), ApiError> {
+        match revision != 0 && self.reader.auth_revision() != Some(revision) {
+            true => Err(ApiError::AuthOldRevision),
+            false => Ok(()),
+        }
+    }
+
     /// Whether a request of this cost may be proposed as far as the quota goes; else why it is refused, and the alarm that
     /// is to be on before that is told, if it is not (etcd: v3rpc/quota.go).
     pub fn check_quota(&self, cost: u64) -> Result<(), OverQuota> {

@@ -18,6 +18,8 @@ pub enum Hot {
 /// A service that answers through its generated stub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cold {
+    /// `etcdserverpb.Auth`
+    Auth,
     /// `etcdserverpb.Cluster`
     Cluster,
     /// `etcdserverpb.Lease`
@@ -92,8 +94,6 @@ pub enum Route {
     Stream(Streaming),
     /// A generated stub, once the one request message is there.
     Cold(Cold, ForLearner),
-    /// Nobody yet; the client is told so once its message is there.
-    NotYet(&'static str),
 }
 
 /// Whether a learner answers the call.
@@ -105,7 +105,7 @@ pub enum ForLearner {
     Refused,
 }
 
-use Cold::{Cluster, Health, Lease, Maintenance};
+use Cold::{Auth, Cluster, Health, Lease, Maintenance};
 use ForLearner::{Refused, Served};
 
 /// Every call but the four hot ones; sorted by service, as in `../shared/surface/rpcs.tsv`.
@@ -158,23 +158,23 @@ const CALLS: &[(&str, &[(&str, Route)])] = &[
     (
         "etcdserverpb.Auth",
         &[
-            ("AuthEnable", Route::NotYet("Auth.AuthEnable")),
-            ("AuthDisable", Route::NotYet("Auth.AuthDisable")),
-            ("AuthStatus", Route::NotYet("Auth.AuthStatus")),
-            ("Authenticate", Route::NotYet("Auth.Authenticate")),
-            ("UserAdd", Route::NotYet("Auth.UserAdd")),
-            ("UserGet", Route::NotYet("Auth.UserGet")),
-            ("UserList", Route::NotYet("Auth.UserList")),
-            ("UserDelete", Route::NotYet("Auth.UserDelete")),
-            ("UserChangePassword", Route::NotYet("Auth.UserChangePassword")),
-            ("UserGrantRole", Route::NotYet("Auth.UserGrantRole")),
-            ("UserRevokeRole", Route::NotYet("Auth.UserRevokeRole")),
-            ("RoleAdd", Route::NotYet("Auth.RoleAdd")),
-            ("RoleGet", Route::NotYet("Auth.RoleGet")),
-            ("RoleList", Route::NotYet("Auth.RoleList")),
-            ("RoleDelete", Route::NotYet("Auth.RoleDelete")),
-            ("RoleGrantPermission", Route::NotYet("Auth.RoleGrantPermission")),
-            ("RoleRevokePermission", Route::NotYet("Auth.RoleRevokePermission")),
+            ("AuthEnable", Route::Cold(Auth, Refused)),
+            ("AuthDisable", Route::Cold(Auth, Refused)),
+            ("AuthStatus", Route::Cold(Auth, Refused)),
+            ("Authenticate", Route::Cold(Auth, Refused)),
+            ("UserAdd", Route::Cold(Auth, Refused)),
+            ("UserGet", Route::Cold(Auth, Refused)),
+            ("UserList", Route::Cold(Auth, Refused)),
+            ("UserDelete", Route::Cold(Auth, Refused)),
+            ("UserChangePassword", Route::Cold(Auth, Refused)),
+            ("UserGrantRole", Route::Cold(Auth, Refused)),
+            ("UserRevokeRole", Route::Cold(Auth, Refused)),
+            ("RoleAdd", Route::Cold(Auth, Refused)),
+            ("RoleGet", Route::Cold(Auth, Refused)),
+            ("RoleList", Route::Cold(Auth, Refused)),
+            ("RoleDelete", Route::Cold(Auth, Refused)),
+            ("RoleGrantPermission", Route::Cold(Auth, Refused)),
+            ("RoleRevokePermission", Route::Cold(Auth, Refused)),
         ],
     ),
     ("v3lockpb.Lock", &[("Lock", Route::Task(Task::Lock)), ("Unlock", Route::Task(Task::Unlock))]),

@@ -8,6 +8,7 @@
 //! handle everything that was accepted, and only then write, once.
 
 pub mod answer;
+pub mod auth;
 pub mod calls;
 pub mod cluster;
 pub mod connection;
@@ -109,20 +110,29 @@ impl Shared {
     }
 }
 
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Client {
+    /// The address, for the log.
+    pub address: Option<SocketAddr>,
+    /// The name in its certificate, where that says who asks.
+    pub certified: Option<Arc<str>>,
+}
+
 /// Serves one connection until either side ends it; `io` begins with the client's HTTP/2 preface.
 ///
 /// Runs inside a `LocalSet`, since calls off the hot path are local tasks; they end with the connection.
 /// Dropping the future closes the connection. `web` answers requests that are none of gRPC; without it they are refused.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(io: S, front: Front, web: Option<Web>) {
-    serve_remote(io, None, front, web).await;
+    serve_client(io, Client::default(), front, web).await;
 }
 
-/// As [`serve`]; `remote` is the client's address, for the log.
-pub async fn serve_remote<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+/// As [`serve`], with what is known of the client.
+pub async fn serve_client<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     io: S,
-    remote: Option<SocketAddr>,
+    client: Client,
     front: Front,
     web: Option<Web>,
 ) {
-    connection::serve(io, remote, front, web).await;
+    connection::serve(io, client, front, web).await;
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use store::request::Txn;
-use store::{Caller, ReadFailure, ReadMode, admission};
+use store::{ReadFailure, ReadMode, admission};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
@@ -30,18 +30,25 @@ use super::elsewhere::Elsewhere;
 use super::kv::{Read, read_status, undecodable};
 use super::lease::encode_grant;
 use super::member::OverQuota;
+use super::task::By;
 use super::turns::Length;
 use crate::lane::WatchStream;
 
 /// The time to live of a lease that is granted to a caller without one, seconds (etcd: session.go).
 const SESSION_TTL_S: i64 = 60;
 
+/// What is said to a caller who may not do something, or whose token is too old for it; the latter may pass.
+const REFUSALS: [ApiError; 4] =
+    [ApiError::PermissionDenied, ApiError::InvalidAuthToken, ApiError::UserEmpty, ApiError::AuthOldRevision];
+/// After how many of these a place is left to its lease.
+const REFUSALS_MAX: u32 = 5;
+
 /// How soon it is tried again what a member without a leader did not take.
 const RETRY: Duration = Duration::from_millis(200);
 
 /// The queue of one name.
 pub(super) struct Queue {
-    front: Rc<Shared>,
+    by: By,
     /// The name and a slash.
     prefix: Bytes,
 }
@@ -52,7 +59,7 @@ pub(super) struct Queue {
 /// is its own, which nobody else knows. Else it stays until the lease ends, as in etcd: the client may have asked again
 /// with the same lease, and that call may have found the place and been told that it is the first one.
 pub(super) struct Place {
-    front: Rc<Shared>,
+    by: By,
     /// Its key.
     pub(super) key: Bytes,
     /// The revision at which it was taken.
@@ -93,17 +100,19 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if self.gives_up {
-            let (front, key) = (Rc::clone(&self.front), std::mem::take(&mut self.key));
-            spawn_local(give_up(front, key, self.created));
+            let (by, key) = (self.by.clone(), std::mem::take(&mut self.key));
+            spawn_local(give_up(by, key, self.created));
         }
     }
 }
 
 /// Deletes a key, if it is still the one that was created then. Nobody else may do it before the lease ends, and all
-/// behind it wait, so it is tried until the member has taken it.
-async fn give_up(front: Rc<Shared>, key: Bytes, created: i64) {
-    while let Err(status) = txn(&front, delete_created(&key, created)).await {
-        if status == ApiError::Stopped.into() {
+/// behind it wait, so it is tried until the member has taken it; unless the caller is none any more who may.
+async fn give_up(by: By, key: Bytes, created: i64) {
+    let mut refusals = 0;
+    while let Err(status) = txn(&by, delete_created(&key, created)).await {
+        refusals += u32::from(REFUSALS.into_iter().any(|error| status == error.into()));
+        if status == ApiError::Stopped.into() || refusals >= REFUSALS_MAX {
             return;
         }
         tokio::time::sleep(RETRY).await;
@@ -140,17 +149,17 @@ fn put(key: &Bytes, value: Bytes, lease: i64) -> pb::RequestOp {
 
 impl Queue {
     /// The queue of this name.
-    pub(super) fn of(front: &Rc<Shared>, name: &[u8]) -> Queue {
-        Queue { front: Rc::clone(front), prefix: [name, b"/"].concat().into() }
+    pub(super) fn of(by: &By, name: &[u8]) -> Queue {
+        Queue { by: by.clone(), prefix: [name, b"/"].concat().into() }
     }
 
     /// Takes a place for a lease, or finds the one that it has.
     pub(super) async fn enter(&self, session: Session, value: Bytes) -> Result<Entered, Status> {
         let (reply, entered) = oneshot::channel();
-        let (front, key) = (Rc::clone(&self.front), self.key(session.lease));
+        let (by, key) = (self.by.clone(), self.key(session.lease));
         // In a task of its own, so that it is known how it ended: an answer that nobody takes is dropped, and so is the
         // place in it.
-        spawn_local(async move { drop(reply.send(enter(front, key, session, value).await)) });
+        spawn_local(async move { drop(reply.send(enter(by, key, session, value).await)) });
         entered.await.map_err(|_| Status::from(ApiError::Stopped))?
     }
 
@@ -170,20 +179,20 @@ impl Queue {
             ..earlier
         };
         // What this member has applied holds all earlier places: it has applied the one that was taken after them.
-        let mut next = first(read(&self.front, &earlier).await?);
+        let mut next = first(read(&self.by, &earlier).await?);
         if next.1.is_none() {
             return Ok(Turn::AtOnce);
         }
         // As in etcd, also if another call has taken it: who stops waiting leaves the queue.
         place.gives_up = true;
         while let (header, Some(before)) = next {
-            self.deleted(before.key, header.revision).await;
-            next = first(read(&self.front, &earlier).await?);
+            self.deleted(before.key, header.revision).await?;
+            next = first(read(&self.by, &earlier).await?);
         }
         // It may have been lost as long as it waited.
-        linearizable(&self.front).await?;
+        linearizable(&self.by.front).await?;
         let own = pb::RangeRequest { key: place.key.clone(), keys_only: true, ..Default::default() };
-        Ok(match first(read(&self.front, &own).await?) {
+        Ok(match first(read(&self.by, &own).await?) {
             (header, Some(own)) if own.create_revision == place.created => {
                 place.gives_up = place.is_own_lease;
                 Turn::Waited(header)
@@ -196,30 +205,31 @@ impl Queue {
     }
 
     /// Waits until a key, which is there at this revision, may be gone.
-    async fn deleted(&self, key: Bytes, revision: i64) {
+    async fn deleted(&self, key: Bytes, revision: i64) -> Result<(), Status> {
         let filters = vec![FilterType::Noput.into()];
         let mut watch = Watch::new(
-            &self.front,
+            &self.by,
             pb::WatchCreateRequest { key, start_revision: revision + 1, filters, ..Default::default() },
-        );
+        )?;
         // A watch that ends since the past is compacted makes the caller look again.
         while !watch.next().await.iter().any(|told| told.canceled || !told.events.is_empty()) {}
+        Ok(())
     }
 
     /// The first place, and the header that it was read with.
     pub(super) async fn leader(&self) -> Result<(pb::ResponseHeader, Option<KeyValue>), Status> {
-        linearizable(&self.front).await?;
-        Ok(first(read(&self.front, &self.by_creation(SortOrder::Ascend)).await?))
+        linearizable(&self.by.front).await?;
+        Ok(first(read(&self.by, &self.by_creation(SortOrder::Ascend)).await?))
     }
 
     /// Tells of each put of any place after this revision.
-    pub(super) fn watch_puts(&self, revision: i64) -> Watch {
+    pub(super) fn watch_puts(&self, revision: i64) -> Result<Watch, Status> {
         let (key, range_end) = self.range();
         let filters = vec![FilterType::Nodelete.into()];
         let start_revision = revision + 1;
         let request =
             pb::WatchCreateRequest { key, range_end, start_revision, filters, ..Default::default() };
-        Watch::new(&self.front, request)
+        Watch::new(&self.by, request)
     }
 
     fn by_creation(&self, order: SortOrder) -> pb::RangeRequest {
@@ -243,7 +253,7 @@ impl Queue {
     }
 }
 
-async fn enter(front: Rc<Shared>, key: Bytes, session: Session, value: Bytes) -> Result<Entered, Status> {
+async fn enter(by: By, key: Bytes, session: Session, value: Bytes) -> Result<Entered, Status> {
     let own = pb::RangeRequest { key: key.clone(), ..Default::default() };
     let own = pb::RequestOp { request: Some(Request::RequestRange(own)) };
     let request = pb::TxnRequest {
@@ -251,7 +261,7 @@ async fn enter(front: Rc<Shared>, key: Bytes, session: Session, value: Bytes) ->
         success: vec![put(&key, value, session.lease)],
         failure: vec![own],
     };
-    let answer = txn(&front, request).await?;
+    let answer = txn(&by, request).await?;
     let header = answer.header.unwrap_or_default();
     let found = answer.responses.into_iter().find_map(|response| match response.response {
         Some(Response::ResponseRange(range)) => range.kvs.into_iter().next(),
@@ -259,7 +269,7 @@ async fn enter(front: Rc<Shared>, key: Bytes, session: Session, value: Bytes) ->
     });
     let created = found.as_ref().map_or(header.revision, |own| own.create_revision);
     let is_own_lease = session.is_own;
-    let place = Place { front, key, created, gives_up: is_own_lease, is_own_lease };
+    let place = Place { by, key, created, gives_up: is_own_lease, is_own_lease };
     Ok(Entered { place, header, found: found.map(|own| own.value) })
 }
 
@@ -267,15 +277,16 @@ async fn enter(front: Rc<Shared>, key: Bytes, session: Session, value: Bytes) ->
 pub(super) struct Watch(WatchStream);
 
 impl Watch {
-    fn new(front: &Rc<Shared>, request: pb::WatchCreateRequest) -> Watch {
-        let stream = front.lane.watch();
+    fn new(by: &By, request: pb::WatchCreateRequest) -> Result<Watch, Status> {
+        by.who()?.check_range(&request.key, &request.range_end)?;
+        let stream = by.front.lane.watch();
         stream.create(&request);
-        Watch(stream)
+        Ok(Watch(stream))
     }
 
     /// Tells of each change of a key after this revision.
-    pub(super) fn of_key(front: &Rc<Shared>, key: Bytes, revision: i64) -> Watch {
-        Watch::new(front, pb::WatchCreateRequest { key, start_revision: revision + 1, ..Default::default() })
+    pub(super) fn of_key(by: &By, key: Bytes, revision: i64) -> Result<Watch, Status> {
+        Watch::new(by, pb::WatchCreateRequest { key, start_revision: revision + 1, ..Default::default() })
     }
 
     /// What there is to tell, the answer to the creation included.
@@ -303,15 +314,17 @@ pub(super) struct Session {
 }
 
 /// The lease of a call: the one that it names, or one of its own, which nobody here keeps alive.
-pub(super) async fn session(front: &Rc<Shared>, lease: i64) -> Result<Session, Status> {
+pub(super) async fn session(by: &By, lease: i64) -> Result<Session, Status> {
     if lease != 0 {
         return Ok(Session { lease, is_own: false });
     }
-    let lane = &front.lane;
-    check_quota(front, admission::LEASE_GRANT_COST).await?;
+    let lane = &by.front.lane;
+    check_quota(&by.front, admission::LEASE_GRANT_COST).await?;
+    let who = by.who()?;
+    who.check_known()?;
     let id = lane.next_id();
     let grant = pb::LeaseGrantRequest { ttl: SESSION_TTL_S, id: 0 };
-    let data = encode_grant(&lane.member().reader, grant, id, || lane.next_id());
+    let data = encode_grant(&lane.member().reader, who.caller(), grant, id, || lane.next_id());
     let answer = lane.apply(id, data, true).await?;
     let granted = pb::LeaseGrantResponse::decode(&answer.body[..]).map_err(|error| undecodable(&error))?;
     Ok(Session { lease: granted.id, is_own: true })
@@ -329,16 +342,16 @@ async fn check_quota(front: &Rc<Shared>, cost: u64) -> Result<(), Status> {
 }
 
 /// Runs a transaction through the log.
-pub(super) async fn txn(front: &Rc<Shared>, request: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
+pub(super) async fn txn(by: &By, request: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
     let encoded = request.encode_to_vec();
-    let limits = &front.config.limits;
+    let limits = &by.front.config.limits;
     let decoded = Txn::decode(&encoded).map_err(|error| undecodable(&error))?;
-    check_quota(front, admission::txn_cost(&decoded)).await?;
+    check_quota(&by.front, admission::txn_cost(&decoded)).await?;
     admission::check_txn(&decoded, limits)?;
     let grows = decoded.has_put();
-    let lane = &front.lane;
-    let id = lane.next_id();
-    let data = admission::encode_txn(id.0, Caller::NOBODY, &encoded);
+    let lane = &by.front.lane;
+    let (who, id) = (by.who()?, lane.next_id());
+    let data = admission::encode_txn(id.0, who.caller(), &encoded);
     admission::check_size(&data, limits)?;
     let answer = lane.apply(id, data, grows).await?;
     let made = pb::TxnResponse::decode(&answer.body[..]).map_err(|error| undecodable(&error))?;
@@ -361,8 +374,10 @@ async fn linearizable(front: &Rc<Shared>) -> Result<(), Status> {
 }
 
 /// Reads what this member has applied.
-async fn read(front: &Rc<Shared>, request: &pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
-    let member = front.lane.member();
+async fn read(by: &By, request: &pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
+    let member = by.front.lane.member();
+    let who = by.who()?;
+    who.check_range(&request.key, &request.range_end)?;
     let read = Read::Range(request.encode_to_vec().into());
     let made = match read.run(&member.reader, ReadMode::NoWait)? {
         Err(failure @ (ReadFailure::WouldBlock | ReadFailure::Long)) => {
@@ -375,6 +390,7 @@ async fn read(front: &Rc<Shared>, request: &pb::RangeRequest) -> Result<pb::Rang
         }
         made => made,
     };
+    member.check_unchanged(who.asker().revision())?;
     let (body, revision) = made.map_err(|failure| read_status(&failure))?;
     let message = answer::finish(body, &member.header(revision))?;
     pb::RangeResponse::decode(&message[PREFIX_BYTES..]).map_err(|error| undecodable(&error))

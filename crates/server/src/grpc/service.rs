@@ -8,13 +8,16 @@ use http_body_util::Full;
 use tonic::codegen::Service;
 use wire::Status;
 
+use super::auth::AuthService;
 use super::cluster::ClusterService;
 use super::health::HealthService;
 use super::lease::LeaseService;
 use super::maintenance::MaintenanceService;
 use super::member::MemberView;
 use super::method::Cold;
+use crate::auth::{Credentials, Who};
 use crate::lane::LaneHandle;
+use crate::stubs::etcdserverpb::auth_server::AuthServer;
 use crate::stubs::etcdserverpb::cluster_server::ClusterServer;
 use crate::stubs::etcdserverpb::lease_server::LeaseServer;
 use crate::stubs::etcdserverpb::maintenance_server::MaintenanceServer;
@@ -38,6 +41,10 @@ impl Services {
         let request = http::Request::from_parts(head, Full::new(message));
         // The size of a message was judged before it came here; the stubs' own limit is out of the way.
         let Ok(response) = match service {
+            Cold::Auth => {
+                let service = AuthServer::new(AuthService::new(member, lane));
+                service.max_decoding_message_size(usize::MAX).call(request).await
+            }
             Cold::Cluster => {
                 let service = ClusterServer::new(ClusterService::new(member, lane));
                 service.max_decoding_message_size(usize::MAX).call(request).await
@@ -64,9 +71,17 @@ pub fn to_tonic(status: Status) -> tonic::Status {
     tonic::Status::new(tonic::Code::from_i32(i32::from(status.code.number())), status.message)
 }
 
-/// The answer of a call that this version does not have.
-pub fn not_yet<T>(what: &str) -> Result<T, tonic::Status> {
-    Err(to_tonic(Status::not_yet(what)))
+/// Who asks.
+pub fn who<T>(member: &MemberView, request: &tonic::Request<T>) -> Result<Who, tonic::Status> {
+    let known = request.extensions().get::<Credentials>();
+    member.who(known.unwrap_or(&Credentials::default())).map_err(|error| to_tonic(error.into()))
+}
+
+/// Who asks, with role root where users count.
+pub fn admin<T>(member: &MemberView, request: &tonic::Request<T>) -> Result<Who, tonic::Status> {
+    let who = who(member, request)?;
+    who.check_admin().map_err(|error| to_tonic(error.into()))?;
+    Ok(who)
 }
 
 /// When the client stops waiting, by its own word.

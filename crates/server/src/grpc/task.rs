@@ -8,9 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
+use node::RequestId;
 use prost::Message as _;
 use store::request::Range;
-use store::{Caller, RangeStream, ReadFailure, ReadMode, StreamChunk, admission};
+use store::{RangeStream, ReadFailure, ReadMode, StreamChunk, admission};
 use tokio::time::Instant;
 use wire::etcdserverpb as pb;
 use wire::{ApiError, Status};
@@ -25,6 +26,7 @@ use super::queue::Place;
 use super::stream::Outgoing;
 use super::turns::Length;
 use super::{Shared, election, lock};
+use crate::auth::{Credentials, Who};
 use crate::lane::Lane;
 
 /// One call whose message is whole.
@@ -39,6 +41,8 @@ pub struct TaskCall {
     pub deadline: Option<Instant>,
     /// Where reads run that take long; counts the bytes of answers.
     pub elsewhere: Elsewhere,
+    /// What says who asks.
+    pub credentials: Credentials,
 }
 
 /// One call whose headers have come.
@@ -53,6 +57,8 @@ pub struct StreamCall {
     pub deadline: Option<Instant>,
     /// Counts the bytes of answers.
     pub held: Held,
+    /// What says who asks.
+    pub credentials: Credentials,
 }
 
 /// Looks at a member without a leader, one election timeout apart, after which streams that ask for one end (etcd:
@@ -83,25 +89,45 @@ async fn leader_lost(lane: &Lane, election_timeout: Duration) {
 
 /// Runs a call to its end.
 pub(super) async fn run(task: Task, message: Bytes, call: TaskCall, front: Rc<Shared>) {
-    let TaskCall { respond, body, needs_leader, deadline, elsewhere } = call;
+    let TaskCall { respond, body, needs_leader, deadline, elsewhere, credentials } = call;
     let mut out = Outgoing::new(respond, deadline, elsewhere.held.clone());
     let out = &mut out;
+    if out.wait(front.lane.token_known(&credentials, deadline)).await.is_none() {
+        return;
+    }
+    let by = By { front: Rc::clone(&front), credentials };
     let ended = match task {
-        Task::Compact => compact(&message, out, deadline, &front).await,
-        Task::RangeStream => range_stream(&message, out, (deadline, &elsewhere), &front).await,
-        Task::Lock => answer(out, &front, lock::lock(&message, &front)).await,
-        Task::Unlock => answer(out, &front, lock::unlock(&message, &front)).await,
-        Task::Campaign => answer(out, &front, election::campaign(&message, &front)).await,
-        Task::Proclaim => answer(out, &front, election::proclaim(&message, &front)).await,
-        Task::Leader => answer(out, &front, election::leader(&message, &front)).await,
-        Task::Resign => answer(out, &front, election::resign(&message, &front)).await,
-        Task::Observe => observe(&message, out, needs_leader, &front).await,
+        Task::Compact => compact(&message, out, deadline, &by).await,
+        Task::RangeStream => range_stream(&message, out, (deadline, &elsewhere), &by).await,
+        Task::Lock => answer(out, &front, lock::lock(&message, &by)).await,
+        Task::Unlock => answer(out, &front, lock::unlock(&message, &by)).await,
+        Task::Campaign => answer(out, &front, election::campaign(&message, &by)).await,
+        Task::Proclaim => answer(out, &front, election::proclaim(&message, &by)).await,
+        Task::Leader => answer(out, &front, election::leader(&message, &by)).await,
+        Task::Resign => answer(out, &front, election::resign(&message, &by)).await,
+        Task::Observe => observe(&message, out, needs_leader, &by).await,
     };
     // A client that is gone is told nothing.
     if let Some(result) = ended {
         out.finish(result);
     }
     drop(body);
+}
+
+/// The thread's front end, on behalf of one caller.
+#[derive(Clone)]
+pub(super) struct By {
+    /// The front end.
+    pub(super) front: Rc<Shared>,
+    /// What says who asks.
+    pub(super) credentials: Credentials,
+}
+
+impl By {
+    /// Who asks, as of now.
+    pub(super) fn who(&self) -> Result<Who, Status> {
+        Ok(self.front.lane.member().who(&self.credentials)?)
+    }
 }
 
 /// How a call ends: with a status, or not at all since its client is gone.
@@ -149,9 +175,9 @@ async fn answer(
     Some(Ok(()))
 }
 
-async fn observe(message: &Bytes, out: &mut Outgoing, needs_leader: bool, front: &Rc<Shared>) -> Ended {
-    let mut observer = attempt!(Observer::new(message, front));
-    let cut = cut(front, needs_leader);
+async fn observe(message: &Bytes, out: &mut Outgoing, needs_leader: bool, by: &By) -> Ended {
+    let mut observer = attempt!(Observer::new(message, by));
+    let cut = cut(&by.front, needs_leader);
     tokio::pin!(cut);
     loop {
         let messages = tokio::select! {
@@ -167,18 +193,17 @@ async fn observe(message: &Bytes, out: &mut Outgoing, needs_leader: bool, front:
     }
 }
 
-async fn compact(
-    message: &Bytes,
-    out: &mut Outgoing,
-    deadline: Option<Instant>,
-    front: &Rc<Shared>,
-) -> Ended {
+async fn compact(message: &Bytes, out: &mut Outgoing, deadline: Option<Instant>, by: &By) -> Ended {
     let request = attempt!(pb::CompactionRequest::decode(&message[..]).map_err(|error| undecodable(&error)));
-    let member = Arc::clone(&front.lane.member());
-    let (lane, encoded) = (front.lane.handle(), message.clone());
-    let proposed = lane.propose(deadline, move |id, _| {
-        (admission::encode_compaction(id.0, Caller::NOBODY, &encoded), false)
-    });
+    let who = attempt!(by.who());
+    attempt!(who.check_admin().map_err(Status::from));
+    let lane = &by.front.lane;
+    let member = Arc::clone(&lane.member());
+    let (lane, encoded, asker) = (lane.handle(), message.clone(), who.asker().clone());
+    let encode = move |id: RequestId, _: &mut dyn FnMut() -> RequestId| {
+        (admission::encode_compaction(id.0, asker.caller(), &encoded), false)
+    };
+    let proposed = lane.propose(deadline, encode);
     let result = out.wait(proposed).await?;
     // Whoever asks for the work too waits for it also where it was asked for before, as in etcd.
     let is_known = matches!(&result, Err(status) if status.message == ApiError::Compacted.text());
@@ -201,19 +226,22 @@ async fn range_stream(
     message: &Bytes,
     out: &mut Outgoing,
     (deadline, elsewhere): (Option<Instant>, &Elsewhere),
-    front: &Rc<Shared>,
+    by: &By,
 ) -> Ended {
     let request = attempt!(Range::decode(message).map_err(|error| undecodable(&error)));
     attempt!(admission::check_range_stream(&request));
-    let member = Arc::clone(&front.lane.member());
-    let lane = front.lane.handle();
+    let member = Arc::clone(&by.front.lane.member());
+    let lane = by.front.lane.handle();
     if !request.serializable {
         attempt!(out.wait(lane.linearizable(deadline)).await?);
     }
-    let mut stream = RangeStream::new(&request, front.config.limits.request_bytes_max as usize);
+    let who = attempt!(by.who());
+    attempt!(who.check_range(request.key, request.range_end).map_err(Status::from));
+    let mut stream = RangeStream::new(&request, by.front.config.limits.request_bytes_max as usize);
     loop {
         let (made, body, charge);
         (stream, made, body, charge) = attempt!(next_chunk(stream, out, elsewhere).await?);
+        attempt!(member.check_unchanged(who.asker().revision()).map_err(Status::from));
         let header = match made {
             StreamChunk::Next => None,
             StreamChunk::Last(revision) => Some(member.header(revision)),

@@ -7,14 +7,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 use wire::Status;
-use wire::etcdserverpb::WatchRequest;
 use wire::etcdserverpb::watch_request::RequestUnion;
+use wire::etcdserverpb::{WatchCreateRequest, WatchRequest};
 
 use super::Shared;
 use super::incoming::Incoming;
 use super::stream::Outgoing;
 use super::task::{self, StreamCall};
-use crate::lane::WatchStream;
+use crate::auth::Credentials;
+use crate::lane::{Lane, WatchStream};
 
 /// Requests of a stream that are answered before the thread's other tasks have their turn.
 const REQUESTS_PER_TURN: u32 = 32;
@@ -22,7 +23,13 @@ const REQUESTS_PER_TURN: u32 = 32;
 /// Serves a stream to its end.
 pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
     let limit = front.config.limits.message_bytes_max();
+    let mut out = Outgoing::new(call.respond, call.deadline, call.held);
+    if out.wait(front.lane.token_known(&call.credentials, call.deadline)).await.is_none() {
+        return;
+    }
     let mut requests = Requests {
+        lane: front.lane.clone(),
+        credentials: call.credentials,
         incoming: Incoming::new(call.body, limit, call.head.gzip),
         watches: front.lane.watch(),
         progress: Progress::new(front.config.watch_progress_interval),
@@ -30,7 +37,6 @@ pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
         refused: None,
         answered: 0,
     };
-    let mut out = Outgoing::new(call.respond, call.deadline, call.held);
     let end = task::cut(&front, call.head.leader_required);
     tokio::pin!(end);
     loop {
@@ -54,6 +60,8 @@ pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
 
 /// What a client asks for, and what there is to tell it.
 struct Requests {
+    lane: Lane,
+    credentials: Credentials,
     incoming: Incoming,
     watches: WatchStream,
     progress: Progress,
@@ -119,7 +127,7 @@ impl Requests {
                 self.refused = Some(status);
             }
             Some(Ok(request)) => match request.request_union {
-                Some(RequestUnion::CreateRequest(create)) => self.watches.create(&create),
+                Some(RequestUnion::CreateRequest(create)) => self.create(&create),
                 Some(RequestUnion::CancelRequest(cancel)) => self.watches.cancel(cancel.watch_id),
                 Some(RequestUnion::ProgressRequest(_)) => self.watches.progress(),
                 // As in etcd what one does not know ends no stream.
@@ -127,6 +135,23 @@ impl Requests {
             },
         }
         self.progress.is_wanted(self.watches.wants_progress());
+    }
+
+    /// Creates a watch of what may be read; it stays then, whatever becomes of its user (etcd: watch.go).
+    fn create(&self, request: &WatchCreateRequest) {
+        let member = self.lane.member();
+        // What begins before everything is told so first.
+        if member.is_guarded() && request.start_revision >= 0 {
+            // As in etcd no key is the first one.
+            let key = if request.key.is_empty() { &[0][..] } else { &request.key };
+            let who = member.who(&self.credentials);
+            if let Err(error) = who.and_then(|who| who.check_range(key, &request.range_end)) {
+                let status = Status::from(error);
+                let reason = format!("rpc error: code = {:?} desc = {}", status.code, status.message);
+                return self.watches.refuse(&reason);
+            }
+        }
+        self.watches.create(request);
     }
 }
 

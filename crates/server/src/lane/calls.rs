@@ -13,10 +13,15 @@ use tokio::time::Instant;
 use wire::{ApiError, Status};
 
 use super::{Lane, Outcome, Target, Waiter};
+use crate::auth::Credentials;
 use crate::grpc::member::Renewed;
 
 /// The wait for the end of a lease has none of its own: leases that end together wait for one another.
 const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+/// How often it is looked whether a token is known by now. Who makes one up names any index, so that nobody is kept who waits
+/// for one.
+const TOKEN_INTERVAL: Duration = Duration::from_millis(5);
 
 /// An answer to come. Who drops it does not wait any more; what was proposed may still happen (rule 15).
 pub struct Reply {
@@ -78,6 +83,21 @@ impl Lane {
         self.release_reads(0);
         let reply = Reply { lane: self.clone(), id, outcome };
         async move { drop(reply.await) }
+    }
+
+    /// Waits until the index at which a token was given out is applied here, but no longer than for the call itself; what is
+    /// not known then is no token (etcd: simple_token.go).
+    pub async fn token_known(&self, credentials: &Credentials, deadline: Option<Instant>) {
+        let index = credentials.awaited_index();
+        let is_known = || self.member().status.applied() >= index;
+        if is_known() {
+            return;
+        }
+        let until = Instant::now() + self.request_timeout();
+        let until = deadline.map_or(until, |deadline| deadline.min(until));
+        while !is_known() && Instant::now() < until {
+            tokio::time::sleep(TOKEN_INTERVAL).await;
+        }
     }
 
     /// Proposes `data`, whose header has `id`, and waits until it is applied. `grows`: as for [`Lane::propose`].

@@ -146,6 +146,11 @@ impl WatchStream {
         self.with(|hub, id| hub.create(id, request));
     }
 
+    /// Tells the client why a watch is not created.
+    pub fn refuse(&self, reason: &str) {
+        self.with(|hub, id| hub.refuse(id, reason));
+    }
+
     /// Cancels a watch.
     pub fn cancel(&self, watch_id: i64) {
         self.with(|hub, id| hub.cancel(id, watch_id));

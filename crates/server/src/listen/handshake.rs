@@ -56,6 +56,8 @@ pub struct Security {
     pub verify_address: bool,
     /// Whether connections without TLS are taken beside: one port for both.
     pub also_plain: bool,
+    /// Whether the name in the other side's certificate says who asks (`--client-cert-auth`).
+    pub names_users: bool,
 }
 
 /// Whose connections these are.
@@ -219,7 +221,10 @@ async fn secure(
     {
         sans::verify(certificate, remote).await.map_err(Refusal::new)?;
     }
-    let mut stream = Stream::secured(stream);
+    // It was verified: where certificates are not asked for, none is seen.
+    let certified = met.certificate.as_ref().filter(|_| security.names_users);
+    let mut stream =
+        Stream::secured(stream, certified.map(|certificate| certificate.common_name.as_str().into()));
     stream.detach().map_err(|error| system(&error))?;
     Ok(stream)
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
@@ -42,6 +43,7 @@ pub struct Stream {
     /// How many of them were read again.
     replayed: usize,
     socket: Socket,
+    certified: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -61,9 +63,10 @@ impl Stream {
         Stream::over(Socket::Idle(accepted))
     }
 
-    /// A connection whose handshake is done.
-    pub(super) fn secured(stream: TlsStream<Stream>) -> Stream {
-        Stream::over(Socket::Tls(Box::new(stream)))
+    /// A connection whose handshake is done. `certified`: the name in the other side's certificate, where users have theirs
+    /// from there.
+    pub(super) fn secured(stream: TlsStream<Stream>, certified: Option<Arc<str>>) -> Stream {
+        Stream { certified, ..Stream::over(Socket::Tls(Box::new(stream))) }
     }
 
     /// Puts it on the runtime of this thread.
@@ -110,13 +113,18 @@ impl Stream {
         }
     }
 
+    /// The name in the certificate of the other side, verified, if that says who asks.
+    pub fn certified(&self) -> Option<Arc<str>> {
+        self.certified.clone()
+    }
+
     /// Whether it is encrypted.
     pub fn is_secure(&self) -> bool {
         matches!(self.socket, Socket::Tls(_))
     }
 
     fn over(socket: Socket) -> Stream {
-        Stream { seen: [0; PREFACE.len()], seen_len: 0, replayed: 0, socket }
+        Stream { seen: [0; PREFACE.len()], seen_len: 0, replayed: 0, socket, certified: None }
     }
 
     /// One connection's two ends, on a socket pair; for tests of what is served.

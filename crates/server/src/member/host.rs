@@ -14,6 +14,7 @@ use super::mailbox::Sender;
 use super::snapshots;
 use super::threads::RaftMail;
 use crate::LocalFuture;
+use crate::auth::Credentials;
 use crate::grpc::{MemberView, cluster, keep_alive};
 use crate::http::Versions;
 use crate::lane::Lane;
@@ -131,9 +132,13 @@ impl Host for MemberHost {
     fn promote(
         &self,
         id: u64,
-        _token: Option<String>,
+        token: Option<String>,
     ) -> LocalFuture<'_, Result<Vec<store::Member>, PromoteError>> {
         Box::pin(async move {
+            let credentials = token.as_deref().map(Credentials::of_token).unwrap_or_default();
+            self.lane.token_known(&credentials, None).await;
+            let may = self.view().who(&credentials).and_then(|who| who.check_admin());
+            may.map_err(|error| PromoteError::Other(error.text().to_owned()))?;
             let promoted = cluster::promote(&self.view(), &self.lane.handle(), id, None).await;
             promoted.map_err(|status| promote_error(&status))?;
             Ok(self.members())

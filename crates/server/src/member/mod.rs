@@ -33,6 +33,7 @@ use tokio::task::spawn_local;
 use wire::ApiError;
 use wire::etcdserverpb::AlarmType;
 
+use crate::auth::{Access, Tokens};
 use crate::clock::Clock;
 use crate::config::{self, Config, Url};
 use crate::front::Front;
@@ -74,11 +75,20 @@ pub struct Member {
     _lock: disk::DirLock,
 }
 
+/// What goes on where a member is opened anew.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept<'a> {
+    /// What is counted of other members.
+    pub stats: &'a AllStats,
+    /// Where tokens come from.
+    pub tokens: &'a Tokens,
+}
+
 /// Starts the member: opens its files and starts its threads. It calls `events.ready()` once its attributes are
 /// applied, and `events.failed()` if it can't go on. The folders exist; [`Config::bootstrap`] was checked. It
 /// serves `lanes` network threads, and from now on the peers that connect to `listeners`. `joined`: what a member
 /// without data has been told of the cluster that it joins. `front`: what served the network threads of the member that was
-/// here before, if it is opened anew; it goes on with this one, and what is counted of others with `stats`.
+/// here before, if it is opened anew; it goes on with this one, and what is kept of it with `kept`.
 ///
 /// # Errors
 /// Whatever keeps it from starting; the process then ends with 1.
@@ -88,7 +98,7 @@ pub fn start(
     joined: Option<&Joined>,
     listeners: Vec<Listener>,
     front: Option<Arc<Front>>,
-    stats: &AllStats,
+    kept: Kept<'_>,
     events: &Events,
 ) -> anyhow::Result<Member> {
     // The peer thread has one too.
@@ -129,7 +139,7 @@ pub fn start(
         (0..lanes).map(|_| tokio::sync::mpsc::channel(COMPLETIONS_MAX)).unzip();
     let ids = opened.ids;
     let inbox = Inbox::default();
-    let peers = Handle::counting(HANDED_BYTES_MAX, stats.clone());
+    let peers = Handle::counting(HANDED_BYTES_MAX, kept.stats.clone());
     // Until the log names them they can be answered, and no more.
     for (id, urls) in joined.iter().flat_map(|joined| &joined.others) {
         peers.add_remote(NodeId(*id), urls.clone());
@@ -149,7 +159,9 @@ pub fn start(
         peers: peers.clone(),
     };
     let hashes = Hashes::new(settings.limits.hash_bytes_per_s);
+    let access = Arc::new(Access::new(kept.tokens.renewed(), config.auth.bcrypt_cost, clock));
     let parts = threads::Parts {
+        access: Arc::clone(&access),
         consensus: opened.consensus,
         log_writer: opened.log_writer,
         applier: opened.applier,
@@ -185,6 +197,7 @@ pub fn start(
     let merge_counters = parts.merger.counters();
     let threads = Threads::start(parts, channels, events)?;
     let view = Arc::new(MemberView {
+        access,
         cluster_id: opened.identity.cluster_id,
         member_id: opened.identity.member_id,
         reader: opened.reader,

@@ -31,6 +31,7 @@ use super::merge::{Budget, MergeMail, MergeThread};
 use super::peers::Peers;
 use super::slow::SlowApplies;
 use super::snapshots::SnapshotSender;
+use crate::auth::Access;
 use crate::clock::Clock;
 use crate::grpc::SharedStatus;
 use crate::grpc::hashes::{CheckCounters, HashBudget};
@@ -106,6 +107,7 @@ pub(super) struct Parts {
     pub consensus: Consensus,
     pub log_writer: LogWriter,
     pub applier: Applier,
+    pub access: Arc<Access>,
     pub lessor: SharedLessor,
     pub revision_writer: RevisionWriter,
     pub snapshot_writer: SnapshotWriter,
@@ -213,6 +215,7 @@ impl Threads {
             channels: channels.clone(),
             peers: parts.peers,
             pressure: parts.merger.pressure(),
+            access: parts.access,
         };
         let compact_thread = CompactThread {
             compactor: parts.compactor,
@@ -725,6 +728,7 @@ struct ApplyThread {
     channels: Channels,
     peers: Peers,
     pressure: Pressure,
+    access: Arc<Access>,
 }
 
 impl ApplyThread {
@@ -764,8 +768,10 @@ impl ApplyThread {
     }
 
     fn hand_out(&mut self, batch: Batch) {
-        let Batch { frame, report, mut answers, compactions, snapshot, leases, auth: _, membership } = batch;
+        let Batch { frame, report, mut answers, compactions, snapshot, leases, membership, auth } = batch;
         let applied = report.index;
+        // Before anybody can know of it: who has a token may show it at once.
+        self.access.applied(&auth);
         // Before anybody can know of it: who knows of a lease may renew it.
         let gone = self.lessor.lock().applied(self.channels.clock.now(), report.term, &leases);
         answers.extend(gone.into_iter().map(|id| (id, Err(ApiError::LeaseNotFound.into()))));

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use node::lease::{Lessor, LessorSettings, SharedLessor};
 use node::{Completions, RequestId, RequestIds, Submission};
+use server::auth::{Access, Tokens};
 use server::clock::Clock;
 use server::grpc::{MemberView, SharedStatus};
 use server::lane::{AppliedGate, Lane, LaneDriver, LaneParts, LaneSeed, MemberPort, WatchParts};
@@ -29,6 +30,7 @@ const TAIL_BYTES: usize = 1 << 20;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 
 const HEARTBEAT_MS: u64 = 100;
+const BCRYPT_COST: u32 = 4;
 
 /// What the fake does with what it is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -200,6 +202,7 @@ impl FakeMember {
             cluster_id: 9,
             member_id: 7,
             reader: store.reader(),
+            access: Arc::new(Access::new(Tokens::None, BCRYPT_COST, clock)),
             leases: server::grpc::member::Leases::new(lessor.clone(), clock),
             status: status.clone(),
             quota_bytes: 2 << 30,

@@ -315,18 +315,34 @@ impl Hub {
                 return;
             }
         };
-        let response = Response {
-            revision: current,
-            watch_id: NO_WATCH,
-            created: true,
-            canceled: true,
-            cancel_reason: refused,
-            ..Response::default()
-        };
-        self.respond(stream, &response);
+        self.tell_refused(stream, current, refused);
         if self.watches.is_empty() {
             self.tail.unsubscribe();
         }
+    }
+
+    /// Tells a stream why a watch is not created, which whoever serves it has found.
+    pub fn refuse(&mut self, stream: StreamId, reason: &str) {
+        let current = if self.watches.is_empty() {
+            self.reader.revision()
+        } else {
+            while self.follow() {}
+            self.position - 1
+        };
+        self.tell_refused(stream, current, reason);
+    }
+
+    fn tell_refused(&mut self, stream: StreamId, revision: i64, cancel_reason: &str) {
+        let (created, canceled) = (true, true);
+        let response = Response {
+            revision,
+            watch_id: NO_WATCH,
+            created,
+            canceled,
+            cancel_reason,
+            ..Response::default()
+        };
+        self.respond(stream, &response);
     }
 
     fn add(&mut self, stream: StreamId, id: i64, keys: Keys, request: &WatchCreateRequest, current: i64) {
