@@ -213,7 +213,9 @@ fn member_with_users() -> Member {
 
 #[test]
 fn etcdctl_says_who_asks() {
-    let member = member_with_users();
+    let mut member = member_with_users();
+    member.announce("invalid authentication was requested");
+    member.announce("invalid auth token");
     let error = |text: &str| format!("Error: {text}\n");
     let empty = error("etcdserver: user name is empty");
     let denied = error("etcdserver: permission denied");
@@ -243,26 +245,30 @@ fn etcdctl_says_who_asks() {
     assert_eq!(ctl(&member, &["get", "/a/k"]), "/a/k\nv\n");
 }
 
-/// A restart forgets the tokens that were given out, and not the users.
+/// A password that is set, be it the same, ends the tokens of its user; a restart ends all of them.
 #[test]
 fn a_client_logs_in_again_when_its_token_is_gone() {
     let mut member = member_with_users();
+    member.announce("invalid auth token");
     let endpoint = member.endpoint().parse().expect("an endpoint");
     let credentials = Some(Credentials::Password { user: "alice".to_owned(), password: "pw".to_owned() });
     let client = Client::new(Config { credentials, ..Config::new(vec![endpoint]) }).expect("an endpoint");
     run(async {
         let get = || client.range(RangeRequest { key: "/a/k".into(), ..RangeRequest::default() }, patience());
         assert_eq!(get().await.expect("alice may").kvs.len(), 1);
+        let args = ["--user", "root:root", "user", "passwd", "alice", "--interactive=false"];
+        assert_eq!(text(&member.etcdctl_reading("pw\n", &args).stdout), "Password updated\n");
+        assert_eq!(get().await.expect("alice still may").kvs.len(), 1);
+
         let mut watcher = client.watcher(false);
         let watch = WatchCreateRequest { key: "/a/k".into(), ..WatchCreateRequest::default() };
         watcher.watch(watch).expect("a short request");
         assert!(watcher.next().await.expect("a watch").response.created);
-
         member.restart();
-        assert_eq!(get().await.expect("alice still may").kvs.len(), 1);
         ctl(&member, &["--user", "root:root", "put", "/a/k", "w"]);
         let seen = watcher.next().await.expect("a watch");
         assert!(seen.end.is_none() && seen.response.events.len() == 1, "{seen:?}");
+        assert_eq!(get().await.expect("alice still may").kvs.len(), 1);
     });
 }
 
