@@ -265,6 +265,21 @@ fn management_refuses_what_etcd_refuses_and_counts_its_changes() {
     assert_eq!(tested.member.store.revision(), 1, "none of this is a revision of the store");
 }
 
+/// Go's members pass on what such a client sends.
+#[test]
+fn a_user_without_a_password_may_come_with_one() {
+    let mut tested = Tested::new();
+    let add = AuthRequest::UserAdd(pb::AuthUserAddRequest {
+        name: "u".into(),
+        password: "p".into(),
+        options: Some(UserAddOptions { no_password: true }),
+        ..Default::default()
+    });
+    tested.root(add).unwrap();
+    let user = tested.member.store.auth().user("u").unwrap().clone();
+    assert_eq!((&*user.password, user.options), (&b""[..], Some(UserAddOptions { no_password: true })));
+}
+
 #[test]
 fn what_ends_tokens_is_told() {
     let mut tested = Tested::with_users(&[("u", &[])]);
