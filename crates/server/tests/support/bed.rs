@@ -14,7 +14,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request};
 use prost::Message;
-use server::grpc::{Front, GrpcConfig, serve};
+use server::grpc::{Front, GrpcConfig, serve, serve_client};
 use server::lane::{Lane, LaneSeed};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::mpsc;
@@ -69,6 +69,19 @@ impl Bed {
 
     pub async fn client(&self) -> Client {
         let (ours, served) = self.pipe(PIPE_BYTES);
+        self.connect(ours, served).await
+    }
+
+    /// A client with a certificate of this name, on a listener where that says who asks.
+    pub async fn client_certified(&self, name: &str) -> Client {
+        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+        let client = server::grpc::Client { address: None, certified: Some(name.into()) };
+        let counted = Counted(theirs, self.writes.clone());
+        let served = spawn_local(serve_client(counted, client, self.front.clone(), None));
+        self.connect(ours, served).await
+    }
+
+    async fn connect(&self, ours: DuplexStream, served: JoinHandle<()>) -> Client {
         let (requests, mut connection) = h2::client::handshake(ours).await.unwrap();
         let pings = connection.ping_pong().unwrap();
         let driver = spawn_local(async move { drop(connection.await) });

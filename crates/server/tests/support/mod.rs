@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use node::lease::{Lessor, LessorSettings, SharedLessor};
 use node::{Completions, RequestId, RequestIds, Submission};
-use server::auth::{Access, Tokens};
+use server::auth::{Access, SimpleTokens, Tokens};
 use server::clock::Clock;
 use server::grpc::{MemberView, SharedStatus};
 use server::lane::{AppliedGate, Lane, LaneDriver, LaneParts, LaneSeed, MemberPort, WatchParts};
 use store::watch::{self, Event, HubLimits, Tail};
 use store::{
-    Caller, Location, ReadError, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision, Settings,
-    Store, admission,
+    AuthChange, AuthRequest, Caller, Location, ROOT, ReadError, RecordKind, RecordSink, RecordSource,
+    RecordVisitor, Revision, Settings, Store, admission,
 };
 use tokio::sync::mpsc;
 use wire::{ApiError, raftpb};
@@ -31,6 +31,8 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 
 const HEARTBEAT_MS: u64 = 100;
 const BCRYPT_COST: u32 = 4;
+/// Longer than any test: it is counted by the real clock.
+const TOKEN_TTL: Duration = Duration::from_secs(3600);
 
 /// What the fake does with what it is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,6 +152,7 @@ pub struct FakeMember {
     state: Arc<Mutex<State>>,
     records: Arc<Records>,
     pub status: Arc<SharedStatus>,
+    pub access: Arc<Access>,
     pub gate: Arc<AppliedGate>,
     tail: Arc<Tail>,
     completions: Arc<Mutex<Option<mpsc::Sender<Completions>>>>,
@@ -198,11 +201,13 @@ impl FakeMember {
         let lessor = SharedLessor::new(Lessor::new(settings, clock.now(), []));
         lessor.lock().lead(2);
         lessor.lock().applied(clock.now(), 2, &[]);
+        let tokens = Tokens::Simple(SimpleTokens::new(TOKEN_TTL));
+        let access = Arc::new(Access::new(tokens, BCRYPT_COST, clock));
         let view = MemberView {
             cluster_id: 9,
             member_id: 7,
             reader: store.reader(),
-            access: Arc::new(Access::new(Tokens::None, BCRYPT_COST, clock)),
+            access: access.clone(),
             leases: server::grpc::member::Leases::new(lessor.clone(), clock),
             status: status.clone(),
             quota_bytes: 2 << 30,
@@ -236,6 +241,7 @@ impl FakeMember {
             state: Arc::new(Mutex::new(state)),
             records,
             status,
+            access,
             gate: Arc::default(),
             tail,
             completions: Arc::new(Mutex::new(Some(completions))),
@@ -376,9 +382,50 @@ impl FakeMember {
         ));
     }
 
+    /// Applies requests about users and roles, in nobody's name.
+    pub fn users_direct(&self, requests: Vec<AuthRequest>) {
+        for request in requests {
+            self.apply_direct(&request.encode(1, Caller::NOBODY));
+        }
+    }
+
+    /// As [`FakeMember::users_direct`], while users count.
+    pub fn users_direct_as_root(&self, requests: Vec<AuthRequest>) {
+        for request in requests {
+            let revision = self.state().store.auth().revision();
+            self.apply_direct(&request.encode(1, Caller { name: ROOT, revision }));
+        }
+    }
+
+    /// Puts a key while users count.
+    pub fn put_direct_as_root(&self, key: &[u8]) {
+        self.attach_direct_as_root(std::str::from_utf8(key).unwrap(), 0);
+    }
+
+    /// Puts a key with a lease while users count.
+    pub fn attach_direct_as_root(&self, key: &str, lease: i64) {
+        let revision = self.state().store.auth().revision();
+        let put = wire::etcdserverpb::PutRequest {
+            key: key.as_bytes().to_vec().into(),
+            value: "v".into(),
+            lease,
+            ..Default::default()
+        };
+        let put = prost::Message::encode_to_vec(&put);
+        self.apply_direct(&admission::encode_put(1, Caller { name: ROOT, revision }, &put));
+    }
+
+    /// A user has logged in, by the entry at this index.
+    pub fn log_in(&self, user: &str, token: &str) {
+        let change = AuthChange::LoggedIn { user: user.to_owned(), token: token.to_owned() };
+        self.access.applied(&[change]);
+    }
+
     fn apply_direct(&self, data: &[u8]) {
         let mut state = self.state();
-        state.store.apply(data, false, &mut Sink(&self.records)).unwrap();
+        let applied = state.store.apply(data, false, &mut Sink(&self.records)).unwrap();
+        applied.result.unwrap();
+        self.access.applied(applied.auth.as_slice());
         self.publish(&mut state);
         drop(state);
         if self.gate.take_watch() {
