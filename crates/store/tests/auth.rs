@@ -288,6 +288,20 @@ fn permissions_with_one_key_stand_as_in_etcd() {
     assert_eq!(stand(&tested), "aeafaianaqbmcgchcjckclcocpcd");
     tested.root(grant("r", Type::Write, "c", "d")).unwrap();
     assert_eq!(stand(&tested).len(), 2 * 15);
+
+/// Go's members pass on what such a client sends.
+#[test]
+fn a_user_without_a_password_may_come_with_one() {
+    let mut tested = Tested::new();
+    let add = AuthRequest::UserAdd(pb::AuthUserAddRequest {
+        name: "u".into(),
+        password: "p".into(),
+        options: Some(UserAddOptions { no_password: true }),
+        ..Default::default()
+    });
+    tested.root(add).unwrap();
+    let user = tested.member.store.auth().user("u").unwrap().clone();
+    assert_eq!((&*user.password, user.options), (&b""[..], Some(UserAddOptions { no_password: true })));
 }
 
 #[test]
