@@ -1,5 +1,8 @@
 //! Saved snapshots: from a server through etcdctl and etcdutl to a server again, ours and, where they are at hand, etcd's.
 
+#[path = "saved/users.rs"]
+mod users;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

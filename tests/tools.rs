@@ -1,6 +1,8 @@
 //! Our own tools against our server: the commands of the README.
 
-use blackbox::Member;
+use blackbox::{Member, patience, run};
+use client::{Client, Config, Credentials};
+use wire::etcdserverpb::{RangeRequest, WatchCreateRequest};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -190,6 +192,84 @@ fn a_merge_is_asked_for_and_waited_for_by_nobody() {
     let said = ctl(&member, &["defrag"]);
     assert!(said.starts_with("Finished defragmenting etcd member["), "{said}");
     assert_eq!(ctl(&member, &["get", "name", "--print-value-only"]), "john\n");
+}
+
+/// A member with the users root, whose password is root, and alice with pw, who may read below /a.
+fn member_with_users() -> Member {
+    let member = Member::start(&["--bcrypt-cost", "4"]);
+    for args in [
+        &["user", "add", "root:root"][..],
+        &["user", "add", "alice:pw"],
+        &["role", "add", "reader"],
+        &["role", "grant-permission", "reader", "read", "/a", "--prefix"],
+        &["user", "grant-role", "alice", "reader"],
+        &["put", "/a/k", "v"],
+        &["auth", "enable"],
+    ] {
+        ctl(&member, args);
+    }
+    member
+}
+
+#[test]
+fn etcdctl_says_who_asks() {
+    let mut member = member_with_users();
+    member.announce("invalid authentication was requested");
+    member.announce("invalid auth token");
+    let error = |text: &str| format!("Error: {text}\n");
+    let empty = error("etcdserver: user name is empty");
+    let denied = error("etcdserver: permission denied");
+    let wrong = error("etcdserver: authentication failed, invalid user ID or password");
+    for (args, code, said) in [
+        (&["get", "/a/k"][..], 1, &empty),
+        (&["--user", "alice:", "get", "/a/k"], 1, &empty),
+        (&["--user", "alice:pw", "get", "/b"], 1, &denied),
+        (&["--user", "alice:pw", "put", "/a/k", "w"], 1, &denied),
+        (&["--user", "alice:pw", "user", "list"], 1, &denied),
+        (&["--user", "alice:wrong", "get", "/a/k"], 2, &wrong),
+        (&["--user", "bob:pw", "get", "/a/k"], 2, &wrong),
+        (&["--user", "alice:wrong", "lock", "l"], 2, &wrong),
+        (&["--auth-jwt-token", "none", "get", "/a/k"], 1, &error("etcdserver: invalid auth token")),
+    ] {
+        assert_eq!(ctl_fails(&member, args), (Some(code), said.clone()), "{args:?}");
+    }
+    assert_eq!(ctl(&member, &["--user", "alice:pw", "get", "/a", "--prefix"]), "/a/k\nv\n");
+    let asked = member.etcdctl_reading("pw\n", &["--user", "alice", "get", "/a/k"]);
+    assert_eq!(text(&asked.stdout), "Password: \n/a/k\nv\n");
+    assert!(ctl(&member, &["--user", "alice:pw", "endpoint", "health"]).contains("is healthy"));
+    assert_eq!(
+        ctl(&member, &["--user", "root:root", "role", "get", "reader"]),
+        "Role reader\nKV Read:\n\t[/a, /b) (prefix /a)\nKV Write:\n"
+    );
+    assert_eq!(ctl(&member, &["--user", "root:root", "auth", "disable"]), "Authentication Disabled\n");
+    assert_eq!(ctl(&member, &["get", "/a/k"]), "/a/k\nv\n");
+}
+
+/// A password that is set, be it the same, ends the tokens of its user; a restart ends all of them.
+#[test]
+fn a_client_logs_in_again_when_its_token_is_gone() {
+    let mut member = member_with_users();
+    member.announce("invalid auth token");
+    let endpoint = member.endpoint().parse().expect("an endpoint");
+    let credentials = Some(Credentials::Password { user: "alice".to_owned(), password: "pw".to_owned() });
+    let client = Client::new(Config { credentials, ..Config::new(vec![endpoint]) }).expect("an endpoint");
+    run(async {
+        let get = || client.range(RangeRequest { key: "/a/k".into(), ..RangeRequest::default() }, patience());
+        assert_eq!(get().await.expect("alice may").kvs.len(), 1);
+        let args = ["--user", "root:root", "user", "passwd", "alice", "--interactive=false"];
+        assert_eq!(text(&member.etcdctl_reading("pw\n", &args).stdout), "Password updated\n");
+        assert_eq!(get().await.expect("alice still may").kvs.len(), 1);
+
+        let mut watcher = client.watcher(false);
+        let watch = WatchCreateRequest { key: "/a/k".into(), ..WatchCreateRequest::default() };
+        watcher.watch(watch).expect("a short request");
+        assert!(watcher.next().await.expect("a watch").response.created);
+        member.restart();
+        ctl(&member, &["--user", "root:root", "put", "/a/k", "w"]);
+        let seen = watcher.next().await.expect("a watch");
+        assert!(seen.end.is_none() && seen.response.events.len() == 1, "{seen:?}");
+        assert_eq!(get().await.expect("alice still may").kvs.len(), 1);
+    });
 }
 
 #[test]

@@ -9,7 +9,7 @@ use disk::boltfile::schema::Version;
 use disk::wal::SnapshotRecord;
 use prost::Message as _;
 use raft::{
-    Body, ConfState, Effect, Entry, EntryKind, Event, Message, NodeId, PersistSeq, Proposal, Raft,
+    Body, ConfState, Effect, Entry, EntryKind, Event, Index, Message, NodeId, PersistSeq, Proposal, Raft,
     ReadRefusal, Refusal, Role, Snapshot, Term, Time,
 };
 use store::Alarms;
@@ -62,6 +62,8 @@ pub enum Input {
     SnapshotReported {
         /// Who was to get it.
         to: u64,
+        /// Which sending that was, as [`Message::sent_snapshot`] names it; `None`: none could be made.
+        sent: Option<(Term, Index)>,
         /// Whether it has it.
         ok: bool,
     },
@@ -361,8 +363,8 @@ impl Consensus {
             Input::SnapshotReady { to, snapshot } => {
                 self.raft(now, Event::SnapshotReady { to: NodeId(to), snapshot });
             }
-            Input::SnapshotReported { to, ok } => {
-                self.raft(now, Event::SnapshotReported { to: NodeId(to), ok });
+            Input::SnapshotReported { to, sent, ok } => {
+                self.raft(now, Event::SnapshotReported { to: NodeId(to), sent, ok });
             }
             Input::Versions(versions) => self.cluster_version.heard(versions),
             Input::Hurry => self.raft(now, Event::Hurry),

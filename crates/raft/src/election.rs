@@ -126,6 +126,13 @@ impl Raft {
                 }
                 // A term to come, of which only the question is here: entered once a majority says yes.
                 Body::PreVote { .. } | Body::PreVoteResponse { reject: false } => {}
+                // Whoever will be refused postpones nobody (Raft, figure 2; unlike etcd's): of two, the one whose log is
+                // behind could else keep the other from standing, again and again.
+                Body::Vote { last, .. } if self.role != Role::Leader && !self.is_up_to_date(*last) => {
+                    let election_at = self.election_at;
+                    self.become_follower(term, None);
+                    self.election_at = election_at;
+                }
                 _ => self.become_follower(term, body.is_leaders().then_some(from)),
             }
         } else if term < self.term {

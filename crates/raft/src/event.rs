@@ -83,6 +83,9 @@ pub enum Event {
     SnapshotReported {
         /// Who was to get it.
         to: NodeId,
+        /// Which sending that was, as [`Message::sent_snapshot`] names it: one that came to its end after the follower got
+        /// on by itself, or in an earlier term, says nothing of the next. `None`: none could be made.
+        sent: Option<(Term, Index)>,
         /// Whether the follower has received all of it. If not, it is tried again after the next heartbeat.
         ok: bool,
     },

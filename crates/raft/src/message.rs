@@ -20,6 +20,17 @@ pub struct Message {
     pub body: Body,
 }
 
+impl Message {
+    /// The term and the index by which [`Event::SnapshotReported`](crate::Event::SnapshotReported) names the sending of a
+    /// snapshot; none of another message.
+    pub fn sent_snapshot(&self) -> Option<(Term, Index)> {
+        match &self.body {
+            Body::Snapshot { snapshot } => Some((self.term, snapshot.index)),
+            _ => None,
+        }
+    }
+}
+
 /// What a message says. The names of etcd's message types are in the documentation of each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {

@@ -192,9 +192,10 @@ impl Progress {
 
     /// The sending ended. The follower says itself when it has taken the snapshot over; should that get lost, or the
     /// sending have failed, the next heartbeat's answer starts the next attempt, but not before `pause_ms` after a failure,
-    /// twice that after the next one, and so on.
-    pub(crate) fn snapshot_reported(&mut self, ok: bool, now: Time, pause_ms: u64) {
-        if self.state != FollowerState::Snapshot {
+    /// twice that after the next one, and so on. An end of another sending than the one under way, named by its index, says
+    /// nothing.
+    pub(crate) fn snapshot_reported(&mut self, sent: Option<Index>, ok: bool, now: Time, pause_ms: u64) {
+        if self.state != FollowerState::Snapshot || self.snapshot_index() != sent {
             return;
         }
         let arrived = self.snapshot_index().filter(|_| ok);

@@ -224,7 +224,7 @@ impl Raft {
             Event::TransferLeader { to } => self.transfer_leader(to),
             Event::Unreachable { id } => self.unreachable(id),
             Event::SnapshotReady { to, snapshot } => self.snapshot_ready(to, snapshot),
-            Event::SnapshotReported { to, ok } => self.snapshot_reported(to, ok),
+            Event::SnapshotReported { to, sent, ok } => self.snapshot_reported(to, sent, ok),
             Event::ForgetLeader => self.forget_leader(),
         }
         if self.role == Role::Follower && self.is_sole_voter() {

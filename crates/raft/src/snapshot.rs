@@ -1,7 +1,7 @@
 //! Snapshots: asked for on a leader when a follower needs what is not kept any more, taken over on a follower (Raft
 //! thesis, 5; design rules 1 and 17). The store's contents pass by this crate.
 
-use crate::{Body, Effect, Index, NodeId, Raft, Role, Snapshot};
+use crate::{Body, Effect, Index, NodeId, Raft, Role, Snapshot, Term};
 
 impl Raft {
     /// The shell has made what it was asked for. Whoever does not need it any more gets none.
@@ -23,7 +23,7 @@ impl Raft {
         }
         // Made for an earlier leadership of this member, or too slowly: it would not reach to what is kept.
         if index.next() < self.log.first_index() {
-            self.peers[place].snapshot_reported(false, self.now, self.heartbeat_interval_ms);
+            self.peers[place].snapshot_reported(None, false, self.now, self.heartbeat_interval_ms);
             return;
         }
         self.peers[place].sent_snapshot(index);
@@ -31,9 +31,11 @@ impl Raft {
     }
 
     /// The sending ended, or the attempt to make one.
-    pub(crate) fn snapshot_reported(&mut self, to: NodeId, ok: bool) {
-        if let Some(place) = self.find_peer(to).filter(|_| self.role == Role::Leader) {
-            self.peers[place].snapshot_reported(ok, self.now, self.heartbeat_interval_ms);
+    pub(crate) fn snapshot_reported(&mut self, to: NodeId, sent: Option<(Term, Index)>, ok: bool) {
+        let is_of_now = self.role == Role::Leader && sent.is_none_or(|(term, _)| term == self.term);
+        if let Some(place) = self.find_peer(to).filter(|_| is_of_now) {
+            let index = sent.map(|(_, index)| index);
+            self.peers[place].snapshot_reported(index, ok, self.now, self.heartbeat_interval_ms);
         }
     }
 

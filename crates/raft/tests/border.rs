@@ -116,7 +116,11 @@ fn no_message_panics() {
                 }
                 2 => Event::TransferLeader { to: NodeId(chance.number()) },
                 3 => Event::Unreachable { id: NodeId(chance.number()) },
-                4 => Event::SnapshotReported { to: NodeId(chance.number()), ok: chance.below(2) == 0 },
+                4 => {
+                    let sent = (Term(chance.below(3)), Index(chance.number()));
+                    let sent = (chance.below(2) == 0).then_some(sent);
+                    Event::SnapshotReported { to: NodeId(chance.number()), sent, ok: chance.below(2) == 0 }
+                }
                 5 => Event::ReadIndex { context: chance.number() },
                 6 => Event::Hurry,
                 _ => Event::Receive(chance.message(NodeId(1))),

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use raft::{Body, ConfState, Index, Message, NodeId, Snapshot, Term};
 use server::config::Url;
 use server::listen::{Listener, Role};
-use server::peer::{Database, Handle, Identity, Limits, PeerThread, Question, Settings, ask};
+use server::peer::{Database, Handle, Identity, Limits, PeerThread, Question, Settings, ask, is_ours};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
@@ -304,7 +304,7 @@ fn a_snapshot_waits_for_its_receiver_and_arrives_before_its_message() {
         assert!(two.host.messages().is_empty());
         drop(disk);
         until("reported", || !one.host.told().snapshots.is_empty()).await;
-        assert_eq!(one.host.told().snapshots, [(two.id, true)]);
+        assert_eq!(one.host.told().snapshots, [(two.id, 300, true)]);
         let bytes = chunks * CHUNK as u64;
         assert_eq!(two.host.told().databases, [(300, Some(bytes), Ok(bytes))]);
         assert_eq!(two.host.messages(), [snapshot(&one, &two)]);
@@ -366,11 +366,49 @@ fn a_snapshot_that_is_cut_never_looks_whole() {
             until("reported", || one.host.told().snapshots.len() == reports + 1).await;
         }
         until("seen", || two.host.told().databases.len() == 5).await;
-        assert!(one.host.told().snapshots.iter().all(|report| *report == (two.id, false)));
+        assert!(one.host.told().snapshots.iter().all(|report| *report == (two.id, 300, false)));
         assert!(two.host.told().databases.iter().all(|(_, _, result)| *result == Err("cut")));
         assert!(two.host.messages().is_empty(), "no message without its database");
         assert_eq!(one.stats(&two).snapshots_failed.get(), 5);
         assert_eq!(two.stats(&one).snapshots_cut.get(), 5);
+    });
+}
+
+/// It would keep out the leader's next one for as long as it likes: never silent for long, and never done.
+#[test]
+fn a_snapshot_that_hardly_comes_is_cut() {
+    on_paused_clock(async {
+        let (_net, one, two) = pair(limits()).await;
+        const PIECES: u64 = 10;
+        let Limits { snapshot_stall_timeout: stall, snapshot_bytes_per_s_min: rate, .. } = limits();
+        let trickle = |seconds: u32, bytes: u64| {
+            let (sender, receiver) = mpsc::channel(1);
+            let feeding = spawn_local(async move {
+                for _ in 0..PIECES {
+                    sleep(stall * seconds / 10).await;
+                    if sender.send(Ok(vec![7; bytes as usize].into())).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            (Database { bytes: PIECES * bytes, chunks: receiver }, feeding)
+        };
+        // However much has come before: what counts is how it comes now.
+        let enough = rate * stall.as_secs();
+        let (slow, _) = trickle(9, enough);
+        one.handle.send_snapshot(snapshot(&one, &two), slow);
+        until("taken", || one.host.told().snapshots == [(two.id, 300, true)]).await;
+
+        let before = tokio::time::Instant::now();
+        let (slow, feeding) = trickle(9, 1);
+        one.handle.send_snapshot(snapshot(&one, &two), slow);
+        until("cut", || one.host.told().snapshots.len() == 2).await;
+        assert_eq!(one.host.told().snapshots[1], (two.id, 300, false));
+        assert!(before.elapsed() < 2 * stall, "{:?}", before.elapsed());
+        until("seen", || two.host.told().databases.len() == 2).await;
+        assert_eq!(two.host.told().databases[1].2, Err("cut"));
+        assert_eq!(two.stats(&one).snapshots_cut.get(), 1);
+        feeding.await.expect("it ends");
     });
 }
 
@@ -391,7 +429,11 @@ fn every_snapshot_is_reported() {
         one.handle.remove_peer(two.id);
         until("four reports", || one.host.told().snapshots.len() == 4).await;
         drop(disk);
-        assert!(one.host.told().snapshots.iter().all(|(_, ok)| !ok), "{:?}", one.host.told().snapshots);
+        assert!(
+            one.host.told().snapshots.iter().all(|(_, index, ok)| *index == 300 && !ok),
+            "{:?}",
+            one.host.told().snapshots
+        );
         // To one that takes nothing: after a while.
         one.meet(&two);
         connected(&one, &two).await;
@@ -401,7 +443,7 @@ fn every_snapshot_is_reported() {
         until("begun", || net.taps("m2").len() > connections).await;
         net.taps("m2")[connections].shut(true);
         until("five reports", || one.host.told().snapshots.len() == 5).await;
-        assert_eq!(one.host.told().snapshots[4], (two.id, false));
+        assert_eq!(one.host.told().snapshots[4], (two.id, 300, false));
     });
 }
 
@@ -463,6 +505,15 @@ fn a_member_is_asked() {
             ..Question::post("/members/promote/5", Bytes::new())
         };
         assert_eq!(ask(&dial, &there, &settings, promote, second).await.unwrap().status, 200);
+        // By its answer a member is known; one that has another's place is another.
+        let version = ask(&dial, &there, &settings, Question::get("/version"), second).await.unwrap();
+        assert!(is_ours(&version, bed::CLUSTER, 2));
+        assert!(!is_ours(&version, bed::CLUSTER, 3) && !is_ours(&version, bed::CLUSTER + 1, 2));
+        for header in ["x-quorate-version", "x-quorate-member-id", "x-etcd-cluster-id"] {
+            let mut unmarked = version.clone();
+            unmarked.headers.remove(header).expect("it was there");
+            assert!(!is_ours(&unmarked, bed::CLUSTER, 2), "without {header}");
+        }
         let nobody = Url::parse("http://nobody:1").unwrap();
         let failed = ask(&dial, &nobody, &settings, Question::get("/version"), second).await;
         assert_eq!(failed.unwrap_err(), "dial http://nobody:1: connection refused");

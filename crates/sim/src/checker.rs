@@ -9,11 +9,13 @@ use store::request::Range;
 use store::{Answer, ReadMode, Reader};
 use wire::Status;
 use wire::etcdserverpb::{
-    DeleteRangeResponse, InternalRaftRequest, LeaseGrantResponse, PutResponse, RangeResponse, TxnResponse,
+    AuthStatusResponse, DeleteRangeResponse, InternalRaftRequest, LeaseGrantResponse, PutResponse,
+    RangeResponse, TxnResponse,
 };
 use wire::mvccpb::KeyValue;
 
 use crate::model::{Expected, Model, Tables};
+use crate::users::Users;
 
 /// What came of a request, as far as its client knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,7 +225,7 @@ impl Checker {
     /// Everything that the member holds, at the newest and at older revisions, against the model; and its hash against
     /// that of earlier runs. False if it could not be read.
     pub fn compare(&mut self, reader: &Reader) -> bool {
-        let Tables { revision: newest, compacted, leases } = shown(reader);
+        let Tables { revision: newest, compacted, leases, users: _ } = shown(reader);
         for revision in [newest, (newest + 1) / 2, compacted, compacted - 1] {
             if revision < 1 {
                 continue;
@@ -263,6 +265,7 @@ fn shown(reader: &Reader) -> Tables {
         revision: reader.revision(),
         compacted: reader.compacted(),
         leases: reader.leases().into_iter().map(|(id, times)| (id, times.granted_ttl_s)).collect(),
+        users: Users::shown(&reader.auth()),
     }
 }
 
@@ -275,6 +278,11 @@ fn assert_body(body: &[u8], expected: &Expected, index: u64) {
         Expected::Txn(expected) => assert_eq!(&decode::<TxnResponse>(body), expected, "entry {index}"),
         Expected::Grant(expected) => {
             assert_eq!(&decode::<LeaseGrantResponse>(body), expected, "entry {index}")
+        }
+        Expected::AuthStatus(enabled, auth_revision) => {
+            let (enabled, auth_revision) = (*enabled, *auth_revision);
+            let expected = AuthStatusResponse { header: None, enabled, auth_revision };
+            assert_eq!(decode::<AuthStatusResponse>(body), expected, "entry {index}")
         }
         Expected::Header => assert!(body.is_empty(), "entry {index}"),
         Expected::None => panic!("entry {index} is nobody's request and was answered"),

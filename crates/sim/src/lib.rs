@@ -12,6 +12,7 @@ pub mod member;
 mod model;
 pub mod random;
 mod run;
+mod users;
 pub mod workload;
 
 pub use run::{Options, Report, run};

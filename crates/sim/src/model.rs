@@ -14,6 +14,8 @@ use wire::etcdserverpb::{
 };
 use wire::mvccpb::KeyValue;
 
+use crate::users::Users;
+
 /// The pairs at one revision.
 pub type Pairs = BTreeMap<Bytes, KeyValue>;
 
@@ -26,6 +28,7 @@ pub struct Model {
     history: BTreeMap<i64, Pairs>,
     compacted: i64,
     leases: BTreeMap<i64, i64>,
+    users: Users,
 }
 
 /// What a member shows beside its pairs.
@@ -37,6 +40,8 @@ pub struct Tables {
     pub compacted: i64,
     /// Id and granted TTL of each lease.
     pub leases: BTreeMap<i64, i64>,
+    /// Users, roles, and whether they count.
+    pub users: Users,
 }
 
 /// What a request must answer, without its header.
@@ -50,6 +55,8 @@ pub enum Expected {
     Txn(TxnResponse),
     /// A grant's answer.
     Grant(LeaseGrantResponse),
+    /// Whether authentication is on, and the revision of users and roles.
+    AuthStatus(bool, u64),
     /// An answer that is a header alone.
     Header,
     /// A request whose answer nobody waits for.
@@ -64,6 +71,7 @@ impl Default for Model {
             history: BTreeMap::from([(1, Pairs::new())]),
             compacted: -1,
             leases: BTreeMap::new(),
+            users: Users::default(),
         }
     }
 }
@@ -78,7 +86,12 @@ struct Change {
 impl Model {
     /// What is shown beside the pairs.
     pub fn tables(&self) -> Tables {
-        Tables { revision: self.revision, compacted: self.compacted, leases: self.leases.clone() }
+        Tables {
+            revision: self.revision,
+            compacted: self.compacted,
+            leases: self.leases.clone(),
+            users: self.users.clone(),
+        }
     }
 
     fn compact(&mut self, revision: i64) -> Result<Expected, ApiError> {
@@ -108,6 +121,17 @@ impl Model {
 
     /// Applies a request: the revision that its answer's header must show, and the answer.
     pub fn apply(&mut self, request: &InternalRaftRequest) -> (i64, Result<Expected, ApiError>) {
+        if self.users.refuse(request, &self.pairs) {
+            return (self.revision, Err(ApiError::UserEmpty));
+        }
+        if let Some(result) = self.users.apply(request) {
+            let (is_enabled, revision) = (self.users.is_enabled, self.users.revision);
+            let expected = match request.auth_status {
+                Some(_) => Expected::AuthStatus(is_enabled, revision),
+                None => Expected::Header,
+            };
+            return (self.revision, result.map(|()| expected));
+        }
         let mut change = Change { pairs: self.pairs.clone(), main: self.revision + 1, changed: false };
         let leases = &self.leases;
         let expected = if let Some(put) = &request.put {

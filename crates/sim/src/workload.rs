@@ -1,11 +1,15 @@
 //! Random requests over few keys, so that they meet each other.
 
 use bytes::Bytes;
+use wire::authpb::Permission;
 use wire::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use wire::etcdserverpb::request_op::Request;
 use wire::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest,
-    LeaseRevokeRequest, PutRequest, RangeRequest, RequestHeader, RequestOp, TxnRequest,
+    AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest,
+    AuthRoleGrantPermissionRequest, AuthStatusRequest, AuthUserAddRequest, AuthUserDeleteRequest,
+    AuthUserGrantRoleRequest, AuthUserRevokeRoleRequest, CompactionRequest, Compare, DeleteRangeRequest,
+    InternalRaftRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestHeader,
+    RequestOp, TxnRequest,
 };
 
 use crate::random::Random;
@@ -17,11 +21,8 @@ pub const TTL_MAX_S: u64 = 4;
 
 /// A request, and whether it adds data. `seen`: a revision that a client has seen.
 pub fn request(random: &mut Random, id: u64, seen: i64) -> (InternalRaftRequest, bool) {
-    let mut request = InternalRaftRequest {
-        header: Some(RequestHeader { id, ..Default::default() }),
-        ..Default::default()
-    };
-    let grows = match random.below(22) {
+    let mut request = InternalRaftRequest { header: Some(header(random, id)), ..Default::default() };
+    let grows = match random.below(24) {
         0..12 => {
             request.put = Some(put(random, id));
             true
@@ -45,6 +46,10 @@ pub fn request(random: &mut Random, id: u64, seen: i64) -> (InternalRaftRequest,
             request.lease_revoke = Some(LeaseRevokeRequest { id: lease(random) });
             false
         }
+        19..21 => {
+            about_users(random, &mut request);
+            false
+        }
         _ => {
             let txn = txn(random, id, 0);
             let grows = has_put(&txn);
@@ -53,6 +58,42 @@ pub fn request(random: &mut Random, id: u64, seen: i64) -> (InternalRaftRequest,
         }
     };
     (request, grows)
+}
+
+/// Mostly of root, who has logged in after every change, so that it may do everything; else of nobody.
+fn header(random: &mut Random, id: u64) -> RequestHeader {
+    match random.one_in(4) {
+        true => RequestHeader { id, ..Default::default() },
+        false => RequestHeader { id, username: "root".into(), auth_revision: u64::MAX },
+    }
+}
+
+/// Few users and roles, so that most of it concerns one that is there; and one permission a key, of which a role may have
+/// one only.
+fn about_users(random: &mut Random, request: &mut InternalRaftRequest) {
+    let name = |random: &mut Random| ["root", "u", "v"][random.below(3) as usize].to_owned();
+    let (user, role) = (name(random), name(random));
+    match random.below(12) {
+        0 | 1 => {
+            let hashed_password = "aGFzaA==".to_owned();
+            request.auth_user_add =
+                Some(AuthUserAddRequest { name: user, hashed_password, ..Default::default() });
+        }
+        2 => request.auth_user_delete = Some(AuthUserDeleteRequest { name: user }),
+        3 | 4 => request.auth_user_grant_role = Some(AuthUserGrantRoleRequest { user, role }),
+        5 => request.auth_user_revoke_role = Some(AuthUserRevokeRoleRequest { name: user, role }),
+        6 => request.auth_role_add = Some(AuthRoleAddRequest { name: role }),
+        7 => request.auth_role_delete = Some(AuthRoleDeleteRequest { role }),
+        8 => {
+            let perm_type = random.below(3) as i32;
+            let perm = Permission { perm_type, key: key(random), range_end: Bytes::from_static(b"\0") };
+            request.auth_role_grant_permission =
+                Some(AuthRoleGrantPermissionRequest { name: role, perm: Some(perm) });
+        }
+        9 => request.auth_enable = Some(AuthEnableRequest {}),
+        10 => request.auth_disable = Some(AuthDisableRequest {}),
+        _ => request.auth_status = Some(AuthStatusRequest {}),
+    }
 }
 
 /// A lease's id.

@@ -9,6 +9,8 @@ mod offline;
 mod packed;
 #[path = "databases/takeover.rs"]
 mod takeover;
+#[path = "databases/users.rs"]
+mod users;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,6 +55,7 @@ fn send(member: &mut Running, request: impl FnOnce(&mut InternalRaftRequest)) {
         ..Default::default()
     };
     request(&mut sent);
+    users::as_root(member, &mut sent);
     member.submit(vec![proposal(id, sent.encode_to_vec(), true)]);
     member.settle(NOW, &mut Told::default()).expect("a healthy disk");
 }
@@ -87,7 +90,8 @@ fn live(member: &mut Running, random: &mut Random, requests: u64) {
     let mut ids = member.lane();
     for _ in 0..requests {
         let id = ids.next();
-        let (request, grows) = workload::request(random, id.0, member.parts.reader.revision());
+        let (mut request, grows) = workload::request(random, id.0, member.parts.reader.revision());
+        users::as_root(member, &mut request);
         member.submit(vec![proposal(id, request.encode_to_vec(), grows)]);
         member.settle(NOW, &mut Told::default()).expect("a healthy disk");
     }
@@ -168,6 +172,7 @@ fn same_state(one: &Running, other: &Running, what: &str) {
     assert_eq!(memberships.downgrade_target(), expected.downgrade_target(), "{what}");
     assert_eq!((a.revision(), a.compacted()), (b.revision(), b.compacted()), "{what}");
     assert_eq!(a.alarms(), b.alarms(), "{what}");
+    assert_eq!(a.auth(), b.auth(), "{what}");
     assert_eq!(a.leases(), b.leases(), "{what}");
     for (id, _) in a.leases() {
         assert_eq!(a.lease_keys(id), b.lease_keys(id), "{what}: keys of lease {id:x}");
@@ -193,6 +198,11 @@ fn a_store_that_went_through_a_file_is_the_same() {
         }
         if random.one_in(2) {
             downgrade(&mut member, "3.6.0");
+        }
+        match seed % 4 {
+            0 => users::give_users(&mut member),
+            1 => users::give_users_that_count(&mut member),
+            _ => {}
         }
         for (member_id, kind) in [(seed, 1), (seed << 60, 2), (9, 7)].into_iter().take(seed as usize % 4) {
             send(&mut member, |request| {
@@ -284,15 +294,16 @@ fn a_write_that_its_receiver_ends_is_an_error() {
 /// Rule 18: what is counted is the length of the file, within 5 %, whatever the pairs are like.
 #[test]
 fn rule_18_the_size_that_is_counted_is_that_of_the_file() {
-    for (values, keys, leases) in [
-        (0..1, 6_000, 0),
-        (0..40, 6_000, 3_000),
-        (0..300, 4_000, 0),
-        (900..1_200, 1_500, 0),
-        (0..5_000, 600, 0),
-        (30_000..90_000, 30, 0),
+    for (values, keys, leases, users) in [
+        (0..1, 6_000, 0, 0),
+        (0..40, 6_000, 3_000, 0),
+        (0..300, 4_000, 0, 0),
+        (900..1_200, 1_500, 0, 0),
+        (0..5_000, 600, 0, 0),
+        (30_000..90_000, 30, 0, 0),
+        (0..40, 600, 0, 3_000),
     ] {
-        let what = format!("{keys} keys with values of {values:?} bytes, {leases} leases");
+        let what = format!("{keys} keys with values of {values:?} bytes, {leases} leases, {users} users");
         let mut random = Random::new(18);
         let fs: Arc<dyn Fs> = Arc::new(MemFs::new());
         let settings = Settings { limits: Limits::default(), compaction_batch_limit: 1_000, ..settings() };
@@ -300,7 +311,7 @@ fn rule_18_the_size_that_is_counted_is_that_of_the_file() {
         member.settle(NOW, &mut Told::default()).expect("a healthy disk");
         let mut ids = member.lane();
         let mut batch = Vec::new();
-        for n in 0..keys + leases {
+        for n in 0..keys + leases + users {
             let id = ids.next();
             let header = Some(RequestHeader { id: id.0, ..Default::default() });
             let mut request = InternalRaftRequest { header, ..Default::default() };
@@ -310,8 +321,10 @@ fn rule_18_the_size_that_is_counted_is_that_of_the_file() {
                         .into();
                 let key = format!("/registry/{n}").into();
                 request.put = Some(PutRequest { key, value, ..Default::default() });
-            } else {
+            } else if n < keys + leases {
                 request.lease_grant = Some(LeaseGrantRequest { id: i64::from(n) << 40, ttl: 60 });
+            } else {
+                request.auth_user_add = Some(users::with_password(&format!("user {n}")));
             }
             batch.push(proposal(id, request.encode_to_vec(), true));
             if batch.len() == 200 {
@@ -350,6 +363,7 @@ fn sample() -> (Running, Vec<u8>) {
     }
     delete(&mut member, "k1");
     compact(&mut member, 10);
+    users::give_users_that_count(&mut member);
     put(&mut member, "k2", "last");
     let file = saved(&member.parts.applier.cut());
     (member, file)

@@ -13,8 +13,8 @@ use raft::{Body, Message, NodeId, Time};
 use sim::member::{Running, Told, proposal, settings};
 use wire::etcdserverpb::alarm_request::AlarmAction;
 use wire::etcdserverpb::{
-    AlarmRequest, CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest,
-    RequestHeader,
+    AlarmRequest, AuthEnableRequest, AuthRoleAddRequest, AuthUserAddRequest, AuthUserGrantRoleRequest,
+    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest, RequestHeader,
 };
 
 const NOW: Time = Time(1);
@@ -23,9 +23,26 @@ const LEARNER: u64 = 77;
 
 fn propose(member: &mut Running, ids: &mut node::LaneIds, request: InternalRaftRequest) {
     let id = ids.next();
-    let header = Some(RequestHeader { id: id.0, ..Default::default() });
+    let auth = member.parts.reader.auth();
+    let (username, auth_revision) =
+        if auth.is_enabled() { ("root".to_owned(), auth.revision()) } else { (String::new(), 0) };
+    let header = Some(RequestHeader { id: id.0, username, auth_revision });
     member.submit(vec![proposal(id, InternalRaftRequest { header, ..request }.encode_to_vec(), true)]);
     member.settle(NOW, &mut Told::default()).expect("a healthy disk");
+}
+
+/// The user root, who may do everything, and from then on nobody else may do anything.
+fn give_users(member: &mut Running, ids: &mut node::LaneIds) {
+    let mut ask = |request| propose(member, ids, request);
+    let root = || "root".to_owned();
+    let user = AuthUserAddRequest { name: root(), hashed_password: "JDJhJA==".into(), ..Default::default() };
+    ask(InternalRaftRequest { auth_user_add: Some(user), ..Default::default() });
+    let role = AuthRoleAddRequest { name: root() };
+    ask(InternalRaftRequest { auth_role_add: Some(role), ..Default::default() });
+    let granted = AuthUserGrantRoleRequest { user: root(), role: root() };
+    ask(InternalRaftRequest { auth_user_grant_role: Some(granted), ..Default::default() });
+    ask(InternalRaftRequest { auth_enable: Some(AuthEnableRequest::default()), ..Default::default() });
+    assert!(member.parts.reader.auth().is_enabled());
 }
 
 /// A leader that is alone but for a learner, and has some of everything.
@@ -52,6 +69,7 @@ fn leader_compacted_at(puts: u32, revision: i64) -> Running {
     member.submit(vec![node::Submission::Reconfigure { id, data, promotes: None }]);
     member.settle(NOW, &mut Told::default()).expect("a healthy disk");
     let lease = LeaseGrantRequest { id: -5, ttl: 60 };
+    give_users(&mut member, &mut ids);
     let mut ask = |request| propose(&mut member, &mut ids, request);
     ask(InternalRaftRequest { lease_grant: Some(lease), ..Default::default() });
     // A kind that refuses nothing.
@@ -173,6 +191,8 @@ fn rule_17_a_snapshot_is_there_whole_or_not_at_all() {
             assert_eq!(member.parts.reader.hash().expect("a healthy disk"), expected, "{what}");
             assert!(!member.parts.reader.alarms().is_empty(), "{what}");
             assert_eq!(member.parts.reader.alarms(), leader.parts.reader.alarms(), "{what}");
+            assert!(member.parts.reader.auth().is_enabled(), "{what}");
+            assert_eq!(member.parts.reader.auth(), leader.parts.reader.auth(), "{what}");
             assert_eq!(member.parts.reader.leases(), leader.parts.reader.leases(), "{what}");
             assert_eq!(member.parts.reader.lease_keys(-5), leader.parts.reader.lease_keys(-5), "{what}");
             assert_eq!(member.parts.reader.membership(), leader.parts.reader.membership(), "{what}");

@@ -267,20 +267,32 @@ pub fn decode_alarm(key: &[u8]) -> Result<AlarmMember, Malformed> {
     AlarmMember::decode(key).or_else(|error| malformed("alarm", error))
 }
 
-/// Reads a value of the bucket `authUsers`, which is `user.encode_to_vec()` under the user's name.
+/// Reads a pair of the bucket `authUsers`, which is `user.encode_to_vec()` under the user's name.
 ///
 /// # Errors
-/// [`Malformed`] if it is none.
-pub fn decode_user(value: &[u8]) -> Result<User, Malformed> {
-    User::decode(value).or_else(|error| malformed("user", error))
+/// [`Malformed`] if it is none, or another's: who is found under a name has that name's rights.
+pub fn decode_user(key: &[u8], value: &[u8]) -> Result<User, Malformed> {
+    let user = User::decode(value).or_else(|error| malformed("user", error))?;
+    check_name("user", key, &user.name)?;
+    Ok(user)
 }
 
-/// Reads a value of the bucket `authRoles`, which is `role.encode_to_vec()` under the role's name.
+/// Reads a pair of the bucket `authRoles`, which is `role.encode_to_vec()` under the role's name.
 ///
 /// # Errors
-/// [`Malformed`] if it is none.
-pub fn decode_role(value: &[u8]) -> Result<Role, Malformed> {
-    Role::decode(value).or_else(|error| malformed("role", error))
+/// [`Malformed`] if it is none, or another's.
+pub fn decode_role(key: &[u8], value: &[u8]) -> Result<Role, Malformed> {
+    let role = Role::decode(value).or_else(|error| malformed("role", error))?;
+    check_name("role", key, &role.name)?;
+    Ok(role)
+}
+
+fn check_name(what: &'static str, key: &[u8], name: &[u8]) -> Result<(), Malformed> {
+    let text = String::from_utf8_lossy;
+    match key == name {
+        true => Ok(()),
+        false => malformed(what, format_args!("{:?} under the key {:?}", text(name), text(key))),
+    }
 }
 
 /// The value under [`AUTH_ENABLED`].

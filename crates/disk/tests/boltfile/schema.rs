@@ -204,7 +204,8 @@ fn users_and_roles() {
         assert!(schema::decode_auth_enabled(&auth[0].1));
 
         let users = pairs(&reader, schema::BUCKET_AUTH_USERS);
-        let decoded: Vec<_> = users.iter().map(|(_, value)| schema::decode_user(value).unwrap()).collect();
+        let decoded: Vec<_> =
+            users.iter().map(|(key, value)| schema::decode_user(key, value).unwrap()).collect();
         for ((key, value), user) in users.iter().zip(&decoded) {
             assert_eq!((&user.name[..], user.encode_to_vec()), (&key[..], value.clone()));
         }
@@ -217,7 +218,7 @@ fn users_and_roles() {
         assert_eq!(decoded[1].password.len(), 60);
 
         let [.., (key, value)] = &pairs(&reader, schema::BUCKET_AUTH_ROLES)[..] else { panic!("a role") };
-        let role = schema::decode_role(value).unwrap();
+        let role = schema::decode_role(key, value).unwrap();
         assert_eq!(
             (&role.name[..], &key[..], role.encode_to_vec()),
             (&b"reader"[..], &b"reader"[..], value.clone())
@@ -255,8 +256,10 @@ fn malformed() {
         schema::decode_lease(&[1; 8], b"\x08\x01").unwrap_err(),
         schema::decode_lease(&[1; 8], b"\xff").unwrap_err(),
         schema::decode_alarm(b"\xff").unwrap_err(),
-        schema::decode_user(b"\xff").unwrap_err(),
-        schema::decode_role(b"\xff").unwrap_err(),
+        schema::decode_user(b"u", b"\xff").unwrap_err(),
+        schema::decode_user(b"u", b"\x0a\x01v").unwrap_err(),
+        schema::decode_role(b"r", b"\xff").unwrap_err(),
+        schema::decode_role(b"r", b"").unwrap_err(),
         schema::decode_member_key(b"+1").unwrap_err(),
         schema::decode_member_key(b"").unwrap_err(),
         schema::decode_member_key(b"10000000000000000").unwrap_err(),
@@ -266,6 +269,7 @@ fn malformed() {
     ];
     assert!(refused.iter().all(|error| !error.what.is_empty()));
     assert_eq!(refused[14].to_string(), "lease: id 1 under the key 101010101010101");
+    assert_eq!(refused[18].to_string(), r#"user: "v" under the key "u""#);
 }
 
 #[test]

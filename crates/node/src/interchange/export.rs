@@ -17,9 +17,6 @@ use crate::Error;
 /// The first etcd whose files say which version they are of.
 const VERSIONED_SINCE: schema::Version = schema::Version { major: 3, minor: 6, patch: 0 };
 
-/// The revision of users and roles of a store that never had any.
-const AUTH_REVISION_FIRST: u64 = 1;
-
 /// Everything that is replicated, as of one applied entry: what a snapshot is made of (rule 17).
 ///
 /// It is taken between two batches ([`Applier::cut`](crate::Applier::cut)), and read by any thread, twice: once for the
@@ -117,6 +114,29 @@ impl Cut {
         Ok(())
     }
 
+    /// Off is as good as never turned on.
+    fn auth(&self, out: &mut impl Pairs) -> Result<(), Error> {
+        let auth = self.store.auth();
+        if auth.is_enabled() {
+            out.pair(schema::AUTH_ENABLED, &schema::encode_auth_enabled(true))?;
+        }
+        Ok(out.pair(schema::AUTH_REVISION, &schema::encode_u64(auth.revision()))?)
+    }
+
+    fn users(&self, out: &mut impl Pairs) -> Result<(), Error> {
+        for user in self.store.auth().users() {
+            out.pair(&user.name, &user.encode_to_vec())?;
+        }
+        Ok(())
+    }
+
+    fn roles(&self, out: &mut impl Pairs) -> Result<(), Error> {
+        for role in self.store.auth().roles() {
+            out.pair(&role.name, &role.encode_to_vec())?;
+        }
+        Ok(())
+    }
+
     /// Ids count as numbers without a sign there: negative ones come last.
     fn leases(&self, out: &mut impl Pairs) -> Result<(), Error> {
         let (negative, positive): (Vec<&Lease>, Vec<&Lease>) =
@@ -150,9 +170,9 @@ impl Contents for Cut {
             out.bucket(bucket)?;
             match bucket {
                 schema::BUCKET_ALARM => self.alarms(out)?,
-                schema::BUCKET_AUTH => {
-                    out.pair(schema::AUTH_REVISION, &schema::encode_u64(AUTH_REVISION_FIRST))?;
-                }
+                schema::BUCKET_AUTH => self.auth(out)?,
+                schema::BUCKET_AUTH_ROLES => self.roles(out)?,
+                schema::BUCKET_AUTH_USERS => self.users(out)?,
                 schema::BUCKET_CLUSTER => {
                     if let Some(version) = self.membership.cluster_version() {
                         out.pair(schema::CLUSTER_VERSION, version.as_bytes())?;
@@ -172,8 +192,7 @@ impl Contents for Cut {
                     }
                 }
                 schema::BUCKET_META => self.meta(out)?,
-                // Nothing of users and roles is kept yet.
-                _ => {}
+                other => unreachable!("{other:?} is none of the buckets"),
             }
         }
         Ok(())

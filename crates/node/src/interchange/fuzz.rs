@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use disk::boltfile::schema::{self, RevisionKey};
 use disk::boltfile::{Planner, Writer};
 use disk::{Fs, MemFs, revlog};
 use prost::Message;
+use wire::authpb::{Permission, Role, User, UserAddOptions};
 use wire::leasepb::Lease;
 use wire::mvccpb::KeyValue;
 
@@ -38,6 +40,7 @@ pub fn fuzz_database(data: &[u8]) -> bool {
         replay_revlog(&fs, Path::new(FOLDER), limits, store::Settings::default(), 1, &mut |_, _| {})
             .unwrap_or_else(|error| panic!("what was taken over is refused: {error}"));
     assert_eq!(opened.applied(), imported.applied);
+    assert_eq!(store.auth(), database.auth());
     source.fill(opened.into_reader());
     let _unfinished = store.end_restore();
     // What a pair says of itself is not held against its history, by no etcd: the store's own checks would do that.
@@ -62,9 +65,9 @@ fn pairs(mut data: &[u8]) -> Pairs {
     while let [kind, a, b, c, rest @ ..] = data {
         data = rest;
         let (small, main) = (i64::from(c & 7), i64::from(*a));
-        match kind % 6 {
+        match kind % 7 {
             0 | 1 => {
-                let tombstone = kind % 6 == 1;
+                let tombstone = kind % 7 == 1;
                 let key = RevisionKey { main, sub: small, tombstone };
                 let mod_revision = if c & 8 == 0 { main } else { small };
                 let pair = KeyValue {
@@ -91,6 +94,32 @@ fn pairs(mut data: &[u8]) -> Pairs {
                 let member = schema::Member { id, is_learner, ..schema::Member::default() };
                 let bucket = [schema::BUCKET_MEMBERS, schema::BUCKET_MEMBERS_REMOVED][usize::from(c % 2)];
                 put(bucket, schema::member_key(id).as_bytes(), member.encode());
+            }
+            5 => {
+                let name = Bytes::from(vec![b'u' + b % 3]);
+                let stored_name = if c & 1 == 0 { name.clone() } else { Bytes::from_static(b"u") };
+                match c % 4 {
+                    0 | 1 => {
+                        let options = (c & 8 != 0).then_some(UserAddOptions { no_password: c & 16 != 0 });
+                        let roles = vec![char::from(b'u' + a % 3).to_string(); usize::from(a % 2)];
+                        let user = User { name: stored_name, roles, options, ..User::default() };
+                        put(schema::BUCKET_AUTH_USERS, &name, user.encode_to_vec());
+                    }
+                    2 => {
+                        let (key, range_end) = (vec![b'a' + a % 5].into(), vec![*a].into());
+                        let permission = Permission { perm_type: small as i32, key, range_end };
+                        let role = Role { name: stored_name, key_permission: vec![permission] };
+                        put(schema::BUCKET_AUTH_ROLES, &name, role.encode_to_vec());
+                    }
+                    _ => {
+                        put(schema::BUCKET_AUTH, schema::AUTH_ENABLED, vec![b % 3]);
+                        put(
+                            schema::BUCKET_AUTH,
+                            schema::AUTH_REVISION,
+                            schema::encode_u64(main as u64).to_vec(),
+                        );
+                    }
+                }
             }
             _ => {
                 // Anything at all, anywhere: a is the bucket, b and c are lengths.
@@ -164,7 +193,7 @@ mod tests {
             for _ in 0..random.below(12) {
                 // Mostly puts of ascending revisions, as they are found.
                 let is_put = random.below(4) > 0;
-                let kind = if is_put { 0 } else { random.below(6) as u8 };
+                let kind = if is_put { 0 } else { random.below(7) as u8 };
                 let main = if is_put { input.len() as u64 / 4 + 2 } else { random.below(40) };
                 let last = if is_put { 0x10 } else { random.below(256) };
                 input.extend([kind, main as u8, random.below(256) as u8, last as u8]);

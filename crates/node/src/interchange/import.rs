@@ -8,7 +8,7 @@ use disk::revlog::{self, FrameBuilder, RecordHeader, Replay, ReplayError, Writer
 use disk::{Fs, wal};
 use prost::Message;
 use raft::{ConfState, NodeId};
-use store::{Alarms, Location, Member, Membership, RecordKind, Revision, Store};
+use store::{Alarms, Auth, Location, Member, Membership, RecordKind, Revision, Store};
 use wire::leasepb::Lease;
 
 use super::export::wal_conf;
@@ -42,6 +42,7 @@ struct Tables {
     membership: Membership,
     leases: Vec<Lease>,
     alarms: Alarms,
+    auth: Auth,
     /// -1 if nothing is compacted.
     compacted: i64,
 }
@@ -102,6 +103,11 @@ impl Database {
         &self.tables.membership
     }
 
+    /// Users and roles, and whether they count.
+    pub fn auth(&self) -> &Auth {
+        &self.tables.auth
+    }
+
     /// The membership of consensus that goes with the members. (What the file says of that itself is older in one that
     /// etcd restored.)
     pub fn conf(&self) -> ConfState {
@@ -112,8 +118,7 @@ impl Database {
         ConfState { voters: ids(false), learners: ids(true) }
     }
 
-    /// Judges every record as an import would, and keeps none: how many pairs the file has, and its newest revision. What a
-    /// file of this version may not hold is judged last: damage is another matter.
+    /// Judges every record as an import would, and keeps none: how many pairs the file has, and its newest revision.
     pub(crate) fn read(&self) -> Result<(u64, i64), Error> {
         check_version(&self.reader, &self.path)?;
         let mut store = Store::new(Arc::new(LogSource::default()), store::Settings::default());
@@ -124,13 +129,12 @@ impl Database {
             store.replay(kind, at, Location(0), value).map_err(|error| self.refuse(error))
         })?;
         store.check_restored().map_err(|error| self.refuse(error))?;
-        check_features(&self.reader, &self.path)?;
         Ok((self.pairs, store.revision().max(self.tables.compacted)))
     }
 
     /// Writes everything into a new revision log in the folder `to`, which holds none, and makes it durable. `log_id` is
     /// random and not 0. `progress` hears how many pairs of how many are done. A file that etcd 3.5 or older wrote is
-    /// refused, and one that holds what this version does not keep yet (users, roles).
+    /// refused.
     ///
     /// # Errors
     /// A record that makes no sense, by file and revision; a failed operation, a full disk among them. What was written
@@ -176,8 +180,7 @@ impl Database {
         })
     }
 
-    /// Begins a revision log of this file in the folder `to`, which holds none. A file that holds what this version does
-    /// not keep yet is refused.
+    /// Begins a revision log of this file in the folder `to`, which holds none.
     pub(super) fn revision_log(
         &self,
         fs: &Arc<dyn Fs>,
@@ -185,7 +188,6 @@ impl Database {
         (limits, log_id): (revlog::Limits, u64),
         conf: &ConfState,
     ) -> Result<Out, Error> {
-        check_features(&self.reader, &self.path)?;
         let opened = revlog::open(fs.clone(), to, limits, log_id, &mut Nothing)?;
         if !opened.is_empty() {
             return Err(self.refuse(format!("{} holds a revision log already", to.display())));
@@ -237,8 +239,8 @@ impl Database {
 
     /// The tables as frames have them.
     pub(super) fn encoded_tables(&self) -> Vec<u8> {
-        let Tables { membership, leases, alarms, compacted, .. } = &self.tables;
-        store::encode_tables(membership, *compacted, leases.clone(), alarms, &store::Auth::default())
+        let Tables { membership, leases, alarms, auth, compacted, .. } = &self.tables;
+        store::encode_tables(membership, *compacted, leases.clone(), alarms, auth)
     }
 
     pub(super) fn refuse(&self, what: impl std::fmt::Display) -> Error {
@@ -322,8 +324,34 @@ impl Tables {
             })?;
         }
         let alarms = alarms.into_iter().collect();
-        Ok(Tables { applied, membership: membership(reader, path)?, leases, alarms, compacted })
+        let (membership, auth) = (membership(reader, path)?, auth(reader, path)?);
+        Ok(Tables { applied, membership, leases, alarms, auth, compacted })
     }
+}
+
+fn auth(reader: &Reader, path: &Path) -> Result<Auth, Error> {
+    let refused = |error: schema::Malformed| refuse(path, error);
+    // It is not there until authentication is turned on for the first time.
+    let is_enabled = reader.get(schema::BUCKET_AUTH, schema::AUTH_ENABLED)?;
+    let is_enabled = is_enabled.is_some_and(|value| schema::decode_auth_enabled(&value));
+    let revision = match reader.get(schema::BUCKET_AUTH, schema::AUTH_REVISION)? {
+        Some(value) => schema::decode_u64(&value).map_err(refused)?,
+        None => 0,
+    };
+    let (mut users, mut roles) = (Vec::new(), Vec::new());
+    if let Some(bucket) = reader.bucket(schema::BUCKET_AUTH_USERS)? {
+        each(&bucket, path, |name, value| {
+            users.push(schema::decode_user(name, value).map_err(refused)?);
+            Ok(())
+        })?;
+    }
+    if let Some(bucket) = reader.bucket(schema::BUCKET_AUTH_ROLES)? {
+        each(&bucket, path, |name, value| {
+            roles.push(schema::decode_role(name, value).map_err(refused)?);
+            Ok(())
+        })?;
+    }
+    Ok(Auth::restore(is_enabled, revision, users, roles))
 }
 
 fn membership(reader: &Reader, path: &Path) -> Result<Membership, Error> {
@@ -384,25 +412,6 @@ fn check_version(reader: &Reader, path: &Path) -> Result<(), Error> {
             ),
         )),
     }
-}
-
-/// Refuses files that hold what would be lost, or not be enforced.
-fn check_features(reader: &Reader, path: &Path) -> Result<(), Error> {
-    let lacks = |what: &str| {
-        refuse_sound(path, format_args!("it holds {what}, which this version does not have yet"))
-    };
-    let is_enabled = reader.get(schema::BUCKET_AUTH, schema::AUTH_ENABLED)?;
-    if is_enabled.is_some_and(|value| schema::decode_auth_enabled(&value)) {
-        return Err(lacks("a store with authentication enabled"));
-    }
-    for (bucket, what) in [(schema::BUCKET_AUTH_USERS, "users"), (schema::BUCKET_AUTH_ROLES, "roles")] {
-        if let Some(bucket) = reader.bucket(bucket)?
-            && bucket.cursor().next()?.is_some()
-        {
-            return Err(lacks(what));
-        }
-    }
-    Ok(())
 }
 
 /// A revision log that is being written.

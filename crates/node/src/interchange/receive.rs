@@ -25,8 +25,11 @@ use super::export::wal_conf;
 use super::import::Database;
 use crate::Error;
 
-/// What a file has, be it empty.
-const BUCKETS: [&[u8]; 6] = [
+/// What a file has, be it empty. A leader makes those of users at its start, whether or not it has any.
+const BUCKETS: [&[u8]; 9] = [
+    schema::BUCKET_AUTH,
+    schema::BUCKET_AUTH_ROLES,
+    schema::BUCKET_AUTH_USERS,
     schema::BUCKET_CLUSTER,
     schema::BUCKET_KEY,
     schema::BUCKET_LEASE,

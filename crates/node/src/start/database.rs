@@ -31,8 +31,8 @@ pub(super) struct Found {
     path: PathBuf,
     /// The last entry whose effects it has.
     applied: revlog::Applied,
-    /// The one that it takes the place of.
-    replaced: Option<PathBuf>,
+    /// The one that it takes the place of, and the last entry that that one has.
+    replaced: Option<(PathBuf, revlog::Applied)>,
     /// Held until it is gone.
     locks: Vec<DirLock>,
 }
@@ -66,7 +66,7 @@ impl Found {
         let mut locks = vec![lock(fs, &path)?];
         let replaced = found.map(|found| {
             locks.extend(found.locks);
-            found.path
+            (found.path, found.applied)
         });
         Ok(Some(Found { path, applied, replaced, locks }))
     }
@@ -102,21 +102,21 @@ impl Found {
         opened.applied() == self.applied && self.applied.index > log.last().index
     }
 
-    /// Removes it, or keeps it under another name. It is the last step: everything that it held is durable elsewhere.
+    /// Removes it, or keeps it under another name, and before it the one whose place it takes. It is the last step:
+    /// everything that it held is durable elsewhere.
     pub(super) fn finish(self, fs: &dyn Fs, settings: &Settings, folders: &Folders) -> Result<(), Error> {
-        // First, and durably: what it had is less.
-        if let Some(replaced) = &self.replaced {
-            fs.remove(replaced).map_err(io("remove", replaced))?;
+        // The older one first, and durably: what it has is less.
+        for (path, applied) in self.replaced.iter().chain([&(self.path, self.applied)]) {
+            if settings.keep_imported {
+                let kept = folders.member.join(format!("imported-{:016x}.db", applied.index));
+                fs.rename(path, &kept).map_err(io("rename", path))?;
+                fs.sync_dir(&folders.member).map_err(io("sync folder", &folders.member))?;
+            } else {
+                fs.remove(path).map_err(io("remove", path))?;
+            }
             fs.sync_dir(&folders.snap).map_err(io("sync folder", &folders.snap))?;
         }
-        if settings.keep_imported {
-            let kept = folders.member.join(format!("imported-{:016x}.db", self.applied.index));
-            fs.rename(&self.path, &kept).map_err(io("rename", &self.path))?;
-            fs.sync_dir(&folders.member).map_err(io("sync folder", &folders.member))?;
-        } else {
-            fs.remove(&self.path).map_err(io("remove", &self.path))?;
-        }
-        fs.sync_dir(&folders.snap).map_err(io("sync folder", &folders.snap))
+        Ok(())
     }
 }
 

@@ -52,7 +52,7 @@ pub struct Member {
     /// Who waits for a snapshot of this member.
     pub wanted: VecDeque<NodeId>,
     /// How the sending of snapshots ended, not yet reported.
-    pub reports: VecDeque<(NodeId, bool)>,
+    pub reports: VecDeque<(NodeId, (Term, Index), bool)>,
     pub disk_runs: bool,
     pub apply_runs: bool,
     pub snapshots_run: bool,
@@ -418,10 +418,11 @@ impl Cluster {
 
     /// The shell reports how the oldest sending of a snapshot ended; whether there was one.
     pub fn report_snapshot(&mut self, id: NodeId) -> bool {
-        let Some((to, ok)) = self.members.get_mut(&id).unwrap().reports.pop_front() else { return false };
+        let reports = &mut self.members.get_mut(&id).unwrap().reports;
+        let Some((to, sent, ok)) = reports.pop_front() else { return false };
         let how = if ok { "arrived" } else { "is lost" };
         self.say(|| format!("{id}       snapshot to {to} {how}"));
-        self.step(id, Event::SnapshotReported { to, ok });
+        self.step(id, Event::SnapshotReported { to, sent: Some(sent), ok });
         true
     }
 
@@ -436,8 +437,8 @@ impl Cluster {
         if !(plain && self.hide_heartbeats) {
             self.say(|| show::message(&message, if lost { "-x" } else { "->" }));
         }
-        if let (Body::Snapshot { .. }, Some(sender)) = (&message.body, self.members.get_mut(&message.from)) {
-            sender.reports.push_back((message.to, !lost));
+        if let (Some(sent), Some(sender)) = (message.sent_snapshot(), self.members.get_mut(&message.from)) {
+            sender.reports.push_back((message.to, sent, !lost));
         }
         if !lost {
             self.step(message.to, Event::Receive(message));
@@ -447,8 +448,8 @@ impl Cluster {
     /// Loses the message at this place of the network.
     pub fn lose(&mut self, place: usize) {
         let message = self.network.remove(place);
-        if let (Body::Snapshot { .. }, Some(sender)) = (&message.body, self.members.get_mut(&message.from)) {
-            sender.reports.push_back((message.to, false));
+        if let (Some(sent), Some(sender)) = (message.sent_snapshot(), self.members.get_mut(&message.from)) {
+            sender.reports.push_back((message.to, sent, false));
         }
     }
 

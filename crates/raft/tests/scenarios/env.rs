@@ -154,7 +154,7 @@ impl Node {
             let snapshot = self.history.iter().rev().find(|snapshot| snapshot.index <= applied);
             let event = match snapshot {
                 Some(snapshot) => Event::SnapshotReady { to, snapshot: snapshot.clone() },
-                None => Event::SnapshotReported { to, ok: false },
+                None => Event::SnapshotReported { to, sent: None, ok: false },
             };
             self.raft.step(self.now, event, &mut self.effects);
         }

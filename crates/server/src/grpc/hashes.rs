@@ -16,7 +16,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(4);
 /// The turns, the budget and the counts of a member's hashes.
 #[derive(Debug)]
 pub struct Hashes {
+    /// Of clients' hashes.
     turns: Turns,
+    /// Of those for comparisons, which others ask for: they are slow by their budget, and clients do not wait for that.
+    comparisons: Turns,
     /// What checks and compactions may read.
     pub budget: Arc<HashBudget>,
     /// What checks came to.
@@ -63,7 +66,8 @@ impl Hashes {
     /// With a budget of so many bytes a second.
     pub fn new(bytes_per_s: u64) -> Self {
         let budget = Arc::new(HashBudget::new(bytes_per_s));
-        Hashes { turns: Turns::for_hashes(), budget, counters: Arc::default() }
+        let (turns, comparisons) = (Turns::for_hashes(), Turns::for_hashes());
+        Hashes { turns, comparisons, budget, counters: Arc::default() }
     }
 
     /// Runs a hash that a client has asked for, when its turn comes; `None` where the process is about to end.
@@ -77,7 +81,7 @@ impl Hashes {
         let pace = Arc::new(CheckPace { budget: self.budget.clone(), is_gone: AtomicBool::new(false) });
         let _asker = Asker(pace.clone());
         let reader = reader.paced(pace);
-        let hashed = self.turns.run(move || reader.hash_kv(revision)).await?;
+        let hashed = self.comparisons.run(move || reader.hash_kv(revision)).await?;
         Some(hashed.map(|(hash, revision)| Hashed { hash, revision }))
     }
 }
@@ -109,7 +113,59 @@ impl Drop for Asker {
 
 #[cfg(test)]
 mod tests {
+    use store::{Location, ReadError, RecordSource, RecordVisitor, Settings, Store};
+    use tokio::sync::mpsc;
+
+    use super::super::member::HASHES_MAX;
     use super::*;
+
+    /// Of a store that has nothing.
+    struct NoRecords;
+
+    impl RecordSource for NoRecords {
+        fn read(&self, at: Location, _: &mut [u8]) -> Result<(), ReadError> {
+            panic!("there is nothing at {at:?}")
+        }
+
+        fn read_nowait(&self, at: Location, _: &mut [u8]) -> Result<bool, ReadError> {
+            panic!("there is nothing at {at:?}")
+        }
+
+        fn scan(&self, _: i64, _: &mut RecordVisitor<'_>) -> Result<(), ReadError> {
+            Ok(())
+        }
+    }
+
+    /// What other members ask for is none of clients' business, nor the other way round.
+    #[test]
+    fn clients_hashes_and_comparisons_do_not_take_each_others_turns() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let hashes = Arc::new(Hashes::new(1 << 20));
+            let (begins, mut begun) = mpsc::channel(HASHES_MAX);
+            let clients = (0..HASHES_MAX).map(|_| {
+                let (end, ended) = std::sync::mpsc::channel::<()>();
+                let (hashes, begins) = (hashes.clone(), begins.clone());
+                let work = move || {
+                    begins.blocking_send(()).unwrap();
+                    ended.recv().is_err()
+                };
+                (end, tokio::spawn(async move { hashes.run(work).await }))
+            });
+            let clients: Vec<_> = clients.collect();
+            for _ in 0..HASHES_MAX {
+                begun.recv().await;
+            }
+            let reader = Store::new(Arc::new(NoRecords), Settings::default()).reader();
+            let compared = tokio::time::timeout(Duration::from_secs(60), hashes.compared(&reader, 0)).await;
+            let hashed = compared.expect("it has a turn").expect("a hash").expect("a hash");
+            assert_eq!(hashed.revision, 1);
+            for (end, client) in clients {
+                drop(end);
+                assert_eq!(client.await.unwrap(), Some(true));
+            }
+        });
+    }
 
     #[test]
     fn all_who_read_share_the_budget_and_what_was_not_used_is_gone() {

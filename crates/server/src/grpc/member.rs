@@ -69,8 +69,8 @@ impl SharedStatus {
     }
 }
 
-/// Hashes that are made at the same time.
-const HASHES_MAX: usize = 2;
+/// Hashes that are made at the same time, for clients and for comparisons each.
+pub(super) const HASHES_MAX: usize = 2;
 /// Reads of history for watches that are behind, at the same time.
 const HISTORY_READS_MAX: usize = 4;
 

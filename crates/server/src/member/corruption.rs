@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use node::corruption::{CompactionChecks, Fault, Hashed, LeaderHashes, Outcome, PeerHash, Verdict, periodic};
+use node::corruption::{CompactionChecks, Fault, Hashed, LeaderHashes, Outcome, Verdict, periodic};
 use store::{KvHash, ReadFailure, admission};
 use tokio::time::{Instant, MissedTickBehavior};
 use wire::etcdserverpb::alarm_request::AlarmAction;
@@ -102,9 +102,9 @@ impl Checker {
     }
 
     /// Runs a check to its end, or gives it up. A short interval is no reason to: another member may take some time to
-    /// answer.
+    /// answer, or not answer at all, and then the rest is compared without it.
     async fn within<T>(&self, interval: Duration, check: impl Future<Output = T>) -> Option<T> {
-        let limit = interval.max(self.view.request_timeout);
+        let limit = interval.max(2 * self.view.request_timeout);
         let done = tokio::time::timeout(limit, check).await;
         let counters = &self.view.hashes.counters;
         let counter = if done.is_ok() { &counters.checks } else { &counters.checks_given_up };
@@ -126,20 +126,21 @@ impl Checker {
         Ok(view.hashes.compared(&view.reader, 0).await.ok_or(CheckError::Stopped)??)
     }
 
-    /// What all other members tell of a revision, in ascending order of id.
-    async fn ask(&self, revision: i64, patience: Duration) -> Vec<PeerHash> {
+    /// Asks the other members in one check.
+    fn asker(&self, patience: Duration) -> Asker {
         let view = Arc::clone(&self.view);
         let ask = move |url, question, timeout| -> ask::Answer {
             Box::pin(view.others.ask(url, question, timeout))
         };
-        Asker::new(self.view.member_id, patience, ask).ask(&self.view.reader.membership(), revision).await
+        Asker::new(self.view.member_id, patience, ask)
     }
 
     async fn check_newest(&self, interval: Duration) -> Result<(), CheckError> {
         let first = self.hash().await?.hash;
         // Others have to read as much as this one; one that is not there must not take the whole interval.
         let patience = self.view.request_timeout.max(interval / 2);
-        let peers = self.ask(first.hash_revision, patience).await;
+        let membership = self.view.reader.membership();
+        let peers = self.asker(patience).ask(&membership, first.hash_revision).await;
         self.lane.linearizable().await.map_err(CheckError::Confirm)?;
         let leader = LeaderHashes { first, second: self.hash().await? };
         let found = periodic(self.view.member_id, &leader, &peers);
@@ -157,10 +158,10 @@ impl Checker {
     async fn check_compactions(&self, checks: &mut CompactionChecks, kept: Vec<KvHash>) {
         let timeout = self.view.request_timeout;
         log::info!("starting compact hash check", "local-member-id" => self.id(), "timeout" => timeout);
-        let mut checked = 0;
+        let (asker, mut checked) = (self.asker(timeout), 0);
         for leader in kept {
             checked += 1;
-            let peers = self.ask(leader.hash_revision, timeout).await;
+            let peers = asker.ask(&self.view.reader.membership(), leader.hash_revision).await;
             let verdict = checks.judge(self.view.member_id, leader, &peers);
             self.describe_verdict(&leader, peers.len(), &verdict);
             for id in verdict.outcome.alarms() {

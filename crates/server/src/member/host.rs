@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use node::SnapshotReceiver;
 use node::corruption::Hashed;
 use node::lease::Remaining;
-use raft::{Body, Message, NodeId};
+use raft::{Body, Index, Message, NodeId, Term};
 use store::ReadFailure;
 use wire::{ApiError, Status};
 
@@ -100,8 +100,8 @@ impl Host for MemberHost {
         self.raft.send(RaftMail::Unreachable(id));
     }
 
-    fn snapshot_reported(&self, to: NodeId, ok: bool) {
-        self.raft.send(RaftMail::SnapshotReported(to, ok));
+    fn snapshot_reported(&self, to: NodeId, sent: (Term, Index), ok: bool) {
+        self.raft.send(RaftMail::SnapshotReported(to, sent, ok));
     }
 
     fn removed(&self) {

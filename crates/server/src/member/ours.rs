@@ -22,13 +22,15 @@ pub(super) async fn monitor(
         let mut said = Vec::new();
         while *no_space.borrow_and_update() {
             let replies = ask_all(&view).await.into_iter();
-            let others = replies.filter(|(_, reply)| !reply.as_ref().is_some_and(is_ours));
+            let others = replies.filter(|(id, reply)| {
+                !reply.as_ref().is_some_and(|reply| is_ours(reply, view.cluster_id, *id))
+            });
             let others: Vec<String> = others.map(|(id, _)| format!("{id:x}")).collect();
             raft.send(RaftMail::OthersAreOurs(others.is_empty()));
             if said != others && !others.is_empty() {
                 log::info!(
                     "the NOSPACE alarm of this member does not end by itself: these members do not answer, or run another \
-                     program",
+                     program, or another member answers in their place",
                     "members" => others.clone(),
                 );
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use node::interchange::Cut;
 use node::{ReceiveError, SnapshotReceiver};
-use raft::Message;
+use raft::{Index, Message, Term};
 use tokio::sync::mpsc;
 
 use super::mailbox::Sender;
@@ -46,20 +46,21 @@ impl SnapshotSender {
         self.leads_in.store(term.unwrap_or_default(), Ordering::Relaxed);
     }
 
-    /// Begins to send what was pinned for this message. How it ends is told to the raft thread, always.
-    pub(super) fn begin(&mut self, message: Message, cut: Cut) {
+    /// Begins to send what was pinned for this message, whose sending has this name. How it ends is told to the raft
+    /// thread, always.
+    pub(super) fn begin(&mut self, message: Message, sent: (Term, Index), cut: Cut) {
         self.running.retain(|thread| !thread.is_finished());
         let (peers, raft, to) = (self.peers.clone(), self.raft.clone(), message.to);
         let (failed, leads_in) = (raft.clone(), self.leads_in.clone());
         let thread = std::thread::Builder::new()
             .name("snapshot".into())
-            .spawn(move || send(&cut, message, &peers, &raft, &leads_in))
+            .spawn(move || send(&cut, (message, sent), &peers, &raft, &leads_in))
             .inspect_err(
                 |error| log::warn!("failed to start the sending of a snapshot", "error" => log::Text(error)),
             );
         match thread {
             Ok(thread) => self.running.push(thread),
-            Err(_) => failed.send(RaftMail::SnapshotReported(to, false)),
+            Err(_) => failed.send(RaftMail::SnapshotReported(to, sent, false)),
         }
     }
 
@@ -69,13 +70,19 @@ impl SnapshotSender {
     }
 }
 
-fn send(cut: &Cut, message: Message, peers: &Handle, raft: &Sender<RaftMail>, leads_in: &AtomicU64) {
+fn send(
+    cut: &Cut,
+    (message, sent): (Message, (Term, Index)),
+    peers: &Handle,
+    raft: &Sender<RaftMail>,
+    leads_in: &AtomicU64,
+) {
     let (to, term) = (message.to, message.term.0);
     let plan = match cut.plan() {
         Ok(plan) => plan,
         Err(error) => {
             log::error!("failed to read the store for a snapshot", "error" => log::Text(error));
-            return raft.send(RaftMail::SnapshotReported(to, false));
+            return raft.send(RaftMail::SnapshotReported(to, sent, false));
         }
     };
     let bytes = plan.file_len();

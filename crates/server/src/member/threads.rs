@@ -15,7 +15,7 @@ use node::{
     LogWriter, LostProposals, Merger, Outputs, PersistRequest, Persisted, Pressure, RequestId, RequestIds,
     RevisionWriter, Rot, SnapshotOrder, SnapshotReceiver, SnapshotWriter, Submission, Written,
 };
-use raft::{Body, Entry, Message, NodeId, Snapshot};
+use raft::{Entry, Index, Message, NodeId, Snapshot, Term};
 use store::{Alarms, Compaction, Compactor};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -69,7 +69,8 @@ pub(super) enum RaftMail {
     Unreachable(NodeId),
     /// What was asked for to send it to a member is pinned.
     SnapshotReady(NodeId, Box<(Snapshot, Cut)>),
-    SnapshotReported(NodeId, bool),
+    /// To whom, and which sending: its term and index.
+    SnapshotReported(NodeId, (Term, Index), bool),
     Versions(BTreeMap<u64, Version>),
     TransferLeader(u64),
     Hurry,
@@ -464,7 +465,9 @@ impl RaftThread {
                     self.cuts.insert(to, cut);
                     Input::SnapshotReady { to: to.0, snapshot }
                 }
-                RaftMail::SnapshotReported(to, ok) => Input::SnapshotReported { to: to.0, ok },
+                RaftMail::SnapshotReported(to, sent, ok) => {
+                    Input::SnapshotReported { to: to.0, sent: Some(sent), ok }
+                }
                 RaftMail::Versions(versions) => Input::Versions(versions),
                 RaftMail::TransferLeader(to) => Input::TransferLeader(to),
                 RaftMail::Hurry => Input::Hurry,
@@ -496,17 +499,14 @@ impl RaftThread {
     /// What others are to get leaves now, whatever it has to wait for is durable. A snapshot goes by itself, with what was
     /// pinned for it; what was pinned and is not wanted any more is let go.
     fn send(&mut self, out: &mut Outputs) {
-        let is_snapshot = |message: &mut Message| matches!(message.body, Body::Snapshot { .. });
         if !self.cuts.is_empty() {
-            for message in out.send.extract_if(.., is_snapshot) {
+            for message in out.send.extract_if(.., |message| message.sent_snapshot().is_some()) {
+                let Some(sent) = message.sent_snapshot() else { continue };
                 // Two may have been pinned for one member, of which consensus has taken the first.
-                let is_of = |cut: &Cut| match &message.body {
-                    Body::Snapshot { snapshot } => snapshot.index.0 == cut.applied().index,
-                    _ => false,
-                };
+                let is_of = |cut: &Cut| sent.1.0 == cut.applied().index;
                 match self.cuts.remove(&message.to).filter(is_of) {
-                    Some(cut) => self.snapshots.begin(message, cut),
-                    None => self.raft.send(RaftMail::SnapshotReported(message.to, false)),
+                    Some(cut) => self.snapshots.begin(message, sent, cut),
+                    None => self.raft.send(RaftMail::SnapshotReported(message.to, sent, false)),
                 }
             }
             self.cuts.clear();

@@ -1,7 +1,7 @@
 //! What the transport asks of the member that it serves, and tells it. All calls are made on the peer thread.
 
 use bytes::Bytes;
-use raft::{Message, NodeId};
+use raft::{Index, Message, NodeId, Term};
 use tokio::sync::mpsc;
 
 use crate::LocalFuture;
@@ -16,9 +16,9 @@ pub trait Host: 'static {
     /// What was on its way to this member is probably lost: `raft::Event::Unreachable`.
     fn unreachable(&self, id: NodeId);
 
-    /// How the sending of a snapshot ended: `raft::Event::SnapshotReported`. Told once for each
-    /// [`super::Handle::send_snapshot`].
-    fn snapshot_reported(&self, to: NodeId, ok: bool);
+    /// How the sending of a snapshot ended, which `Message::sent_snapshot` names: `raft::Event::SnapshotReported`. Told once
+    /// for each [`super::Handle::send_snapshot`].
+    fn snapshot_reported(&self, to: NodeId, sent: (Term, Index), ok: bool);
 
     /// Another member says that this one was removed from the cluster: it must stop.
     fn removed(&self);

@@ -50,7 +50,7 @@ impl Identity {
 
     /// The cluster's id as headers have it.
     pub(super) fn cluster(&self) -> HeaderValue {
-        HeaderValue::try_from(format!("{:x}", self.cluster_id)).expect("digits make a header")
+        header(self.cluster_id)
     }
 
     /// Whether a request is one of this cluster, from a version that can work with ours.
@@ -78,6 +78,11 @@ impl Identity {
 /// A header's text; none if it is no text.
 pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// An id as headers have it.
+pub(super) fn header(id: u64) -> HeaderValue {
+    HeaderValue::try_from(format!("{id:x}")).expect("digits make a header")
 }
 
 /// An id as etcd writes it, in hexadecimal.

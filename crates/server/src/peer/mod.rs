@@ -88,6 +88,9 @@ pub struct Limits {
     pub probe_interval: Duration,
     /// A snapshot of which nothing is taken, or nothing comes, for this long is cut.
     pub snapshot_stall_timeout: Duration,
+    /// So many bytes of one have to come a second, on average over `snapshot_stall_timeout` of waiting for them: nobody
+    /// keeps out other snapshots with one that never ends. etcd waits for as long as something comes.
+    pub snapshot_bytes_per_s_min: u64,
     /// How long the receiver may take to make a snapshot durable and check it.
     pub snapshot_answer_timeout: Duration,
     /// Messages that wait for one stream.
@@ -127,6 +130,7 @@ impl Default for Limits {
             dial_pause_max: Duration::from_secs(1),
             probe_interval: Duration::from_secs(4),
             snapshot_stall_timeout: Duration::from_secs(30),
+            snapshot_bytes_per_s_min: 16 << 10,
             snapshot_answer_timeout: Duration::from_secs(600),
             queue_messages_max: 4096,
             queue_bytes_max: 40 << 20,

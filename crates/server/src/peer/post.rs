@@ -5,7 +5,7 @@ use std::rc::Rc;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{Method, Request, StatusCode};
-use raft::{Body, Message, MessageType};
+use raft::{Index, Message, MessageType, Term};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -71,16 +71,20 @@ async fn post_message(link: &Link, bytes: Bytes) -> Result<(), PostError> {
     post(link, "/raft", "application/protobuf", bytes.into(), patience).await
 }
 
-/// Sends a snapshot: its message, framed as in a stream, and the database. Says to consensus how it ended, even if it is
-/// never begun.
-pub(super) fn snapshot(link: Rc<Link>, message: Message, database: Database) -> impl Future<Output = ()> {
+/// Sends a snapshot: its message, framed as in a stream, and the database. Says to consensus how the sending of this name
+/// ended, even if it is never begun.
+pub(super) fn snapshot(
+    link: Rc<Link>,
+    message: Message,
+    sent: (Term, Index),
+    database: Database,
+) -> impl Future<Output = ()> {
     link.stats().snapshots_in_flight.add(1);
-    let report = Report { link, ok: false };
+    let report = Report { link, sent, ok: false };
     async move {
         let (mut report, began) = (report, Instant::now());
-        let Body::Snapshot { snapshot } = &message.body else { return };
         let link = report.link.clone();
-        let (index, to, bytes) = (snapshot.index.0, link.id().to_string(), database.bytes);
+        let (index, to, bytes) = (sent.1.0, link.id().to_string(), database.bytes);
         log::info!(
             "sending database snapshot",
             "snapshot-index" => index, "remote-peer-id" => to, "bytes" => bytes,
@@ -144,6 +148,7 @@ async fn post_snapshot(link: &Link, message: Message, database: Database) -> Res
 
 struct Report {
     link: Rc<Link>,
+    sent: (Term, Index),
     ok: bool,
 }
 
@@ -152,7 +157,7 @@ impl Drop for Report {
         let stats = self.link.stats();
         stats.snapshots_in_flight.sub(1);
         if self.ok { &stats.snapshots_sent } else { &stats.snapshots_failed }.add(1);
-        self.link.shared().host.snapshot_reported(self.link.id(), self.ok);
+        self.link.shared().host.snapshot_reported(self.link.id(), self.sent, self.ok);
     }
 }
 

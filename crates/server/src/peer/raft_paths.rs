@@ -1,6 +1,7 @@
 //! What goes to consensus: single messages, streams, snapshots.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -203,9 +204,15 @@ impl Transport {
     }
 
     async fn take_snapshot(&self, body: Incoming) -> Response<PeerBody> {
-        let stall = self.shared.settings.limits.snapshot_stall_timeout;
-        let mut body =
-            Rest { length: hyper::body::Body::size_hint(&body).exact(), body, left: Bytes::new(), stall };
+        let limits = &self.shared.settings.limits;
+        let mut body = Rest {
+            length: hyper::body::Body::size_hint(&body).exact(),
+            body,
+            left: Bytes::new(),
+            patience: limits.snapshot_stall_timeout,
+            patience_max: limits.snapshot_stall_timeout,
+            bytes_per_s_min: limits.snapshot_bytes_per_s_min,
+        };
         let message = match body.message().await {
             Ok(Decoded::Message(message)) => message,
             Ok(_) => return error(StatusCode::BAD_REQUEST, "wrong raft message type"),
@@ -360,7 +367,10 @@ struct Rest {
     length: Option<u64>,
     /// Read, and not yet looked at.
     left: Bytes,
-    stall: std::time::Duration,
+    /// How long it is still waited for, and how long at most. Waiting takes of it, and each byte that comes adds to it.
+    patience: Duration,
+    patience_max: Duration,
+    bytes_per_s_min: u64,
 }
 
 impl Rest {
@@ -385,15 +395,25 @@ impl Rest {
             return Ok(Some(std::mem::take(&mut self.left)));
         }
         loop {
-            let frame = tokio::time::timeout(self.stall, self.body.frame()).await;
+            let began = Instant::now();
+            let frame = tokio::time::timeout(self.patience, self.body.frame()).await;
             match frame.map_err(|_| "i/o timeout".to_owned())? {
                 None => return Ok(None),
                 Some(Err(error)) => return Err(super::dial::with_cause(&error)),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(bytes) if !bytes.is_empty() => return Ok(Some(bytes)),
-                    _ => {}
-                },
+                Some(Ok(frame)) => {
+                    let bytes = frame.into_data().unwrap_or_default();
+                    self.came(bytes.len(), began.elapsed());
+                    if !bytes.is_empty() {
+                        return Ok(Some(bytes));
+                    }
+                }
             }
         }
+    }
+
+    /// So many bytes have come after so long.
+    fn came(&mut self, bytes: usize, after: Duration) {
+        let worth = Duration::from_nanos(1_000_000_000 * bytes as u64 / self.bytes_per_s_min.max(1));
+        self.patience = (self.patience.saturating_sub(after) + worth).min(self.patience_max);
     }
 }

@@ -72,7 +72,7 @@ impl Transport {
             "/raft/probing" => probing(),
             "/version" if head.method == Method::GET => {
                 let mut response = plain_http::version(&self.shared.host.versions());
-                told::mark_as_ours(response.headers_mut());
+                told::mark_as_ours(response.headers_mut(), &self.shared.settings.identity);
                 response.map(PeerBody::Full)
             }
             "/version" => not_allowed("GET"),

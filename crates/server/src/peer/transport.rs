@@ -344,9 +344,9 @@ impl Transport {
             );
             return;
         };
-        if let Body::Snapshot { .. } = message.body {
+        if let Some(sent) = message.sent_snapshot() {
             // Without its database it would be acknowledged for nothing.
-            return self.shared.host.snapshot_reported(message.to, false);
+            return self.shared.host.snapshot_reported(message.to, sent, false);
         }
         link.send(encoder.encode(message));
     }
@@ -363,9 +363,10 @@ impl Transport {
     }
 
     fn send_snapshot(&self, message: Message, database: Database) {
+        let Some(sent) = message.sent_snapshot() else { return };
         match self.link(message.to).filter(|link| link.is_peer()) {
-            Some(link) => link.spawn(post::snapshot(link.clone(), message, database)),
-            None => self.shared.host.snapshot_reported(message.to, false),
+            Some(link) => link.spawn(post::snapshot(link.clone(), message, sent, database)),
+            None => self.shared.host.snapshot_reported(message.to, sent, false),
         }
     }
 

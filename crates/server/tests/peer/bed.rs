@@ -186,7 +186,7 @@ pub struct Told {
     pub messages: Vec<Message>,
     pub batches: usize,
     pub unreachable: Vec<NodeId>,
-    pub snapshots: Vec<(NodeId, bool)>,
+    pub snapshots: Vec<(NodeId, u64, bool)>,
     pub removed: usize,
     pub databases: Vec<(u64, Option<u64>, Result<u64, &'static str>)>,
 }
@@ -252,8 +252,8 @@ impl Host for FakeHost {
         self.told().unreachable.push(id);
     }
 
-    fn snapshot_reported(&self, to: NodeId, ok: bool) {
-        self.told().snapshots.push((to, ok));
+    fn snapshot_reported(&self, to: NodeId, (_, index): (Term, Index), ok: bool) {
+        self.told().snapshots.push((to, index.0, ok));
     }
 
     fn removed(&self) {

@@ -20,7 +20,7 @@ impl World {
             Ok(plan) => plan,
             Err(error) => {
                 assert!(self.hosts[from].is_faulty(), "plan a snapshot: {error}");
-                return self.snapshot_reported(from, message.to.0, false);
+                return self.snapshot_reported(from, &message, false);
             }
         };
         let (length, mut bytes) = (plan.file_len(), Vec::new());
@@ -30,13 +30,13 @@ impl World {
         });
         if let Err(error) = written {
             assert!(self.hosts[from].is_faulty(), "write a snapshot: {error}");
-            return self.snapshot_reported(from, message.to.0, false);
+            return self.snapshot_reported(from, &message, false);
         }
         assert_eq!(bytes.len() as u64, length, "the length of a snapshot");
         let to = self.hosts.iter().position(|host| host.is_member && host.id == message.to.0);
         let arrival = to.map(|to| (to, self.network.send(from, to, true, &mut self.random)));
         let Some((host, arrivals)) = arrival.filter(|(_, arrivals)| !arrivals.is_empty()) else {
-            return self.snapshot_reported(from, message.to.0, false);
+            return self.snapshot_reported(from, &message, false);
         };
         let is_whole = self.is_calm || !self.random.one_in(6);
         if !is_whole {
@@ -46,9 +46,10 @@ impl World {
         self.plan(arrivals[0] * 10, Event::Snapshot { host, from, message, bytes, is_whole });
     }
 
-    pub(super) fn snapshot_reported(&mut self, host: usize, to: u64, ok: bool) {
+    pub(super) fn snapshot_reported(&mut self, host: usize, message: &Message, ok: bool) {
         if let Some((running, _)) = &mut self.hosts[host].member {
-            running.inputs.push_back(Input::SnapshotReported { to, ok });
+            let (to, sent) = (message.to.0, message.sent_snapshot());
+            running.inputs.push_back(Input::SnapshotReported { to, sent, ok });
             self.schedule(host);
         }
     }
@@ -60,10 +61,9 @@ impl World {
         message: Message,
         (bytes, is_whole): (Vec<u8>, bool),
     ) {
-        let to = message.to.0;
         let is_running = self.hosts[host].member.is_some() && self.hosts[host].stopped_until <= self.now;
         if !is_running || self.network.is_cut(from, host) {
-            return self.snapshot_reported(from, to, false);
+            return self.snapshot_reported(from, &message, false);
         }
         let Some((running, _)) = &mut self.hosts[host].member else { return };
         let receiver = running.parts.snapshot_receiver.clone();
@@ -79,7 +79,7 @@ impl World {
             Ok(()) => {
                 assert!(is_whole, "a snapshot that is not whole was taken");
                 let Some((running, _)) = &mut self.hosts[host].member else { return };
-                running.inputs.push_back(Input::Messages(vec![message]));
+                running.inputs.push_back(Input::Messages(vec![message.clone()]));
                 self.schedule(host);
             }
             Err(node::ReceiveError::Refused(reason)) => {
@@ -95,7 +95,7 @@ impl World {
                 }
             }
         }
-        self.snapshot_reported(from, to, ok);
+        self.snapshot_reported(from, &message, ok);
     }
 
     /// The log names a leader's snapshot: the member goes over to it.

@@ -17,9 +17,11 @@ struct Golden {
     leases: &'static [i64],
     members: usize,
     version: &'static str,
+    /// Where authentication is on: the revision of users and roles, and their names.
+    auth: Option<(u64, &'static [&'static str], &'static [&'static str])>,
 }
 
-const ALL: [Golden; 3] = [
+const ALL: [Golden; 5] = [
     Golden {
         name: "etcd-3.6",
         packed: include_bytes!("../golden/etcd-3.6.packed"),
@@ -29,6 +31,7 @@ const ALL: [Golden; 3] = [
         leases: &[0x5843_a22b_42f6_6303],
         members: 1,
         version: "3.6.0",
+        auth: None,
     },
     Golden {
         name: "etcd-3.7",
@@ -39,6 +42,29 @@ const ALL: [Golden; 3] = [
         leases: &[0x5843_a22b_4315_d003],
         members: 1,
         version: "3.7.0",
+        auth: None,
+    },
+    Golden {
+        name: "etcd-3.6-auth",
+        packed: include_bytes!("../golden/etcd-3.6-auth.packed"),
+        revision: 28,
+        compacted: 8,
+        hash: 805_646_901,
+        leases: &[0x6e7f_a22c_9ce6_ee15],
+        members: 1,
+        version: "3.6.0",
+        auth: Some((16, &["alice", "clerk", "root"], &["readers", "root", "writers"])),
+    },
+    Golden {
+        name: "etcd-3.7-auth",
+        packed: include_bytes!("../golden/etcd-3.7-auth.packed"),
+        revision: 28,
+        compacted: 8,
+        hash: 4_190_032_756,
+        leases: &[0x77d8_a22c_9cdd_1c15],
+        members: 1,
+        version: "3.7.0",
+        auth: Some((16, &["alice", "clerk", "root"], &["readers", "root", "writers"])),
     },
     Golden {
         name: "quorate-0.1",
@@ -49,6 +75,7 @@ const ALL: [Golden; 3] = [
         leases: &[900],
         members: 1,
         version: "3.7.0",
+        auth: None,
     },
 ];
 
@@ -79,6 +106,19 @@ fn directories_of_every_version_open() {
             let leases: Vec<i64> = reader.leases().iter().map(|(id, _)| *id).collect();
             assert_eq!(leases, golden.leases, "{what}");
             assert!(leases.iter().all(|id| reader.lease_keys(*id).len() == 1));
+            let auth = reader.auth();
+            let (revision, users, roles) = golden.auth.unwrap_or((1, &[], &[]));
+            assert_eq!((auth.is_enabled(), auth.revision()), (golden.auth.is_some(), revision), "{what}");
+            assert!(
+                auth.users().map(|user| &user.name).eq(users),
+                "{what}: {:?}",
+                auth.users().collect::<Vec<_>>()
+            );
+            assert!(
+                auth.roles().map(|role| &role.name).eq(roles),
+                "{what}: {:?}",
+                auth.roles().collect::<Vec<_>>()
+            );
             let membership = reader.membership();
             assert_eq!(membership.members().len(), golden.members, "{what}");
             assert_eq!(membership.cluster_version(), Some("3.7.0"), "{what}: it has gone up");

@@ -21,6 +21,7 @@ fn ours() -> (MemFs, Running) {
     let memory = MemFs::new();
     let fs: Arc<dyn Fs> = Arc::new(memory.clone());
     let mut member = ready(&fs);
+    users::give_users_that_count(&mut member);
     for n in 0..120 {
         put(&mut member, &format!("k{}", n % 9), &n.to_string().repeat(20));
     }

@@ -6,13 +6,14 @@ use disk::boltfile::{Planner, Reader, Writer};
 use disk::revlog;
 use disk::wal::{ConfState, HardState, SnapshotRecord, Wal};
 use node::offline::{Report, check};
+use wire::etcdserverpb::AuthUserAddRequest;
 
 use super::*;
 
-const DATABASE: &str = "/data/member/snap/db";
+pub(super) const DATABASE: &str = "/data/member/snap/db";
 
 /// A pair of a bucket, on its way into another file.
-type Edit<'a> = &'a dyn Fn(&[u8], &[u8], &[u8]) -> Option<Vec<u8>>;
+pub(super) type Edit<'a> = &'a dyn Fn(&[u8], &[u8], &[u8]) -> Option<Vec<u8>>;
 
 /// The same pairs in pages of another size, but for those that `edit` changes, or leaves out.
 fn rewritten(file: &[u8], page_size: u32, edit: Edit<'_>) -> Vec<u8> {
@@ -20,7 +21,12 @@ fn rewritten(file: &[u8], page_size: u32, edit: Edit<'_>) -> Vec<u8> {
 }
 
 /// The same with more pairs: bucket, key, value.
-fn rewritten_with(file: &[u8], page_size: u32, edit: Edit<'_>, more: &[(&[u8], &[u8], &[u8])]) -> Vec<u8> {
+pub(super) fn rewritten_with(
+    file: &[u8],
+    page_size: u32,
+    edit: Edit<'_>,
+    more: &[(&[u8], &[u8], &[u8])],
+) -> Vec<u8> {
     let fs = with_file(file);
     let reader = Reader::open(&fs, Path::new(SNAPSHOT)).expect("a database");
     type Pair = (Vec<u8>, Vec<u8>);
@@ -65,7 +71,7 @@ fn database(member: &Running) -> Vec<u8> {
 }
 
 /// A disk with the files of another whose paths begin so.
-fn take(to: &MemFs, from: &MemFs, folder: &str) {
+pub(super) fn take(to: &MemFs, from: &MemFs, folder: &str) {
     for path in to.files().iter().filter(|path| path.starts_with(folder)) {
         to.remove(path).expect("a file");
     }
@@ -84,11 +90,12 @@ fn make_durable(memory: &MemFs) {
 }
 
 /// The directory of a member at three times, with its database at the first two.
-struct Times {
-    early: MemFs,
-    late: MemFs,
-    early_database: Vec<u8>,
-    database: Vec<u8>,
+pub(super) struct Times {
+    pub(super) early: MemFs,
+    pub(super) late: MemFs,
+    pub(super) early_database: Vec<u8>,
+    early_index: u64,
+    pub(super) database: Vec<u8>,
     /// The last entry of the second.
     applied: revlog::Applied,
     /// Its state at the second and at the last.
@@ -96,24 +103,28 @@ struct Times {
     late_state: Running,
 }
 
-fn times(random: &mut Random) -> Times {
+pub(super) fn times(random: &mut Random) -> Times {
     let memory = MemFs::new();
     let fs: Arc<dyn Fs> = Arc::new(memory.clone());
     let mut member = ready(&fs);
-    live(&mut member, random, 25);
+    live(&mut member, random, 15);
+    users::give_users_that_count(&mut member);
+    live(&mut member, random, 10);
     let early = memory.copy();
-    let early_database = database(&member);
+    let (early_database, early_index) = (database(&member), member.parts.applier.applied_index());
     live(&mut member, random, 25);
+    users::add_user(&mut member, "clerk of the middle");
     let file = database(&member);
     let status = member.parts.consensus.status();
     let applied = revlog::Applied { index: member.parts.applier.applied_index(), term: status.term.0 };
     let middle_fs: Arc<dyn Fs> = Arc::new(memory.copy());
     live(&mut member, random, 25);
+    users::add_user(&mut member, "late");
     drop(member);
     let late_fs: Arc<dyn Fs> = Arc::new(memory.copy());
     let late = memory.copy();
     let [middle_state, late_state] = [middle_fs, late_fs].map(|fs| ready(&fs));
-    Times { early, late, early_database, database: file, applied, middle_state, late_state }
+    Times { early, late, early_database, early_index, database: file, applied, middle_state, late_state }
 }
 
 /// What a check says of the directory, which it leaves as it is.
@@ -129,7 +140,7 @@ fn checked(memory: &MemFs) -> Report {
 }
 
 /// A start refuses it, in the words of the one fault that a check finds; the advice.
-fn refused_alike(memory: &MemFs) -> (String, &'static str) {
+pub(super) fn refused_alike(memory: &MemFs) -> (String, &'static str) {
     let report = checked(memory);
     let error =
         open(&(Arc::new(memory.copy()) as Arc<dyn Fs>), &settings(), 9).err().expect("refused").to_string();
@@ -312,19 +323,6 @@ fn versions_that_are_not_taken_over_are_named_with_the_way() {
     }
 }
 
-#[test]
-fn a_sound_database_with_users_is_not_called_damaged() {
-    let times = times(&mut Random::new(10));
-    let keep = |_: &[u8], _: &[u8], value: &[u8]| Some(value.to_vec());
-    let more: [(&[u8], &[u8], &[u8]); 1] = [(schema::BUCKET_AUTH_USERS, b"root", b"\n\x04root")];
-    let memory = times.late.copy();
-    take(&memory, &MemFs::new(), "/data/member/rev");
-    memory.put(DATABASE, &rewritten_with(&times.database, 4096, &keep, &more)).expect("a file");
-    let (error, advice) = refused_alike(&memory);
-    assert!(error.contains("it holds users, which this version does not have yet"), "{error}");
-    assert!(advice.contains("nothing has to be repaired"), "{advice}");
-}
-
 /// Whichever counts is held against the write-ahead log.
 #[test]
 fn a_check_holds_a_database_and_a_revision_log_against_each_other_and_the_log() {
@@ -398,10 +396,15 @@ fn a_leaders_snapshot_that_etcd_had_received_and_not_applied_is_taken_over() {
         for gone in [DATABASE, &received, orphan] {
             assert!(!fs.exists(Path::new(gone)).expect("a look"), "{gone}");
         }
-        let kept = format!("/data/member/imported-{:016x}.db", times.applied.index);
+        let kept = |index| format!("/data/member/imported-{index:016x}.db");
         match keep_imported {
-            true => assert!(memory.read(&kept).expect("it is kept") == times.database),
-            false => assert!(!fs.exists(Path::new(&kept)).expect("a look")),
+            true => {
+                assert!(memory.read(kept(times.applied.index)).expect("it is kept") == times.database);
+                assert!(
+                    memory.read(kept(times.early_index)).expect("the older one too") == times.early_database
+                );
+            }
+            false => assert!(!memory.files().iter().any(|path| path.starts_with("/data/member/imported"))),
         }
         goes_on(&fs, member);
     }
@@ -415,7 +418,7 @@ fn a_leaders_snapshot_that_etcd_had_received_and_not_applied_is_taken_over() {
     assert!(error.contains(&received), "{error}");
 }
 
-/// What a log of Go's may ask for that is missing here is found before a start comes to it.
+/// What a log of an older Go's may ask for, and no member can do alike, is found before a start comes to it.
 #[test]
 fn a_check_finds_an_entry_that_cannot_be_applied() {
     let memory = MemFs::new();
@@ -424,7 +427,11 @@ fn a_check_finds_an_entry_that_cannot_be_applied() {
     let id = member.lane().next();
     let request = InternalRaftRequest {
         header: Some(RequestHeader { id: id.0, ..Default::default() }),
-        auth_enable: Some(wire::etcdserverpb::AuthEnableRequest::default()),
+        auth_user_add: Some(AuthUserAddRequest {
+            name: "root".into(),
+            password: "not hashed".into(),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     member.submit(vec![proposal(id, request.encode_to_vec(), false)]);

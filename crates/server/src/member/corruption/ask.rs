@@ -1,5 +1,7 @@
 //! Asking the other members for their hashes: `/version`, then `/members/hashkv`.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use crate::peer::{HashError, Incompatible, Question, Reply, version_told};
 /// An answer to come, or why there is none.
 pub(super) type Answer = LocalFuture<'static, Result<Reply, String>>;
 
-/// Asks others. Works inside a `LocalSet`.
+/// Asks others, in one check: who does not answer is not asked again. Works inside a `LocalSet`.
 pub(super) struct Asker(Rc<Inner>);
 
 struct Inner {
@@ -27,6 +29,8 @@ struct Inner {
     patience: Duration,
     /// Asks at one URL.
     ask: Box<dyn Fn(Url, Question, Duration) -> Answer>,
+    /// Who has not answered: to wait for each again would take the whole time that the check has.
+    silent: RefCell<BTreeSet<u64>>,
 }
 
 /// etcd's JSON of a hash; what is 0 is left out.
@@ -52,7 +56,7 @@ impl Asker {
         patience: Duration,
         ask: impl Fn(Url, Question, Duration) -> Answer + 'static,
     ) -> Self {
-        Asker(Rc::new(Inner { own, patience, ask: Box::new(ask) }))
+        Asker(Rc::new(Inner { own, patience, ask: Box::new(ask), silent: RefCell::default() }))
     }
 
     /// Asks all other members that have peer URLs for their hashes of a revision, at the same time. The answers are in
@@ -63,7 +67,14 @@ impl Asker {
         for member in membership.members().filter(|member| member.id != own && !member.peer_urls.is_empty()) {
             let (inner, member) = (Rc::clone(&self.0), member.clone());
             asking.spawn_local(async move {
-                let answer = inner.ask_member(&member, revision).await;
+                let is_silent = inner.silent.borrow().contains(&member.id);
+                let answer = match is_silent {
+                    true => Err(NoHash::NoAnswer),
+                    false => inner.ask_member(&member, revision).await,
+                };
+                if answer == Err(NoHash::NoAnswer) {
+                    inner.silent.borrow_mut().insert(member.id);
+                }
                 PeerHash { id: member.id, answer }
             });
         }
@@ -185,11 +196,12 @@ mod tests {
         assert_eq!(read(&nonsense).map_err(|(reason, _)| reason), Err(NoHash::NoAnswer));
     }
 
-    /// Asks members 2 to 4 at `http://m<id>:<place>`, in the name of member 1.
+    /// Asks members at `http://127.0.0.<id>:<place>`, in the name of member 1, for these revisions.
     fn ask(
         urls: &[(u64, usize)],
+        revisions: &[i64],
         answer: impl Fn(&str, &Question) -> Result<Reply, String> + 'static,
-    ) -> Vec<PeerHash> {
+    ) -> Vec<Vec<PeerHash>> {
         let members = urls.iter().map(|(id, count)| Member {
             id: *id,
             peer_urls: (0..*count).map(|place| format!("http://127.0.0.{id}:{}", place + 1)).collect(),
@@ -201,7 +213,14 @@ mod tests {
             Box::pin(async move { answer })
         });
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        tokio::task::LocalSet::new().block_on(&runtime, asker.ask(&membership, 5))
+        let all = async {
+            let mut told = Vec::new();
+            for revision in revisions {
+                told.push(asker.ask(&membership, *revision).await);
+            }
+            told
+        };
+        tokio::task::LocalSet::new().block_on(&runtime, all)
     }
 
     fn reply(status: u16, body: &str) -> Result<Reply, String> {
@@ -212,7 +231,7 @@ mod tests {
     fn each_member_is_asked_at_its_urls_until_one_answers_and_old_ones_are_not() {
         let asked = Rc::new(RefCell::new(Vec::new()));
         let log = Rc::clone(&asked);
-        let peers = ask(&[(4, 1), (1, 1), (2, 2), (3, 2), (5, 0)], move |url, question| {
+        let peers = ask(&[(4, 1), (1, 1), (2, 2), (3, 2), (5, 0)], &[5], move |url, question| {
             let body = String::from_utf8_lossy(&question.body).into_owned();
             log.borrow_mut().push(format!("{} {url} {} {body}", question.method, question.path));
             match (url, question.path.as_str()) {
@@ -231,7 +250,7 @@ mod tests {
             PeerHash { id: 3, answer: Err(NoHash::TooOld) },
             PeerHash { id: 4, answer: Err(NoHash::Compacted) },
         ];
-        assert_eq!(peers, expected);
+        assert_eq!(peers, [expected]);
         let mut asked = asked.borrow().clone();
         asked.sort_unstable();
         let expected = [
@@ -243,5 +262,36 @@ mod tests {
             "GET http://127.0.0.4:1 /version ",
         ];
         assert_eq!(asked, expected);
+    }
+
+    /// Ten hashes are kept, and a check that waited for it ten times would end by its time limit.
+    #[test]
+    fn who_does_not_answer_is_asked_once_a_check() {
+        let asked = Rc::new(RefCell::new(Vec::new()));
+        let log = Rc::clone(&asked);
+        let told = ask(&[(2, 1), (3, 2), (4, 1)], &[9, 8, 7], move |url, question| {
+            log.borrow_mut().push(format!("{url} {}", question.path));
+            match (url, question.path.as_str()) {
+                ("http://127.0.0.2:1", _) => Err("context deadline exceeded".to_owned()),
+                ("http://127.0.0.3:1", _) => Err("connection refused".to_owned()),
+                (_, "/version") => reply(200, r#"{"etcdserver":"3.7.1"}"#),
+                // This one is there, and has nothing to say of these revisions.
+                ("http://127.0.0.4:1", _) => reply(400, "mvcc: required revision is a future revision"),
+                _ => reply(200, r#"{"header":{"revision":9},"hash":7,"hash_revision":9}"#),
+            }
+        });
+        let hash = KvHash { hash: 7, compact_revision: 0, hash_revision: 9 };
+        let expected = [
+            PeerHash { id: 2, answer: Err(NoHash::NoAnswer) },
+            PeerHash { id: 3, answer: Ok(Hashed { hash, revision: 9 }) },
+            PeerHash { id: 4, answer: Err(NoHash::FutureRevision) },
+        ];
+        assert_eq!(told, vec![expected.to_vec(); 3]);
+        let asked = asked.borrow();
+        let count = |url: &str| asked.iter().filter(|asked| asked.starts_with(url)).count();
+        assert_eq!(
+            (count("http://127.0.0.2"), count("http://127.0.0.3:2"), count("http://127.0.0.4")),
+            (1, 6, 6)
+        );
     }
 }
