@@ -288,6 +288,7 @@ fn permissions_with_one_key_stand_as_in_etcd() {
     assert_eq!(stand(&tested), "aeafaianaqbmcgchcjckclcocpcd");
     tested.root(grant("r", Type::Write, "c", "d")).unwrap();
     assert_eq!(stand(&tested).len(), 2 * 15);
+}
 
 /// Go's members pass on what such a client sends.
 #[test]
