@@ -98,7 +98,10 @@ impl AuthRequest {
                 }
             }
             // Members before 3.5 hashed when they applied, each with a salt of its own.
-            Some(AuthRequest::UserAdd(add)) if is_plain(&add.password, &add.hashed_password) => {
+            Some(AuthRequest::UserAdd(add))
+                if is_plain(&add.password, &add.hashed_password)
+                    && !add.options.is_some_and(|options| options.no_password) =>
+            {
                 return Err(Fatal::UnsupportedRequest("auth_user_add with a password that is not hashed"));
             }
             Some(AuthRequest::UserChangePassword(change))
