@@ -17,7 +17,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use client::{Client, Config, Deadline};
+use client::{Client, Config, Credentials, Deadline};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use wire::etcdserverpb::{PutRequest, RangeRequest, WatchCreateRequest};
@@ -77,6 +77,8 @@ pub struct Member {
     /// Where its peers reach it, if that is not where it listens.
     advertised: Option<u16>,
     flags: Vec<String>,
+    /// What its clients carry.
+    token: Option<String>,
     process: Option<(Child, JoinHandle<()>)>,
     announced: Vec<&'static str>,
     /// What the logs of its ended runs have that is worse than a warning.
@@ -108,6 +110,7 @@ impl Member {
             ports: (client, peer),
             advertised: None,
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            token: None,
             process: None,
             announced: Vec::new(),
             errors: Vec::new(),
@@ -212,7 +215,9 @@ impl Member {
 
     /// Waits for what [`Member::spawn`] tells.
     fn wait_until_ready(&self, ready: &Receiver<()>) {
-        ready.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("not ready; its log:\n{}", self.log()));
+        ready
+            .recv_timeout(PATIENCE)
+            .unwrap_or_else(|_| panic!("not ready; its log:\n{}", ends_of(&self.log())));
     }
 
     /// Starts it, killing it first if it runs; tells when it is ready.
@@ -304,13 +309,20 @@ impl Member {
         Some(status)
     }
 
-    /// A client of it.
+    /// A client of it, with the token that was given by [`Cluster::set_token`].
     ///
     /// # Panics
     /// Never: the endpoint is well-formed.
     pub fn client(&self) -> Client {
-        let endpoint = self.endpoint().parse().expect("an endpoint");
-        Client::new(Config::new(vec![endpoint])).expect("an endpoint is given")
+        self.client_with(self.token.as_deref())
+    }
+
+    /// A client of it, with this token or none.
+    ///
+    /// # Panics
+    /// For a token that cannot be sent.
+    pub fn client_with(&self, token: Option<&str>) -> Client {
+        client_of(&[self.endpoint()], token)
     }
 
     /// The body of what it answers to a plain HTTP GET on its client port.
@@ -363,11 +375,22 @@ impl Member {
     }
 }
 
+/// A client of these endpoints, tried in their order, with this token or none.
+///
+/// # Panics
+/// If there is no endpoint, one is not well-formed, or the token cannot be sent.
+pub fn client_of(endpoints: &[String], token: Option<&str>) -> Client {
+    let endpoints = endpoints.iter().map(|endpoint| endpoint.parse().expect("an endpoint"));
+    let credentials = token.map(|token| Credentials::Token(token.to_owned()));
+    Client::new(Config { credentials, ..Config::new(endpoints.collect()) }).expect("an endpoint, and a token")
+}
+
 /// Members of one cluster. In their logs warnings are expected: others come and go.
 pub struct Cluster {
     /// In the order in which they came.
     pub members: Vec<Member>,
     flags: Vec<String>,
+    token: Option<String>,
 }
 
 impl Cluster {
@@ -385,7 +408,7 @@ impl Cluster {
     /// Without free ports or temporary directories.
     pub fn of(programs: &[PathBuf], flags: &[&str]) -> Self {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut cluster = Cluster { members: Vec::new(), flags };
+        let mut cluster = Cluster { members: Vec::new(), flags, token: None };
         for program in programs {
             cluster.add(program);
         }
@@ -432,9 +455,27 @@ impl Cluster {
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
         let mut member = Member::of(program, &flags);
         member.is_judged = false;
+        member.token.clone_from(&self.token);
         member.name = format!("m{}", self.members.len());
         self.members.push(member);
         self.members.last_mut().expect("it was added")
+    }
+
+    /// More flags of all members, those to come too, from their next start on.
+    pub fn add_flags(&mut self, flags: &[&str]) {
+        self.members.iter_mut().for_each(|member| member.add_flags(flags));
+        self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    }
+
+    /// Clients of the members carry this token from now on, those of members to come too.
+    pub fn set_token(&mut self, token: Option<String>) {
+        self.members.iter_mut().for_each(|member| member.token.clone_from(&token));
+        self.token = token;
+    }
+
+    /// The token that clients of the members carry.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
     }
 
     fn initial(&self) -> String {
@@ -651,6 +692,15 @@ fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// The last lines of a log, and of each its beginning.
+fn ends_of(log: &str) -> String {
+    const LINES: usize = 30;
+    const CHARACTERS: usize = 400;
+    let lines: Vec<&str> = log.lines().collect();
+    let last = &lines[lines.len().saturating_sub(LINES)..];
+    last.iter().map(|line| line.chars().take(CHARACTERS).chain(['\n']).collect::<String>()).collect()
 }
 
 /// Lines of a log that are worse than a warning, and all that is no line of a log.

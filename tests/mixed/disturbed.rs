@@ -87,7 +87,7 @@ fn disturb(programs: &[PathBuf]) -> Cluster {
 }
 
 /// The text of each line, without what differs from run to run.
-fn texts(cluster: &Cluster) -> BTreeSet<String> {
+pub fn texts(cluster: &Cluster) -> BTreeSet<String> {
     let errors = cluster.members.iter().flat_map(|member| member.errors());
     let text = |line: String| {
         let rest = line.split_once("\"msg\":\"")?.1;

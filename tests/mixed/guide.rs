@@ -7,8 +7,10 @@ use std::process::Command;
 
 use blackbox::{Cluster, binary, errors_in, run};
 
+use crate::auth::{jwt, make_users_and_enable, users_at};
 use crate::load::Load;
 use crate::swap::pause;
+use crate::users::ROOT_PASSWORD;
 use crate::{check_errors, go, others, ours, path_text, say};
 
 const PAGE: &str = include_str!("../../docs/operating/migrate.md");
@@ -38,6 +40,8 @@ struct Machine {
     endpoints: String,
     /// Those of the other members.
     others: String,
+    /// As whom commands are run: a user and a password.
+    user: Option<String>,
 }
 
 /// What systemd would do for a service of the type `notify`: it is started when it says that it is ready.
@@ -71,6 +75,7 @@ impl Machine {
         shell.args(["-euc", &script]).env_clear();
         shell.envs([("PATH", "/usr/bin:/bin"), ("NAME", &self.name), ("PEER_URL", &self.peer_url)]);
         shell.envs([("ETCDCTL_ENDPOINTS", &self.endpoints), ("OTHERS", &self.others)]);
+        shell.envs(self.user.iter().map(|user| ("ETCDCTL_USER", user)));
         let output = shell.output().expect("sh runs");
         assert!(
             output.status.success(),
@@ -132,6 +137,7 @@ fn install(root: &Path, cluster: &Cluster, place: usize) -> Machine {
         peer_url: member.peer_endpoint(),
         endpoints: endpoints.join(","),
         others: others.join(","),
+        user: None,
     }
 }
 
@@ -142,26 +148,45 @@ fn same_file(one: &Path, other: &Path) -> bool {
 #[test]
 #[ignore = "needs a real etcd: cargo xtask mixed"]
 fn the_page_is_followed() {
+    follow(Cluster::new(3, &[]), false);
+}
+
+#[test]
+#[ignore = "needs a real etcd: cargo xtask mixed"]
+fn the_page_is_followed_with_auth_on() {
     let folder = tempfile::tempdir().expect("a folder");
-    // Never started: it has the names and the ports.
-    let cluster = Cluster::new(3, &[]);
+    // The load knows no password: its token shall outlive the members that are stopped.
+    let tokens = jwt(folder.path());
+    follow(Cluster::new(3, &["--auth-token", &tokens, "--bcrypt-cost", "4"]), true);
+}
+
+/// The cluster is never started: it has the names and the ports.
+fn follow(mut cluster: Cluster, with_users: bool) {
+    let folder = tempfile::tempdir().expect("a folder");
     let root = |place: usize| folder.path().join(place.to_string());
-    let machines: Vec<Machine> = (0..3).map(|place| install(&root(place), &cluster, place)).collect();
+    let mut machines: Vec<Machine> = (0..3).map(|place| install(&root(place), &cluster, place)).collect();
     std::thread::scope(|scope| {
         for machine in &machines {
             scope.spawn(|| machine.run("systemctl start etcd"));
         }
     });
     machines.iter().for_each(|machine| machine.run(&commands("machine")));
+    if with_users {
+        run(make_users_and_enable(&mut cluster));
+        machines.iter_mut().for_each(|machine| machine.user = Some(format!("root:{ROOT_PASSWORD}")));
+    }
     run(async {
         let load = Load::start(&cluster, true);
         load.go_on(pause()).await;
         machines[0].run(&commands("once"));
         for (mark, program) in [("in", ours()), ("back", go()), ("replace", ours()), ("back", go())] {
-            for machine in &machines {
+            for (place, machine) in machines.iter().enumerate() {
                 machine.run(&commands(mark));
                 let installed = machine.root.join("usr/local/bin/etcd");
                 assert!(same_file(&installed, &program), "the program of {}", machine.name);
+                if with_users {
+                    users_at(&cluster, place).await;
+                }
                 load.go_on(pause()).await;
             }
             say(format!("the commands marked \"{mark}\", on each machine"));

@@ -4,20 +4,25 @@
 //! Each scenario is a test and says what it has checked. They need real etcds: `cargo xtask mixed --go-etcd PATH` runs
 //! them, `--only NAME` some of them.
 
+mod auth;
 mod differential;
+mod differential_auth;
 mod disturbed;
 mod guide;
+mod histories;
 mod load;
 mod paths;
+mod requests;
 mod snapshots;
 mod swap;
+mod users;
 mod versions;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use blackbox::{Cluster, Random, binary, patience};
-use client::{Client, Config};
+use blackbox::{Cluster, Random, binary, client_of, patience};
+use client::Client;
 use wire::etcdserverpb::{PutRequest, RangeRequest};
 
 /// Ours.
@@ -78,8 +83,8 @@ fn path_text(path: &Path) -> &str {
 fn client_of_all(cluster: &Cluster, first: usize) -> Client {
     let count = cluster.members.len();
     let places = (first..first + count).map(|place| place % count);
-    let endpoints = places.map(|place| cluster.members[place].endpoint().parse().expect("an endpoint"));
-    Client::new(Config::new(endpoints.collect())).expect("an endpoint is given")
+    let endpoints: Vec<String> = places.map(|place| cluster.members[place].endpoint()).collect();
+    client_of(&endpoints, cluster.token())
 }
 
 /// All but some.
@@ -109,6 +114,9 @@ const USUAL: [&str; 3] = [
     " WARNING: [core] ",
 ];
 
+/// Of a line of a log; Go's go on with a trace of the stack.
+const SHOWN_CHARACTERS: usize = 400;
+
 /// Fails if a log has a line worse than a warning, but those with one of these texts, or a Go program's last words.
 fn check_logs(cluster: &Cluster, allowed: &[String]) {
     for member in &cluster.members {
@@ -121,7 +129,9 @@ fn check_errors(name: &str, mut errors: Vec<String>, allowed: &[String]) {
         let mut allowed = USUAL.into_iter().chain(allowed.iter().map(String::as_str));
         !allowed.any(|text| line.contains(text))
     });
-    assert!(errors.is_empty(), "the log of {name}:\n{}", errors.join("\n"));
+    let shown: Vec<String> =
+        errors.iter().map(|line| line.chars().take(SHOWN_CHARACTERS).collect()).collect();
+    assert!(errors.is_empty(), "the log of {name}:\n{}", shown.join("\n"));
 }
 
 /// Runs a tool of ours, which must succeed.

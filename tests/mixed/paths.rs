@@ -40,7 +40,7 @@ fn mixes_of_five() {
 }
 
 /// The first member of each kind.
-fn one_of_each(programs: &[PathBuf]) -> [usize; 2] {
+pub fn one_of_each(programs: &[PathBuf]) -> [usize; 2] {
     [go(), ours()].map(|program| programs.iter().position(|other| *other == program).expect("both kinds"))
 }
 

@@ -41,7 +41,7 @@ async fn fill(client: &Client, random: &mut Random) {
 }
 
 /// What each kind says that has taken a snapshot over.
-fn took_one(program: &Path, log: &str) -> bool {
+pub fn took_one(program: &Path, log: &str) -> bool {
     log.contains(if *program == ours() { "opening the member anew" } else { "applied snapshot" })
 }
 

@@ -42,7 +42,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   conform --suite DIR PACKAGE...      run packages of the contract suite against our release binaries
                                       (-run REGEX limits the tests; without it, the list of what passes is used)
   full-disk [DIR]                     a member on a small file system that fills up: that of DIR, or, for root, a tmpfs
-  soak [NAME...] [--minutes N] [--seeds N] [--debug]
+  soak [NAME...] [--minutes N] [--seeds N] [--debug] [--go-etcd PATH]
                                       what is too long for CI; without a name, all";
 
 fn main() -> ExitCode {

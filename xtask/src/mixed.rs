@@ -26,6 +26,8 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     let mut test = Command::new(env!("CARGO"));
     test.args(["test", "--quiet", "-p", "quorate-tests", "--test", "mixed", "--"]);
     test.args(["--ignored", "--nocapture", "--test-threads", "1"]).current_dir(crate::root());
+    // What a scenario awaits is large where nothing is optimised.
+    test.env("RUST_MIN_STACK", (16 << 20).to_string());
     let (mut rest, mut has_37, mut has_36) = (args.chunks_exact(2), false, false);
     let path = |path: &str| fs::canonicalize(path).with_context(|| format!("find {path}"));
     for option in rest.by_ref() {

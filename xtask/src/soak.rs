@@ -1,4 +1,4 @@
-//! What is too long for CI: `cargo xtask soak [NAME...] [--minutes N] [--seeds N] [--debug]`.
+//! What is too long for CI: `cargo xtask soak [NAME...] [--minutes N] [--seeds N] [--debug] [--go-etcd PATH]`.
 //!
 //! Each job is a plain command, printed before it runs: a failure is run again by copying that line, and where a
 //! seed or an input failed, the job's own output ends with the narrower one. What ran is appended to
@@ -6,13 +6,13 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: cargo xtask soak [NAME...] [--minutes N] [--seeds N] [--debug]
+const USAGE: &str = "usage: cargo xtask soak [NAME...] [--minutes N] [--seeds N] [--debug] [--go-etcd PATH]
 
   sim         the simulator, 100,000 seeds in as many processes as there are processors
   sim-cluster the simulator of clusters, 100,000 seeds in as many threads as there are processors
@@ -22,10 +22,12 @@ const USAGE: &str = "usage: cargo xtask soak [NAME...] [--minutes N] [--seeds N]
   flips       a member's directory, every bit of every byte flipped
   kill9       kill -9 of the real binary, 200 rounds
   overwrite   everything overwritten and compacted all the time for N minutes (5), and what that takes of the disk
+  mixed       random requests to ours and to a real etcd 3.7, which --go-etcd names, 1,000 sequences
   fuzz        every fuzz target, N minutes each (5); fuzz:TARGET runs one
   sanitizer   the tests around our unsafe code, with AddressSanitizer
 
---seeds sets the number of seeds or rounds of the jobs that have one. With --debug, kill9 and overwrite run the binaries as
+--seeds sets the number of seeds, rounds or sequences of the jobs that have one. Without --go-etcd, and without a name, mixed
+is left out. With --debug, kill9 and overwrite run the binaries as
 the tests do, not the release ones.";
 
 /// Where results are kept, from the root.
@@ -38,6 +40,7 @@ struct Options {
     minutes: u64,
     seeds: Option<u64>,
     debug: bool,
+    go_etcd: Option<PathBuf>,
 }
 
 /// One row of the results.
@@ -66,9 +69,14 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
 }
 
 fn parse(args: &[&str]) -> Result<Options> {
-    let mut options = Options { names: Vec::new(), minutes: 5, seeds: None, debug: false };
+    let mut options = Options { names: Vec::new(), minutes: 5, seeds: None, debug: false, go_etcd: None };
     let mut rest = args.iter();
     while let Some(word) = rest.next() {
+        if *word == "--go-etcd" {
+            let path = rest.next().context("--go-etcd needs a path")?;
+            options.go_etcd = Some(fs::canonicalize(path).with_context(|| format!("find {path}"))?);
+            continue;
+        }
         let mut number = || -> Result<u64> {
             let value = rest.next().with_context(|| format!("{word} needs a number"))?;
             value.parse().with_context(|| format!("{word} {value}"))
@@ -95,6 +103,10 @@ fn parse(args: &[&str]) -> Result<Options> {
             "fuzz",
         ];
         options.names = all.map(str::to_owned).to_vec();
+        match options.go_etcd {
+            Some(_) => options.names.push("mixed".to_owned()),
+            None => println!("no --go-etcd: mixed is left out"),
+        }
     }
     Ok(options)
 }
@@ -138,6 +150,12 @@ fn job(name: &str, options: &Options) -> Result<Vec<Done>> {
             command.args(["--", "--ignored", "--nocapture", "overwriting"]);
             command.env("QUORATE_MINUTES", options.minutes.to_string());
             one(format!("{} min", options.minutes), command)
+        }
+        "mixed" => {
+            let etcd = options.go_etcd.as_ref().context("mixed needs --go-etcd PATH, an etcd 3.7")?;
+            let mut command = cargo(&["xtask", "mixed", "--only", "differential", "--go-etcd"]);
+            command.arg(etcd).args(["--sequences", &seeds(1_000).to_string()]);
+            one(format!("{} sequences", seeds(1_000)), command)
         }
         "sanitizer" => sanitizer(),
         "fuzz" => {

@@ -22,8 +22,8 @@ const PUT: &str = "/etcdserverpb.KV/Put";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 
-const ROOT: &str = "rootrootrootroot.3";
-const USER: &str = "useruseruseruser.4";
+const ROOT: &str = "rootrootrootroot.2";
+const USER: &str = "useruseruseruser.3";
 
 fn role_add(name: &str) -> AuthRequest {
     AuthRequest::RoleAdd(pb::AuthRoleAddRequest { name: name.into() })
@@ -126,7 +126,10 @@ fn a_token_waits_until_this_member_has_applied_its_login() {
                 _ => frame(&pb::LeaseGrantRequest { ttl: 60, id: 0 }),
             };
             let login = bed.member.status.applied() + 5;
-            let token = format!("latelatelatelate.{login}");
+            let token = format!("latelatelatelate.{}", login - 1);
+            // The entry that the token names is there, and not yet the login after it.
+            bed.member.status.set_committed(login - 1);
+            bed.member.status.set_applied(login - 1);
             let call = client.start(path, &[("token", token.as_bytes())], message.clone());
             let mut call = tokio::task::spawn_local(ended(call));
             let waited = tokio::time::timeout(Duration::from_secs(3), &mut call).await;

@@ -265,6 +265,58 @@ fn management_refuses_what_etcd_refuses_and_counts_its_changes() {
     assert_eq!(tested.member.store.revision(), 1, "none of this is a revision of the store");
 }
 
+/// Recorded from etcd 3.7.1: of permissions with one key, Go's sort decides which stands first, and that one alone is
+/// found again.
+#[test]
+fn permissions_with_one_key_stand_as_in_etcd() {
+    let mut tested = Tested::new();
+    tested.root(role_add("r")).unwrap();
+    let keys = ["c", "a", "a", "c", "c", "a", "c", "c", "c", "b", "a", "c", "c", "a"];
+    let ends = ["d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q"];
+    for (key, end) in keys.into_iter().zip(ends) {
+        tested.root(grant("r", Type::Read, key, end)).unwrap();
+    }
+    let stand = |tested: &Tested| -> String {
+        let auth = tested.member.store.auth();
+        let role = auth.role("r").unwrap();
+        let texts = role.key_permission.iter().flat_map(|p| [&p.key[..], &p.range_end[..]].concat());
+        texts.map(char::from).collect()
+    };
+    assert_eq!(stand(&tested), "aeafaianaqbmcgchcjckclcocpcd");
+    // The first of its key is changed; another one stays, and is there twice.
+    tested.root(grant("r", Type::Write, "c", "g")).unwrap();
+    assert_eq!(stand(&tested), "aeafaianaqbmcgchcjckclcocpcd");
+    tested.root(grant("r", Type::Write, "c", "d")).unwrap();
+    assert_eq!(stand(&tested).len(), 2 * 15);
+}
+
+/// A client may ask for it, and Go's members pass it on and keep it.
+#[test]
+fn a_permission_of_an_unknown_type_is_kept_and_permits_nothing() {
+    let mut tested = Tested::with_users(&[("u", &[])]);
+    let perm = Some(Permission { perm_type: 7, key: bytes("a"), range_end: bytes("") });
+    let grant = pb::AuthRoleGrantPermissionRequest { name: "u".into(), perm };
+    tested.root(AuthRequest::RoleGrantPermission(grant)).unwrap();
+    assert_eq!(tested.member.store.auth().role("u").unwrap().key_permission[0].perm_type, 7);
+    assert_eq!(tested.kv("u", put("a")), Err(ApiError::PermissionDenied));
+    assert_eq!(tested.kv("u", range("a", "")), Err(ApiError::PermissionDenied));
+}
+
+/// Go's members pass on what such a client sends.
+#[test]
+fn a_user_without_a_password_may_come_with_one() {
+    let mut tested = Tested::new();
+    let add = AuthRequest::UserAdd(pb::AuthUserAddRequest {
+        name: "u".into(),
+        password: "p".into(),
+        options: Some(UserAddOptions { no_password: true }),
+        ..Default::default()
+    });
+    tested.root(add).unwrap();
+    let user = tested.member.store.auth().user("u").unwrap().clone();
+    assert_eq!((&*user.password, user.options), (&b""[..], Some(UserAddOptions { no_password: true })));
+}
+
 #[test]
 fn what_ends_tokens_is_told() {
     let mut tested = Tested::with_users(&[("u", &[])]);

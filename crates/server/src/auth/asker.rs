@@ -61,10 +61,11 @@ impl Credentials {
         std::str::from_utf8(self.token.as_ref()?.as_bytes()).ok()
     }
 
-    /// The index that has to be applied before its token is known; 0 for none.
+    /// The index that has to be applied before its token is known; 0 for none. A token names the entry before that of its
+    /// login: etcd waits for that one, and may refuse a token that it does not know yet.
     pub fn awaited_index(&self) -> u64 {
         let token = self.token().map(bare);
-        token.and_then(SimpleTokens::index).unwrap_or(0)
+        token.and_then(SimpleTokens::index).map_or(0, |index| index.saturating_add(1))
     }
 }
 
@@ -334,7 +335,8 @@ mod tests {
     fn a_token_is_not_shown() {
         let shown = format!("{:?}", Credentials::of_token("Bearer secret.7"));
         assert!(!shown.contains("secret"), "{shown}");
-        assert_eq!(Credentials::of_token("Bearer secret.7").awaited_index(), 7);
+        assert_eq!(Credentials::of_token("Bearer secret.7").awaited_index(), 8);
+        assert_eq!(Credentials::of_token(&format!("secret.{}", u64::MAX)).awaited_index(), u64::MAX);
         assert_eq!(Credentials::of_token("a.b.7").awaited_index(), 0);
         assert_eq!(fingerprint("secret"), "2bb80d537b1d");
     }

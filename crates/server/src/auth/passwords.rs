@@ -43,14 +43,20 @@ impl Passwords {
         Passwords { cost, turns, waiting: AtomicUsize::new(0) }
     }
 
+    /// Whether a password can be hashed.
+    ///
+    /// # Errors
+    /// Unknown with [`TOO_LONG`] above 72 bytes.
+    pub fn check_length(password: &str) -> Result<(), Status> {
+        if password.len() > BYTES_MAX { Err(Status::new(Code::Unknown, TOO_LONG)) } else { Ok(()) }
+    }
+
     /// The hash of a password as it is replicated: `$2a$…`, as Go's members write it, in base64.
     ///
     /// # Errors
     /// Unknown with [`TOO_LONG`] above 72 bytes; `TooManyRequests`.
     pub async fn hash(&self, password: String) -> Result<String, Status> {
-        if password.len() > BYTES_MAX {
-            return Err(Status::new(Code::Unknown, TOO_LONG));
-        }
+        Passwords::check_length(&password)?;
         let cost = self.cost;
         match self.run(move || bcrypt::hash_with_result(password, cost)).await? {
             Ok(parts) => Ok(STANDARD.encode(parts.format_for_version(Version::TwoA))),

@@ -1,6 +1,6 @@
-//! Simple tokens: 16 letters, a dot and the index of the entry that they were given out by.
+//! Simple tokens: 16 letters, a dot and the index of the entry before the one that they were given out by.
 //!
-//! Every member knows them, since each applies that entry; how long one is good each member counts for itself, from its
+//! Every member knows them, since each applies the latter; how long one is good each member counts for itself, from its
 //! last use there. They are gone when the process ends.
 
 use std::collections::{HashMap, VecDeque};
@@ -81,7 +81,7 @@ impl SimpleTokens {
         Ok(prefix)
     }
 
-    /// The index that a token waits for; `None` of what is no simple token.
+    /// The index that a token names; `None` of what is no simple token.
     pub fn index(token: &str) -> Option<u64> {
         let (_, index) = token.split_once('.')?;
         // A number may not have a sign.

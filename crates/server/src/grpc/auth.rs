@@ -13,7 +13,7 @@ use wire::{ApiError, etcdserverpb as pb};
 
 use super::member::MemberView;
 use super::service::{admin, client_deadline, to_tonic, who};
-use crate::auth::Asker;
+use crate::auth::{Asker, Passwords};
 use crate::lane::LaneHandle;
 use crate::log;
 use crate::stubs::etcdserverpb::auth_server::Auth;
@@ -163,6 +163,8 @@ impl AuthService {
     /// What is replicated of a password. It is not hashed for those who may not set it, which costs them nothing and others
     /// much.
     async fn hashed<T>(&self, request: &Request<T>, password: String) -> Result<String, Status> {
+        // As in etcd, whoever asks.
+        Passwords::check_length(&password).map_err(to_tonic)?;
         if who(&self.member, request)?.check_admin().is_err() {
             // Whether they may this member could hear only now.
             self.lane.linearizable(client_deadline(request)).await.map_err(to_tonic)?;

@@ -12,7 +12,7 @@ use wire::authpb::permission::Type;
 use wire::authpb::{Permission, Role, User, UserAddOptions};
 use wire::etcdserverpb as pb;
 
-use super::{Auth, AuthChange, AuthRequest, AuthState, Caller, KnownUser, ROOT};
+use super::{Auth, AuthChange, AuthRequest, AuthState, Caller, KnownUser, ROOT, order};
 
 /// As Go's `StdEncoding`.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -206,13 +206,13 @@ impl AuthState {
         let permissions = &mut role.key_permission;
         let at = permissions.partition_point(|known| known.key < granted.key);
         match permissions.get_mut(at) {
-            // Of several with the key only the first is looked at, as in etcd.
+            // Of several with the key only the first is looked at, as in etcd: which it is, their order decides.
             Some(known) if known.key == granted.key && known.range_end == granted.range_end => {
                 known.perm_type = granted.perm_type;
             }
             _ => {
-                let behind = permissions.partition_point(|known| known.key <= granted.key);
-                permissions.insert(behind, granted.clone());
+                permissions.push(granted.clone());
+                order::sort(permissions, |a, b| a.key < b.key);
             }
         }
         self.put_role(role);

@@ -12,6 +12,7 @@ use wire::authpb::{Role, User};
 
 mod apply;
 mod check;
+mod order;
 mod permission;
 mod request;
 mod tree;
