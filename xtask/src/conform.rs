@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// Packages that are also run against clusters of several members.
-const SEVERAL: &[&str] = &["cluster", "ctl", "kv", "lease", "maintenance", "watch"];
+const SEVERAL: &[&str] = &["auth", "cluster", "ctl", "kv", "lease", "maintenance", "watch"];
 
 struct Options {
     suite: PathBuf,

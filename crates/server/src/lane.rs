@@ -243,6 +243,8 @@ struct Inner {
     /// Whether the thread is about to end.
     draining: watch_channel::Sender<bool>,
     watches: Watches,
+    /// Held by each call that waits for its token to be known here.
+    token_waiters: Rc<()>,
     cold: mpsc::Sender<ColdCall>,
 }
 
@@ -365,6 +367,7 @@ impl Lane {
             mailboxes: RefCell::default(),
             draining: watch_channel::Sender::new(false),
             watches,
+            token_waiters: Rc::default(),
             cold,
         }));
         let driver = LaneDriver { lane: lane.clone(), completions, renewals: None, cold_calls, timer: None };

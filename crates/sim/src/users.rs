@@ -95,7 +95,10 @@ impl Users {
         let result = if let Some(add) = &request.auth_user_add {
             match self.users.contains_key(&add.name) {
                 true => Err(ApiError::UserAlreadyExist),
-                false => Ok(drop(self.users.insert(add.name.clone(), BTreeSet::new()))),
+                false => {
+                    self.users.insert(add.name.clone(), BTreeSet::new());
+                    Ok(())
+                }
             }
         } else if let Some(delete) = &request.auth_user_delete {
             match self.is_enabled && delete.name == ROOT {
@@ -124,7 +127,10 @@ impl Users {
         } else if let Some(add) = &request.auth_role_add {
             match self.roles.contains_key(&add.name) {
                 true => Err(ApiError::RoleAlreadyExist),
-                false => Ok(drop(self.roles.insert(add.name.clone(), BTreeMap::new()))),
+                false => {
+                    self.roles.insert(add.name.clone(), BTreeMap::new());
+                    Ok(())
+                }
             }
         } else if let Some(delete) = &request.auth_role_delete {
             let result = match self.is_enabled && delete.role == ROOT {

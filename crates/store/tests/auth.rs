@@ -290,6 +290,18 @@ fn permissions_with_one_key_stand_as_in_etcd() {
     assert_eq!(stand(&tested).len(), 2 * 15);
 }
 
+/// A client may ask for it, and Go's members pass it on and keep it.
+#[test]
+fn a_permission_of_an_unknown_type_is_kept_and_permits_nothing() {
+    let mut tested = Tested::with_users(&[("u", &[])]);
+    let perm = Some(Permission { perm_type: 7, key: bytes("a"), range_end: bytes("") });
+    let grant = pb::AuthRoleGrantPermissionRequest { name: "u".into(), perm };
+    tested.root(AuthRequest::RoleGrantPermission(grant)).unwrap();
+    assert_eq!(tested.member.store.auth().role("u").unwrap().key_permission[0].perm_type, 7);
+    assert_eq!(tested.kv("u", put("a")), Err(ApiError::PermissionDenied));
+    assert_eq!(tested.kv("u", range("a", "")), Err(ApiError::PermissionDenied));
+}
+
 /// Go's members pass on what such a client sends.
 #[test]
 fn a_user_without_a_password_may_come_with_one() {

@@ -130,11 +130,6 @@ fn what_cannot_be_applied_stops_the_member() {
     let plain = pb::AuthUserAddRequest { name: "u".into(), password: "p".into(), ..Default::default() };
     let user = pb::InternalRaftRequest { auth_user_add: Some(plain), ..with_header.clone() };
     assert!(matches!(stop(user), Fatal::UnsupportedRequest(_)));
-    let perm =
-        Some(wire::authpb::Permission { perm_type: 3, key: support::bytes("k"), ..Default::default() });
-    let grant = pb::AuthRoleGrantPermissionRequest { name: "r".into(), perm };
-    let unknown = pb::InternalRaftRequest { auth_role_grant_permission: Some(grant), ..with_header.clone() };
-    assert!(matches!(stop(unknown), Fatal::InvalidRequest(_)));
     let version =
         pb::InternalRaftRequest { cluster_version_set: Some(Default::default()), ..with_header.clone() };
     assert!(matches!(stop(version), Fatal::InvalidRequest(_)));

@@ -1,9 +1,10 @@
 //! Who asks, for one call.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use raft::Time;
 use sha2::{Digest as _, Sha256};
 use store::{Auth, AuthChange, Caller};
 use wire::{ApiError, Code, Status};
@@ -17,6 +18,9 @@ const TOKEN: HeaderName = HeaderName::from_static("token");
 /// What the JSON gateway adds to what it passes on; its own certificate is nobody's name.
 const GATEWAY: HeaderName = HeaderName::from_static("grpcgateway-accept");
 const BEARER: &str = "Bearer ";
+
+/// Lines a second about tokens that are refused.
+const REFUSALS_TOLD_MAX: u32 = 10;
 
 /// What etcd says where a member has no key to sign with.
 const VERIFY_ONLY: &str = "auth: token signing attempted with verify-only key";
@@ -155,13 +159,52 @@ pub struct Access {
     tokens: Tokens,
     /// Where passwords are hashed.
     pub passwords: Passwords,
+    refusals: Refusals,
     clock: Clock,
+}
+
+/// Tokens that were refused. Anybody can send such, so not each is told of.
+#[derive(Debug, Default)]
+struct Refusals(Mutex<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    /// Since when lines are counted.
+    since: Time,
+    lines: u32,
+    left_out: u64,
+}
+
+impl Refusals {
+    fn tell(&self, now: Time, token: &str) {
+        let mut told = self.0.lock().expect("no thread panics while it holds this lock");
+        if now >= told.since.plus_ms(1000) {
+            (told.since, told.lines) = (now, 0);
+        }
+        if told.lines >= REFUSALS_TOLD_MAX {
+            told.left_out += 1;
+            return;
+        }
+        told.lines += 1;
+        let left_out = std::mem::take(&mut told.left_out);
+        drop(told);
+        let fingerprint = fingerprint(token);
+        match left_out {
+            0 => log::warn!("invalid auth token", "token-fingerprint" => fingerprint),
+            _ => log::warn!(
+                "invalid auth token",
+                "token-fingerprint" => fingerprint,
+                "others-before" => left_out,
+            ),
+        }
+    }
 }
 
 impl Access {
     /// `bcrypt_cost`: from 4 to 31. `clock`: that of the member.
     pub fn new(tokens: Tokens, bcrypt_cost: u32, clock: Clock) -> Access {
-        Access { tokens, passwords: Passwords::new(bcrypt_cost), clock }
+        let passwords = Passwords::new(bcrypt_cost);
+        Access { tokens, passwords, refusals: Refusals::default(), clock }
     }
 
     /// Who asks, if users count: by a token, else by a certificate's name.
@@ -192,14 +235,14 @@ impl Access {
             Tokens::Jwt(jwt) => match jwt.check(clock::unix_ns(), text) {
                 Ok(claims) => Some(Asker { name: Some(claims.user), revision: claims.revision }),
                 Err(error) => {
-                    log::warn!("failed to parse a JWT token", "error" => error);
+                    log::debug!("failed to parse a JWT token", "error" => error);
                     None
                 }
             },
             Tokens::None => None,
         };
         asker.ok_or_else(|| {
-            log::warn!("invalid auth token", "token-fingerprint" => fingerprint(text));
+            self.refusals.tell(self.clock.now(), text);
             ApiError::InvalidAuthToken
         })
     }
@@ -296,5 +339,19 @@ mod tests {
         assert_eq!(Credentials::of_token(&format!("secret.{}", u64::MAX)).awaited_index(), u64::MAX);
         assert_eq!(Credentials::of_token("a.b.7").awaited_index(), 0);
         assert_eq!(fingerprint("secret"), "2bb80d537b1d");
+    }
+
+    #[test]
+    fn of_many_refused_tokens_only_some_are_told_of() {
+        let refusals = Refusals::default();
+        let tell = |ms, times| (0..times).for_each(|_| refusals.tell(Time::from_ms(ms), "x"));
+        tell(0, 25);
+        let told = |refusals: &Refusals| {
+            let told = refusals.0.lock().unwrap();
+            (told.lines, told.left_out)
+        };
+        assert_eq!(told(&refusals), (10, 15));
+        tell(1_000, 1);
+        assert_eq!(told(&refusals), (1, 0), "the next line says how many were left out");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,9 +20,12 @@ use crate::grpc::member::Renewed;
 /// The wait for the end of a lease has none of its own: leases that end together wait for one another.
 const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 
-/// How often it is looked whether a token is known by now. Who makes one up names any index, so that nobody is kept who waits
-/// for one.
-const TOKEN_INTERVAL: Duration = Duration::from_millis(5);
+/// How soon, and at last how often, it is looked whether a token is known by now. Who makes one up names any index, so nothing
+/// is kept here that an index has to come for.
+const TOKEN_INTERVAL_MIN: Duration = Duration::from_millis(1);
+const TOKEN_INTERVAL_MAX: Duration = Duration::from_millis(50);
+/// Calls that wait for their tokens on one thread; for more, only what is known counts.
+const TOKEN_WAITERS_MAX: usize = 1024;
 
 /// An answer to come. Who drops it does not wait any more; what was proposed may still happen (rule 15).
 pub struct Reply {
@@ -90,13 +94,16 @@ impl Lane {
     pub async fn token_known(&self, credentials: &Credentials, deadline: Option<Instant>) {
         let index = credentials.awaited_index();
         let is_known = || self.member().status.applied() >= index;
-        if is_known() {
+        if is_known() || Rc::strong_count(&self.0.token_waiters) > TOKEN_WAITERS_MAX {
             return;
         }
+        let _waiter = Rc::clone(&self.0.token_waiters);
         let until = Instant::now() + self.request_timeout();
         let until = deadline.map_or(until, |deadline| deadline.min(until));
+        let mut interval = TOKEN_INTERVAL_MIN;
         while !is_known() && Instant::now() < until {
-            tokio::time::sleep(TOKEN_INTERVAL).await;
+            tokio::time::sleep_until(until.min(Instant::now() + interval)).await;
+            interval = TOKEN_INTERVAL_MAX.min(2 * interval);
         }
     }
 

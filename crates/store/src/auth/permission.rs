@@ -1,6 +1,8 @@
 //! What all roles of a user together let it do: intervals of keys, for reading and for writing (etcd:
 //! range_perm_cache.go, pkg/adt).
 
+use std::sync::OnceLock;
+
 use wire::authpb::Permission;
 use wire::authpb::permission::Type;
 
@@ -32,7 +34,7 @@ impl Rights {
                     read.push(interval.clone());
                     write.push(interval);
                 }
-                // Refused before it is applied; an imported one lets nobody do anything, as in etcd.
+                // Kept, and lets nobody do anything, as in etcd: whoever refused it would differ from members of Go's.
                 Err(_) => {}
             }
         }
@@ -89,6 +91,8 @@ impl Interval {
 struct Intervals {
     /// In the order of roles and permissions.
     all: Vec<Interval>,
+    /// Made when it is asked for first.
+    tree: OnceLock<Tree>,
     /// The same keys in order, in intervals that neither overlap nor touch.
     merged: Vec<Interval>,
 }
@@ -110,7 +114,7 @@ impl Intervals {
                 _ => merged.push(interval.clone()),
             }
         }
-        Intervals { all, merged }
+        Intervals { all, tree: OnceLock::new(), merged }
     }
 
     /// Whether a key is in any of them.
@@ -132,7 +136,7 @@ impl Intervals {
     /// What etcd says of a range that ends where it begins, or before, and has no key: the same everywhere, since a
     /// transaction with such an op in it is refused as a whole or not at all.
     fn cover_nothing(&self, key: &[u8], to: Option<&[u8]>) -> bool {
-        Tree::new(&self.all).cover(key, to)
+        self.tree.get_or_init(|| Tree::new(&self.all)).cover(&self.all, key, to)
     }
 }
 

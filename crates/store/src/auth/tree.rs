@@ -10,45 +10,48 @@ use super::permission::{Interval, is_above};
 /// The place of the node that stands for none.
 const NONE: usize = 0;
 
-struct Node<'a> {
-    interval: &'a Interval,
-    /// The farthest end at or below.
-    max: Option<&'a [u8]>,
+#[derive(Debug)]
+struct Node {
+    /// Its place among the intervals.
+    interval: usize,
+    /// Of those at or below, the one that ends farthest.
+    farthest: usize,
     parent: usize,
     /// Left and right.
     below: [usize; 2],
     is_red: bool,
 }
 
-/// Intervals in the order of their beginnings, and of their ends where these are equal.
-pub(super) struct Tree<'a> {
+/// Intervals in the order of their beginnings, and of their ends where these are equal. They are kept elsewhere, and always
+/// the same ones are given.
+#[derive(Debug)]
+pub(super) struct Tree {
     /// At [`NONE`] nothing is kept but the colour.
-    nodes: Vec<Node<'a>>,
+    nodes: Vec<Node>,
     root: usize,
 }
 
 const LEFT: usize = 0;
 const RIGHT: usize = 1;
 
-impl<'a> Tree<'a> {
+impl Tree {
     /// Adds them one after the other.
-    pub(super) fn new(intervals: &'a [Interval]) -> Tree<'a> {
-        static NOWHERE: Interval = Interval { from: Vec::new(), to: None };
-        let none = Node { interval: &NOWHERE, max: None, parent: NONE, below: [NONE; 2], is_red: false };
+    pub(super) fn new(all: &[Interval]) -> Tree {
+        let none = Node { interval: 0, farthest: 0, parent: NONE, below: [NONE; 2], is_red: false };
         let mut tree = Tree { nodes: vec![none], root: NONE };
-        intervals.iter().for_each(|interval| tree.insert(interval));
+        (0..all.len()).for_each(|interval| tree.insert(all, interval));
         if tree.root != NONE {
-            tree.find_max(tree.root);
+            tree.find_farthest(all, tree.root);
         }
         tree
     }
 
-    fn insert(&mut self, interval: &'a Interval) {
+    fn insert(&mut self, all: &[Interval], interval: usize) {
         let (mut above, mut at, mut side) = (NONE, self.root, LEFT);
         while at != NONE {
-            let known = self.nodes[at].interval;
-            let is_before = match interval.from.cmp(&known.from) {
-                std::cmp::Ordering::Equal => is_above(known.to(), interval.to()),
+            let (new, known) = (&all[interval], &all[self.nodes[at].interval]);
+            let is_before = match new.from.cmp(&known.from) {
+                std::cmp::Ordering::Equal => is_above(known.to(), new.to()),
                 order => order.is_lt(),
             };
             side = if is_before { LEFT } else { RIGHT };
@@ -56,7 +59,8 @@ impl<'a> Tree<'a> {
             at = self.nodes[at].below[side];
         }
         let new = self.nodes.len();
-        self.nodes.push(Node { interval, max: None, parent: above, below: [NONE; 2], is_red: true });
+        let below = [NONE; 2];
+        self.nodes.push(Node { interval, farthest: interval, parent: above, below, is_red: true });
         if above == NONE {
             self.root = new;
         } else {
@@ -66,16 +70,16 @@ impl<'a> Tree<'a> {
     }
 
     /// Says at each node how far those below it reach; no deeper than the tree is high.
-    fn find_max(&mut self, at: usize) -> Option<&'a [u8]> {
-        let mut max = self.nodes[at].interval.to();
+    fn find_farthest(&mut self, all: &[Interval], at: usize) -> usize {
+        let mut farthest = self.nodes[at].interval;
         for below in self.nodes[at].below {
-            let reach = if below == NONE { continue } else { self.find_max(below) };
-            if is_above(reach, max) {
-                max = reach;
+            let other = if below == NONE { continue } else { self.find_farthest(all, below) };
+            if is_above(all[other].to(), all[farthest].to()) {
+                farthest = other;
             }
         }
-        self.nodes[at].max = max;
-        max
+        self.nodes[at].farthest = farthest;
+        farthest
     }
 
     fn balance(&mut self, mut at: usize) {
@@ -128,9 +132,9 @@ impl<'a> Tree<'a> {
     }
 
     /// Whether the intervals that are met are one, which reaches from `from` to `to`.
-    pub(super) fn cover(&self, from: &[u8], to: Option<&[u8]>) -> bool {
+    pub(super) fn cover(&self, all: &[Interval], from: &[u8], to: Option<&[u8]>) -> bool {
         let mut met: Option<(&[u8], Option<&[u8]>)> = None;
-        let is_one = self.visit(self.root, (from, to), &mut |interval| match &mut met {
+        let is_one = self.visit(all, self.root, (from, to), &mut |interval| match &mut met {
             None => {
                 met = Some((&interval.from, interval.to()));
                 true
@@ -149,8 +153,9 @@ impl<'a> Tree<'a> {
     }
 
     /// No deeper than the tree is high: twice the logarithm of its size.
-    fn visit(
+    fn visit<'a>(
         &self,
+        all: &'a [Interval],
         at: usize,
         asked: (&[u8], Option<&[u8]>),
         see: &mut impl FnMut(&'a Interval) -> bool,
@@ -160,14 +165,15 @@ impl<'a> Tree<'a> {
         }
         let node = &self.nodes[at];
         let [left, right] = node.below;
-        match beside(asked, (&node.interval.from, node.interval.to())) {
-            Side::Left => self.visit(left, asked, see),
+        let interval = &all[node.interval];
+        match beside(asked, (&interval.from, interval.to())) {
+            Side::Left => self.visit(all, left, asked, see),
             Side::Right => {
-                beside((&node.interval.from, node.max), asked) != Side::Neither
-                    || (self.visit(left, asked, see) && self.visit(right, asked, see))
+                beside((&interval.from, all[node.farthest].to()), asked) != Side::Neither
+                    || (self.visit(all, left, asked, see) && self.visit(all, right, asked, see))
             }
             Side::Neither => {
-                self.visit(left, asked, see) && see(node.interval) && self.visit(right, asked, see)
+                self.visit(all, left, asked, see) && see(interval) && self.visit(all, right, asked, see)
             }
         }
     }
