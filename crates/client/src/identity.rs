@@ -182,10 +182,13 @@ impl Identity {
 }
 
 fn header(token: &str) -> Result<HeaderValue, Error> {
-    HeaderValue::from_str(token).map_err(|_| {
+    let mut value = HeaderValue::from_str(token).map_err(|_| {
         let text = "transport: header key \"token\" contains value with non-printable ASCII characters";
         Error::Status(Status::new(Code::Internal, text))
-    })
+    })?;
+    // Neither shown nor kept in a table of headers.
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 impl Client {

@@ -79,6 +79,11 @@ fn the_token_says_who_asks() {
         let mut client = bed.client().await;
         // Nobody is asked for a name before users count, whatever token there is.
         assert_eq!(as_user(&mut client, PUT, "nonsense", put("a")).await.code, Code::Ok);
+        // Nor is one waited for that names an index far ahead.
+        let (begun, far) = (tokio::time::Instant::now(), "madeupmadeupmade.18446744073709551615");
+        let grant = frame(&pb::LeaseGrantRequest { ttl: 60, id: 0 });
+        assert_eq!(as_user(&mut client, "/etcdserverpb.Lease/LeaseGrant", far, grant).await.code, Code::Ok);
+        assert_eq!(begun.elapsed().as_secs(), 0);
         enable(&bed.member);
         for path in [RANGE, PUT] {
             let of = |key| if path == PUT { put(key) } else { range(key) };
@@ -108,6 +113,35 @@ fn a_proposal_carries_who_asks() {
         let header = pb::InternalRaftRequest::decode(&data[..]).unwrap().header.unwrap();
         let revision = bed.lane.member().reader.auth().revision();
         assert_eq!((&*header.username, header.auth_revision), ("u", revision));
+    });
+}
+
+/// Not even that of a user who is to have none.
+#[test]
+fn no_password_goes_into_the_log() {
+    bed(|bed| async move {
+        bed.member.set_mood(Mood::Holds);
+        let mut client = bed.client().await;
+        let options = Some(wire::authpb::UserAddOptions { no_password: true });
+        let (name, password) = ("w".to_owned(), "secret".to_owned());
+        let add = pb::AuthUserAddRequest { name, password, options, ..Default::default() };
+        let _call = client.start("/etcdserverpb.Auth/UserAdd", &[], frame(&add));
+        settle().await;
+        let held = bed.member.held();
+        let [Submission::Propose { data, .. }] = &held[..] else { panic!("{held:?}") };
+        let add = pb::InternalRaftRequest::decode(&data[..]).unwrap().auth_user_add.unwrap();
+        assert_eq!((&*add.password, &*add.hashed_password), ("", ""));
+    });
+}
+
+#[test]
+fn a_request_about_users_may_be_as_long_as_others() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        let add = frame(&pb::AuthRoleAddRequest { name: "r".repeat(1_700_000) });
+        let refused = as_user(&mut client, "/etcdserverpb.Auth/RoleAdd", "", add).await;
+        assert_eq!(refused, ApiError::RequestTooLarge.into());
+        assert_eq!(bed.member.proposals(), 0);
     });
 }
 

@@ -247,6 +247,11 @@ impl Access {
         })
     }
 
+    /// Whether there are tokens that a member knows once it has applied their login.
+    pub fn has_simple_tokens(&self) -> bool {
+        matches!(self.tokens, Tokens::Simple(_))
+    }
+
     /// What has been applied: who has got a token, and whose are over. To be called before anybody sees that it is applied.
     pub fn applied(&self, changes: &[AuthChange]) {
         let Tokens::Simple(tokens) = &self.tokens else { return };

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use prost::Message;
-use store::AuthRequest;
+use store::{AuthRequest, admission};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
-use wire::{ApiError, etcdserverpb as pb};
+use wire::{ApiError, RequestLimits, etcdserverpb as pb};
 
 use super::member::MemberView;
 use super::service::{admin, client_deadline, to_tonic, who};
@@ -22,6 +22,7 @@ use crate::stubs::etcdserverpb::auth_server::Auth;
 pub struct AuthService {
     member: Arc<MemberView>,
     lane: LaneHandle,
+    limits: RequestLimits,
 }
 
 /// A response whose header is filled in here.
@@ -78,8 +79,8 @@ macro_rules! service {
 
 impl AuthService {
     /// `lane` proposes, and confirms reads.
-    pub fn new(member: Arc<MemberView>, lane: LaneHandle) -> Self {
-        AuthService { member, lane }
+    pub fn new(member: Arc<MemberView>, lane: LaneHandle, limits: RequestLimits) -> Self {
+        AuthService { member, lane, limits }
     }
 
     /// Proposes what a call asks for, in its caller's name.
@@ -99,6 +100,8 @@ impl AuthService {
         asker: Asker,
         deadline: Option<Instant>,
     ) -> Result<R, wire::Status> {
+        // Of any id: no other is longer.
+        admission::check_size(&request.clone().encode(u64::MAX, asker.caller()), &self.limits)?;
         let answer =
             self.lane.propose(deadline, move |id, _| (request.encode(id.0, asker.caller()), false)).await?;
         let mut response = R::decode(&answer.body[..])
@@ -114,6 +117,7 @@ impl AuthService {
         deadline: Option<Instant>,
     ) -> Result<pb::AuthenticateResponse, wire::Status> {
         let pb::AuthenticateRequest { name, password } = login;
+        let password = Passwords::what_counts(password);
         self.lane.linearizable(deadline).await?;
         let access = &self.member.access;
         loop {
@@ -143,7 +147,7 @@ impl AuthService {
     }
 
     /// Compares a password; the auth revision as of which it is right.
-    async fn check_password(&self, name: &str, password: &str) -> Result<u64, wire::Status> {
+    async fn check_password(&self, name: &str, password: &[u8]) -> Result<u64, wire::Status> {
         let auth = self.member.reader.auth();
         if !auth.is_enabled() {
             return Err(ApiError::AuthNotEnabled.into());
@@ -153,7 +157,7 @@ impl AuthService {
             return Err(ApiError::NoPasswordUser.into());
         }
         let passwords = &self.member.access.passwords;
-        if !passwords.matches(password.to_owned(), user.password.to_vec()).await? {
+        if !passwords.matches(password.to_vec(), user.password.to_vec()).await? {
             log::info!("invalid password", "user-name" => name);
             return Err(ApiError::AuthFailed.into());
         }
@@ -189,10 +193,12 @@ service! {
             mut request: Request<pb::AuthUserAddRequest>,
         ) -> Result<Response<pb::AuthUserAddResponse>, Status> {
             // As in etcd a hash that was given does not count here.
-            if !request.get_ref().options.is_some_and(|options| options.no_password) {
-                let password = std::mem::take(&mut request.get_mut().password);
-                request.get_mut().hashed_password = self.hashed(&request, password).await?;
-            }
+            let password = std::mem::take(&mut request.get_mut().password);
+            request.get_mut().hashed_password =
+                match request.get_ref().options.is_some_and(|options| options.no_password) {
+                    true => String::new(),
+                    false => self.hashed(&request, password).await?,
+                };
             self.ask(request, AuthRequest::UserAdd).await
         }
 

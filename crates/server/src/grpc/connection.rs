@@ -51,6 +51,8 @@ const HEADER_BYTES_MAX: u32 = 1 << 20;
 /// Calls in progress on one connection, whatever the flag allows: it bounds what a client that reads nothing
 /// can make us keep.
 const STREAMS_MAX: u32 = 1 << 16;
+/// The call by which clients get their tokens.
+const LOG_IN: &str = "/etcdserverpb.Auth/Authenticate";
 /// Calls that a client may open and reset before they are looked at.
 const RESETS_PENDING_MAX: usize = 1 << 12;
 /// Calls answered before their clients had ended them that are remembered, and for how long: what still comes for
@@ -428,7 +430,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
     fn await_token(&mut self, index: usize, hot: Hot, message: Bytes) -> bool {
         let Some(call) = self.calls.get_mut(index) else { return false };
         let lane = &self.front.lane;
-        if call.credentials.awaited_index() <= lane.member().status.applied() {
+        if lane.awaited_index(&call.credentials) <= lane.member().status.applied() {
             return self.begin_hot(index, hot, message);
         }
         let slot = Slot { index, stream: call.stream };
@@ -489,7 +491,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         let uri = parts.uri.clone();
         let (front, credentials, deadline) = (Rc::clone(&self.front), call.credentials, call.deadline);
         let answer = async move {
-            front.lane.token_known(&credentials, deadline).await;
+            // Whoever logs in may still show the token before, which does not count here.
+            if parts.uri.path() != LOG_IN {
+                front.lane.token_known(&credentials, deadline).await;
+            }
             front.services().call(service, parts, frame).await
         };
         let (held, body) = (self.held.clone(), call.body);

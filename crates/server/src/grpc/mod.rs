@@ -106,7 +106,7 @@ impl Front {
 impl Shared {
     /// The services of the present member. They are not kept: one that is gone must not hold on to its store.
     fn services(&self) -> service::Services {
-        service::Services::new(Arc::clone(&self.lane.member()), self.lane.handle())
+        service::Services::new(Arc::clone(&self.lane.member()), self.lane.handle(), self.config.limits)
     }
 }
 

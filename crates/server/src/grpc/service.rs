@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http_body_util::Full;
 use tonic::codegen::Service;
-use wire::Status;
+use wire::{RequestLimits, Status};
 
 use super::auth::AuthService;
 use super::cluster::ClusterService;
@@ -27,22 +27,23 @@ use crate::stubs::health::health_server::HealthServer;
 pub struct Services {
     member: Arc<MemberView>,
     lane: LaneHandle,
+    limits: RequestLimits,
 }
 
 impl Services {
     /// The services of a member that is there now.
-    pub fn new(member: Arc<MemberView>, lane: LaneHandle) -> Self {
-        Services { member, lane }
+    pub fn new(member: Arc<MemberView>, lane: LaneHandle, limits: RequestLimits) -> Self {
+        Services { member, lane, limits }
     }
 
     /// Answers a call whose message, with its prefix, is whole.
     pub async fn call(self, service: Cold, head: Parts, message: Bytes) -> http::Response<tonic::body::Body> {
-        let Services { member, lane } = self;
+        let Services { member, lane, limits } = self;
         let request = http::Request::from_parts(head, Full::new(message));
         // The size of a message was judged before it came here; the stubs' own limit is out of the way.
         let Ok(response) = match service {
             Cold::Auth => {
-                let service = AuthServer::new(AuthService::new(member, lane));
+                let service = AuthServer::new(AuthService::new(member, lane, limits));
                 service.max_decoding_message_size(usize::MAX).call(request).await
             }
             Cold::Cluster => {

@@ -89,10 +89,17 @@ impl Lane {
         async move { drop(reply.await) }
     }
 
+    /// The index that has to be applied here before a call's token is known; 0 where no such token counts.
+    pub fn awaited_index(&self, credentials: &Credentials) -> u64 {
+        let member = self.member();
+        let counts = member.is_guarded() && member.access.has_simple_tokens();
+        if counts { credentials.awaited_index() } else { 0 }
+    }
+
     /// Waits until the index at which a token was given out is applied here, but no longer than for the call itself; what is
     /// not known then is no token (etcd: simple_token.go).
     pub async fn token_known(&self, credentials: &Credentials, deadline: Option<Instant>) {
-        let index = credentials.awaited_index();
+        let index = self.awaited_index(credentials);
         let is_known = || self.member().status.applied() >= index;
         if is_known() || Rc::strong_count(&self.0.token_waiters) > TOKEN_WAITERS_MAX {
             return;
