@@ -463,7 +463,7 @@ fn refusals_about_users_and_roles() {
         users.refused("AuthEnable", pb::AuthEnableRequest {}, ApiError::RootRoleNotExist).await;
         users.refused("UserAdd", user("root", "x"), ApiError::UserAlreadyExist).await;
         users.refused("UserAdd", user("", "x"), ApiError::UserEmpty).await;
-        users.refused("UserAdd", user("long", &"p".repeat(73)), too_long).await;
+        users.refused("UserAdd", user("long", &"p".repeat(73)), too_long.clone()).await;
         users.refused("UserGet", pb::AuthUserGetRequest { name: "no".into() }, ApiError::UserNotFound).await;
         users.done("RoleAdd", role("r")).await;
         users.refused("RoleAdd", role("r"), ApiError::RoleAlreadyExist).await;
@@ -490,7 +490,9 @@ fn refusals_about_users_and_roles() {
             users.ask("Authenticate", login("u", "u")).await.expect("a token");
         users.token = Some(asked.token);
         users.refused("UserList", pb::AuthUserListRequest {}, ApiError::PermissionDenied).await;
-        users.refused("UserAdd", user("long", &"p".repeat(73)), ApiError::PermissionDenied).await;
+        users.refused("UserAdd", user("x", "x"), ApiError::PermissionDenied).await;
+        // As in etcd, before anybody is asked who they are.
+        users.refused("UserAdd", user("long", &"p".repeat(73)), too_long).await;
         let asked: pb::AuthenticateResponse =
             users.ask("Authenticate", login("root", "root")).await.expect("a token");
         users.token = Some(asked.token);

@@ -166,7 +166,7 @@ impl Identity {
             return Ok(());
         }
         let request = AuthenticateRequest { name: user.clone(), password: password.clone() };
-        let token = match client.authenticate(request, Deadline::NEVER).await {
+        let token = match Box::pin(client.authenticate(request, Deadline::NEVER)).await {
             Ok(answer) => Some(header(&answer.token)?),
             // Nobody is asked who they are.
             Err(error) if error.is(ApiError::AuthNotEnabled) => None,

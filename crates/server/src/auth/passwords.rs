@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bcrypt::Version;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::{ApiError, Code, Status};
 
 /// What Go's library says of a password that would be cut; such as its hash were that of its beginning.
@@ -94,12 +94,7 @@ impl Passwords {
         }
         let turn = Arc::clone(&self.slow_turn).try_acquire_owned();
         let turn = turn.map_err(|_| Status::from(ApiError::TooManyRequests))?;
-        let run = move || {
-            let result = work();
-            drop(turn);
-            result
-        };
-        tokio::task::spawn_blocking(run).await.map_err(|_| ApiError::Stopped.into())
+        in_turn(turn, work).await
     }
 
     /// Runs work as long as a password's when its turn comes.
@@ -117,13 +112,21 @@ impl Passwords {
         }
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let turn = turn.map_err(|_| Status::from(ApiError::Stopped))?;
-        let run = move || {
-            let result = work();
-            drop(turn);
-            result
-        };
-        tokio::task::spawn_blocking(run).await.map_err(|_| ApiError::Stopped.into())
+        in_turn(turn, work).await
     }
+}
+
+/// Runs work where it may take long. The turn is given back behind it, whether or not somebody still waits.
+async fn in_turn<T: Send + 'static>(
+    turn: OwnedSemaphorePermit,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Status> {
+    let run = move || {
+        let result = work();
+        drop(turn);
+        result
+    };
+    tokio::task::spawn_blocking(run).await.map_err(|_| ApiError::Stopped.into())
 }
 
 /// The cost that a hash names, as `$2a$10$…`; 0 if it names none.
