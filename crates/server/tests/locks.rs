@@ -255,6 +255,25 @@ fn a_call_that_is_given_up_before_it_has_a_place_leaves_none_if_the_lease_is_its
     });
 }
 
+/// Behind others its place would hold up all that come after it until the lease ends.
+#[test]
+fn a_call_that_is_given_up_before_it_has_a_place_leaves_none_behind_others() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        grant(&mut client, 1).await;
+        grant(&mut client, 2).await;
+        let held = Call::lock(&mut client, "q", 1).await.end().await;
+        assert_eq!(held.status.code, Code::Ok);
+        bed.member.set_mood(Mood::Holds);
+        let call = Call::lock(&mut client, "q", 2).await;
+        call.cancel().await;
+        bed.member.set_mood(Mood::Answers);
+        bed.member.answer_held();
+        settle().await;
+        assert_eq!(names(&mut client).await, ["q/1"]);
+    });
+}
+
 /// Or there would be two owners: the second call finds the place of the first and is told that it is its own.
 #[test]
 fn whoever_asks_again_with_its_lease_after_a_cancel_keeps_the_place() {

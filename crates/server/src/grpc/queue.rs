@@ -47,6 +47,7 @@ const REFUSALS_MAX: u32 = 5;
 const RETRY: Duration = Duration::from_millis(200);
 
 /// The queue of one name.
+#[derive(Clone)]
 pub(super) struct Queue {
     by: By,
     /// The name and a slash.
@@ -156,11 +157,29 @@ impl Queue {
     /// Takes a place for a lease, or finds the one that it has.
     pub(super) async fn enter(&self, session: Session, value: Bytes) -> Result<Entered, Status> {
         let (reply, entered) = oneshot::channel();
-        let (by, key) = (self.by.clone(), self.key(session.lease));
+        let queue = self.clone();
         // In a task of its own, so that it is known how it ended: an answer that nobody takes is dropped, and so is the
-        // place in it.
-        spawn_local(async move { drop(reply.send(enter(by, key, session, value).await)) });
+        // place in it. If that is not the first one, its call counts as waiting from here on.
+        spawn_local(async move {
+            let mut entered = enter(queue.by.clone(), queue.key(session.lease), session, value).await;
+            if let Ok(Entered { place, .. }) = &mut entered
+                && let Ok(earlier) = read(&queue.by, &queue.earlier(place)).await
+            {
+                place.gives_up |= !earlier.kvs.is_empty();
+            }
+            drop(reply.send(entered));
+        });
         entered.await.map_err(|_| Status::from(ApiError::Stopped))?
+    }
+
+    /// Asks for the place before one.
+    fn earlier(&self, place: &Place) -> pb::RangeRequest {
+        pb::RangeRequest {
+            max_create_revision: place.created - 1,
+            // The keys alone are in memory.
+            keys_only: true,
+            ..self.by_creation(SortOrder::Descend)
+        }
     }
 
     /// The key of a lease, as Go's `%x` has its number.
@@ -171,16 +190,11 @@ impl Queue {
 
     /// Waits until a place is the first one of its queue.
     pub(super) async fn wait_turn(&self, place: &mut Place) -> Result<Turn, Status> {
-        let earlier = self.by_creation(SortOrder::Descend);
-        let earlier = pb::RangeRequest {
-            max_create_revision: place.created - 1,
-            // The keys alone are in memory.
-            keys_only: true,
-            ..earlier
-        };
+        let earlier = self.earlier(place);
         // What this member has applied holds all earlier places: it has applied the one that was taken after them.
         let mut next = first(read(&self.by, &earlier).await?);
         if next.1.is_none() {
+            place.gives_up = place.is_own_lease;
             return Ok(Turn::AtOnce);
         }
         // As in etcd, also if another call has taken it: who stops waiting leaves the queue.
