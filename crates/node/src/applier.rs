@@ -220,8 +220,7 @@ impl Applier {
         report.revision = self.store.revision();
         report.exceeds_quota = gave.grew && !self.quota.has_room(self.store.size_bytes(), 1);
         report.alarms = self.alarms_if_changed();
-        let auth = self.store.auth();
-        report.auth_revision = if auth.is_enabled() { auth.revision() } else { 0 };
+        report.auth_revision = self.store.auth().revision_if_enabled().unwrap_or(0);
         let membership = self.membership_if_changed();
         report.agreed = self.agreed;
         let snapshot = self.snapshot();

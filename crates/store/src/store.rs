@@ -651,7 +651,7 @@ impl Store {
             self.alarms_published = true;
         }
         if let Some((next, bytes)) = self.auth.publish() {
-            let revision = if next.is_enabled() { next.revision() } else { 0 };
+            let revision = next.revision_if_enabled().unwrap_or(0);
             *self.shared.auth.write().expect("no thread panics while it holds this lock") = next;
             self.shared.auth_revision.store(revision, Ordering::Release);
             self.shared.auth_bytes.store(bytes, Ordering::Relaxed);
@@ -949,7 +949,7 @@ impl Reader {
         Arc::clone(&self.shared.auth.read().expect("no thread panics while it holds this lock"))
     }
 
-    /// The revision of [`Reader::auth`] if authentication is on, else `None`. Takes no lock.
+    /// As [`Auth::revision_if_enabled`] of [`Reader::auth`]. Takes no lock.
     pub fn auth_revision(&self) -> Option<u64> {
         let revision = self.shared.auth_revision.load(Ordering::Acquire);
         (revision != 0).then_some(revision)

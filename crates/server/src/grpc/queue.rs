@@ -65,6 +65,8 @@ pub(super) struct Place {
     pub(super) key: Bytes,
     /// The revision at which it was taken.
     pub(super) created: i64,
+    /// The one before it when it was taken, and the header that this was read with.
+    before: Option<(pb::ResponseHeader, KeyValue)>,
     gives_up: bool,
     /// Its lease was granted for this call.
     is_own_lease: bool,
@@ -159,27 +161,46 @@ impl Queue {
         let (reply, entered) = oneshot::channel();
         let queue = self.clone();
         // In a task of its own, so that it is known how it ended: an answer that nobody takes is dropped, and so is the
-        // place in it. If that is not the first one, its call counts as waiting from here on.
-        spawn_local(async move {
-            let mut entered = enter(queue.by.clone(), queue.key(session.lease), session, value).await;
-            if let Ok(Entered { place, .. }) = &mut entered
-                && let Ok(earlier) = read(&queue.by, &queue.earlier(place)).await
-            {
-                place.gives_up |= !earlier.kvs.is_empty();
-            }
-            drop(reply.send(entered));
-        });
+        // place in it.
+        spawn_local(async move { drop(reply.send(queue.take_place(session, value).await)) });
         entered.await.map_err(|_| Status::from(ApiError::Stopped))?
     }
 
-    /// Asks for the place before one.
-    fn earlier(&self, place: &Place) -> pb::RangeRequest {
-        pb::RangeRequest {
-            max_create_revision: place.created - 1,
+    async fn take_place(&self, session: Session, value: Bytes) -> Result<Entered, Status> {
+        let key = self.key(session.lease);
+        let own = pb::RangeRequest { key: key.clone(), ..Default::default() };
+        let own = pb::RequestOp { request: Some(Request::RequestRange(own)) };
+        let request = pb::TxnRequest {
+            compare: vec![created_at(&key, 0)],
+            success: vec![put(&key, value, session.lease)],
+            failure: vec![own],
+        };
+        let answer = txn(&self.by, request).await?;
+        let header = answer.header.unwrap_or_default();
+        let found = answer.responses.into_iter().find_map(|response| match response.response {
+            Some(Response::ResponseRange(range)) => range.kvs.into_iter().next(),
+            _ => None,
+        });
+        let created = found.as_ref().map_or(header.revision, |own| own.create_revision);
+        let (by, is_own_lease) = (self.by.clone(), session.is_own);
+        let mut place = Place { by, key, created, before: None, gives_up: is_own_lease, is_own_lease };
+        place.before = self.before(created).await?;
+        // As in etcd, also if another call has taken it: who stops waiting leaves the queue.
+        place.gives_up |= place.before.is_some();
+        Ok(Entered { place, header, found: found.map(|own| own.value) })
+    }
+
+    /// The place before one that was created at this revision, if there is any, and the header that it was read with. What
+    /// this member has applied holds all earlier places: it has applied the one that was taken after them.
+    async fn before(&self, created: i64) -> Result<Option<(pb::ResponseHeader, KeyValue)>, Status> {
+        let earlier = pb::RangeRequest {
+            max_create_revision: created - 1,
             // The keys alone are in memory.
             keys_only: true,
             ..self.by_creation(SortOrder::Descend)
-        }
+        };
+        let (header, before) = first(read(&self.by, &earlier).await?);
+        Ok(before.map(|before| (header, before)))
     }
 
     /// The key of a lease, as Go's `%x` has its number.
@@ -188,20 +209,15 @@ impl Queue {
         [&self.prefix[..], format!("{sign}{:x}", lease.unsigned_abs()).as_bytes()].concat().into()
     }
 
-    /// Waits until a place is the first one of its queue.
+    /// Waits until a place that was just taken is the first one of its queue.
     pub(super) async fn wait_turn(&self, place: &mut Place) -> Result<Turn, Status> {
-        let earlier = self.earlier(place);
-        // What this member has applied holds all earlier places: it has applied the one that was taken after them.
-        let mut next = first(read(&self.by, &earlier).await?);
-        if next.1.is_none() {
-            place.gives_up = place.is_own_lease;
+        let mut next = place.before.take();
+        if next.is_none() {
             return Ok(Turn::AtOnce);
         }
-        // As in etcd, also if another call has taken it: who stops waiting leaves the queue.
-        place.gives_up = true;
-        while let (header, Some(before)) = next {
+        while let Some((header, before)) = next {
             self.deleted(before.key, header.revision).await?;
-            next = first(read(&self.by, &earlier).await?);
+            next = self.before(place.created).await?;
         }
         // It may have been lost as long as it waited.
         linearizable(&self.by.front).await?;
@@ -265,26 +281,6 @@ impl Queue {
         *end.last_mut().expect("the slash") = b'/' + 1;
         (self.prefix.clone(), end.into())
     }
-}
-
-async fn enter(by: By, key: Bytes, session: Session, value: Bytes) -> Result<Entered, Status> {
-    let own = pb::RangeRequest { key: key.clone(), ..Default::default() };
-    let own = pb::RequestOp { request: Some(Request::RequestRange(own)) };
-    let request = pb::TxnRequest {
-        compare: vec![created_at(&key, 0)],
-        success: vec![put(&key, value, session.lease)],
-        failure: vec![own],
-    };
-    let answer = txn(&by, request).await?;
-    let header = answer.header.unwrap_or_default();
-    let found = answer.responses.into_iter().find_map(|response| match response.response {
-        Some(Response::ResponseRange(range)) => range.kvs.into_iter().next(),
-        _ => None,
-    });
-    let created = found.as_ref().map_or(header.revision, |own| own.create_revision);
-    let is_own_lease = session.is_own;
-    let place = Place { by, key, created, gives_up: is_own_lease, is_own_lease };
-    Ok(Entered { place, header, found: found.map(|own| own.value) })
 }
 
 /// A watch of one call.

@@ -112,6 +112,11 @@ impl Auth {
         self.revision
     }
 
+    /// The same where authentication is on, else `None`.
+    pub fn revision_if_enabled(&self) -> Option<u64> {
+        self.is_enabled.then_some(self.revision)
+    }
+
     /// The user of this name, as it is stored: its password is a hash.
     pub fn user(&self, name: &str) -> Option<&User> {
         self.users.get(name.as_bytes()).map(|user| &user.stored)

@@ -47,7 +47,7 @@ impl Rights {
             Access::Read => &self.read,
             Access::Write => &self.write,
         };
-        if range_end.is_empty() { intervals.have(key) } else { intervals.cover(key, Some(range_end)) }
+        if range_end.is_empty() { intervals.have(key) } else { intervals.cover(key, range_end) }
     }
 }
 
@@ -124,8 +124,8 @@ impl Intervals {
     }
 
     /// Whether all keys of a range are in them.
-    fn cover(&self, key: &[u8], range_end: Option<&[u8]>) -> bool {
-        let to = range_end.and_then(open_ended);
+    fn cover(&self, key: &[u8], range_end: &[u8]) -> bool {
+        let to = open_ended(range_end);
         if !is_above(to, Some(key)) {
             return self.cover_nothing(key, to);
         }
@@ -151,7 +151,7 @@ mod tests {
     fn covers(intervals: &Intervals, key: &str, end: &str) -> bool {
         match end {
             "" => intervals.have(key.as_bytes()),
-            _ => intervals.cover(key.as_bytes(), Some(end.as_bytes())),
+            _ => intervals.cover(key.as_bytes(), end.as_bytes()),
         }
     }
 
