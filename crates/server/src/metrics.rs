@@ -17,15 +17,19 @@ mod process;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use node::MergeCounters;
 
 use crate::config::gates::{self, GATES, Stage};
 use crate::grpc::MemberView;
+use crate::grpc::hashes::CheckCounters;
 
 pub use cells::{Counter, Durations, Histogram, MS, SECONDS, US, nanoseconds};
 pub use families::{FAMILIES, Family, Kind};
 pub use format::{Encoded, Format};
-pub use lane::{ClientVersion, LaneCounts, Own, Timed, WatchCounts};
+pub use lane::{ClientVersion, LaneCounts, MethodCounts, Own, Timed, WatchCounts};
 pub use member::MemberCounts;
 
 use lane::Versions;
@@ -46,6 +50,10 @@ pub struct Metrics {
     versions: Mutex<Versions>,
     /// Versions that the cluster has had, as far as somebody looked.
     cluster_versions: Mutex<BTreeSet<String>>,
+    /// What merges had done for members that are gone: each counts for itself.
+    merges_before: MergeCounters,
+    /// What checks for corruption came to.
+    pub checks: Arc<CheckCounters>,
     /// What the member's threads count.
     pub member: MemberCounts,
 }
@@ -68,6 +76,13 @@ impl Metrics {
         let new = || Arc::new(LaneCounts::new(self.is_extensive));
         let counts = lock(&self.lanes).entry(number).or_insert_with(new).clone();
         Own::new(counts, self.clone())
+    }
+
+    /// A member is gone, and may be opened anew.
+    pub fn retire(&self, merges: &MergeCounters) {
+        for (kept, counter) in numbers(&self.merges_before).into_iter().zip(numbers(merges)) {
+            kept.fetch_add(counter.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
     }
 
     fn lanes(&self) -> Vec<Arc<LaneCounts>> {
@@ -102,6 +117,12 @@ impl Metrics {
         }
         known.iter().map(|version| (version.clone(), Some(&**version) == now)).collect()
     }
+}
+
+/// All that merges count.
+fn numbers(merges: &MergeCounters) -> [&AtomicU64; 4] {
+    let MergeCounters { merges, source_bytes, merged_bytes, given_up } = merges;
+    [merges, source_bytes, merged_bytes, given_up]
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -162,7 +162,8 @@ pub fn start(
         clock,
         peers: peers.clone(),
     };
-    let hashes = Hashes::new(settings.limits.hash_bytes_per_s);
+    let mut hashes = Hashes::new(settings.limits.hash_bytes_per_s);
+    hashes.counters = kept.metrics.checks.clone();
     let access = Arc::new(Access::new(kept.tokens.renewed(), config.auth.bcrypt_cost, clock));
     let parts = threads::Parts {
         access: Arc::clone(&access),
@@ -397,6 +398,7 @@ impl Member {
     /// is.
     pub fn stop(self) {
         self.threads.stop(self.peers);
+        self.view.metrics.retire(&self.view.merges);
     }
 }
 

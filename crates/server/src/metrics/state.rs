@@ -14,7 +14,7 @@ use crate::grpc::MemberView;
 /// Adds all of it.
 pub(super) fn add(page: &mut Page, metrics: &Metrics, member: &MemberView) {
     server(page, metrics, member);
-    space(page, member);
+    space(page, metrics, member);
     store(page, metrics, member);
     applied(page, metrics);
     disk(page, metrics);
@@ -69,7 +69,7 @@ fn major_minor(version: &str) -> String {
     version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
 }
 
-fn space(page: &mut Page, member: &MemberView) {
+fn space(page: &mut Page, metrics: &Metrics, member: &MemberView) {
     let size = member.reader.size_bytes() as f64;
     page.number(Id::DbBytes, size);
     page.number(Id::DbBytesInUse, size);
@@ -78,11 +78,12 @@ fn space(page: &mut Page, member: &MemberView) {
     page.number(Id::RevlogDead, space.dead_bytes as f64);
     page.number(Id::RevlogLive, space.record_bytes.saturating_sub(space.dead_bytes) as f64);
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
-    page.number(Id::MergedBytes, count(&member.merges.merged_bytes));
-    page.number(Id::MergeSourceBytes, count(&member.merges.source_bytes));
-    page.number(Id::MergesGivenUp, count(&member.merges.given_up));
-    page.number(Id::Merges, count(&member.merges.merges));
-    let checks = &member.hashes.counters;
+    let ids = [Id::Merges, Id::MergeSourceBytes, Id::MergedBytes, Id::MergesGivenUp];
+    let merges = super::numbers(&member.merges).into_iter().zip(super::numbers(&metrics.merges_before));
+    for (id, (now, before)) in ids.into_iter().zip(merges) {
+        page.number(id, count(now) + count(before));
+    }
+    let checks = &metrics.checks;
     page.number(Id::CompactionHashesGivenUp, count(&checks.hashes_given_up));
     page.number(Id::ChecksGivenUp, count(&checks.checks_given_up));
     page.number(Id::Checks, count(&checks.checks));
