@@ -337,7 +337,9 @@ impl Raft {
             Body::ReadIndex { context } => self.read_index_for(from, context),
             Body::Vote { last, .. } => self.answer_vote(from, last),
             // Nobody was asked yet: the requests wait for the disk too.
-            Body::VoteResponse { .. } if self.role == Role::Candidate && self.own_vote.is_some() => self.reject(),
+            Body::VoteResponse { .. } if self.role == Role::Candidate && self.own_vote.is_some() => {
+                self.reject()
+            }
             Body::VoteResponse { reject } if self.role == Role::Candidate => self.count_vote(from, !reject),
             Body::VoteResponse { .. } => {}
             Body::PreVote { last } => self.answer_pre_vote(from, term, last),
