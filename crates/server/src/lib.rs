@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod data_dir;
 pub mod front;
+pub mod gateway;
 pub mod grpc;
 pub mod http;
 pub mod lane;

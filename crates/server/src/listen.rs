@@ -22,6 +22,7 @@ use tokio::task::{JoinSet, LocalSet};
 use crate::http::{self, Health, Site};
 use crate::{LocalFuture, log};
 
+pub(crate) use bind::Accepted;
 pub use bind::{BindError, Listener, Role};
 pub use handshake::{Endpoint, Handshakes, Security};
 pub use stream::{Protocol, Stream};

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::auth::Tokens;
+use crate::config::commands::Called;
 use crate::config::env::{self, EnvError};
 use crate::config::flags::{self, FlagError};
 use crate::config::{
@@ -27,7 +28,7 @@ use crate::log::{self, Level};
 use crate::member::{self, Joined, Member, join};
 use crate::peer::AllStats;
 use crate::security::{self, Secured};
-use crate::{check_config, notify, signals};
+use crate::{check_config, gateway, notify, signals};
 
 /// How long a member that was removed goes on: others may not know yet that it is committed. etcd's.
 const REMOVED_DELAY: Duration = Duration::from_secs(1);
@@ -77,15 +78,16 @@ pub fn main() -> ExitCode {
     signals::block();
     std::panic::set_hook(Box::new(panicked));
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    match commands::answer(args.get(1..).unwrap_or_default()) {
-        Some(Ok(help)) => {
+    match commands::called(args.get(1..).unwrap_or_default()) {
+        Some(Called::Help(help)) => {
             print!("{help}");
             ExitCode::SUCCESS
         }
-        Some(Err(reason)) => {
+        Some(Called::Refused(reason)) => {
             eprintln!("{reason}");
             ExitCode::FAILURE
         }
+        Some(Called::Gateway(settings)) => gateway::run(&args, &settings),
         None => match configure(&args) {
             Ok(config) => run(&config),
             Err(code) => code,
