@@ -12,7 +12,6 @@ pub mod clock;
 pub mod config;
 pub mod data_dir;
 pub mod front;
-pub mod gateway;
 pub mod grpc;
 pub mod http;
 pub mod lane;
@@ -26,6 +25,7 @@ pub mod peer;
 pub mod process;
 pub mod security;
 pub mod signals;
+pub mod tcp_proxy;
 
 /// A future that stays on the network thread it was made on.
 pub type LocalFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + 'a>>;

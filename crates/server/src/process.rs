@@ -28,7 +28,7 @@ use crate::log::{self, Level};
 use crate::member::{self, Joined, Member, join};
 use crate::peer::AllStats;
 use crate::security::{self, Secured};
-use crate::{check_config, gateway, notify, signals};
+use crate::{check_config, notify, signals, tcp_proxy};
 
 /// How long a member that was removed goes on: others may not know yet that it is committed. etcd's.
 const REMOVED_DELAY: Duration = Duration::from_secs(1);
@@ -87,7 +87,7 @@ pub fn main() -> ExitCode {
             eprintln!("{reason}");
             ExitCode::FAILURE
         }
-        Some(Called::Gateway(settings)) => gateway::run(&args, &settings),
+        Some(Called::Gateway(settings)) => tcp_proxy::run(&args, &settings),
         None => match configure(&args) {
             Ok(config) => run(&config),
             Err(code) => code,
