@@ -30,6 +30,10 @@ use crate::log_writer::{PersistRequest, Persisted};
 use crate::quota::SpaceKeeper;
 use crate::{Promotion, RequestId, Submission};
 
+/// How many messages wait for the disk at most: beyond it the oldest is lost, as messages may be. A disk that works has far
+/// fewer: what members send each other at once is bounded.
+const UNSENT_MAX: usize = 4_096;
+
 /// Something that happened outside.
 #[derive(Debug)]
 pub enum Input {
@@ -461,9 +465,11 @@ impl Consensus {
         self.propose(now, entries);
     }
 
-    /// A read for which there is no room is asked for again.
+    /// A read for which there is no room is asked for again. While leadership is handed over, requests wait and reads are
+    /// served, as in etcd: nobody has been told yet of what waits.
     fn read_or_hold(&mut self, now: Time, context: u64) {
-        if !self.held.is_empty() || self.must_hold() {
+        let status = self.raft.status();
+        if status.leader.is_none() || !self.held.is_empty() && status.transferee.is_none() {
             let _is_asked_again = self.held.push(now, Held::Read(context));
         } else {
             self.raft(now, Event::ReadIndex { context });
@@ -591,7 +597,12 @@ impl Consensus {
                 Effect::Send { message, after: Some(after) } if after <= self.durable => {
                     out.send.push(message);
                 }
-                Effect::Send { message, after: Some(after) } => self.unsent.push_back((after, message)),
+                Effect::Send { message, after: Some(after) } => {
+                    if self.unsent.len() >= UNSENT_MAX {
+                        self.unsent.pop_front();
+                    }
+                    self.unsent.push_back((after, message));
+                }
                 Effect::Apply { entries } => out.apply.extend(entries),
                 Effect::ReadReady { context, index } => {
                     if !self.leases.confirmed(RequestId(context), true) {

@@ -27,7 +27,7 @@ pub struct Limits {
     pub kept_entries_max: usize,
     /// Bytes of entries kept while a follower that is heard gets a snapshot: those after the snapshot, which it will need
     /// next. Takes the place of the two bounds above as long as that lasts, so that a follower catches up although much is
-    /// written meanwhile; beyond it, it needs another snapshot.
+    /// written meanwhile; beyond it, it needs another snapshot, for which twice as much is kept, and four times for those after that.
     pub snapshot_kept_bytes_max: usize,
     /// Reads that wait for their index. On a leader further ones are refused; on a follower the oldest one is.
     pub reads_max: usize,

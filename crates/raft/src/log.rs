@@ -339,16 +339,16 @@ impl Log {
     }
 
     /// Gives back what is durable, applied, and needed by nobody: all up to `needed`, and beyond that whatever exceeds
-    /// the bounds on what is kept. What is after `pinned` has a bound of its own: a follower will need it when it has the
+    /// the bounds on what is kept. What is after `pinned` has a bound of its own, in bytes: a follower will need it when it has the
     /// snapshot of there.
-    pub(crate) fn release(&mut self, needed: Index, pinned: Option<Index>, limits: &Limits) {
+    pub(crate) fn release(&mut self, needed: Index, pinned: Option<(Index, usize)>, limits: &Limits) {
         let floor = self.floor();
         while self.before.0 < floor {
             let kept_entries = (floor.0 - self.before.0.0) as usize;
             let kept_bytes = self.total_bytes - self.waiting_bytes;
             let is_needed = self.before.0 >= needed;
-            let is_pinned = pinned.is_some_and(|pinned| self.before.0 >= pinned)
-                && kept_bytes <= limits.snapshot_kept_bytes_max;
+            let is_pinned =
+                pinned.is_some_and(|(pinned, bytes_max)| self.before.0 >= pinned && kept_bytes <= bytes_max);
             let fits = kept_entries <= limits.kept_entries_max && kept_bytes <= limits.kept_bytes_max;
             if is_needed && (fits || is_pinned) {
                 break;

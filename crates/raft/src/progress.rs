@@ -6,8 +6,12 @@ use std::collections::VecDeque;
 use crate::{Index, Limits, NodeId, Time};
 
 /// How long a follower that has got a snapshot may be away, since it opens itself anew with it, and still find the log kept
-/// for it. etcd keeps its log as long after a snapshot is sent (`releaseDelayAfterSnapshot`).
+/// for it: as long as etcd keeps its log after a snapshot is sent (`releaseDelayAfterSnapshot`), or so many times what the
+/// sending took, since a store that is larger takes longer to open, too.
 const TAKE_OVER_MS: u64 = 30_000;
+const TAKE_OVER_SENDINGS: u64 = 2;
+/// How often the bound on the log that is kept for a snapshot's receiver is doubled at most.
+const KEPT_DOUBLINGS_MAX: u32 = 2;
 /// How often the pause after a snapshot that failed is doubled, and how long it is at most.
 const SNAPSHOT_PAUSE_DOUBLINGS_MAX: u32 = 6;
 const SNAPSHOT_PAUSE_MAX_MS: u64 = 10_000;
@@ -46,6 +50,8 @@ pub(crate) struct Progress {
     inflight: Window,
     /// The snapshot that it gets, or has got and not yet confirmed.
     snapshot: Option<Sending>,
+    /// Snapshots in a row that arrived too late: the log behind them was given back before the follower had taken them over.
+    late_snapshots: u32,
     /// Snapshots in a row that failed, and until when there is no next one: to make one costs a read of the whole store.
     failed_snapshots: u32,
     no_snapshot_until: Time,
@@ -69,8 +75,10 @@ struct Sending {
     at: Option<Index>,
     /// No snapshot that is being made is older than this.
     keep_from: Index,
-    /// When the sending is known to have ended well; the follower takes it over since.
-    arrived_at: Option<Time>,
+    /// When it was wanted.
+    since: Time,
+    /// When the sending is known to have ended well, and until when the follower may take over what it got.
+    takes_over_until: Option<Time>,
 }
 
 impl Window {
@@ -112,6 +120,7 @@ impl Progress {
             sent_commit: Index::ZERO,
             inflight: Window { appends: VecDeque::new(), bytes: 0, messages_max, bytes_max },
             snapshot: None,
+            late_snapshots: 0,
             failed_snapshots: 0,
             no_snapshot_until: Time(0),
         }
@@ -126,6 +135,7 @@ impl Progress {
         self.read_acked = 0;
         self.sent_commit = Index::ZERO;
         self.snapshot = None;
+        self.late_snapshots = 0;
         (self.failed_snapshots, self.no_snapshot_until) = (0, Time(0));
         self.state = FollowerState::Probe;
         self.paused = false;
@@ -162,14 +172,22 @@ impl Progress {
     /// takes over now what has arrived.
     pub(crate) fn kept_from(&self, now: Time, since: Time) -> Option<Index> {
         let snapshot = self.snapshot?;
-        let takes_over = snapshot.arrived_at.is_some_and(|arrived_at| now < arrived_at.plus_ms(TAKE_OVER_MS));
+        let takes_over = snapshot.takes_over_until.is_some_and(|until| now < until);
         (takes_over || self.heard_at > since).then(|| snapshot.at.unwrap_or(snapshot.keep_from))
     }
 
+    /// How often the bound on what is kept for it is doubled: once for each snapshot that came too late, so that under
+    /// whatever load there is one comes in time, or the bound is what memory can bear.
+    pub(crate) fn kept_doublings(&self) -> u32 {
+        self.late_snapshots.min(KEPT_DOUBLINGS_MAX)
+    }
+
     /// The next append's predecessor is gone: a snapshot is to be made, of `applied` or later.
-    pub(crate) fn needs_snapshot(&mut self, applied: Index) {
+    pub(crate) fn needs_snapshot(&mut self, applied: Index, now: Time) {
+        let is_late = self.snapshot.is_some_and(|snapshot| snapshot.takes_over_until.is_some());
+        self.late_snapshots = self.late_snapshots.saturating_add(u32::from(is_late));
         self.enter(FollowerState::Snapshot);
-        self.snapshot = Some(Sending { at: None, keep_from: applied, arrived_at: None });
+        self.snapshot = Some(Sending { at: None, keep_from: applied, since: now, takes_over_until: None });
     }
 
     /// Whether a snapshot failed a moment ago.
@@ -185,7 +203,8 @@ impl Progress {
     /// A snapshot of this index is on its way.
     pub(crate) fn sent_snapshot(&mut self, index: Index) {
         assert!(self.awaits_snapshot(), "{}: a snapshot that nobody asked for", self.id);
-        self.snapshot = Some(Sending { at: Some(index), keep_from: index, arrived_at: None });
+        self.snapshot =
+            self.snapshot.map(|snapshot| Sending { at: Some(index), keep_from: index, ..snapshot });
         self.next = index.next().max(self.matched.next());
         self.sent_commit = index;
     }
@@ -203,7 +222,11 @@ impl Progress {
         match arrived {
             Some(index) => {
                 self.next = self.next.max(index.next());
-                self.snapshot = self.snapshot.map(|snapshot| Sending { arrived_at: Some(now), ..snapshot });
+                self.snapshot = self.snapshot.map(|snapshot| {
+                    let sending_ms = now.0.saturating_sub(snapshot.since.0) / 1000;
+                    let until = now.plus_ms(TAKE_OVER_MS.max(TAKE_OVER_SENDINGS * sending_ms));
+                    Sending { takes_over_until: Some(until), ..snapshot }
+                });
             }
             None => self.snapshot = None,
         }
@@ -274,14 +297,12 @@ impl Progress {
         }
         match self.state {
             FollowerState::Probe if index == self.matched => {
-                self.enter(FollowerState::Replicate);
-                self.snapshot = None;
+                self.follows();
                 true
             }
             // Whatever index a snapshot was of: what counts is that our log continues the follower's.
             FollowerState::Snapshot if advanced && self.matched.next() >= first => {
-                self.enter(FollowerState::Replicate);
-                self.snapshot = None;
+                self.follows();
                 true
             }
             FollowerState::Replicate => {
@@ -290,6 +311,13 @@ impl Progress {
             }
             FollowerState::Probe | FollowerState::Snapshot => advanced,
         }
+    }
+
+    /// Its log is continued by ours.
+    fn follows(&mut self) {
+        self.enter(FollowerState::Replicate);
+        self.snapshot = None;
+        self.late_snapshots = 0;
     }
 
     /// The follower has no entry that fits at `rejected`; `hint` is the highest place where the logs may agree.
@@ -333,6 +361,48 @@ impl Progress {
                 let snapshot = self.snapshot.expect("a snapshot is made or under way");
                 assert!(snapshot.at.is_none_or(|at| self.next >= at.next()), "{self:?}");
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    fn snapshot(progress: &mut Progress, index: u64, (since_s, arrived_s): (u64, u64)) {
+        progress.needs_snapshot(Index(index), Time(since_s * SECOND));
+        progress.sent_snapshot(Index(index));
+        progress.snapshot_reported(Some(Index(index)), true, Time(arrived_s * SECOND), 100);
+    }
+
+    fn new() -> Progress {
+        Progress::new(NodeId(2), Index(0), Time(0), &Limits::default())
+    }
+
+    #[test]
+    fn more_is_kept_for_whom_snapshots_reach_too_late() {
+        let mut progress = new();
+        for (index, doublings) in [(100, 0), (200, 1), (300, 2), (400, 2)] {
+            snapshot(&mut progress, index, (index, index + 1));
+            assert_eq!(progress.kept_doublings(), doublings, "snapshot of {index}");
+        }
+        assert!(progress.acknowledged(Index(400), Index(400)));
+        assert_eq!(progress.kept_doublings(), 0, "it follows");
+    }
+
+    #[test]
+    fn a_snapshot_that_was_sent_for_long_may_be_taken_over_for_longer() {
+        for (sending_s, kept_s) in [(5, 30), (80, 160)] {
+            let mut progress = new();
+            snapshot(&mut progress, 7, (1, 1 + sending_s));
+            let kept = |at_s: u64| {
+                let now = Time((1 + sending_s + at_s) * SECOND);
+                progress.kept_from(now, now)
+            };
+            assert_eq!(kept(kept_s - 1), Some(Index(7)), "sent for {sending_s} s");
+            assert_eq!(kept(kept_s), None, "sent for {sending_s} s");
         }
     }
 }

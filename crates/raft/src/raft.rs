@@ -64,6 +64,11 @@ pub struct Raft {
     pub(crate) durable_seq: PersistSeq,
     /// When the disk last answered, or was first asked after a rest.
     pub(crate) disk_heard_at: Time,
+    /// The log's end when the disk last answered, or what was durable before its rest ended: entries after it came while
+    /// the disk was silent.
+    pub(crate) silent_after: Index,
+    /// Since when a leader knows that another's disk has got further than that.
+    pub(crate) outrun_since: Option<Time>,
     /// The last answer to an append that waits for the disk: to whom, in which term, of what, where not, and until when.
     held_answer: (NodeId, Term, Index, Option<Position>, PersistSeq),
     /// What the last `Persist` with a state said.
@@ -189,6 +194,8 @@ impl Raft {
             last_seq: PersistSeq(0),
             durable_seq: PersistSeq(0),
             disk_heard_at: now,
+            silent_after: Index::ZERO,
+            outrun_since: None,
             held_answer: (NodeId(0), Term(0), Index::ZERO, None, PersistSeq(0)),
             written: hard_state,
             announced: (term, None, Role::Follower),
@@ -329,6 +336,10 @@ impl Raft {
             Body::Propose { entries } => self.propose_for(from, entries),
             Body::ReadIndex { context } => self.read_index_for(from, context),
             Body::Vote { last, .. } => self.answer_vote(from, last),
+            // Nobody was asked yet: the requests wait for the disk too.
+            Body::VoteResponse { .. } if self.role == Role::Candidate && self.own_vote.is_some() => {
+                self.reject()
+            }
             Body::VoteResponse { reject } if self.role == Role::Candidate => self.count_vote(from, !reject),
             Body::VoteResponse { .. } => {}
             Body::PreVote { last } => self.answer_pre_vote(from, term, last),
@@ -354,6 +365,7 @@ impl Raft {
         assert!(seq <= self.last_seq, "persist {seq} was never issued, only {}", self.last_seq);
         self.durable_seq = self.durable_seq.max(seq);
         self.disk_heard_at = self.now;
+        self.silent_after = self.log.last_index();
         if term != self.term {
             return;
         }
@@ -445,6 +457,7 @@ impl Raft {
     fn next_seq(&mut self) -> PersistSeq {
         if self.durable_seq == self.last_seq {
             self.disk_heard_at = self.now;
+            self.silent_after = self.log.durable();
         }
         self.last_seq = PersistSeq(self.last_seq.0 + 1);
         self.last_seq

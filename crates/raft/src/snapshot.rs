@@ -1,6 +1,7 @@
 //! Snapshots: asked for on a leader when a follower needs what is not kept any more, taken over on a follower (Raft
 //! thesis, 5; design rules 1 and 17). The store's contents pass by this crate.
 
+use crate::progress::Progress;
 use crate::{Body, Effect, Index, NodeId, Raft, Role, Snapshot, Term};
 
 impl Raft {
@@ -69,15 +70,18 @@ impl Raft {
         let peer = &mut self.peers[place];
         // Who does not answer at all needs none yet.
         if peer.active && !peer.waits_after_failure(self.now) {
-            peer.needs_snapshot(applied);
+            peer.needs_snapshot(applied, self.now);
             let to = peer.id;
             self.out.push(Effect::SnapshotWanted { to });
         }
     }
 
-    /// From where on the log is kept for followers that get a snapshot and are there, or take one over.
-    pub(crate) fn kept_for_snapshots(&self) -> Option<Index> {
+    /// From where on the log is kept for followers that get a snapshot and are there, or take one over; and how many bytes
+    /// of it at most.
+    pub(crate) fn kept_for_snapshots(&self) -> Option<(Index, usize)> {
         let since = self.now.minus_ms(2 * self.election_timeout_ms);
-        self.peers.iter().filter_map(|peer| peer.kept_from(self.now, since)).min()
+        let kept_from = self.peers.iter().filter_map(|peer| peer.kept_from(self.now, since)).min()?;
+        let doublings = self.peers.iter().map(Progress::kept_doublings).max().unwrap_or(0);
+        Some((kept_from, self.limits.snapshot_kept_bytes_max << doublings))
     }
 }

@@ -91,16 +91,20 @@ impl Raft {
     }
 
     /// Whether the disk has answered nothing for an election timeout, though asked, and others could lead. Where the
-    /// disks of the others are no faster, nothing would be won.
-    fn disk_hangs(&self) -> bool {
+    /// disks of the others are no faster, nothing would be won: one of them has to have written an entry that came while
+    /// ours was silent, and that half a timeout ago. To have more than is durable here proves nothing: of disks that are
+    /// equally slow, the one that began later has more.
+    fn disk_hangs(&mut self) -> bool {
         let waits = self.durable_seq < self.last_seq;
-        if !waits || self.now < self.disk_heard_at.plus_ms(self.election_timeout_ms) {
+        let has_others = self.conf.voters.iter().any(|id| *id != self.id);
+        let is_outrun = self.most_caught_up().is_none_or(|(_, matched)| matched > self.silent_after);
+        if !(waits && has_others && is_outrun) {
+            self.outrun_since = None;
             return false;
         }
-        let (durable, last) = (self.log.durable(), self.log.last_index());
-        let has_others = self.conf.voters.iter().any(|id| *id != self.id);
-        let is_slower = self.most_caught_up().is_none_or(|(_, matched)| matched > durable || durable == last);
-        has_others && is_slower
+        let since = *self.outrun_since.get_or_insert(self.now);
+        self.now >= self.disk_heard_at.plus_ms(self.election_timeout_ms)
+            && self.now >= since.plus_ms(self.election_timeout_ms / 2)
     }
 
     /// The voter with the longest log among those that are there, and how far that is on its disk.

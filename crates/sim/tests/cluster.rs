@@ -113,6 +113,23 @@ fn rule_14_a_leader_that_was_stopped_ends_no_lease_that_its_successor_renewed() 
     }
 }
 
+/// A disk that is slower than an election timeout costs no leader while the others' are no faster: whoever came next would
+/// do no better, and each change stops all writes.
+#[test]
+fn rule_4_equally_slow_disks_cost_no_leader() {
+    for seed in 1..=10 {
+        let mut world = World::quiet(seed, 3);
+        let leader = world.leader().expect("somebody leads");
+        (0..3).for_each(|host| world.slow_disk(host, 2_500 + 40 * host as u64));
+        for lease in 1..=100 {
+            world.ask_for_lease(leader, lease, 600);
+            world.pass(600);
+            assert_eq!(world.leader(), Some(leader), "seed {seed}: handed over after {lease} writes");
+        }
+        assert!(world.leases().len() > 80, "seed {seed}: {} of 100 written", world.leases().len());
+    }
+}
+
 #[test]
 fn rule_4_writes_go_on_within_three_election_timeouts_where_the_leaders_disk_hangs() {
     const ELECTION_TIMEOUT_US: u64 = 1_000_000;

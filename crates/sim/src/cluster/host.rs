@@ -53,6 +53,10 @@ pub struct Host {
     pub stopped_until: u64,
     /// How long a write to its disk takes at most, microseconds.
     pub disk_us: u64,
+    /// What is added to that, microseconds.
+    pub disk_least_us: u64,
+    /// How many requests waited for the log when its write was planned.
+    pub log_group: usize,
     /// Which parts are due, so that none is twice; the last one is the time.
     pub scheduled: [bool; 8],
     /// When consensus is due, in true time, and nothing else is.
@@ -107,6 +111,8 @@ impl Host {
             run: 0,
             stopped_until: 0,
             disk_us: 1_000,
+            disk_least_us: 0,
+            log_group: 0,
             scheduled: [false; 8],
             tick_at: u64::MAX,
             applied_index: 0,

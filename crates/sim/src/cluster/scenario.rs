@@ -55,6 +55,12 @@ impl World {
         self.hosts[host].disk_us = u64::MAX / 4;
     }
 
+    /// Each write to the disk of a host's log takes this much longer from now on.
+    pub fn slow_disk(&mut self, host: usize, ms: u64) {
+        self.trace(format_args!("host {host}: its disk takes {ms} ms"));
+        self.hosts[host].disk_least_us = ms * 1000;
+    }
+
     /// The time, microseconds of true time.
     pub fn now(&self) -> u64 {
         self.now
@@ -65,6 +71,13 @@ impl World {
     /// # Panics
     /// If it gets none.
     pub fn grant(&mut self, host: usize, lease: i64, ttl_s: i64) {
+        self.ask_for_lease(host, lease, ttl_s);
+        self.wait("a lease is granted", 2_000, |world| world.hosts[host].open.is_empty());
+        assert!(self.checker.leases().contains_key(&lease), "no lease");
+    }
+
+    /// A client asks a host for a lease; what comes of it is heard later.
+    pub fn ask_for_lease(&mut self, host: usize, lease: i64, ttl_s: i64) {
         let (running, lane) = self.hosts[host].member.as_mut().expect("the member runs");
         let id = lane.next();
         let request = InternalRaftRequest {
@@ -76,8 +89,6 @@ impl World {
         running.submit(vec![proposal(id, request.encode_to_vec(), true)]);
         self.hosts[host].open.insert(id.0);
         self.schedule(host);
-        self.wait("a lease is granted", 2_000, |world| world.hosts[host].open.is_empty());
-        assert!(self.checker.leases().contains_key(&lease), "no lease");
     }
 
     /// A client keeps a lease alive at a host; what comes of it is heard later.

@@ -213,6 +213,7 @@ impl World {
     pub(super) fn schedule(&mut self, host: usize) {
         let Some((running, _)) = &self.hosts[host].member else { return };
         let (busy, deadline) = (running.busy(), running.parts.consensus.deadline());
+        let waiting = running.persist.len();
         let run = self.hosts[host].run;
         for (part, is_busy) in busy.into_iter().enumerate() {
             if !is_busy || std::mem::replace(&mut self.hosts[host].scheduled[part], true) {
@@ -224,7 +225,12 @@ impl World {
                 1 => self.hosts[host].disk_us,
                 _ => 3_000,
             };
-            let after_us = 10 + self.random.below(most_us);
+            let mut least_us = 0;
+            if part == 1 {
+                self.hosts[host].log_group = waiting;
+                least_us = self.hosts[host].disk_least_us;
+            }
+            let after_us = 10 + least_us + self.random.below(most_us);
             self.plan(after_us, Event::Part { host, part, run });
         }
         let tick_at = self.hosts[host].when(deadline).max(self.now + 1);
@@ -262,7 +268,11 @@ impl World {
     }
 
     pub(super) fn run_part(&mut self, host: usize, part: usize) {
-        let group = 1 + self.random.below(8) as usize;
+        let mut group = 1 + self.random.below(8) as usize;
+        if self.hosts[host].disk_least_us > 0 {
+            // What came while this was being written is not among it.
+            group = self.hosts[host].log_group;
+        }
         let now = self.hosts[host].local(self.now);
         let Some((running, _)) = &mut self.hosts[host].member else { return };
         let mut told = Told::default();
