@@ -18,6 +18,7 @@ use crate::grpc::{self, GrpcConfig, Slow};
 use crate::http::{Alarm, Health, RaftStatus, Versions, Web};
 use crate::lane::{Lane, LaneSeed};
 use crate::listen::{Closing, Service, Stream, ThreadService};
+use crate::metrics::{Encoded, Format};
 
 /// While the server is closing, connections that came to life only then are told so within this.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -141,6 +142,7 @@ impl Health for FrontThread {
             if linearizable {
                 self.lane.handle().linearizable(None).await.map_err(|status| status.message.to_string())?;
             }
+            self.lane.counts().ranges_read.add_alone(1);
             let request = Range { key: &[0], keys_only: true, limit: 1, ..Range::default() };
             match self.lane.member().reader.range(&request, ReadMode::NoWait, &mut Vec::new()) {
                 // Keys are in memory; and a disk that has to be waited for is no illness.
@@ -150,8 +152,20 @@ impl Health for FrontThread {
         })
     }
 
-    fn metrics(&self) -> Option<String> {
-        Some(crate::metrics::page(&self.lane.member()))
+    fn metrics(&self, format: Format) -> Option<LocalFuture<'_, Option<Encoded>>> {
+        let member = Arc::clone(&self.lane.member());
+        let page = tokio::task::spawn_blocking(move || member.metrics.page(&member, format));
+        Some(Box::pin(async move { page.await.ok() }))
+    }
+
+    fn health_ended(&self, is_well: bool) {
+        let probes = &self.lane.member().metrics.member.probes;
+        let counter = if is_well { &probes.successes } else { &probes.failures };
+        counter.add(1);
+    }
+
+    fn check_ended(&self, probe: &'static str, check: &'static str, is_well: bool) {
+        self.lane.member().metrics.member.probes.ended(probe, check, is_well);
     }
 
     fn raft_status(&self) -> RaftStatus {

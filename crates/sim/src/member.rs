@@ -321,7 +321,7 @@ impl Running {
             Some(FileWork::Save(snapshot)) if self.save_waits > 0 => {
                 self.files.push_back(FileWork::Save(snapshot));
             }
-            Some(FileWork::Save(snapshot)) => match writer.write(&snapshot)? {
+            Some(FileWork::Save(snapshot)) => match writer.write(writer.make(&snapshot))? {
                 Some(record) => self.inputs.push_back(Input::SnapshotSaved(record)),
                 None => {
                     self.save_waits = SAVE_WAITS;

@@ -75,6 +75,10 @@ pub struct Config {
     pub listen_client_http_urls: Vec<Url>,
     /// Where probes and metrics are served beside.
     pub listen_metrics_urls: Vec<Url>,
+    /// Whether metrics have how long calls take.
+    pub extensive_metrics: bool,
+    /// What `--feature-gates` says, which metrics show.
+    pub feature_gates: Vec<String>,
     /// Certificates and what belongs to them.
     pub security: Security,
     /// Tokens and passwords.
@@ -378,6 +382,8 @@ impl TryFrom<&RawConfig> for Config {
             listen_client_urls,
             listen_client_http_urls: raw.urls("listen-client-http-urls"),
             listen_metrics_urls: raw.urls("listen-metrics-urls"),
+            extensive_metrics: raw.text("metrics") == "extensive",
+            feature_gates: gates.clone(),
             security,
             auth,
             origins: Allowed::from_list(security::words(raw, "cors")),

@@ -24,7 +24,6 @@ const NOTES: &[(&str, &str)] = &[
     ("discovery-password", DISCOVERY),
     ("discovery-srv", DISCOVERY),
     ("discovery-srv-name", DISCOVERY),
-    ("metrics", "/metrics has no histograms yet"),
     ("enable-distributed-tracing", TRACING),
     ("distributed-tracing-address", TRACING),
     ("distributed-tracing-service-name", TRACING),

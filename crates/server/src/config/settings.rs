@@ -220,7 +220,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(Auth, "auth-token-ttl", Uint, "300", Works, "life of a simple token since its last use"),
 
     setting(Monitoring, "enable-pprof", Bool, "false", Works, "serve /debug/pprof on the client URLs: here the command line alone"),
-    setting(Monitoring, "metrics", Text, "basic", Inert, "extensive adds the gRPC handling-time histogram"),
+    setting(Monitoring, "metrics", Text, "basic", Works, "extensive adds the gRPC handling-time histogram"),
     setting(Monitoring, "listen-metrics-urls", Urls, "", Works, "extra listeners for the probes and /metrics"),
 
     setting(Logging, "logger", Text, "zap", Works, "only zap is accepted"),

@@ -12,6 +12,7 @@ pub mod auth;
 pub mod calls;
 pub mod cluster;
 pub mod connection;
+pub mod counted;
 mod downgrade;
 mod election;
 pub mod elsewhere;

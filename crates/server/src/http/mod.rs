@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN};
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN,
+};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
@@ -30,6 +32,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use crate::LocalFuture;
 use crate::gateway::{Gateway, websocket};
 use crate::listen::{Closing, Role, Stream};
+use crate::metrics::{Encoded, Format};
 
 pub use access::{Allowed, Site};
 pub use body::Body;
@@ -168,7 +171,10 @@ async fn route(role: Role, head: &Parts, health: &dyn Health, site: &Site) -> Re
     }
     // Whatever the method, as in etcd.
     if path == "/metrics" && role != Role::Peer {
-        return health.metrics().map_or_else(|| error(StatusCode::NOT_FOUND, "404 page not found"), metrics);
+        return match health.metrics(Format::of(&head.headers)) {
+            Some(page) => metrics(page.await),
+            None => error(StatusCode::NOT_FOUND, "404 page not found"),
+        };
     }
     if matches!(role, Role::Client | Role::Http)
         && let Some(page) = debug::answer(&path, health, site)
@@ -194,10 +200,15 @@ pub(crate) fn version(versions: &Versions) -> Response<Full<Bytes>> {
     response
 }
 
-fn metrics(page: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(page));
-    let kind = HeaderValue::from_static(crate::metrics::CONTENT_TYPE);
-    response.headers_mut().insert(CONTENT_TYPE, kind);
+fn metrics(page: Option<Encoded>) -> Response<Full<Bytes>> {
+    let Some(page) = page else { return error(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping") };
+    let mut response = Response::new(Full::from(page.bytes));
+    let headers = response.headers_mut();
+    let kind = HeaderValue::from_str(&page.content_type);
+    headers.insert(CONTENT_TYPE, kind.expect("a content type is printable ASCII"));
+    if page.is_compressed {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     response
 }
 
