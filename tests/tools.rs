@@ -1,5 +1,10 @@
 //! Our own tools against our server: the commands of the README.
 
+#[path = "tools/check.rs"]
+mod check;
+#[path = "tools/mirror.rs"]
+mod mirror;
+
 use blackbox::{Member, patience, run};
 use client::{Client, Config, Credentials};
 use wire::etcdserverpb::{RangeRequest, WatchCreateRequest};
@@ -270,14 +275,4 @@ fn a_client_logs_in_again_when_its_token_is_gone() {
         assert!(seen.end.is_none() && seen.response.events.len() == 1, "{seen:?}");
         assert_eq!(get().await.expect("alice still may").kvs.len(), 1);
     });
-}
-
-#[test]
-fn what_is_not_there_yet_is_refused_by_name() {
-    let member = Member::start(&[]);
-    for args in [&["check", "perf"][..], &["make-mirror", "127.0.0.1:1"]] {
-        let output = member.etcdctl(args);
-        assert_eq!(output.status.code(), Some(1), "{args:?}");
-        assert!(text(&output.stderr).contains("not yet supported"), "{args:?}: {}", text(&output.stderr));
-    }
 }

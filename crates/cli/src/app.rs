@@ -16,6 +16,8 @@ pub struct World<'a> {
     pub out: &'a mut dyn Write,
     /// Standard error.
     pub err: &'a mut dyn Write,
+    /// Whether a person reads it.
+    pub err_is_terminal: bool,
     /// The environment, in its order.
     pub variables: Vec<(String, String)>,
 }

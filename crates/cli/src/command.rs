@@ -43,8 +43,6 @@ pub struct Command {
     pub commands: &'static [Command],
     /// What it does; a group does nothing.
     pub run: Option<Run>,
-    /// Whether a later version brings it; it is refused until then.
-    pub is_planned: bool,
     /// Whether etcd's program has no such command: the help lists it apart.
     pub is_beyond_etcd: bool,
 }
@@ -65,7 +63,6 @@ impl Command {
             inherited: &[],
             commands: &[],
             run: Some(run),
-            is_planned: false,
             is_beyond_etcd: false,
         }
     }
@@ -88,7 +85,6 @@ impl Command {
             inherited: &[],
             commands,
             run: None,
-            is_planned: false,
             is_beyond_etcd: false,
         }
     }
@@ -109,20 +105,6 @@ impl Command {
     pub const fn with_inherited(mut self, flags: &'static [Flag]) -> Command {
         self.inherited = flags;
         self
-    }
-
-    /// The same, of a later version.
-    pub const fn planned(mut self) -> Command {
-        self.is_planned = true;
-        self
-    }
-
-    /// Whether nothing of it is there yet.
-    pub fn is_missing(&self) -> bool {
-        match self.commands {
-            [] => self.is_planned,
-            commands => commands.iter().all(Command::is_missing),
-        }
     }
 
     /// The same with a longer text.

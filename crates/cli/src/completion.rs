@@ -114,6 +114,7 @@ fn choices(flag: &Flag) -> &'static [&'static str] {
         "order" => &["ASCEND", "DESCEND"],
         "sort-by" => &["CREATE", "KEY", "MODIFY", "VALUE", "VERSION"],
         "consistency" => &["l", "s"],
+        "load" => &["small", "medium", "large", "xLarge"],
         _ => &[],
     }
 }

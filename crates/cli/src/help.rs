@@ -1,6 +1,7 @@
 //! The help pages, in cobra's layout.
 
 use crate::command::{App, Command, Path};
+use crate::completion;
 use crate::flag::{Flag, HELP, Kind};
 
 /// The page of a command, or of the program.
@@ -15,9 +16,6 @@ pub fn page(app: &App, path: &Path) -> String {
     let mut out = String::new();
     if !about.is_empty() {
         out = format!("{}\n\n", about.trim_end());
-    }
-    if path.last().is_some_and(Command::is_missing) {
-        out += "This version does not have it yet.\n\n";
     }
     out += &usage(app, path);
     if !app.trailer.is_empty() {
@@ -35,7 +33,9 @@ pub fn usage(app: &App, path: &Path) -> String {
     let commands = path.commands(app);
     if let Some(command) = command.filter(|c| c.commands.is_empty()) {
         let parents: String = path.parents().iter().map(|c| format!("{} ", c.name)).collect();
-        out += &format!("  {} {parents}{} [flags]\n", app.name, command.usage);
+        // Cobra's own command says so.
+        let flags = if command.name == completion::COMMAND.name { "" } else { " [flags]" };
+        out += &format!("  {} {parents}{}{flags}\n", app.name, command.usage);
     }
     if !commands.is_empty() {
         out += &format!("  {full_name} [command]\n");
@@ -75,10 +75,9 @@ pub fn usage(app: &App, path: &Path) -> String {
 fn command_list(app: &App, path: &Path) -> String {
     let top = path.last().is_none();
     let own = path.commands(app).iter().filter(|c| !c.is_beyond_etcd);
-    let mut lines: Vec<(&str, &str, &str, &str)> =
-        own.map(|c| (c.group, c.name, c.short, if c.is_missing() { " (not yet)" } else { "" })).collect();
+    let mut lines: Vec<(&str, &str, &str)> = own.map(|c| (c.group, c.name, c.short)).collect();
     if top {
-        lines.push((app.groups.last().copied().unwrap_or(""), "help", "Help about any command", ""));
+        lines.push((app.groups.last().copied().unwrap_or(""), "help", "Help about any command"));
     }
     lines.sort_unstable_by_key(|line| line.1);
     let width = lines.iter().map(|line| line.1.len()).max().unwrap_or(0).max(11);
@@ -87,8 +86,8 @@ fn command_list(app: &App, path: &Path) -> String {
     for heading in headings {
         let title = if heading.is_empty() { "Available Commands:" } else { heading };
         out += &format!("\n{title}\n");
-        for (_, name, short, mark) in lines.iter().filter(|line| line.0 == *heading) {
-            out += &format!("  {name:width$} {short}{mark}\n");
+        for (_, name, short) in lines.iter().filter(|line| line.0 == *heading) {
+            out += &format!("  {name:width$} {short}\n");
         }
     }
     out

@@ -15,7 +15,9 @@ pub fn run(app: &'static App) -> ExitCode {
         .collect();
     let mut out = BufWriter::new(io::stdout().lock());
     let (input, input_is_terminal) = (Box::new(io::stdin()), io::stdin().is_terminal());
-    let world = World { input, input_is_terminal, out: &mut out, err: &mut io::stderr(), variables };
+    let err_is_terminal = io::stderr().is_terminal();
+    let err = &mut io::stderr();
+    let world = World { input, input_is_terminal, out: &mut out, err, err_is_terminal, variables };
     let result = app::run(app, &line, world).and_then(|()| Ok(out.flush()?));
     match result {
         Ok(()) => ExitCode::SUCCESS,

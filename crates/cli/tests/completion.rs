@@ -9,8 +9,14 @@ use quorate_cli::{ctl, utl};
 fn script(app: &'static App, shell: &str) -> String {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let input = Box::new(std::io::empty());
-    let world =
-        World { input, input_is_terminal: false, out: &mut out, err: &mut err, variables: Vec::new() };
+    let world = World {
+        input,
+        input_is_terminal: false,
+        out: &mut out,
+        err: &mut err,
+        err_is_terminal: false,
+        variables: Vec::new(),
+    };
     app::run(app, &[b"completion".to_vec(), shell.as_bytes().to_vec()], world).expect("a script");
     String::from_utf8(out).expect("text")
 }
@@ -149,11 +155,18 @@ fn a_shell_that_is_none_is_refused_as_by_cobra() {
         let args: Vec<Vec<u8>> = line.iter().map(|word| word.as_bytes().to_vec()).collect();
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let input = Box::new(std::io::empty());
-        let world =
-            World { input, input_is_terminal: false, out: &mut out, err: &mut err, variables: Vec::new() };
+        let world = World {
+            input,
+            input_is_terminal: false,
+            out: &mut out,
+            err: &mut err,
+            err_is_terminal: false,
+            variables: Vec::new(),
+        };
         let failure = app::run(&utl::APP, &args, world).expect_err("refused");
         assert_eq!(failure.code, 1);
-        assert!(failure.message.starts_with(&format!("Error: {text}\nUsage:\n")), "{}", failure.message);
+        let usage = "Usage:\n  etcdutl completion [bash|zsh|fish|powershell]\n";
+        assert!(failure.message.starts_with(&format!("Error: {text}\n{usage}")), "{}", failure.message);
         assert!(failure.message.ends_with(&format!("\nError: {text}\n")), "{}", failure.message);
     }
 }

@@ -323,7 +323,7 @@ where
 }
 
 /// `connection refused`, not `Connection refused (os error 111)`.
-fn in_gos_words(error: &io::Error) -> String {
+pub(crate) fn in_gos_words(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));

@@ -58,6 +58,15 @@ impl Endpoint {
         self.security
     }
 
+    /// Whether it is reached with TLS, if those are that say nothing about it.
+    pub(crate) fn is_secure(&self, by_default: bool) -> bool {
+        match self.security {
+            Wish::Secure => true,
+            Wish::Plain => false,
+            Wish::Either => by_default,
+        }
+    }
+
     /// The server's name in its certificate.
     pub(crate) fn server_name(&self) -> &str {
         self.authority.host()

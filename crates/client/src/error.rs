@@ -38,6 +38,9 @@ pub enum Error {
     /// The call ended with a gRPC status; also a connection that broke meanwhile (`Unavailable`).
     #[error("{}", Shown(.0))]
     Status(Status),
+    /// A question by HTTP/1 that was not answered.
+    #[error("{0}")]
+    Http(String),
     /// The server did not make a watch, or ended it, for this reason.
     #[error("{0}")]
     WatchCanceled(String),

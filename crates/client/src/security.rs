@@ -34,12 +34,7 @@ impl Security {
 
     /// The side that connects, if this endpoint is reached with TLS.
     pub(crate) fn of(&self, endpoint: &Endpoint) -> Option<&tls::Client> {
-        let is_secure = match endpoint.security() {
-            Wish::Secure => true,
-            Wish::Plain => false,
-            Wish::Either => self.is_default,
-        };
-        self.client.as_deref().filter(|_| is_secure)
+        self.client.as_deref().filter(|_| endpoint.is_secure(self.is_default))
     }
 }
 

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_local;
 
 use crate::LocalFuture;
@@ -13,6 +13,7 @@ use store::request::Range;
 use store::{ReadFailure, ReadMode};
 use wire::etcdserverpb::AlarmType;
 
+use crate::gateway::{self, Gateway};
 use crate::grpc::{self, GrpcConfig, Slow};
 use crate::http::{Alarm, Health, RaftStatus, Versions, Web};
 use crate::lane::{Lane, LaneSeed};
@@ -44,11 +45,13 @@ pub struct Front {
     renewals: Vec<mpsc::UnboundedSender<LaneSeed>>,
     renewed: Mutex<Vec<Option<mpsc::UnboundedReceiver<LaneSeed>>>>,
     config: GrpcConfig,
+    /// What the gateway may have in progress, where there is one.
+    gateway: Option<Arc<Semaphore>>,
 }
 
 impl Front {
-    /// A service with one lane for each network thread, in their order.
-    pub fn new(seeds: Vec<LaneSeed>, config: GrpcConfig) -> Front {
+    /// A service with one lane for each network thread, in their order. `has_gateway`: `--enable-grpc-gateway`.
+    pub fn new(seeds: Vec<LaneSeed>, config: GrpcConfig, has_gateway: bool) -> Front {
         let (renewals, renewed) = seeds.iter().map(|_| mpsc::unbounded_channel()).unzip();
         let renewed: Vec<_> = renewed;
         Front {
@@ -56,6 +59,7 @@ impl Front {
             renewals,
             renewed: Mutex::new(renewed.into_iter().map(Some).collect()),
             config,
+            gateway: has_gateway.then(|| gateway::permits(config.limits.concurrent_streams_max)),
         }
     }
 
@@ -92,19 +96,25 @@ impl Service for Front {
             }
         });
         let front = grpc::Front::new(lane.clone(), self.config);
-        Rc::new(FrontThread { lane, front })
+        let gateway = self.gateway.clone().map(|calls| Gateway::new(front.clone(), calls));
+        Rc::new(FrontThread { lane, front, gateway })
     }
 }
 
 struct FrontThread {
     lane: Lane,
     front: grpc::Front,
+    gateway: Option<Gateway>,
 }
 
 impl ThreadService for FrontThread {
     fn grpc(self: Rc<Self>, stream: Stream, web: Option<Web>) -> LocalFuture<'static, ()> {
         let client = grpc::Client { address: stream.remote(), certified: stream.certified() };
         Box::pin(grpc::serve_client(stream, client, self.front.clone(), web))
+    }
+
+    fn gateway(&self) -> Option<Gateway> {
+        self.gateway.clone()
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::auth::Tokens;
+use crate::config::commands::Called;
 use crate::config::env::{self, EnvError};
 use crate::config::flags::{self, FlagError};
 use crate::config::{
@@ -28,7 +29,7 @@ use crate::member::{self, Joined, Member, join};
 use crate::metrics::Metrics;
 use crate::peer::AllStats;
 use crate::security::{self, Secured};
-use crate::{check_config, notify, signals};
+use crate::{check_config, notify, signals, tcp_proxy};
 
 /// How long a member that was removed goes on: others may not know yet that it is committed. etcd's.
 const REMOVED_DELAY: Duration = Duration::from_secs(1);
@@ -78,15 +79,16 @@ pub fn main() -> ExitCode {
     signals::block();
     std::panic::set_hook(Box::new(panicked));
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    match commands::answer(args.get(1..).unwrap_or_default()) {
-        Some(Ok(help)) => {
+    match commands::called(args.get(1..).unwrap_or_default()) {
+        Some(Called::Help(help)) => {
             print!("{help}");
             ExitCode::SUCCESS
         }
-        Some(Err(reason)) => {
+        Some(Called::Refused(reason)) => {
             eprintln!("{reason}");
             ExitCode::FAILURE
         }
+        Some(Called::Gateway(settings)) => tcp_proxy::run(&args, &settings),
         None => match configure(&args) {
             Ok(config) => run(&config),
             Err(code) => code,

@@ -68,7 +68,7 @@ fn document() -> String {
          A flag marked *later* is known but does not work in this version: given with its default value it is \
          accepted, with any other value the server refuses to start and names it with the reason, all such settings at once. \
          One that has nothing to act on here is accepted with a warning. No flag is silently ignored. \
-         `etcd gateway` and `etcd grpc-proxy` are refused in the same way.\n\n\
+         `etcd grpc-proxy` is refused in the same way, and so is `--discovery-srv` of `etcd gateway`.\n\n\
          Exit codes: 0 for `--help`, `--version` and a member that was removed from its cluster; 1 for settings that \
          make no sense, a start that fails, and an error that ends the member; 2 for a command line that does not \
          parse and for a crash. SIGTERM and SIGINT end the process by that signal (as process 1: exit 0).\n\n\

@@ -259,6 +259,11 @@ impl Running {
         Ok(())
     }
 
+    /// Whether there was room on the disk when the member last looked.
+    pub fn has_room(&self) -> bool {
+        self.has_room
+    }
+
     fn report_room(&mut self) {
         let room = self.parts.log_writer.has_room() && self.parts.revision_writer.has_room();
         if std::mem::replace(&mut self.has_room, room) != room {

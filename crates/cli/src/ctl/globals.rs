@@ -189,7 +189,7 @@ fn credentials(call: &mut Invocation<'_>) -> Result<Option<Credentials>, Failure
 
 /// Reads endpoints. One that cannot be read is as good as one where nobody listens, as in etcdctl, so it matters only
 /// when there is no other.
-fn endpoints(list: &[String]) -> Result<Vec<Endpoint>, Failure> {
+pub(super) fn endpoints(list: &[String]) -> Result<Vec<Endpoint>, Failure> {
     let (mut endpoints, mut bad) = (Vec::new(), None);
     for text in list {
         match text.trim().parse() {

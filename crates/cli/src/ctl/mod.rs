@@ -2,6 +2,7 @@
 
 mod alarm;
 mod auth;
+pub mod check;
 mod child;
 mod compaction;
 mod defrag;
@@ -13,11 +14,11 @@ mod get;
 mod globals;
 mod lease;
 mod lock;
+mod make_mirror;
 mod member;
 mod move_leader;
 mod options;
 mod password;
-mod planned;
 mod put;
 mod range_end;
 mod role;
@@ -67,13 +68,13 @@ static COMMANDS: &[Command] = &[
     lease::COMMAND.under(KEYS),
     member::COMMAND.under(CLUSTER),
     snapshot::COMMAND.under(CLUSTER),
-    planned::MAKE_MIRROR.under(UTILITY),
+    make_mirror::COMMAND.under(UTILITY),
     lock::COMMAND.under(CONCURRENCY),
     elect::COMMAND.under(CONCURRENCY),
     auth::COMMAND.under(AUTH),
     user::COMMAND.under(AUTH),
     role::COMMAND.under(AUTH),
-    planned::CHECK.under(UTILITY),
+    check::COMMAND.under(UTILITY),
     completion::COMMAND.under(UTILITY),
     downgrade::COMMAND.under(CLUSTER),
     options::COMMAND.under(UTILITY),

@@ -23,7 +23,7 @@ pub const USAGE: &str = "Usage:
     Say what is wrong with the settings and what a start would do; changes nothing.
 
   etcd gateway
-    Forward TCP connections to members. (not yet supported)
+    Forward TCP connections to members.
 
   etcd grpc-proxy
     Serve clients as a gRPC proxy. (not yet supported)

@@ -153,6 +153,8 @@ pub struct Config {
     pub quota_bytes: i64,
     /// Whether `/debug/pprof` is served.
     pub profiles: bool,
+    /// `--enable-grpc-gateway`.
+    pub gateway: bool,
     /// How long there must have been room for this member's NOSPACE to end by itself; `None`: it does not.
     pub no_space_clears: Option<Duration>,
     /// Whether listeners share their ports with other processes (SO_REUSEPORT).
@@ -370,6 +372,7 @@ impl TryFrom<&RawConfig> for Config {
             keep_imported: raw.bool("quorate-keep-imported-db"),
             quota_bytes: quota(raw),
             profiles: raw.bool("enable-pprof"),
+            gateway: raw.bool("enable-grpc-gateway"),
             no_space_clears: raw.bool("quorate-nospace-clears").then(|| {
                 let nanos = raw.nanos("quorate-nospace-clears-after");
                 Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))

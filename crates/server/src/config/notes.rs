@@ -8,7 +8,6 @@ const NOTES: &[(&str, &str)] = &[
     ("bootstrap-defrag-threshold-megabytes", "space comes back by itself; there is nothing to defragment"),
     ("raft-read-timeout", "a stream between members is cut after 5 s of silence"),
     ("raft-write-timeout", "a stream between members is cut after 5 s in which nothing of it is taken"),
-    ("enable-grpc-gateway", "there is no JSON gateway yet"),
     ("memory-mlock", "pages are not locked in memory yet"),
     ("discovery-token", DISCOVERY),
     ("discovery-endpoints", DISCOVERY),

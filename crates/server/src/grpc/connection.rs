@@ -269,10 +269,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
 
     fn open(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Payload>) {
         if let Some(web) = self.web.as_ref().filter(|_| !head::may_be_grpc(request.headers())) {
-            let (answer, held) = (web(request.into_parts().0), self.held.clone());
-            return self.spawn(async move {
-                stream::send_web_response(answer.await, respond, held).await;
-            });
+            let (answer, held) = (web(request), self.held.clone());
+            return self.spawn(stream::send_web_response(answer, respond, held));
         }
         let head = match Head::read(&request) {
             Ok(head) => head,

@@ -102,6 +102,16 @@ impl Front {
     pub fn new(lane: Lane, config: GrpcConfig) -> Self {
         Front(Rc::new(Shared { lane, config, templates: stream::Templates::default() }))
     }
+
+    /// Whether it matters who asks.
+    pub fn is_guarded(&self) -> bool {
+        self.0.lane.member().is_guarded()
+    }
+
+    /// Longest message, bytes.
+    pub fn message_bytes_max(&self) -> u32 {
+        self.0.config.limits.message_bytes_max()
+    }
 }
 
 impl Shared {

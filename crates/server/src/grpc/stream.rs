@@ -10,12 +10,13 @@ use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 use wire::{ApiError, Code, Status};
 
 use super::answer::{Charge, Held, PREFIX_BYTES, Payload, percent_encode};
 use super::counted::Counted;
+use crate::http::Body;
 
 /// The flag in the prefix of a compressed message.
 const COMPRESSED: u8 = 1;
@@ -191,19 +192,43 @@ pub fn send_status(respond: &mut SendResponse<Payload>, http: StatusCode, status
     let _ = respond.send_response(response, true);
 }
 
-/// Sends an answer that is none of gRPC.
+/// Waits for an answer that is none of gRPC and sends it, until the client resets the stream.
 pub async fn send_web_response(
-    response: Response<Full<Bytes>>,
+    answer: impl Future<Output = Response<Body>>,
     mut respond: SendResponse<Payload>,
     held: Held,
 ) {
-    let (mut head, body) = response.into_parts();
-    let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes);
-    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    let ended = body.is_empty();
+    let response = tokio::select! {
+        biased;
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+        response = answer => response,
+    };
+    let (mut head, mut body) = response.into_parts();
+    if let Some(length) = http_body::Body::size_hint(&body).exact() {
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    let ended = http_body::Body::is_end_stream(&body);
     let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), ended) else { return };
-    if !ended {
-        let _ = stream.send_data(Payload::new(body, &held), true);
+    if ended {
+        return;
+    }
+    loop {
+        let frame = tokio::select! {
+            biased;
+            _ = poll_fn(|cx| stream.poll_reset(cx)) => return,
+            frame = body.frame() => frame,
+        };
+        match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
+            None => return drop(stream.send_data(Payload::new(Bytes::new(), &held), true)),
+            Some(Ok(Ok(data))) => {
+                if send_data(&mut stream, data, &held, None).await.is_none() {
+                    return;
+                }
+            }
+            // There are no trailers.
+            Some(Ok(Err(_))) => {}
+            Some(Err(_)) => return stream.send_reset(h2::Reason::INTERNAL_ERROR),
+        }
     }
 }
 

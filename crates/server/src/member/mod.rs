@@ -267,7 +267,7 @@ pub fn start(
         random()?,
     )?;
     let front = match front {
-        None => Arc::new(Front::new(seeds, GrpcConfig::from(config))),
+        None => Arc::new(Front::new(seeds, GrpcConfig::from(config), config.gateway)),
         Some(front) => {
             front.renew(seeds);
             front
