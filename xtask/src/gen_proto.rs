@@ -1,7 +1,7 @@
 //! Compiles `crates/wire/proto` with a pure-Rust compiler, so that nobody needs `protoc`.
 //!
 //! Messages go to `crates/wire/src/gen`, service stubs to `crates/server/src/gen` and `crates/client/src/gen`:
-//! `wire` has no gRPC runtime. The result is checked in; `--check` fails when it is not what the files give.
+//! `wire` has no gRPC runtime. The JSON gateway's tables go to the server's as well. The result is checked in; `--check` fails when it is not what the files give.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -68,6 +68,10 @@ pub(crate) fn run(check: bool) -> Result<()> {
         }
         stubs.compile_fds_with_config(set.clone(), config).context("generate service stubs")?;
         drop_files_without_code(&out)?;
+        if server {
+            fs::write(out.join("gateway.rs"), crate::gen_json::tables(&set)?)
+                .context("write the gateway's tables")?;
+        }
         compare(&out, &root.join(format!("crates/{crate_name}/src/gen")), check, &mut stale)?;
     }
     if !stale.is_empty() {

@@ -9,6 +9,7 @@ mod clusters;
 mod conform;
 mod database;
 mod full_disk;
+mod gen_json;
 mod gen_proto;
 mod interop;
 mod mixed;

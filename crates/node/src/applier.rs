@@ -41,6 +41,8 @@ pub struct Batch {
     pub snapshot: Option<SnapshotOrder>,
     /// For the lessor, in order.
     pub leases: Vec<LeaseChange>,
+    /// How many leases were revoked since this member had found them at their end.
+    pub expired: usize,
     /// For whoever keeps tokens, in order; before the answers.
     pub auth: Vec<AuthChange>,
     /// The membership at the batch's end, if the batch may have changed it: for the transport.
@@ -53,6 +55,7 @@ struct Gave {
     answers: Vec<(RequestId, Result<Answer, Status>)>,
     compactions: Vec<Compaction>,
     leases: Vec<LeaseChange>,
+    expired: usize,
     auth: Vec<AuthChange>,
     /// Whether anything has added to what is stored.
     grew: bool,
@@ -65,6 +68,9 @@ pub trait ApplyWatch: Send {
 
     /// A request was applied: its entry's data, and what came of it. The answer has a body only where somebody waits for it.
     fn applied(&mut self, data: &[u8], result: &Result<Answer, ApiError>);
+
+    /// The batch has no more requests.
+    fn end(&mut self);
 }
 
 /// Applies entries. Owns the store.
@@ -209,6 +215,9 @@ impl Applier {
                 break;
             }
         }
+        if let Some(watch) = &mut self.watch {
+            watch.end();
+        }
         let frame = self.finish(starts_segment)?;
         for compaction in &gave.compactions {
             self.compaction_frames.note(compaction.revision, frame.number());
@@ -224,8 +233,8 @@ impl Applier {
         let membership = self.membership_if_changed();
         report.agreed = self.agreed;
         let snapshot = self.snapshot();
-        let Gave { answers, compactions, leases, auth, grew: _ } = gave;
-        Ok(Some(Batch { frame, report, answers, compactions, snapshot, leases, auth, membership }))
+        let Gave { answers, compactions, leases, expired, auth, grew: _ } = gave;
+        Ok(Some(Batch { frame, report, answers, compactions, snapshot, leases, expired, auth, membership }))
     }
 
     fn alarms_if_changed(&mut self) -> Option<Arc<Alarms>> {
@@ -265,6 +274,9 @@ impl Applier {
         // Hashes made at compactions end with the run, as in etcd: those of entries that it began with are not made.
         let wants_hash = entry.index.0 > self.found_index;
         gave.grew |= applied.grew;
+        let is_own = self.ids.origin(RequestId(applied.id)) == Some(self.own_lane);
+        let revoked = applied.leases.iter().filter(|change| matches!(change, LeaseChange::Revoked { .. }));
+        gave.expired += if is_own { revoked.count() } else { 0 };
         gave.leases.extend(applied.leases);
         gave.auth.extend(applied.auth);
         gave.compactions.extend(applied.compaction.map(|compaction| Compaction { wants_hash, ..compaction }));

@@ -60,8 +60,10 @@ pub struct Promotion {
 pub struct Completions {
     /// Everything up to this index is applied, and visible to reads.
     pub applied_index: u64,
-    /// Ends of proposals. An id that the thread does not know is ignored.
+    /// Proposals that were applied. An id that the thread does not know is ignored.
     pub answers: Vec<(RequestId, Result<Answer, Status>)>,
+    /// Proposals that were not taken, and why.
+    pub refused: Vec<(RequestId, Status)>,
     /// Ends of read-index rounds: the index to wait for.
     pub reads: Vec<(RequestId, Result<u64, Status>)>,
     /// Behind the answers: every proposal of the thread that was made up to this one and has no answer gets none. Whether

@@ -69,6 +69,11 @@ impl LogWriter {
         LogWriter { wal, keep, snapshot_index, released_index: 0, has_room: true, waiting_frame_bytes: 0 }
     }
 
+    /// Has somebody hear of each group that is written from now on.
+    pub fn watch(&mut self, watch: Box<dyn wal::WriteWatch>) {
+        self.wal.watch(watch);
+    }
+
     /// Writes and syncs requests as one group, as many as surely fit into what is allocated, and takes them out of
     /// `group`: of the last one perhaps only the first entries. What stays has to wait for the next segment. To write
     /// it all the same would allocate in the group's midst, where a full disk ends the member (rule 7).

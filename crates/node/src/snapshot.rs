@@ -81,12 +81,8 @@ impl SnapshotWriter {
         SnapshotWriter { folder, keep }
     }
 
-    /// Writes the file of a snapshot, durably, and gives the record that is to go into the log. `None` if the disk has no
-    /// room: it is to be tried again (rule 7).
-    ///
-    /// # Errors
-    /// A failed operation; the member must stop.
-    pub fn write(&self, order: &SnapshotOrder) -> Result<Option<wal::SnapshotRecord>, Error> {
+    /// What the file of a snapshot is to have.
+    pub fn make(&self, order: &SnapshotOrder) -> snap::Snapshot {
         let ids = |ids: &[NodeId]| ids.iter().map(|id| id.0).collect();
         let conf_state = wal::ConfState {
             voters: ids(&order.conf.voters),
@@ -95,9 +91,18 @@ impl SnapshotWriter {
         };
         let SnapshotOrder { index, term, .. } = *order;
         let data = order.membership.to_v2_store();
-        let snapshot = snap::Snapshot { index, term, conf_state, data };
+        snap::Snapshot { index, term, conf_state, data }
+    }
+
+    /// Writes the file of a snapshot, durably, and gives the record that is to go into the log. `None` if the disk has no
+    /// room: it is to be tried again (rule 7).
+    ///
+    /// # Errors
+    /// A failed operation; the member must stop.
+    pub fn write(&self, snapshot: snap::Snapshot) -> Result<Option<wal::SnapshotRecord>, Error> {
         let written = self.folder.write(&snapshot)?;
-        let conf_state = Some(snapshot.conf_state);
+        let snap::Snapshot { index, term, conf_state, .. } = snapshot;
+        let conf_state = Some(conf_state);
         Ok(written.map(|_| wal::SnapshotRecord { index, term, conf_state }))
     }
 

@@ -1,10 +1,10 @@
 //! A network thread's service over a member: joins connections, lane and health.
 
 use std::rc::Rc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_local;
 
 use crate::LocalFuture;
@@ -13,10 +13,12 @@ use store::request::Range;
 use store::{ReadFailure, ReadMode};
 use wire::etcdserverpb::AlarmType;
 
+use crate::gateway::{self, Gateway};
 use crate::grpc::{self, GrpcConfig, Slow};
 use crate::http::{Alarm, Health, RaftStatus, Versions, Web};
 use crate::lane::{Lane, LaneSeed};
 use crate::listen::{Closing, Service, Stream, ThreadService};
+use crate::metrics::{Encoded, Format};
 
 /// While the server is closing, connections that came to life only then are told so within this.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -43,11 +45,13 @@ pub struct Front {
     renewals: Vec<mpsc::UnboundedSender<LaneSeed>>,
     renewed: Mutex<Vec<Option<mpsc::UnboundedReceiver<LaneSeed>>>>,
     config: GrpcConfig,
+    /// What the gateway may have in progress, where there is one.
+    gateway: Option<Arc<Semaphore>>,
 }
 
 impl Front {
-    /// A service with one lane for each network thread, in their order.
-    pub fn new(seeds: Vec<LaneSeed>, config: GrpcConfig) -> Front {
+    /// A service with one lane for each network thread, in their order. `has_gateway`: `--enable-grpc-gateway`.
+    pub fn new(seeds: Vec<LaneSeed>, config: GrpcConfig, has_gateway: bool) -> Front {
         let (renewals, renewed) = seeds.iter().map(|_| mpsc::unbounded_channel()).unzip();
         let renewed: Vec<_> = renewed;
         Front {
@@ -55,6 +59,7 @@ impl Front {
             renewals,
             renewed: Mutex::new(renewed.into_iter().map(Some).collect()),
             config,
+            gateway: has_gateway.then(|| gateway::permits(config.limits.concurrent_streams_max)),
         }
     }
 
@@ -91,19 +96,25 @@ impl Service for Front {
             }
         });
         let front = grpc::Front::new(lane.clone(), self.config);
-        Rc::new(FrontThread { lane, front })
+        let gateway = self.gateway.clone().map(|calls| Gateway::new(front.clone(), calls));
+        Rc::new(FrontThread { lane, front, gateway })
     }
 }
 
 struct FrontThread {
     lane: Lane,
     front: grpc::Front,
+    gateway: Option<Gateway>,
 }
 
 impl ThreadService for FrontThread {
     fn grpc(self: Rc<Self>, stream: Stream, web: Option<Web>) -> LocalFuture<'static, ()> {
         let client = grpc::Client { address: stream.remote(), certified: stream.certified() };
         Box::pin(grpc::serve_client(stream, client, self.front.clone(), web))
+    }
+
+    fn gateway(&self) -> Option<Gateway> {
+        self.gateway.clone()
     }
 }
 
@@ -131,6 +142,7 @@ impl Health for FrontThread {
             if linearizable {
                 self.lane.handle().linearizable(None).await.map_err(|status| status.message.to_string())?;
             }
+            self.lane.counts().ranges_read.add_alone(1);
             let request = Range { key: &[0], keys_only: true, limit: 1, ..Range::default() };
             match self.lane.member().reader.range(&request, ReadMode::NoWait, &mut Vec::new()) {
                 // Keys are in memory; and a disk that has to be waited for is no illness.
@@ -140,8 +152,20 @@ impl Health for FrontThread {
         })
     }
 
-    fn metrics(&self) -> Option<String> {
-        Some(crate::metrics::page(&self.lane.member()))
+    fn metrics(&self, format: Format) -> Option<LocalFuture<'_, Option<Encoded>>> {
+        let member = Arc::clone(&self.lane.member());
+        let page = tokio::task::spawn_blocking(move || member.metrics.page(&member, format));
+        Some(Box::pin(async move { page.await.ok() }))
+    }
+
+    fn health_ended(&self, is_well: bool) {
+        let probes = &self.lane.member().metrics.member.probes;
+        let counter = if is_well { &probes.successes } else { &probes.failures };
+        counter.add(1);
+    }
+
+    fn check_ended(&self, probe: &'static str, check: &'static str, is_well: bool) {
+        self.lane.member().metrics.member.probes.ended(probe, check, is_well);
     }
 
     fn raft_status(&self) -> RaftStatus {

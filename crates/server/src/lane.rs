@@ -24,12 +24,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use node::{Completions, LaneIds, Promotion, RequestId, Submission};
 use rustc_hash::FxHashMap;
-use store::Answer;
+use store::{Answer, RequestKind};
 use tokio::sync::{Notify, mpsc, oneshot, watch as watch_channel};
 use tokio::time::{Instant, Sleep};
 use wire::{ApiError, Status};
 
 use crate::grpc::MemberView;
+use crate::metrics::{Own, Timed};
 use watch::Watches;
 
 pub use calls::Reply;
@@ -183,10 +184,45 @@ impl Target {
 
 struct Waiter {
     target: Target,
-    /// Whether it waits for something that may happen without its being told.
-    is_proposal: bool,
+    /// If it waits for something that may happen without its being told.
+    proposal: Option<Proposal>,
     deadline: Instant,
     on_expiry: ApiError,
+}
+
+/// A proposal that has no answer yet, as it is counted.
+struct Proposal {
+    counts: Own,
+    /// What is measured of it; nothing of a change of membership, as in etcd.
+    timed: Option<(Timed, Instant)>,
+}
+
+impl Proposal {
+    fn new(counts: &Own, timed: Option<(Timed, Instant)>) -> Proposal {
+        counts.proposals_pending.add_alone(1);
+        Proposal { counts: counts.clone(), timed }
+    }
+
+    /// It was applied, whatever came of it.
+    fn applied(self, now: Instant) {
+        if let Some((timed, begun)) = self.timed {
+            self.counts.time_request(timed, true, now.saturating_duration_since(begun));
+        }
+    }
+
+    /// It has no answer, or was not taken.
+    fn failed(self, now: Instant) {
+        self.counts.proposals_failed.add_alone(1);
+        if let Some((timed, begun)) = self.timed {
+            self.counts.time_request(timed, false, now.saturating_duration_since(begun));
+        }
+    }
+}
+
+impl Drop for Proposal {
+    fn drop(&mut self) {
+        self.counts.proposals_pending.sub_alone(1);
+    }
 }
 
 /// One confirmation of leadership and the reads that wait for it.
@@ -218,6 +254,8 @@ pub struct LaneParts {
     pub gate: Arc<AppliedGate>,
     /// For watches.
     pub watches: WatchParts,
+    /// What this thread counts, for whichever member.
+    pub counts: Own,
     /// Longest wait for the member: 5 s + 2 election timeouts in etcd.
     pub request_timeout: Duration,
 }
@@ -243,6 +281,7 @@ struct Inner {
     /// Whether the thread is about to end.
     draining: watch_channel::Sender<bool>,
     watches: Watches,
+    counts: Own,
     /// Held by each call that waits for its token to be known here.
     token_waiters: Rc<()>,
     cold: mpsc::Sender<ColdCall>,
@@ -351,6 +390,7 @@ impl Lane {
         let (cold, cold_calls) = mpsc::channel(COLD_CALLS_MAX);
         let ids = parts.ids.clone();
         let watches = Watches::new(&parts.member, &parts.watches);
+        let counts = parts.counts.clone();
         let lane = Lane(Rc::new(Inner {
             parts: RefCell::new(Rc::new(parts)),
             ids: RefCell::new(ids),
@@ -367,6 +407,7 @@ impl Lane {
             mailboxes: RefCell::default(),
             draining: watch_channel::Sender::new(false),
             watches,
+            counts,
             token_waiters: Rc::default(),
             cold,
         }));
@@ -377,6 +418,11 @@ impl Lane {
     /// The member that this lane speaks to, as of now: it may be opened anew.
     pub fn member(&self) -> CurrentMember {
         CurrentMember(self.parts())
+    }
+
+    /// What this thread counts.
+    pub fn counts(&self) -> &Own {
+        &self.0.counts
     }
 
     fn parts(&self) -> Rc<LaneParts> {
@@ -500,7 +546,11 @@ impl Lane {
             0 => ApiError::ContextDeadlineExceeded,
             _ => ApiError::Timeout,
         };
-        self.wait(id, target, now, client_deadline, (true, on_timeout));
+        let timed = match &submission {
+            Submission::Propose { data, .. } => Some((Timed::Kind(RequestKind::of(data)), now)),
+            Submission::Reconfigure { .. } | Submission::ReadIndex { .. } => None,
+        };
+        self.wait(id, target, now, client_deadline, (Some(timed), on_timeout));
         self.0.outbox.borrow_mut().push(submission);
         self.wake_driver();
     }
@@ -517,7 +567,7 @@ impl Lane {
 
     fn read_for(&self, target: Target, now: Instant, client_deadline: Option<Instant>) -> RequestId {
         let id = self.next_id();
-        self.wait(id, target, now, client_deadline, (false, ApiError::Timeout));
+        self.wait(id, target, now, client_deadline, (None, ApiError::Timeout));
         self.0.reads.borrow_mut().next.push(id);
         self.wake_driver();
         id
@@ -546,18 +596,22 @@ impl Lane {
 
     /// Forgets a call whose client has gone. What was proposed may still happen (rule 15).
     pub fn cancel(&self, id: RequestId) {
-        self.0.waiters.borrow_mut().remove(&id.0);
+        let waiter = self.0.waiters.borrow_mut().remove(&id.0);
+        if let Some(proposal) = waiter.and_then(|waiter| waiter.proposal) {
+            proposal.failed(Instant::now());
+        }
     }
 
+    /// `proposal`: what is measured of it, if it is one.
     fn wait(
         &self,
         id: RequestId,
         target: Target,
         now: Instant,
         client_deadline: Option<Instant>,
-        (is_proposal, on_timeout): (bool, ApiError),
+        (proposal, on_timeout): (Option<Option<(Timed, Instant)>>, ApiError),
     ) {
-        let is_refused = self.0.suspended.get() && (is_proposal || matches!(target, Target::Cold(_)));
+        let is_refused = self.0.suspended.get() && (proposal.is_some() || matches!(target, Target::Cold(_)));
         if self.0.stopped.get() || is_refused {
             return target.deliver(Outcome::Failed(ApiError::Stopped.into()));
         }
@@ -566,7 +620,8 @@ impl Lane {
             Some(client) if client < timeout => (client, ApiError::ContextDeadlineExceeded),
             _ => (timeout, on_timeout),
         };
-        self.0.waiters.borrow_mut().insert(id.0, Waiter { target, is_proposal, deadline, on_expiry });
+        let proposal = proposal.map(|timed| Proposal::new(&self.0.counts, timed));
+        self.0.waiters.borrow_mut().insert(id.0, Waiter { target, proposal, deadline, on_expiry });
         if self.0.earliest.get().is_none_or(|earliest| deadline < earliest) {
             self.0.earliest.set(Some(deadline));
         }
@@ -587,18 +642,28 @@ impl Lane {
         }
     }
 
-    fn complete(&self, batch: Completions) {
+    /// A proposal was applied, whatever came of it, or was not taken.
+    fn end(&self, id: RequestId, end: Result<Outcome, Status>, now: Instant) {
+        let Some(Waiter { target, proposal, .. }) = self.0.waiters.borrow_mut().remove(&id.0) else { return };
+        match (&end, proposal) {
+            (Ok(_), Some(proposal)) => proposal.applied(now),
+            // As in etcd what comes at the wrong moment is none of those that failed.
+            (Err(status), Some(_)) if *status == ApiError::TooManyRequests.into() => {}
+            (Err(_), Some(proposal)) => proposal.failed(now),
+            (_, None) => {}
+        }
+        target.deliver(end.unwrap_or_else(Outcome::Failed));
+    }
+
+    fn complete(&self, batch: Completions, now: Instant) {
         for (id, result) in batch.answers {
-            self.finish(
-                id,
-                match result {
-                    Ok(answer) => Outcome::Applied(answer),
-                    Err(status) => Outcome::Failed(status),
-                },
-            );
+            self.end(id, Ok(result.map_or_else(Outcome::Failed, Outcome::Applied)), now);
+        }
+        for (id, refusal) in batch.refused {
+            self.end(id, Err(refusal), now);
         }
         if let Some(last) = batch.lost_upto {
-            self.lose(last);
+            self.lose(last, now);
         }
         for (context, result) in batch.reads {
             self.end_round(context, result);
@@ -607,11 +672,12 @@ impl Lane {
     }
 
     /// Proposals up to this one went to a leader that is gone, and will never be answered.
-    fn lose(&self, last: RequestId) {
+    fn lose(&self, last: RequestId, now: Instant) {
         let is_lost =
-            |id: &u64, waiter: &mut Waiter| waiter.is_proposal && RequestId(*id).is_at_or_before(last);
+            |id: &u64, waiter: &mut Waiter| waiter.proposal.is_some() && RequestId(*id).is_at_or_before(last);
         let lost: Vec<_> = self.0.waiters.borrow_mut().extract_if(is_lost).collect();
         for (_, waiter) in lost {
+            waiter.proposal.into_iter().for_each(|proposal| proposal.failed(now));
             waiter.target.deliver(Outcome::Failed(ApiError::TimeoutDueToLeaderFail.into()));
         }
     }
@@ -629,6 +695,7 @@ impl Lane {
             }
             Err(status) => {
                 drop(reads);
+                self.0.counts.failed_read_indexes.add_alone(1);
                 for id in round.readers {
                     self.finish(id, Outcome::Failed(status.clone()));
                 }
@@ -702,7 +769,7 @@ impl Lane {
             for submission in refused {
                 // A refused round is asked for again with the retry.
                 if let Submission::Propose { id, .. } | Submission::Reconfigure { id, .. } = submission {
-                    self.finish(id, Outcome::Failed(ApiError::TooManyRequests.into()));
+                    self.end(id, Err(ApiError::TooManyRequests.into()), Instant::now());
                 }
             }
         }
@@ -726,11 +793,15 @@ impl Lane {
             })
             .collect();
         self.0.earliest.set(earliest);
+        let is_read = |waiter: &Waiter| waiter.proposal.is_none() && !waiter.target.is_gone();
+        if expired.iter().any(|(_, waiter)| is_read(waiter) && waiter.on_expiry == ApiError::Timeout) {
+            self.0.counts.slow_read_indexes.add_alone(1);
+        }
         for (_, waiter) in expired {
+            let is_proposal = waiter.proposal.is_some();
+            waiter.proposal.into_iter().for_each(|proposal| proposal.failed(now));
             let error = match waiter.on_expiry {
-                ApiError::Timeout if waiter.is_proposal => {
-                    self.member().proposal_timeout(self.request_timeout())
-                }
+                ApiError::Timeout if is_proposal => self.member().proposal_timeout(self.request_timeout()),
                 error => error,
             };
             waiter.target.deliver(Outcome::Failed(error.into()));
@@ -791,9 +862,10 @@ impl Future for LaneDriver {
             }
         }
         inner.driver_woken.set(false);
+        let mut now = Instant::now();
         while let Poll::Ready(batch) = this.completions.poll_recv(cx) {
             match batch {
-                Some(batch) => this.lane.complete(batch),
+                Some(batch) => this.lane.complete(batch, now),
                 None => match this.renewals.as_mut().map(|renewals| renewals.poll_recv(cx)) {
                     Some(Poll::Pending) => {
                         this.lane.suspend();
@@ -813,7 +885,6 @@ impl Future for LaneDriver {
                 },
             }
         }
-        let mut now = Instant::now();
         while let Poll::Ready(Some(call)) = this.cold_calls.poll_recv(cx) {
             this.lane.answer_cold(call, now);
         }

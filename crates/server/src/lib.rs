@@ -2,7 +2,7 @@
 //!
 //! Everything that touches sockets, clocks, signals and the environment is here; what a request means, and what is
 //! committed, is decided in `node` and below. [`process::main`] is the whole program in order, [`listen`] accepts
-//! connections and spreads them over the network threads, [`grpc`] and [`http`] speak to those who connect,
+//! connections and spreads them over the network threads, [`grpc`] and [`http`] speak to those who connect, [`gateway`] turns JSON into calls,
 //! [`front`] and [`lane`] are a network thread's side of the member, [`member`] has the member's own threads.
 #![deny(unsafe_code)]
 
@@ -26,6 +26,7 @@ pub mod peer;
 pub mod process;
 pub mod security;
 pub mod signals;
+pub mod tcp_proxy;
 
 /// A future that stays on the network thread it was made on.
 pub type LocalFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + 'a>>;

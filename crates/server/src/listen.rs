@@ -19,7 +19,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::http::{self, Health, Site};
+use crate::gateway::Gateway;
+use crate::http::{self, Health, Parties, Site};
 use crate::{LocalFuture, log};
 
 pub(crate) use bind::Accepted;
@@ -50,6 +51,11 @@ pub trait ThreadService: Health {
     /// is closing, the connection should finish what it began and end; it is dropped some seconds later. `web` answers
     /// requests that are none of gRPC; without it they are refused.
     fn grpc(self: Rc<Self>, stream: Stream, web: Option<http::Web>) -> LocalFuture<'static, ()>;
+
+    /// The JSON gateway, where there is one.
+    fn gateway(&self) -> Option<Gateway> {
+        None
+    }
 }
 
 /// Tells that the server is about to stop.
@@ -285,18 +291,26 @@ async fn connect(served: Served, connection: Connection, mut closing: Closing) {
         () = closing.wait() => return,
     };
     let Served { service, site } = served;
+    let parties = |stream: &Stream| Parties {
+        role,
+        health: service.clone(),
+        site,
+        gateway: service.gateway(),
+        remote: stream.remote(),
+        certified: stream.certified(),
+    };
     match (first, role) {
         (Ok(Ok(Protocol::Http2)), Role::Client | Role::Grpc) => {
             // Who has agreed on HTTP/2 may ask for anything; without TLS, HTTP/2 is gRPC.
-            let web = (role == Role::Client && stream.is_secure())
-                .then(|| http::web(role, service.clone(), site.clone()));
+            let web = (role == Role::Client && stream.is_secure()).then(|| http::web(parties(&stream)));
             service.grpc(stream, web).await;
         }
         (
             Ok(Ok(Protocol::Http1 | Protocol::Http2)),
             Role::Client | Role::Http | Role::Metrics | Role::Peer,
         ) => {
-            http::serve(stream, role, service, site, closing).await;
+            let parties = parties(&stream);
+            http::serve(stream, parties, closing).await;
         }
         (Ok(Ok(Protocol::Tls)), _) => {
             log::debug!("a TLS client at a listener without TLS, or within TLS; closed");

@@ -26,9 +26,10 @@ use crate::http::Site;
 use crate::listen::{self, Listener, Network, Role};
 use crate::log::{self, Level};
 use crate::member::{self, Joined, Member, join};
+use crate::metrics::Metrics;
 use crate::peer::AllStats;
 use crate::security::{self, Secured};
-use crate::{check_config, gateway, notify, signals};
+use crate::{check_config, notify, signals, tcp_proxy};
 
 /// How long a member that was removed goes on: others may not know yet that it is committed. etcd's.
 const REMOVED_DELAY: Duration = Duration::from_secs(1);
@@ -87,7 +88,7 @@ pub fn main() -> ExitCode {
             eprintln!("{reason}");
             ExitCode::FAILURE
         }
-        Some(Called::Gateway(settings)) => gateway::run(&args, &settings),
+        Some(Called::Gateway(settings)) => tcp_proxy::run(&args, &settings),
         None => match configure(&args) {
             Ok(config) => run(&config),
             Err(code) => code,
@@ -277,6 +278,8 @@ struct Kept {
     stats: AllStats,
     /// Where tokens come from.
     tokens: Tokens,
+    /// Everything else that is counted.
+    metrics: Arc<Metrics>,
 }
 
 impl Kept {
@@ -285,7 +288,7 @@ impl Kept {
         let peers: std::io::Result<Vec<_>> = self.peers.iter().map(Listener::share).collect();
         let peers = peers.map_err(|error| failed("failed to start", &error))?;
         let (lanes, joined) = (listen::network_threads(), self.joined.as_ref());
-        let kept = member::Kept { stats: &self.stats, tokens: &self.tokens };
+        let kept = member::Kept { stats: &self.stats, tokens: &self.tokens, metrics: &self.metrics };
         member::start(config, lanes, joined, peers, front, kept, events)
             .map_err(|error| failed("failed to start", &whole(&error)))
     }
@@ -339,7 +342,9 @@ fn prepare(config: &Config, secured: &Secured, tokens: Tokens) -> Result<Prepare
             Some(join::join(config, bootstrap).map_err(|error| failed("failed to start", &error))?)
         }
     };
-    Ok(Prepared { clients, metrics, kept: Kept { peers, joined, stats: AllStats::default(), tokens } })
+    let counted = Arc::new(Metrics::new(config.extensive_metrics, &config.feature_gates));
+    let kept = Kept { peers, joined, stats: AllStats::default(), tokens, metrics: counted };
+    Ok(Prepared { clients, metrics, kept })
 }
 
 fn start(
@@ -528,10 +533,12 @@ fn wait(
                 let front = member.front();
                 member.stop();
                 told.run += 1;
+                kept.metrics.member.snapshot_applying.set(1);
                 member = match kept.open(config, Some(front), &told) {
                     Ok(member) => member,
                     Err(code) => return code,
                 };
+                kept.metrics.member.snapshot_applying.set(0);
             }
             Err(RecvTimeoutError::Timeout) => {
                 let error = "the member has been permanently removed from the cluster";

@@ -259,6 +259,11 @@ impl Running {
         Ok(())
     }
 
+    /// Whether there was room on the disk when the member last looked.
+    pub fn has_room(&self) -> bool {
+        self.has_room
+    }
+
     fn report_room(&mut self) {
         let room = self.parts.log_writer.has_room() && self.parts.revision_writer.has_room();
         if std::mem::replace(&mut self.has_room, room) != room {
@@ -316,7 +321,7 @@ impl Running {
             Some(FileWork::Save(snapshot)) if self.save_waits > 0 => {
                 self.files.push_back(FileWork::Save(snapshot));
             }
-            Some(FileWork::Save(snapshot)) => match writer.write(&snapshot)? {
+            Some(FileWork::Save(snapshot)) => match writer.write(writer.make(&snapshot))? {
                 Some(record) => self.inputs.push_back(Input::SnapshotSaved(record)),
                 None => {
                     self.save_waits = SAVE_WAITS;

@@ -109,6 +109,13 @@ pub(crate) struct Pins {
 }
 
 impl Pins {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_revision.values().sum()
+    }
+}
+
+impl Pins {
     /// Begins an epoch: whoever reads from now on finds no place that is to be given up.
     pub(crate) fn begin_epoch(&mut self) -> u64 {
         self.epoch += 1;

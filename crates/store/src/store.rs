@@ -22,6 +22,7 @@ use crate::mvcc::{
     ReadFailure, ReadMode, Span, Version, View, Write, chunk, count, lock_read, lock_write, range, run_read,
     run_write,
 };
+use crate::ops::Ops;
 use crate::record::{Location, RecordKind, RecordSink, RecordSource, RecordVisitor, Revision};
 use crate::relocate::Relocator;
 use crate::request::{Range, Txn};
@@ -156,6 +157,7 @@ pub struct Store {
     reading: Option<Pin>,
     /// The newest record found at start that ends what is not there.
     ends_nothing: Revision,
+    ops: Ops,
 }
 
 impl Store {
@@ -194,6 +196,7 @@ impl Store {
             scratch: Vec::new(),
             reading: None,
             ends_nothing: Revision::default(),
+            ops: Ops::default(),
         }
     }
 
@@ -452,9 +455,12 @@ impl Store {
             Kind::Put(put) => self.write(sink, |write| write.checked_put(&put, answer)),
             Kind::Txn(txn) => self.write(sink, |write| run_write(write, &txn, answer)),
             Kind::DeleteRange(delete) => self.write(sink, |write| write.delete_range(&delete, answer)),
-            Kind::Range(request) => self.write(sink, |write| match answer {
-                Some(body) => range(&write.view(), &request, body),
-                None => Ok(()),
+            Kind::Range(request) => self.write(sink, |write| {
+                write.ops.ranges += 1;
+                match answer {
+                    Some(body) => range(&write.view(), &request, body),
+                    None => Ok(()),
+                }
             }),
             Kind::Compaction(request) => self.compact(request.revision).map(|accepted| {
                 compaction = Some(accepted);
@@ -537,9 +543,12 @@ impl Store {
             changes: 0,
             bytes: 0,
             leases: &self.shared.leases,
+            ops: Ops::default(),
+            compares: 0,
         };
         let result = run(&mut write);
         self.revision = write.current();
+        self.ops.add(write.ops, write.compares);
         self.shared.stored_bytes.fetch_add(write.bytes, Ordering::Relaxed);
         result
     }
@@ -638,6 +647,11 @@ impl Store {
         self.membership_published = false;
     }
 
+    /// What was done in this run.
+    pub fn ops(&self) -> Ops {
+        self.ops
+    }
+
     /// Makes everything applied so far visible to readers. The [`RecordSource`] must be able to read it by now.
     pub fn publish(&mut self) {
         if !self.membership_published {
@@ -716,10 +730,31 @@ impl Reader {
         self.read(mode, body, |view, body| range(view, request, body))
     }
 
-    /// As [`Reader::range`], with a transaction that only reads ([`Txn::is_read_only`]; panics otherwise).
-    pub fn txn(&self, request: &Txn<'_>, mode: ReadMode, body: &mut Vec<u8>) -> Result<i64, ReadFailure> {
+    /// As [`Reader::range`], with a transaction that only reads ([`Txn::is_read_only`]; panics otherwise). Tells too how many
+    /// ranges it has read, those of compares among them.
+    pub fn txn(
+        &self,
+        request: &Txn<'_>,
+        mode: ReadMode,
+        body: &mut Vec<u8>,
+    ) -> Result<(i64, u64), ReadFailure> {
         assert!(request.is_read_only(), "a transaction that writes has to be proposed");
-        self.read(mode, body, |view, body| run_read(view, request, body))
+        let mut ranges = 0;
+        let revision = self.read(mode, body, |view, body| {
+            ranges = run_read(view, request, body)?;
+            Ok(())
+        })?;
+        Ok((revision, ranges))
+    }
+
+    /// How many reads pin a revision now, and so hold up compactions.
+    pub fn open_reads(&self) -> usize {
+        lock(&self.shared.pins).len()
+    }
+
+    /// How many keys there are, those of a batch that is being applied too.
+    pub fn key_count(&self) -> u64 {
+        lock_read(&self.shared.index).live()
     }
 
     /// One chunk of a stream, of at most so many rows and bytes; `sent` rows have left before it, `left` may still leave.

@@ -300,7 +300,7 @@ impl Twin {
         if decoded.is_read_only() {
             let mut body = Vec::new();
             let got = self.member.reader.txn(&decoded, ReadMode::MayBlock, &mut body);
-            let got = got.map(|revision| response::<pb::TxnResponse>(&store::Answer { revision, body }));
+            let got = got.map(|(revision, _)| response::<pb::TxnResponse>(&store::Answer { revision, body }));
             let want = self.model.read_txn(txn, self.compacted, self.published);
             assert_eq!(got, want.map_err(ReadFailure::Api));
         }

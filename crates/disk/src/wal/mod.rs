@@ -34,7 +34,7 @@ use bytes::Bytes;
 pub use error::Error;
 pub use opened::{Entries, Opened, Torn};
 pub use segment::{Preparation, Prepared, Release};
-pub use writer::Wal;
+pub use writer::{Wal, WriteWatch};
 
 /// What the write-ahead log's calls answer.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -17,6 +17,18 @@ use crate::{Access, File, Fs};
 /// Mode of the log's folder, as etcd's.
 const DIR_MODE: u32 = 0o700;
 
+/// Hears of the steps by which a group of records becomes durable. The clock is its own.
+pub trait WriteWatch: Send {
+    /// The group is about to be written.
+    fn begin(&mut self);
+
+    /// So many bytes were written.
+    fn written(&mut self, bytes: u64);
+
+    /// They were synced.
+    fn synced(&mut self);
+}
+
 /// A log that is written to. It belongs to one thread.
 ///
 /// What is appended counts for nothing before [`Wal::sync`] has returned. After an error of `append`,
@@ -46,6 +58,7 @@ pub struct Wal {
     /// Older segments, the oldest first; open for their locks.
     older: VecDeque<(SegmentName, Arc<dyn File>)>,
     failed: Option<String>,
+    watch: Option<Box<dyn WriteWatch>>,
 }
 
 impl Wal {
@@ -109,6 +122,7 @@ impl Wal {
             name,
             older: VecDeque::new(),
             failed: None,
+            watch: None,
         })
     }
 
@@ -176,7 +190,13 @@ impl Wal {
             prepared: None,
             older: segments.into_iter().map(|segment| (segment.name, segment.file)).collect(),
             failed: None,
+            watch: None,
         })
+    }
+
+    /// Has somebody hear of each group that is written from now on.
+    pub fn watch(&mut self, watch: Box<dyn WriteWatch>) {
+        self.watch = Some(watch);
     }
 
     /// Appends entries and then the hard state, if it is given, to the group. When the segment is full the
@@ -360,13 +380,23 @@ impl Wal {
 
     fn write_group(&mut self) -> Result<()> {
         if !self.buf.is_empty() {
+            let bytes = self.buf.len() as u64;
+            self.tell(|watch| watch.begin());
             self.file.write_all_at(&self.buf, self.offset).context("write wal segment", &self.path)?;
+            self.tell(|watch| watch.written(bytes));
             self.file.sync_data().context("sync wal segment", &self.path)?;
-            self.offset += self.buf.len() as u64;
+            self.tell(|watch| watch.synced());
+            self.offset += bytes;
             self.buf.clear();
         }
         self.durable = self.last;
         Ok(())
+    }
+
+    fn tell(&mut self, tell: impl FnOnce(&mut dyn WriteWatch)) {
+        if let Some(watch) = &mut self.watch {
+            tell(&mut **watch);
+        }
     }
 
     /// Begins the next segment, with room for `frame_bytes` more. The full one is whole and synced.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::value::{Kind, Value};
 use super::{duration, quote};
-use crate::gateway::Settings;
+use crate::tcp_proxy::Settings;
 
 /// A command beside the server.
 struct Command {

@@ -75,6 +75,10 @@ pub struct Config {
     pub listen_client_http_urls: Vec<Url>,
     /// Where probes and metrics are served beside.
     pub listen_metrics_urls: Vec<Url>,
+    /// Whether metrics have how long calls take.
+    pub extensive_metrics: bool,
+    /// What `--feature-gates` says, which metrics show.
+    pub feature_gates: Vec<String>,
     /// Certificates and what belongs to them.
     pub security: Security,
     /// Tokens and passwords.
@@ -149,6 +153,8 @@ pub struct Config {
     pub quota_bytes: i64,
     /// Whether `/debug/pprof` is served.
     pub profiles: bool,
+    /// `--enable-grpc-gateway`.
+    pub gateway: bool,
     /// How long there must have been room for this member's NOSPACE to end by itself; `None`: it does not.
     pub no_space_clears: Option<Duration>,
     /// Whether listeners share their ports with other processes (SO_REUSEPORT).
@@ -366,6 +372,7 @@ impl TryFrom<&RawConfig> for Config {
             keep_imported: raw.bool("quorate-keep-imported-db"),
             quota_bytes: quota(raw),
             profiles: raw.bool("enable-pprof"),
+            gateway: raw.bool("enable-grpc-gateway"),
             no_space_clears: raw.bool("quorate-nospace-clears").then(|| {
                 let nanos = raw.nanos("quorate-nospace-clears-after");
                 Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
@@ -375,6 +382,8 @@ impl TryFrom<&RawConfig> for Config {
             listen_client_urls,
             listen_client_http_urls: raw.urls("listen-client-http-urls"),
             listen_metrics_urls: raw.urls("listen-metrics-urls"),
+            extensive_metrics: raw.text("metrics") == "extensive",
+            feature_gates: gates.clone(),
             security,
             auth,
             origins: Allowed::from_list(security::words(raw, "cors")),

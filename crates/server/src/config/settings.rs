@@ -152,7 +152,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(Member, "socket-reuse-address", Bool, "false", Works, "accepted; listeners set SO_REUSEADDR in any case"),
     setting(Member, "raft-read-timeout", Duration, "5s", Inert, "read timeout of raft HTTP connections; lower values are raised to 5s"),
     setting(Member, "raft-write-timeout", Duration, "5s", Inert, "write timeout of raft HTTP connections; lower values are raised to 5s"),
-    setting(Member, "enable-grpc-gateway", Bool, "true", Later, "serve the JSON gateway under /v3/"),
+    setting(Member, "enable-grpc-gateway", Bool, "true", Works, "serve the JSON gateway under /v3/"),
     setting(Member, "memory-mlock", Bool, "false", Later, "lock pages (mostly the db mapping) in memory"),
     setting(Member, "listen-peer-urls", Urls, "http://localhost:2380", Works, "where to listen for peers (IP, localhost, unix:// or unixs:// only)"),
     setting(Member, "listen-client-urls", Urls, "http://localhost:2379", Works, "where to listen for clients: gRPC, and HTTP too unless listen-client-http-urls is set"),
@@ -220,7 +220,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(Auth, "auth-token-ttl", Uint, "300", Works, "life of a simple token since its last use"),
 
     setting(Monitoring, "enable-pprof", Bool, "false", Works, "serve /debug/pprof on the client URLs: here the command line alone"),
-    setting(Monitoring, "metrics", Text, "basic", Inert, "extensive adds the gRPC handling-time histogram"),
+    setting(Monitoring, "metrics", Text, "basic", Works, "extensive adds the gRPC handling-time histogram"),
     setting(Monitoring, "listen-metrics-urls", Urls, "", Works, "extra listeners for the probes and /metrics"),
 
     setting(Logging, "logger", Text, "zap", Works, "only zap is accepted"),

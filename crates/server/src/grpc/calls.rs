@@ -17,13 +17,15 @@ use tokio::time::{Instant, Sleep};
 use wire::ApiError;
 
 use super::answer::Payload;
+use super::counted::Counted;
 use super::head::Head;
 use super::kv::Read;
-use super::method::Route;
+use super::method::{Method, Route};
 use super::slow::Asked;
 use super::stream::Assembly;
 use crate::auth::Credentials;
 use crate::lane::Slot;
+use crate::metrics::ClientVersion;
 
 /// Entries of `Calls::order` that are tolerated beyond two a call.
 const ORDER_SLACK: usize = 64;
@@ -38,6 +40,10 @@ pub struct Call {
     pub body: RecvStream,
     /// What its headers said.
     pub head: Head,
+    /// Which it is, and the version of its client, unless that is no text.
+    pub called: (Method, Option<ClientVersion>),
+    /// How it is counted, once its message is whole.
+    pub counted: Option<Counted>,
     /// When its client gives up.
     pub deadline: Option<Instant>,
     /// How far it is.
@@ -71,7 +77,7 @@ impl Call {
     pub fn new(
         respond: SendResponse<Payload>,
         body: RecvStream,
-        head: Head,
+        (head, called): (Head, (Method, Option<ClientVersion>)),
         deadline: Option<Instant>,
         state: State,
     ) -> Call {
@@ -82,6 +88,8 @@ impl Call {
             respond,
             body,
             head,
+            called,
+            counted: None,
             deadline,
             state,
             asked: None,

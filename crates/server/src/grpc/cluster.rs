@@ -87,7 +87,15 @@ pub(crate) async fn promote(
     let may = member.others.situation(member, |situation| situation.may_promote());
     let promotion = Promotion { member: id, may };
     let encode = move |request| (Change::Promote { id }.encode(request), Some(promotion));
-    lane.reconfigure(deadline, encode).await
+    let promoted = lane.reconfigure(deadline, encode).await;
+    let counts = &member.metrics.member;
+    match &promoted {
+        Ok(()) => counts.promotions.add(1),
+        // Another one may, and counts it.
+        Err(status) if *status == ApiError::NotLeader.into() => {}
+        Err(status) => counts.promote_failures.add(&status.message),
+    }
+    promoted
 }
 
 /// etcd's name of a change, and whom it concerns.

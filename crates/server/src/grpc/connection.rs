@@ -14,22 +14,23 @@ use h2::server::SendResponse;
 use h2::{Ping, PingPong, RecvStream};
 use http::request::Parts;
 use http::{Request, StatusCode};
-use store::{Answer, ReadFailure, ReadMode};
+use store::{Answer, ReadFailure, ReadMode, RequestKind};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
-use wire::{ApiError, Status};
+use wire::{ApiError, Code, Status};
 
 use super::answer::{self, Charge, Held, PREFIX_BYTES, Payload};
 use super::calls::{Call, Calls, State};
+use super::counted::Counted;
 use super::elsewhere::Elsewhere;
-use super::head::{self, GRPC_ENCODING, Head};
+use super::head::{self, CLIENT_API_VERSION, GRPC_ENCODING, Head};
 use super::io::{GatherIo, IoControl, PingPolicy, Turn, gather};
-use super::kv::{self, Read, Step};
+use super::kv::{self, Made, Read, Step};
 use super::member::OverQuota;
-use super::method::{self, Cold, ForLearner, Hot, Route, Streaming, route};
+use super::method::{Cold, ForLearner, Hot, Method, Route, Shape, Streaming, route};
 use super::service::Deadline;
-use super::slow::Asked;
+use super::slow::{Asked, Slow};
 use super::stream::{self, Arrival, Assembly, send_message, send_service_response, send_status};
 use super::task::{self, StreamCall, TaskCall};
 use super::turns::{Length, Reads};
@@ -37,6 +38,7 @@ use super::{Client, Front, Shared, keep_alive, watch};
 use crate::auth::Credentials;
 use crate::http::Web;
 use crate::lane::{Mailbox, Outcome, Slot};
+use crate::metrics::{ClientVersion, Own, Timed, nanoseconds};
 
 /// A client has this long to send its preface, as with gRPC's Go server.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -159,6 +161,7 @@ struct Connection<S> {
     outcomes: Vec<(Slot, Outcome)>,
     /// The time of this turn, once somebody has asked.
     now: Option<Instant>,
+    read_times: ReadTimes,
     draining: bool,
 }
 
@@ -185,6 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             turn: Turn::default(),
             outcomes: Vec::new(),
             now: None,
+            read_times: ReadTimes::default(),
             draining: false,
         }
     }
@@ -265,10 +269,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
 
     fn open(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Payload>) {
         if let Some(web) = self.web.as_ref().filter(|_| !head::may_be_grpc(request.headers())) {
-            let (answer, held) = (web(request.into_parts().0), self.held.clone());
-            return self.spawn(async move {
-                stream::send_web_response(answer.await, respond, held).await;
-            });
+            let (answer, held) = (web(request), self.held.clone());
+            return self.spawn(stream::send_web_response(answer, respond, held));
         }
         let head = match Head::read(&request) {
             Ok(head) => head,
@@ -276,20 +278,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         };
         // A query is part of the name, which then is no name of ours.
         let path = request.uri().path_and_query().map_or("", |path| path.as_str());
-        let routed = route(path)
-            .and_then(|route| Head::check_encoding(request.headers()).map(|()| route))
-            .and_then(|route| match route {
-                // The client may never end its side: nothing is waited for.
-                Route::Stream(call) => {
-                    kv::intercept(&head, &self.front.lane.member(), false)?;
-                    Ok(Route::Stream(call))
-                }
-                route => Ok(route),
-            });
-        let route = match routed {
-            Ok(route) => route,
+        let routed = route(path).and_then(|routed| Head::check_encoding(request.headers()).map(|()| routed));
+        let (method, route) = match routed {
+            Ok(routed) => routed,
             Err(status) => return send_status(&mut respond, StatusCode::OK, &status),
         };
+        let version = self.front.lane.counts().client_version(request.headers().get(CLIENT_API_VERSION));
+        let called = (method, version);
         let deadline = head.timeout.and_then(|timeout| self.now().checked_add(timeout));
         let (parts, body) = request.into_parts();
         // A hot call's headers are not looked at where it does not matter who asks.
@@ -298,14 +293,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             _ => Credentials::of(&parts.headers, self.certified.as_ref()),
         };
         if let Route::Stream(streaming) = route {
-            let call = StreamCall { respond, body, head, deadline, held: self.held.clone(), credentials };
+            let counted = self.count(called);
+            // The client may never end its side: nothing is waited for.
+            if let Err(status) = kv::intercept(&head, &self.front.lane.member(), false) {
+                counted.end(status.code);
+                return send_status(&mut respond, StatusCode::OK, &status);
+            }
+            let held = self.held.clone();
+            let call = StreamCall { respond, body, head, deadline, held, credentials, counted };
             return self.stream(streaming, call);
         }
         let parts = matches!(route, Route::Cold(..)).then(|| Box::new(parts));
         let state = State::Receiving(route, Assembly::default(), parts);
-        let mut call = Call::new(respond, body, head, deadline, state);
+        let mut call = Call::new(respond, body, (head, called), deadline, state);
         call.credentials = credentials;
         self.fresh.push(self.calls.open(call));
+    }
+
+    /// A call that begins now, as it is counted.
+    fn count(&mut self, (method, version): (Method, Option<ClientVersion>)) -> Counted {
+        let now = self.now();
+        Counted::begin(self.front.lane.counts(), method, version, now)
     }
 
     /// Runs a task that answers its call itself.
@@ -333,6 +341,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             answered |= self.advance(index, cx);
         }
         self.fresh = fresh;
+        self.read_times.settle(self.front.lane.counts());
         if self.calls.holds_any() {
             let touched = std::mem::take(&mut self.turn.touched);
             for stream in &touched {
@@ -341,6 +350,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 }
             }
             self.turn.touched = touched;
+            self.read_times.settle(self.front.lane.counts());
         }
         answered
     }
@@ -389,6 +399,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             Ok(frame) => frame,
             Err(status) => return self.fail(index, &status),
         };
+        let called = call.called;
+        let counted = self.count(called);
+        counted.received(frame.len() - PREFIX_BYTES);
+        let Some(call) = self.calls.get_mut(index) else { return false };
+        call.counted = Some(counted);
         match (route, parts) {
             (Route::Hot(hot), _) => self.await_token(index, hot, frame.slice(PREFIX_BYTES..)),
             (Route::Cold(service, for_learner), Some(parts)) => {
@@ -403,9 +418,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             }
             (Route::Task(task), _) => match kv::intercept(&call.head, &self.front.lane.member(), false) {
                 Ok(()) => {
-                    let Call { respond, body, head, deadline, credentials, .. } = self.calls.remove(index);
+                    let Call { respond, body, head, deadline, credentials, counted, .. } =
+                        self.calls.remove(index);
+                    let Some(counted) = counted else { return false };
                     let (needs_leader, elsewhere) = (head.leader_required, self.elsewhere());
-                    let call = TaskCall { respond, body, needs_leader, deadline, elsewhere, credentials };
+                    let call =
+                        TaskCall { respond, body, needs_leader, deadline, elsewhere, credentials, counted };
                     let message = frame.slice(PREFIX_BYTES..);
                     let (slow, remote, begun) = (self.front.config.slow, self.remote, self.now());
                     let run = task::run(task, message, call, Rc::clone(&self.front));
@@ -420,7 +438,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 Err(status) => self.fail(index, &status),
             },
             (Route::Cold(..), None) | (Route::Stream(_), _) => {
-                self.fail(index, &Status::new(wire::Code::Internal, "headers are gone"))
+                self.fail(index, &Status::new(Code::Internal, "headers are gone"))
             }
         }
     }
@@ -478,6 +496,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
 
     fn begin_cold(&mut self, index: usize, service: Cold, mut parts: Parts, frame: Bytes) {
         let call = self.calls.remove(index);
+        let Some(counted) = call.counted else { return };
         // What arrives at the stub is plain.
         parts.headers.remove(GRPC_ENCODING);
         if let Some(deadline) = call.deadline {
@@ -497,11 +516,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             }
             front.services().call(service, parts, frame).await
         };
-        let (held, body) = (self.held.clone(), call.body);
+        let (held, body, shape) = (self.held.clone(), call.body, call.called.0.shape());
         self.spawn(async move {
-            send_service_response(answer, call.respond, call.deadline, held).await;
+            send_service_response(answer, call.respond, call.deadline, (held, counted)).await;
             drop(body);
-            if method::is_unary(uri.path()) {
+            if shape == Shape::Unary {
                 slow.judge_other(uri.path(), begun, remote);
             }
         });
@@ -509,7 +528,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
 
     fn elsewhere(&self) -> Elsewhere {
         let reader = self.front.lane.member().reader.clone();
-        Elsewhere { reader, reads: self.reads.clone(), held: self.held.clone() }
+        let counts = self.front.lane.counts().clone();
+        Elsewhere { reader, reads: self.reads.clone(), held: self.held.clone(), counts }
     }
 
     /// Runs a read that may run now; true if that answered it.
@@ -530,15 +550,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 Err(status) => return self.fail(index, &status),
             }
         }
+        self.read_times.begin();
         let made = read.run(&member.reader, ReadMode::NoWait);
         let is_over = !matches!(made, Ok(Err(ReadFailure::WouldBlock | ReadFailure::Long)));
+        if let (Ok(made), true) = (&made, is_over) {
+            kv::count_ranges(made.as_ref().ok(), self.front.lane.counts());
+            self.read_times.ended(read.is_range(), made.is_ok());
+        }
         if let Err(error) = member.check_unchanged(call.auth_revision)
             && is_over
         {
             return self.fail(index, &error.into());
         }
         match made {
-            Ok(Ok((body, revision))) => {
+            Ok(Ok(Made { body, revision, .. })) => {
                 self.succeed(index, revision, None, |header| Ok((answer::finish(body, header)?, None)))
             }
             Ok(Err(failure @ (ReadFailure::WouldBlock | ReadFailure::Long))) => {
@@ -568,6 +593,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 answered |= self.read(slot.index, read);
             }
         }
+        self.read_times.settle(self.front.lane.counts());
         answered
     }
 
@@ -600,6 +626,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 Err(status) => self.fail(slot.index, &status),
             };
         }
+        self.read_times.settle(self.front.lane.counts());
         ended
     }
 
@@ -628,6 +655,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             };
         }
         self.outcomes = outcomes;
+        self.read_times.settle(self.front.lane.counts());
         answered
     }
 
@@ -644,7 +672,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 let end = self.end();
                 let mut call = self.calls.remove(index);
                 if let Some(asked) = &call.asked {
+                    self.count_read(asked, end, true);
                     self.front.config.slow.judge(asked, end, self.remote, Ok(&pieces));
+                }
+                if let Some(mut counted) = call.counted.take() {
+                    counted.sent(&pieces.0);
+                    pieces.1.iter().for_each(|piece| counted.sent(piece));
+                    counted.end(Code::Ok);
                 }
                 send_message(&mut call.respond, &self.front.templates, pieces, (&self.held, charge));
                 true
@@ -657,10 +691,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         let end = self.end();
         let mut call = self.calls.remove(index);
         if let Some(asked) = &call.asked {
+            self.count_read(asked, end, false);
             self.front.config.slow.judge(asked, end, self.remote, Err(status));
+        }
+        if let Some(counted) = call.counted.take() {
+            counted.end(status.code);
         }
         send_status(&mut call.respond, StatusCode::OK, status);
         true
+    }
+
+    /// Counts a hot call if it was answered from the store.
+    fn count_read(&self, asked: &Asked, end: Instant, is_success: bool) {
+        let Some((call, took)) = Slow::read_time(asked, end) else { return };
+        let timed = if call == Hot::Range { Timed::Kind(RequestKind::Range) } else { Timed::ReadonlyTxn };
+        self.front.lane.counts().time_request(timed, is_success, took);
+        if self.front.config.slow.is_slow_read(asked, end) {
+            self.front.lane.member().metrics.member.slow_applies.add(1);
+        }
     }
 
     /// Forgets the calls that the client has reset.
@@ -676,6 +724,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         // A client that takes no answers must not make this grow by asking and resetting.
         if self.stalled.len() > 2 * self.calls.len() + STALLED_SLACK {
             self.stalled.retain(|slot| self.calls.in_slot(*slot).is_some());
+        }
+    }
+}
+
+/// The ranges that a thread has read one after the other: each counts with its share of the time.
+#[derive(Default)]
+struct ReadTimes {
+    begun: Option<Instant>,
+    /// Those that failed, and those that did not.
+    ended: [u32; 2],
+}
+
+impl ReadTimes {
+    fn begin(&mut self) {
+        self.begun.get_or_insert_with(Instant::now);
+    }
+
+    /// A read has come to its end.
+    fn ended(&mut self, is_range: bool, is_success: bool) {
+        self.ended[usize::from(is_success)] += u32::from(is_range);
+    }
+
+    /// Nothing more is read just now.
+    fn settle(&mut self, counts: &Own) {
+        let Some(begun) = self.begun.take() else { return };
+        let ended = std::mem::take(&mut self.ended);
+        let Some(share) = begun.elapsed().checked_div(ended[0] + ended[1]) else { return };
+        for (ranges, times) in counts.ranges.iter().zip(ended).filter(|(_, times)| *times > 0) {
+            ranges.observe_alone(nanoseconds(share), u64::from(times));
         }
     }
 }

@@ -8,9 +8,10 @@ use tokio::time::Instant;
 use wire::{ApiError, Status};
 
 use super::answer::{Charge, HELD_BYTES_MAX, Held};
-use super::kv::{self, Read};
+use super::kv::{self, Made, Read};
 use super::stream::passed;
 use super::turns::{Length, Reads};
+use crate::metrics::{Own, nanoseconds};
 
 /// What a brief answer is taken for before it is there; one record may be longer.
 pub const BRIEF_BYTES: usize = 512 << 10;
@@ -24,6 +25,8 @@ pub struct Elsewhere {
     pub reads: Reads,
     /// Its bytes.
     pub held: Held,
+    /// Its thread's numbers.
+    pub counts: Own,
 }
 
 impl Elsewhere {
@@ -52,12 +55,24 @@ impl Elsewhere {
             };
             let mut charge = self.held.reserve(length, bytes).await;
             let (read, reader) = (Arc::clone(&read), self.reader.clone());
-            let work = move |pace| read.run(&reader.paced(pace), length.mode());
-            let made = self.reads.run(length, work).await.ok_or(ApiError::Stopped)??;
+            let is_range = read.is_range();
+            let work = move |pace| {
+                let begun = std::time::Instant::now();
+                (read.run(&reader.paced(pace), length.mode()), begun.elapsed())
+            };
+            let (made, took) = self.reads.run(length, work).await.ok_or(ApiError::Stopped)?;
+            let made = made?;
+            if length == Length::Brief && matches!(made, Err(ReadFailure::Long)) {
+                length = Length::Long;
+                continue;
+            }
+            kv::count_ranges(made.as_ref().ok(), &self.counts);
+            if is_range {
+                self.counts.ranges[usize::from(made.is_ok())].observe_alone(nanoseconds(took), 1);
+            }
             match made {
-                Err(ReadFailure::Long) if length == Length::Brief => length = Length::Long,
                 Err(failure) => return Err(kv::read_status(&failure)),
-                Ok((body, revision)) => {
+                Ok(Made { body, revision, .. }) => {
                     charge.settle(body.len());
                     return Ok((body, revision, charge));
                 }

@@ -21,6 +21,8 @@ pub struct Head {
 
 /// How messages are compressed.
 pub const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+/// The version of the client, as it says.
+pub const CLIENT_API_VERSION: HeaderName = HeaderName::from_static("client-api-version");
 
 const GRPC: &[u8] = b"application/grpc";
 
@@ -80,7 +82,7 @@ impl Head {
             timeout,
             leader_required: headers.get("hasleader").is_some_and(|value| value == "true"),
             version_is_text: headers
-                .get("client-api-version")
+                .get(CLIENT_API_VERSION)
                 .is_none_or(|value| std::str::from_utf8(value.as_bytes()).is_ok()),
             gzip: headers.get(GRPC_ENCODING).is_some_and(|value| value == "gzip"),
         })

@@ -9,6 +9,7 @@ use prost::Message;
 use wire::{Code, Status};
 
 use super::answer::PREFIX_BYTES;
+use super::counted::Receiver;
 use super::stream::{frame_bytes, inflated};
 
 /// The client's side of a call. Of what has come and is not asked for yet no more than one stream's window is kept.
@@ -19,12 +20,13 @@ pub struct Incoming {
     bytes_max: u32,
     gzip: bool,
     is_over: bool,
+    counts: Receiver,
 }
 
 impl Incoming {
-    /// `bytes_max`: longest message, without its prefix. `gzip`: messages may be compressed.
-    pub fn new(body: RecvStream, bytes_max: u32, gzip: bool) -> Self {
-        Incoming { body, parts: BytesMut::new(), bytes_max, gzip, is_over: false }
+    /// `bytes_max`: longest message, without its prefix. `gzip`: messages may be compressed. `counts`: what hears of each.
+    pub fn new(body: RecvStream, bytes_max: u32, gzip: bool, counts: Receiver) -> Self {
+        Incoming { body, parts: BytesMut::new(), bytes_max, gzip, is_over: false, counts }
     }
 
     /// The next message; `None` once the client has ended its side in order.
@@ -41,7 +43,10 @@ impl Incoming {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<T, Status>>> {
         let frame = match ready!(self.poll_frame(cx)) {
-            Some(Ok(frame)) => frame,
+            Some(Ok(frame)) => {
+                self.counts.received(frame.len() - PREFIX_BYTES);
+                frame
+            }
             Some(Err(status)) => return Poll::Ready(Some(Err(status))),
             None => return Poll::Ready(None),
         };

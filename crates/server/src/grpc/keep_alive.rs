@@ -16,7 +16,7 @@ use store::{Caller, admission};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use wire::etcdserverpb as pb;
-use wire::{ApiError, Status};
+use wire::{ApiError, Code, Status};
 
 use super::Shared;
 use super::answer;
@@ -38,7 +38,8 @@ const FORWARDED_MAX: usize = 16;
 /// Serves a stream to its end.
 pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
     let limit = front.config.limits.message_bytes_max();
-    let mut out = Outgoing::new(call.respond, call.deadline, call.held);
+    let receiver = call.counted.receiver();
+    let mut out = Outgoing::new(call.respond, call.deadline, call.held, call.counted);
     if out.wait(front.lane.token_known(&call.credentials, call.deadline)).await.is_none() {
         return;
     }
@@ -46,7 +47,7 @@ pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
         lane: front.lane.clone(),
         credentials: call.credentials,
         reads: None,
-        incoming: Incoming::new(call.body, limit, call.head.gzip),
+        incoming: Incoming::new(call.body, limit, call.head.gzip, receiver),
         header: pb::ResponseHeader::default(),
         turn: VecDeque::new(),
         patient_until: Instant::now(),
@@ -214,6 +215,9 @@ impl Renewals {
                 Poll::Pending => break,
                 Poll::Ready(Some(Ok(request))) => self.turn.push_back((request.id, State::Asked)),
                 Poll::Ready(Some(Err(status))) => {
+                    if status.code != Code::Canceled {
+                        self.lane.counts().stream_failures[1].add_alone(1);
+                    }
                     self.end = Some(Err(status));
                     break;
                 }

@@ -12,6 +12,7 @@ use super::head::Head;
 use super::member::{MemberView, OverQuota};
 use super::method::Hot;
 use crate::auth::Who;
+use crate::metrics::Own;
 
 /// What a call needs next.
 #[derive(Debug)]
@@ -66,22 +67,43 @@ impl Read {
     }
 
     /// Runs it: the body with room in front, and the header's revision.
-    pub fn run(
-        &self,
-        reader: &Reader,
-        mode: ReadMode,
-    ) -> Result<Result<(Vec<u8>, i64), ReadFailure>, Status> {
+    pub fn run(&self, reader: &Reader, mode: ReadMode) -> Result<Result<Made, ReadFailure>, Status> {
         let mut body = answer::new_body();
-        let revision = match self {
+        let made = match self {
             Read::Range(message) => {
-                reader.range(&Range::decode(message).map_err(|error| undecodable(&error))?, mode, &mut body)
+                let range = Range::decode(message).map_err(|error| undecodable(&error))?;
+                reader.range(&range, mode, &mut body).map(|revision| (revision, 1))
             }
             Read::Txn(message) => {
                 reader.txn(&Txn::decode(message).map_err(|error| undecodable(&error))?, mode, &mut body)
             }
         };
-        Ok(revision.map(|revision| (body, revision)))
+        Ok(made.map(|(revision, ranges)| Made { body, revision, ranges }))
     }
+
+    /// Whether it is of one range, which is measured by itself.
+    pub fn is_range(&self) -> bool {
+        matches!(self, Read::Range(_))
+    }
+}
+
+/// Counts a read that has come to its end, by what it has made if it has.
+pub fn count_ranges(made: Option<&Made>, counts: &Own) {
+    // One that fails has looked once at least.
+    let ranges = made.map_or(1, |made| made.ranges);
+    counts.ranges_read.add_alone(ranges);
+    counts.txns_read.add_alone(u64::from(ranges > 1));
+}
+
+/// What a read has made.
+#[derive(Debug)]
+pub struct Made {
+    /// The answer, with room in front.
+    pub body: Vec<u8>,
+    /// The header's revision.
+    pub revision: i64,
+    /// Ranges that were read, those of compares too.
+    pub ranges: u64,
 }
 
 /// A failed read as its caller is told.

@@ -131,7 +131,10 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<pb::HashKvResponse>, Status> {
         admin(&self.member, &request)?;
         let revision = request.get_ref().revision;
-        let (hash, current) = self.hashed(move |reader| reader.hash_kv(revision)).await?;
+        let begun = Instant::now();
+        let hashed = self.hashed(move |reader| reader.hash_kv(revision)).await;
+        self.member.metrics.member.revision_hashes.observe_time(begun.elapsed());
+        let (hash, current) = hashed?;
         Ok(Response::new(pb::HashKvResponse {
             header: Some(self.member.header(current)),
             hash: hash.hash,
@@ -153,7 +156,10 @@ impl Maintenance for MaintenanceService {
 
     async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
         admin(&self.member, &request)?;
-        let (hash, current) = self.hashed(|reader| reader.hash()).await?;
+        let begun = Instant::now();
+        let hashed = self.hashed(|reader| reader.hash()).await;
+        self.member.metrics.member.hashes.observe_time(begun.elapsed());
+        let (hash, current) = hashed?;
         Ok(Response::new(pb::HashResponse { header: Some(self.member.header(current)), hash }))
     }
 
@@ -167,7 +173,7 @@ impl Maintenance for MaintenanceService {
         // The turn first: who waits for one holds nothing up.
         let turn = self.member.snapshots.wait().await.ok_or_else(snapshot::stopped)?;
         let cut = self.member.cuts.take().await.ok_or_else(snapshot::stopped)?;
-        Ok(Response::new(Pieces::begin(cut, turn)))
+        Ok(Response::new(Pieces::begin(cut, turn, Arc::clone(&self.member.metrics))))
     }
 
     async fn move_leader(

@@ -18,6 +18,7 @@ use super::turns::ReadTurns;
 use crate::auth::{Access, Credentials, Who};
 use crate::clock::Clock;
 use crate::http::Versions;
+use crate::metrics::Metrics;
 
 /// What changes about a member while it runs; written by the member's threads.
 #[derive(Debug, Default)]
@@ -246,6 +247,8 @@ pub struct MemberView {
     pub others: Others,
     /// Longest wait for the member or for another one: 5 s and two election timeouts in etcd.
     pub request_timeout: Duration,
+    /// What is counted as long as the process runs.
+    pub metrics: Arc<Metrics>,
 }
 
 impl MemberView {

@@ -69,11 +69,6 @@ impl Task {
     }
 }
 
-/// Whether a call that a stub answers has one answer.
-pub fn is_unary(path: &str) -> bool {
-    !matches!(path, "/etcdserverpb.Maintenance/Snapshot" | "/grpc.health.v1.Health/Watch")
-}
-
 /// A call whose client may send messages without an end; a task of its own answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Streaming {
@@ -96,6 +91,82 @@ pub enum Route {
     Cold(Cold, ForLearner),
 }
 
+/// A call by its number, among all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Method(u8);
+
+/// How many messages either side of a call sends, in Prometheus' words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// One each.
+    Unary,
+    /// One, and answers without an end.
+    ServerStream,
+    /// Without an end on either side.
+    BidiStream,
+}
+
+impl Shape {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Shape::Unary => "unary",
+            Shape::ServerStream => "server_stream",
+            Shape::BidiStream => "bidi_stream",
+        }
+    }
+}
+
+impl Method {
+    /// How many there are.
+    pub const COUNT: usize = {
+        let (mut count, mut service) = (0, 0);
+        while service < CALLS.len() {
+            count += CALLS[service].1.len();
+            service += 1;
+        }
+        count
+    };
+
+    /// All of them, in the order of their numbers.
+    pub fn all() -> impl Iterator<Item = Method> {
+        (0..Method::COUNT as u8).map(Method)
+    }
+
+    /// Its number, below [`Method::COUNT`].
+    pub fn number(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// The names of its service and its own.
+    pub fn names(self) -> (&'static str, &'static str) {
+        let (service, name, _) = self.row();
+        (service, name)
+    }
+
+    /// How many messages it has.
+    pub fn shape(self) -> Shape {
+        match self.row() {
+            (_, _, Route::Stream(_)) => Shape::BidiStream,
+            (_, _, Route::Task(Task::RangeStream | Task::Observe))
+            | ("etcdserverpb.Maintenance", "Snapshot", _)
+            | ("grpc.health.v1.Health", "Watch", _) => Shape::ServerStream,
+            _ => Shape::Unary,
+        }
+    }
+
+    fn row(self) -> (&'static str, &'static str, Route) {
+        let mut place = self.number();
+        for (service, calls) in CALLS {
+            match calls.get(place) {
+                Some((name, route)) => return (service, name, *route),
+                None => place -= calls.len(),
+            }
+        }
+        unreachable!("a method has a row: {}", self.0)
+    }
+}
+
 /// Whether a learner answers the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForLearner {
@@ -108,7 +179,13 @@ pub enum ForLearner {
 use Cold::{Auth, Cluster, Health, Lease, Maintenance};
 use ForLearner::{Refused, Served};
 
-/// Every call but the four hot ones; sorted by service, as in `../shared/surface/rpcs.tsv`.
+/// The hot calls, as they stand in [`CALLS`].
+const RANGE: Method = Method(2);
+const PUT: Method = Method(3);
+const DELETE_RANGE: Method = Method(4);
+const TXN: Method = Method(5);
+
+/// Every call; sorted by service, as in `../shared/surface/rpcs.tsv`.
 const CALLS: &[(&str, &[(&str, Route)])] = &[
     (
         "etcdserverpb.KV",
@@ -198,28 +275,33 @@ const CALLS: &[(&str, &[(&str, Route)])] = &[
     ),
 ];
 
-/// Finds who answers `path`, or gRPC's text for a path that leads nowhere.
-pub fn route(path: &str) -> Result<Route, Status> {
+/// Finds what `path` names and who answers it, or gRPC's text for a path that leads nowhere.
+pub fn route(path: &str) -> Result<(Method, Route), Status> {
     match path {
-        "/etcdserverpb.KV/Put" => return Ok(Route::Hot(Hot::Put)),
-        "/etcdserverpb.KV/Range" => return Ok(Route::Hot(Hot::Range)),
-        "/etcdserverpb.KV/Txn" => return Ok(Route::Hot(Hot::Txn)),
-        "/etcdserverpb.KV/DeleteRange" => return Ok(Route::Hot(Hot::DeleteRange)),
+        "/etcdserverpb.KV/Put" => return Ok((PUT, Route::Hot(Hot::Put))),
+        "/etcdserverpb.KV/Range" => return Ok((RANGE, Route::Hot(Hot::Range))),
+        "/etcdserverpb.KV/Txn" => return Ok((TXN, Route::Hot(Hot::Txn))),
+        "/etcdserverpb.KV/DeleteRange" => return Ok((DELETE_RANGE, Route::Hot(Hot::DeleteRange))),
         _ => {}
     }
     let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) else {
         return Err(Status::new(wire::Code::Unimplemented, format!("malformed method name: {path:?}")));
     };
-    let Some((_, calls)) = CALLS.iter().find(|(name, _)| *name == service) else {
-        return Err(Status::unknown_service(service));
-    };
-    match calls.iter().find(|(name, _)| *name == method) {
-        Some((_, route)) => Ok(*route),
-        None => Err(Status::unknown_method(method, service)),
+    let mut before = 0;
+    for (name, calls) in CALLS {
+        if *name != service {
+            before += calls.len();
+            continue;
+        }
+        return match calls.iter().position(|(name, _)| *name == method) {
+            Some(place) => Ok((Method((before + place) as u8), calls[place].1)),
+            None => Err(Status::unknown_method(method, service)),
+        };
     }
+    Err(Status::unknown_service(service))
 }
 
-/// All paths, for tests and metrics.
+/// All paths, in the order of their methods' numbers.
 pub fn paths() -> impl Iterator<Item = String> {
     CALLS.iter().flat_map(|(service, calls)| calls.iter().map(move |(name, _)| format!("/{service}/{name}")))
 }
@@ -230,11 +312,32 @@ mod tests {
 
     #[test]
     fn every_path_leads_somewhere() {
-        assert_eq!(paths().count(), 52);
-        for path in paths() {
-            route(&path).unwrap();
+        assert_eq!((paths().count(), Method::COUNT), (52, 52));
+        for (path, method) in paths().zip(Method::all()) {
+            let (found, route) = route(&path).unwrap();
+            let (service, name) = method.names();
+            assert_eq!((found, &*path), (method, &*format!("/{service}/{name}")));
+            assert_eq!(found.row().2, route, "{path}");
         }
-        assert_eq!(route("/etcdserverpb.KV/Txn"), Ok(Route::Hot(Hot::Txn)));
+    }
+
+    #[test]
+    fn streams_are_those_of_the_services() {
+        let of = |shape| {
+            let all = Method::all().zip(paths()).filter(|(method, _)| method.shape() == shape);
+            all.map(|(_, path)| path).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of(Shape::BidiStream),
+            ["/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive"]
+        );
+        let server = [
+            "/etcdserverpb.KV/RangeStream",
+            "/etcdserverpb.Maintenance/Snapshot",
+            "/v3electionpb.Election/Observe",
+            "/grpc.health.v1.Health/Watch",
+        ];
+        assert_eq!(of(Shape::ServerStream), server);
     }
 
     #[test]

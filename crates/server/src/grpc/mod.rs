@@ -12,6 +12,7 @@ pub mod auth;
 pub mod calls;
 pub mod cluster;
 pub mod connection;
+pub mod counted;
 mod downgrade;
 mod election;
 pub mod elsewhere;
@@ -100,6 +101,16 @@ impl Front {
     /// The front end of one network thread.
     pub fn new(lane: Lane, config: GrpcConfig) -> Self {
         Front(Rc::new(Shared { lane, config, templates: stream::Templates::default() }))
+    }
+
+    /// Whether it matters who asks.
+    pub fn is_guarded(&self) -> bool {
+        self.0.lane.member().is_guarded()
+    }
+
+    /// Longest message, bytes.
+    pub fn message_bytes_max(&self) -> u32 {
+        self.0.config.limits.message_bytes_max()
     }
 }
 

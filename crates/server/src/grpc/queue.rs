@@ -27,7 +27,7 @@ use wire::{ApiError, Code, Status};
 use super::Shared;
 use super::answer::{self, Held, PREFIX_BYTES};
 use super::elsewhere::Elsewhere;
-use super::kv::{Read, read_status, undecodable};
+use super::kv::{Read, count_ranges, read_status, undecodable};
 use super::lease::encode_grant;
 use super::member::OverQuota;
 use super::task::By;
@@ -301,7 +301,7 @@ impl Watch {
 
     /// What there is to tell, the answer to the creation included.
     pub(super) async fn next(&mut self) -> Vec<pb::WatchResponse> {
-        let taken = Bytes::from(poll_fn(|cx| self.0.poll_take(cx)).await);
+        let taken = Bytes::from(poll_fn(|cx| self.0.poll_take(cx)).await.0);
         let mut rest = &taken[..];
         let mut told = Vec::new();
         while let Some((prefix, after)) = rest.split_first_chunk::<PREFIX_BYTES>() {
@@ -389,16 +389,21 @@ async fn read(by: &By, request: &pb::RangeRequest) -> Result<pb::RangeResponse, 
     let who = by.who()?;
     who.check_range(&request.key, &request.range_end)?;
     let read = Read::Range(request.encode_to_vec().into());
+    let counts = by.front.lane.counts();
     let made = match read.run(&member.reader, ReadMode::NoWait)? {
         Err(failure @ (ReadFailure::WouldBlock | ReadFailure::Long)) => {
             let length = if failure == ReadFailure::Long { Length::Long } else { Length::Brief };
             // Few read here, and little each: they take turns like a connection's.
             let reads = member.reads.connection();
-            let elsewhere = Elsewhere { reader: member.reader.clone(), reads, held: Held::default() };
+            let (reader, held, counts) = (member.reader.clone(), Held::default(), counts.clone());
+            let elsewhere = Elsewhere { reader, reads, held, counts };
             let (body, revision, _) = elsewhere.run(read, length, None).await?;
             Ok((body, revision))
         }
-        made => made,
+        made => {
+            count_ranges(made.as_ref().ok(), counts);
+            made.map(|made| (made.body, made.revision))
+        }
     };
     member.check_unchanged(who.asker().revision())?;
     let (body, revision) = made.map_err(|failure| read_status(&failure))?;

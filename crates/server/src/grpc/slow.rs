@@ -106,6 +106,18 @@ impl Slow {
         if self.apply.min(self.unary) < FINE { Instant::now() } else { turn() }
     }
 
+    /// Whether a hot call read the store for too long.
+    #[inline]
+    pub fn is_slow_read(&self, asked: &Asked, end: Instant) -> bool {
+        asked.is_read && end.saturating_duration_since(asked.begun) > self.apply
+    }
+
+    /// How long a hot call that reads the store took, and what of; `None` of others.
+    #[inline]
+    pub fn read_time(asked: &Asked, end: Instant) -> Option<(Hot, Duration)> {
+        asked.is_read.then(|| (asked.call, end.saturating_duration_since(asked.begun)))
+    }
+
     /// Tells of a hot call, if it was slow.
     #[inline]
     pub fn judge(&self, asked: &Asked, end: Instant, remote: Option<SocketAddr>, told: Told<'_>) {

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use wire::{ApiError, Code};
 
 use super::service::to_tonic;
 use crate::log;
+use crate::metrics::Metrics;
 
 /// Bytes of the file in one message, as etcd's.
 const PIECE_BYTES: usize = 32 << 10;
@@ -66,12 +68,14 @@ enum Piece {
 
 impl Pieces {
     /// Begins to read the cut. `turn` is held until it is read.
-    pub fn begin(cut: Cut, turn: OwnedSemaphorePermit) -> Pieces {
+    pub fn begin(cut: Cut, turn: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> Pieces {
         let (sender, queue) = mpsc::channel(PIECES_WAITING);
         let runtime = Handle::current();
         tokio::task::spawn_blocking(move || {
             let _turn = turn;
+            let begun = std::time::Instant::now();
             send(&cut, &sender, &runtime);
+            metrics.member.snapshots.observe_time(begun.elapsed());
         });
         Pieces { queue, is_over: false }
     }

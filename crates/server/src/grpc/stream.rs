@@ -10,11 +10,13 @@ use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 use wire::{ApiError, Code, Status};
 
 use super::answer::{Charge, Held, PREFIX_BYTES, Payload, percent_encode};
+use super::counted::Counted;
+use crate::http::Body;
 
 /// The flag in the prefix of a compressed message.
 const COMPRESSED: u8 = 1;
@@ -190,19 +192,43 @@ pub fn send_status(respond: &mut SendResponse<Payload>, http: StatusCode, status
     let _ = respond.send_response(response, true);
 }
 
-/// Sends an answer that is none of gRPC.
+/// Waits for an answer that is none of gRPC and sends it, until the client resets the stream.
 pub async fn send_web_response(
-    response: Response<Full<Bytes>>,
+    answer: impl Future<Output = Response<Body>>,
     mut respond: SendResponse<Payload>,
     held: Held,
 ) {
-    let (mut head, body) = response.into_parts();
-    let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes);
-    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    let ended = body.is_empty();
+    let response = tokio::select! {
+        biased;
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+        response = answer => response,
+    };
+    let (mut head, mut body) = response.into_parts();
+    if let Some(length) = http_body::Body::size_hint(&body).exact() {
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    let ended = http_body::Body::is_end_stream(&body);
     let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), ended) else { return };
-    if !ended {
-        let _ = stream.send_data(Payload::new(body, &held), true);
+    if ended {
+        return;
+    }
+    loop {
+        let frame = tokio::select! {
+            biased;
+            _ = poll_fn(|cx| stream.poll_reset(cx)) => return,
+            frame = body.frame() => frame,
+        };
+        match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
+            None => return drop(stream.send_data(Payload::new(Bytes::new(), &held), true)),
+            Some(Ok(Ok(data))) => {
+                if send_data(&mut stream, data, &held, None).await.is_none() {
+                    return;
+                }
+            }
+            // There are no trailers.
+            Some(Ok(Err(_))) => {}
+            Some(Err(_)) => return stream.send_reset(h2::Reason::INTERNAL_ERROR),
+        }
     }
 }
 
@@ -217,7 +243,7 @@ pub async fn send_service_response(
     call: impl Future<Output = http::Response<tonic::body::Body>>,
     mut respond: SendResponse<Payload>,
     deadline: Option<Instant>,
-    held: Held,
+    (held, mut counted): (Held, Counted),
 ) {
     let deadline = passed(deadline);
     tokio::pin!(deadline);
@@ -226,13 +252,17 @@ pub async fn send_service_response(
         biased;
         _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
         response = call => response,
-        () = &mut deadline => return send_status(&mut respond, StatusCode::OK, &expired),
+        () = &mut deadline => {
+            counted.end(expired.code);
+            return send_status(&mut respond, StatusCode::OK, &expired);
+        }
     };
     let (parts, mut body) = response.into_parts();
     let ended = http_body::Body::is_end_stream(&body);
+    let early = code_of(&parts.headers);
     let Ok(mut stream) = respond.send_response(Response::from_parts(parts, ()), ended) else { return };
     if ended {
-        return;
+        return counted.end(early.unwrap_or(Code::Ok));
     }
     loop {
         let frame = tokio::select! {
@@ -243,23 +273,31 @@ pub async fn send_service_response(
                 let mut trailers = HeaderMap::new();
                 insert_status(&mut trailers, &expired);
                 drop(stream.send_trailers(trailers));
-                return;
+                return counted.end(expired.code);
             }
         };
         let Some(Ok(frame)) = frame else { return stream.send_reset(h2::Reason::INTERNAL_ERROR) };
         match frame.into_data() {
             Ok(data) => {
+                counted.sent(&data);
                 if send_data(&mut stream, data, &held, None).await.is_none() {
                     return;
                 }
             }
             Err(frame) => {
                 let trailers = frame.into_trailers().unwrap_or_default();
+                counted.end(code_of(&trailers).unwrap_or(Code::Unknown));
                 drop(stream.send_trailers(trailers));
                 return;
             }
         }
     }
+}
+
+/// How a call ended, if these headers say it.
+fn code_of(headers: &HeaderMap) -> Option<Code> {
+    let number = headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()?;
+    Some(Code::from_number(number))
 }
 
 /// The answer of a call that runs in a task: headers with the first message, trailers behind the last. Everything that
@@ -270,12 +308,19 @@ pub struct Outgoing {
     stream: Option<SendStream<Payload>>,
     deadline: Option<Instant>,
     held: Held,
+    /// Until the call has ended.
+    counted: Option<Counted>,
 }
 
 impl Outgoing {
     /// Nothing is sent yet.
-    pub fn new(respond: SendResponse<Payload>, deadline: Option<Instant>, held: Held) -> Self {
-        Outgoing { respond, stream: None, deadline, held }
+    pub fn new(
+        respond: SendResponse<Payload>,
+        deadline: Option<Instant>,
+        held: Held,
+        counted: Counted,
+    ) -> Self {
+        Outgoing { respond, stream: None, deadline, held, counted: Some(counted) }
     }
 
     /// Waits for `future`; `None` if the client is gone first, or was told that its deadline has passed.
@@ -314,6 +359,7 @@ impl Outgoing {
             self.stream = Some(self.respond.send_response(response, false).ok()?);
         }
         let mut stream = self.stream.take()?;
+        self.counted.iter_mut().for_each(|counted| counted.sent(&data));
         let sent = tokio::select! {
             biased;
             sent = send_data(&mut stream, data, &self.held, charge) => sent,
@@ -326,6 +372,9 @@ impl Outgoing {
 
     /// Ends the call.
     pub fn finish(&mut self, result: Result<(), Status>) {
+        if let Some(counted) = self.counted.take() {
+            counted.end(result.as_ref().map_or_else(|status| status.code, |()| Code::Ok));
+        }
         match (&mut self.stream, result) {
             (None, Err(status)) => send_status(&mut self.respond, StatusCode::OK, &status),
             (None, Ok(())) => send_status(&mut self.respond, StatusCode::OK, &Status::new(Code::Ok, "")),

@@ -17,6 +17,7 @@ use wire::etcdserverpb as pb;
 use wire::{ApiError, Status};
 
 use super::answer::{self, Charge, Held, Payload};
+use super::counted::Counted;
 use super::election::Observer;
 use super::elsewhere::{BRIEF_BYTES, Elsewhere};
 use super::head::Head;
@@ -43,6 +44,8 @@ pub struct TaskCall {
     pub elsewhere: Elsewhere,
     /// What says who asks.
     pub credentials: Credentials,
+    /// How it is counted.
+    pub counted: Counted,
 }
 
 /// One call whose headers have come.
@@ -59,6 +62,8 @@ pub struct StreamCall {
     pub held: Held,
     /// What says who asks.
     pub credentials: Credentials,
+    /// How it is counted.
+    pub counted: Counted,
 }
 
 /// Looks at a member without a leader, one election timeout apart, after which streams that ask for one end (etcd:
@@ -89,8 +94,8 @@ async fn leader_lost(lane: &Lane, election_timeout: Duration) {
 
 /// Runs a call to its end.
 pub(super) async fn run(task: Task, message: Bytes, call: TaskCall, front: Rc<Shared>) {
-    let TaskCall { respond, body, needs_leader, deadline, elsewhere, credentials } = call;
-    let mut out = Outgoing::new(respond, deadline, elsewhere.held.clone());
+    let TaskCall { respond, body, needs_leader, deadline, elsewhere, credentials, counted } = call;
+    let mut out = Outgoing::new(respond, deadline, elsewhere.held.clone(), counted);
     let out = &mut out;
     if out.wait(front.lane.token_known(&credentials, deadline)).await.is_none() {
         return;
@@ -242,6 +247,7 @@ async fn range_stream(
         let (made, body, charge);
         (stream, made, body, charge) = attempt!(next_chunk(stream, out, elsewhere).await?);
         attempt!(member.check_unchanged(who.asker().revision()).map_err(Status::from));
+        elsewhere.counts.ranges_read.add_alone(1);
         let header = match made {
             StreamChunk::Next => None,
             StreamChunk::Last(revision) => Some(member.header(revision)),
@@ -262,7 +268,7 @@ async fn next_chunk(
     out: &mut Outgoing,
     elsewhere: &Elsewhere,
 ) -> Option<Result<(RangeStream, StreamChunk, Vec<u8>, Charge), Status>> {
-    let Elsewhere { reader, reads, held } = elsewhere;
+    let Elsewhere { reader, reads, held, .. } = elsewhere;
     let mut charge = out.wait(held.reserve(Length::Brief, BRIEF_BYTES)).await?;
     let mut body = Vec::new();
     let mut made = stream.next(reader, ReadMode::NoWait, &mut body);

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
-use wire::Status;
 use wire::etcdserverpb::watch_request::RequestUnion;
 use wire::etcdserverpb::{WatchCreateRequest, WatchRequest};
+use wire::{Code, Status};
 
 use super::Shared;
 use super::incoming::Incoming;
@@ -16,6 +16,7 @@ use super::stream::Outgoing;
 use super::task::{self, StreamCall};
 use crate::auth::Credentials;
 use crate::lane::{Lane, WatchStream};
+use crate::metrics::{WatchCounts, nanoseconds};
 
 /// Requests of a stream that are answered before the thread's other tasks have their turn.
 const REQUESTS_PER_TURN: u32 = 32;
@@ -23,14 +24,15 @@ const REQUESTS_PER_TURN: u32 = 32;
 /// Serves a stream to its end.
 pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
     let limit = front.config.limits.message_bytes_max();
-    let mut out = Outgoing::new(call.respond, call.deadline, call.held);
+    let receiver = call.counted.receiver();
+    let mut out = Outgoing::new(call.respond, call.deadline, call.held, call.counted);
     if out.wait(front.lane.token_known(&call.credentials, call.deadline)).await.is_none() {
         return;
     }
     let mut requests = Requests {
         lane: front.lane.clone(),
         credentials: call.credentials,
-        incoming: Incoming::new(call.body, limit, call.head.gzip),
+        incoming: Incoming::new(call.body, limit, call.head.gzip, receiver),
         watches: front.lane.watch(),
         progress: Progress::new(front.config.watch_progress_interval),
         is_open: true,
@@ -48,13 +50,28 @@ pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
         match turn {
             // The client is gone, or was told that its time is over.
             None => return,
-            Some(Ok(bytes)) => tokio::select! {
-                sent = requests.serve_while(out.send(Bytes::from(bytes))) => if sent.is_none() { return },
-                // In the middle of a message the stream can only be reset.
-                _ = &mut end => return,
-            },
+            Some(Ok((bytes, events))) => {
+                let begun = Instant::now();
+                tokio::select! {
+                    sent = requests.serve_while(out.send(Bytes::from(bytes))) => if sent.is_none() { return },
+                    // In the middle of a message the stream can only be reset.
+                    _ = &mut end => return,
+                }
+                count_sent(&requests.lane.counts().watches, events, begun.elapsed());
+            }
             Some(Err(status)) => return out.finish(Err(status)),
         }
+    }
+}
+
+/// Counts how long it took to send responses with so many events.
+fn count_sent(counts: &WatchCounts, events: u64, took: Duration) {
+    match took.checked_div(u32::try_from(events).unwrap_or(u32::MAX)) {
+        Some(share) => {
+            counts.event_sends.observe_alone(nanoseconds(took), 1);
+            counts.event_shares.observe_alone(nanoseconds(share), 1);
+        }
+        None => counts.control_sends.observe_alone(nanoseconds(took), 1),
     }
 }
 
@@ -74,8 +91,8 @@ struct Requests {
 }
 
 impl Requests {
-    /// Answers requests until there is something to send, or an end.
-    async fn serve(&mut self) -> Result<Vec<u8>, Status> {
+    /// Answers requests until there is something to send, or an end. Tells too how many events that is.
+    async fn serve(&mut self) -> Result<(Vec<u8>, u64), Status> {
         loop {
             self.let_others().await;
             if let Some(status) = self.refused.take() {
@@ -85,8 +102,13 @@ impl Requests {
             tokio::select! {
                 biased;
                 request = self.incoming.next(), if is_heard => self.answer(request),
-                bytes = poll_fn(|cx| self.watches.poll_take(cx)) => return Ok(bytes),
-                () = self.progress.due() => self.watches.notify_progress(),
+                taken = poll_fn(|cx| self.watches.poll_take(cx)) => return Ok(taken),
+                () = self.progress.due() => {
+                    let begun = Instant::now();
+                    self.watches.notify_progress();
+                    let turns = &self.lane.counts().watches.progress_turns;
+                    turns.observe_alone(nanoseconds(begun.elapsed()), 1);
+                }
             }
         }
     }
@@ -123,6 +145,10 @@ impl Requests {
         match request {
             None => self.is_open = false,
             Some(Err(status)) => {
+                // One that is gone is no failure.
+                if status.code != Code::Canceled {
+                    self.lane.counts().stream_failures[0].add_alone(1);
+                }
                 self.is_open = false;
                 self.refused = Some(status);
             }

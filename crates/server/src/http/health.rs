@@ -10,6 +10,7 @@ use super::debug::RaftStatus;
 use super::query::Query;
 use super::{error, json_text, not_allowed, plain};
 use crate::config::quote;
+use crate::metrics::{Encoded, Format};
 use crate::{LocalFuture, log};
 
 /// What is asked of the member to say how it is.
@@ -30,10 +31,16 @@ pub trait Health: 'static {
     /// Whether this member is a learner.
     fn is_learner(&self) -> bool;
 
-    /// The page `/metrics`, where there is one.
-    fn metrics(&self) -> Option<String> {
+    /// The page `/metrics` in a format, where there is one; `None` in the end where the process is about to end.
+    fn metrics(&self, _format: Format) -> Option<LocalFuture<'_, Option<Encoded>>> {
         None
     }
+
+    /// `/health` has said how the member is.
+    fn health_ended(&self, _is_well: bool) {}
+
+    /// A check of `/livez` or `/readyz`, by these names, has ended.
+    fn check_ended(&self, _probe: &'static str, _check: &'static str, _is_well: bool) {}
 
     /// What `/debug/vars` shows of consensus.
     fn raft_status(&self) -> RaftStatus {
@@ -183,6 +190,15 @@ impl Probe {
         }
     }
 
+    /// Its name among the kinds of probes.
+    fn kind(self) -> &'static str {
+        let path = match self {
+            Probe::Health => "/health",
+            Probe::All(root, _) | Probe::One(root, _) => root,
+        };
+        path.trim_start_matches('/')
+    }
+
     fn path(self) -> String {
         match self {
             Probe::Health => "/health".to_owned(),
@@ -201,7 +217,9 @@ impl Probe {
     ) -> Response<Full<Bytes>> {
         let (mut said, mut is_well) = (String::new(), true);
         for check in checks {
-            match check.run(health, timeout).await {
+            let ended = check.run(health, timeout).await;
+            health.check_ended(self.kind(), check.name(), ended.is_ok());
+            match ended {
                 Ok(()) => said.push_str(&format!("[+]{} ok\n", check.name())),
                 Err(why) => {
                     said.push_str(&format!("[-]{} failed: {why}\n", check.name()));
@@ -241,6 +259,7 @@ async fn one_line(query: &Query, health: &dyn Health, timeout: Duration) -> Resp
         } else {
             read(health, !serializable, timeout).await.err().map(|error| format!("RANGE ERROR:{error}"))
         };
+    health.health_ended(reason.is_none());
     let Some(reason) = reason else {
         log::debug!("/health OK", "status-code" => 200);
         return plain(StatusCode::OK, r#"{"health":"true","reason":""}"#);

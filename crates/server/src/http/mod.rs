@@ -4,17 +4,24 @@
 //! around it is hyper's, or of gRPC's own where a client has agreed on HTTP/2 and asks for something else.
 
 mod access;
+mod body;
 mod debug;
 mod health;
 mod query;
+mod session;
+mod watched;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN};
+use h2::RecvStream;
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN,
+};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
@@ -23,62 +30,88 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use crate::LocalFuture;
+use crate::gateway::{Gateway, websocket};
 use crate::listen::{Closing, Role, Stream};
+use crate::metrics::{Encoded, Format};
 
 pub use access::{Allowed, Site};
+pub use body::Body;
 pub use debug::RaftStatus;
 pub use health::{Alarm, Health, Versions};
 use query::Query;
 pub(crate) use query::decode;
+use session::Session;
+use watched::Watched;
 
 /// etcd waits this long for a request's head.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Answers requests that came by HTTP/2 and are none of gRPC.
-pub type Web = Rc<dyn Fn(Parts) -> LocalFuture<'static, Response<Full<Bytes>>>>;
+pub type Web = Rc<dyn Fn(Request<RecvStream>) -> LocalFuture<'static, Response<Body>>>;
+
+/// Who answers on one connection, and who asks.
+pub struct Parties {
+    /// What listens.
+    pub role: Role,
+    /// How the member is.
+    pub health: Rc<dyn Health>,
+    /// What all connections share.
+    pub site: Arc<Site>,
+    /// The JSON gateway, where there is one.
+    pub gateway: Option<Gateway>,
+    /// The client's address, for the log.
+    pub remote: Option<SocketAddr>,
+    /// The name in the client's certificate, where that says who asks.
+    pub certified: Option<Arc<str>>,
+}
 
 /// What answers them, on a connection with TLS.
-pub fn web(role: Role, health: Rc<dyn Health>, site: Arc<Site>) -> Web {
-    Rc::new(move |head| {
-        let (health, site) = (health.clone(), site.clone());
-        Box::pin(async move { answer(role, true, &head, &*health, &site).await })
+pub fn web(parties: Parties) -> Web {
+    let session = Session::new(parties, true);
+    Rc::new(move |request| {
+        let session = session.clone();
+        Box::pin(async move { session.answer(request, None, None).await })
     })
 }
 
 /// Serves one HTTP/1 connection until it ends, or until the request in flight is answered after `closing`.
-pub async fn serve(
-    stream: Stream,
-    role: Role,
-    health: Rc<dyn Health>,
-    site: Arc<Site>,
-    mut closing: Closing,
-) {
-    let is_secure = stream.is_secure();
+pub async fn serve(stream: Stream, parties: Parties, mut closing: Closing) {
+    let session = Session::new(parties, stream.is_secure());
+    let stream = Watched::new(stream);
+    let agreed = websocket::Agreed::default();
     let service = hyper::service::service_fn(|request: Request<Incoming>| {
-        let (health, site) = (health.clone(), site.clone());
+        let (session, watched, agreed) = (session.clone(), stream.clone(), agreed.clone());
         async move {
-            let head = request.into_parts().0;
+            let (head, body) = request.into_parts();
             let answer = match check_host(&head) {
-                Ok(()) => answer(role, is_secure, &head, &*health, &site).await,
-                Err(text) => bad_request(text),
+                Ok(()) => {
+                    let gone = Box::new(move |cx: &mut std::task::Context<'_>| watched.poll_gone(cx));
+                    session.answer(Request::from_parts(head, body), Some(gone), Some(agreed)).await
+                }
+                Err(text) => bad_request(text).map(Body::Whole),
             };
             Ok::<_, Infallible>(answer)
         }
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .title_case_headers(true)
         // A client that has said all may end its side before it is answered.
         .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
+        .serve_connection(TokioIo::new(stream.clone()), service);
     // What goes wrong on one connection is its client's affair; etcd logs none of it either.
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = closing.wait() => connection.as_mut().graceful_shutdown(),
+    let is_well = tokio::select! {
+        ended = &mut connection => ended.is_ok(),
+        () = closing.wait() => {
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await.is_ok()
+        }
+    };
+    if let Some(socket) = agreed.take().filter(|_| is_well) {
+        let early = connection.into_parts().read_buf;
+        websocket::serve(stream, early, socket, closing).await;
     }
-    let _ = connection.await;
 }
 
 /// A request of HTTP/1.1 says once whom it is for; otherwise two of those on its way may read it differently.
@@ -138,7 +171,10 @@ async fn route(role: Role, head: &Parts, health: &dyn Health, site: &Site) -> Re
     }
     // Whatever the method, as in etcd.
     if path == "/metrics" && role != Role::Peer {
-        return health.metrics().map_or_else(|| error(StatusCode::NOT_FOUND, "404 page not found"), metrics);
+        return match health.metrics(Format::of(&head.headers)) {
+            Some(page) => metrics(page.await),
+            None => error(StatusCode::NOT_FOUND, "404 page not found"),
+        };
     }
     if matches!(role, Role::Client | Role::Http)
         && let Some(page) = debug::answer(&path, health, site)
@@ -164,10 +200,15 @@ pub(crate) fn version(versions: &Versions) -> Response<Full<Bytes>> {
     response
 }
 
-fn metrics(page: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(page));
-    let kind = HeaderValue::from_static(crate::metrics::CONTENT_TYPE);
-    response.headers_mut().insert(CONTENT_TYPE, kind);
+fn metrics(page: Option<Encoded>) -> Response<Full<Bytes>> {
+    let Some(page) = page else { return error(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping") };
+    let mut response = Response::new(Full::from(page.bytes));
+    let headers = response.headers_mut();
+    let kind = HeaderValue::from_str(&page.content_type);
+    headers.insert(CONTENT_TYPE, kind.expect("a content type is printable ASCII"));
+    if page.is_compressed {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     response
 }
 

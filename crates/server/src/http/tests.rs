@@ -76,6 +76,10 @@ fn site() -> Arc<Site> {
     })
 }
 
+fn parties(health: Rc<dyn Health>) -> Parties {
+    Parties { role: Role::Client, health, site: site(), gateway: None, remote: None, certified: None }
+}
+
 fn ask(role: Role, method: &str, uri: &str, health: &Fake) -> Got {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let head = Request::builder().method(method).uri(uri).body(()).unwrap().into_parts().0;
@@ -184,7 +188,7 @@ fn a_request_says_once_whom_it_is_for() {
             let request = format!("GET /version HTTP/{version}\r\n{hosts}\r\n");
             client.write_all(request.as_bytes()).await.unwrap();
             client.shutdown().await.unwrap();
-            serve(stream, Role::Client, health, site(), closing).await;
+            serve(stream, parties(health), closing).await;
             let mut got = String::new();
             client.read_to_string(&mut got).await.unwrap();
             got
@@ -206,7 +210,7 @@ fn a_connection_is_kept_until_closing() {
         let (stream, mut client) = Stream::pair().unwrap();
         let (stop, closing) = closing();
         let health: Rc<dyn Health> = Rc::new(Fake::default());
-        let served = tokio::task::spawn_local(serve(stream, Role::Client, health, site(), closing));
+        let served = tokio::task::spawn_local(serve(stream, parties(health), closing));
         for _ in 0..2 {
             client.write_all(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
             let mut got = String::new();

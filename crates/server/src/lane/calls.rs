@@ -81,7 +81,7 @@ impl Lane {
         let id = self.next_id();
         let deadline = Instant::now() + FOR_EVER;
         let target = Target::Cold(reply);
-        let waiter = Waiter { target, is_proposal: false, deadline, on_expiry: ApiError::Timeout };
+        let waiter = Waiter { target, proposal: None, deadline, on_expiry: ApiError::Timeout };
         self.0.waiters.borrow_mut().insert(id.0, waiter);
         self.0.reads.borrow_mut().behind.push((index, vec![id]));
         self.release_reads(0);
@@ -131,6 +131,9 @@ impl Lane {
     pub fn renew(&self, lease: i64) -> (Renewed, Option<Reply>) {
         let mut waiter = None;
         let renewed = self.member().leases.renew(lease, || *waiter.insert(self.next_id()));
+        if let Renewed::Ttl(_) = renewed {
+            self.member().metrics.member.leases_renewed.add(1);
+        }
         let (Some(id), Renewed::Waiting) = (waiter, renewed) else { return (renewed, None) };
         let (reply, outcome) = oneshot::channel();
         let target = Target::Cold(reply);
@@ -138,7 +141,7 @@ impl Lane {
             target.deliver(Outcome::Failed(ApiError::Stopped.into()));
         } else {
             let deadline = Instant::now() + FOR_EVER;
-            let waiter = Waiter { target, is_proposal: false, deadline, on_expiry: ApiError::Timeout };
+            let waiter = Waiter { target, proposal: None, deadline, on_expiry: ApiError::Timeout };
             self.0.waiters.borrow_mut().insert(id.0, waiter);
         }
         (renewed, Some(Reply { lane: self.clone(), id, outcome }))

@@ -10,6 +10,7 @@ use wire::etcdserverpb::WatchCreateRequest;
 
 use super::Lane;
 use crate::grpc::MemberView;
+use crate::metrics::Own;
 
 /// Reads of history that are under way for one thread. The hub has three groups that read.
 const JOBS_MAX: usize = 3;
@@ -52,6 +53,16 @@ impl Watches {
         self.hub.borrow_mut().renew(member.reader.clone(), Arc::clone(&parts.tail));
     }
 
+    /// Shows how the streams and watches are.
+    fn show(&self, counts: &Own) {
+        let (hub, counts) = (self.hub.borrow(), &counts.watches);
+        counts.streams.set(hub.streams() as u64);
+        counts.watches.set(hub.watches() as u64);
+        counts.behind.set(hub.watches_behind() as u64);
+        counts.events.set(hub.taken_events());
+        counts.events_waiting.set(hub.waiting_events());
+    }
+
     fn wake(&self, stream: StreamId) {
         if let Some(waker) = self.wakers.borrow_mut().get_mut(stream.0).and_then(Option::take) {
             waker.wake();
@@ -69,6 +80,7 @@ impl Lane {
     /// Opens a stream of watches.
     pub fn watch(&self) -> WatchStream {
         let id = self.0.watches.hub.borrow_mut().open();
+        self.0.watches.show(&self.0.counts);
         WatchStream { lane: self.clone(), id }
     }
 
@@ -106,6 +118,7 @@ impl Lane {
         }
         drop(hub);
         watches.wake_noted();
+        watches.show(&self.0.counts);
         more
     }
 
@@ -119,6 +132,7 @@ impl Lane {
         if let Some(result) = result {
             watches.hub.borrow_mut().finish(result);
             watches.wake_noted();
+            watches.show(&self.0.counts);
             self.wake_driver();
         }
     }
@@ -137,6 +151,7 @@ impl WatchStream {
         hub.set_term(self.lane.member().status.term());
         let done = act(&mut hub, self.id);
         drop(hub);
+        self.lane.0.watches.show(&self.lane.0.counts);
         self.lane.wake_driver();
         done
     }
@@ -176,8 +191,8 @@ impl WatchStream {
         self.lane.0.watches.hub.borrow().is_full(self.id)
     }
 
-    /// Takes all that is to be sent; the task is woken when there is something.
-    pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Vec<u8>> {
+    /// Takes all that is to be sent, and tells how many events that is; the task is woken when there is something.
+    pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<(Vec<u8>, u64)> {
         let watches = &self.lane.0.watches;
         let mut hub = watches.hub.borrow_mut();
         if !hub.has_response(self.id) {
@@ -195,7 +210,11 @@ impl WatchStream {
         if hub.has_parked(self.id) {
             self.lane.wake_driver();
         }
-        Poll::Ready(hub.take(self.id))
+        let events = hub.events_of(self.id);
+        let bytes = hub.take(self.id);
+        drop(hub);
+        watches.show(&self.lane.0.counts);
+        Poll::Ready((bytes, events))
     }
 }
 
@@ -203,6 +222,7 @@ impl Drop for WatchStream {
     fn drop(&mut self) {
         let watches = &self.lane.0.watches;
         watches.hub.borrow_mut().close(self.id);
+        watches.show(&self.lane.0.counts);
         if let Some(waker) = watches.wakers.borrow_mut().get_mut(self.id.0) {
             *waker = None;
         }

@@ -10,8 +10,10 @@ use tokio::sync::watch;
 
 use super::mailbox::{Receiver, Sender};
 use super::merge::MergeMail;
+use crate::clock::unix_ns;
 use crate::grpc::hashes::{CheckCounters, HashBudget};
 use crate::log;
+use crate::metrics::Metrics;
 
 /// How soon it is tried again to drop what a reader still needs.
 const WAIT_INTERVAL: Duration = Duration::from_millis(5);
@@ -30,6 +32,7 @@ pub(super) struct CompactThread {
     pub budget: Arc<HashBudget>,
     /// Where hashes that are given up are counted.
     pub counters: Arc<CheckCounters>,
+    pub metrics: Arc<Metrics>,
 }
 
 impl CompactThread {
@@ -54,13 +57,22 @@ impl CompactThread {
             if next.is_some_and(|at| Instant::now() < at) {
                 continue;
             }
-            let pause = match self.compactor.step() {
+            let counts = &self.metrics.member.compactions;
+            let step_begun = Instant::now();
+            let step = self.compactor.step();
+            let took = step_begun.elapsed();
+            let pause = match step {
                 Ok(CompactionStep::Idle) => {
                     next = None;
                     continue;
                 }
-                Ok(CompactionStep::Working) => self.sleep_interval,
+                Ok(CompactionStep::Working) => {
+                    counts.index_pauses.observe_time(took);
+                    counts.pauses.observe_time(took);
+                    self.sleep_interval
+                }
                 Ok(CompactionStep::Hashed(bytes)) => {
+                    counts.pauses.observe_time(took);
                     self.sleep_interval.max(self.budget.spend(bytes, Instant::now()))
                 }
                 Ok(CompactionStep::HashGivenUp(revision)) => {
@@ -74,6 +86,11 @@ impl CompactThread {
                 }
                 Ok(CompactionStep::Waiting) => WAIT_INTERVAL,
                 Ok(CompactionStep::Finished(finished)) => {
+                    counts.index_pauses.observe_time(took);
+                    counts.pauses.observe_time(took);
+                    counts.totals.observe_time(begun.elapsed());
+                    counts.keys.add(finished.dropped);
+                    counts.last.set(u64::try_from(unix_ns() / 1_000_000_000).unwrap_or(0));
                     describe(finished, begun.elapsed());
                     begun = Instant::now();
                     self.finished.send_replace(finished.revision);

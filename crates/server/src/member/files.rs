@@ -2,6 +2,7 @@
 //! back what is not needed any more.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use disk::wal;
@@ -11,6 +12,7 @@ use super::mailbox::{Receiver, Sender};
 use super::slow::Line;
 use super::threads::{ApplyMail, ROOM_RETRY_INTERVAL, RaftMail, WalMail};
 use crate::log;
+use crate::metrics::Metrics;
 
 /// What is to be done.
 pub(super) enum FileMail {
@@ -40,6 +42,7 @@ pub(super) struct FileThread {
     pub apply: Sender<ApplyMail>,
     /// A snapshot that a full disk has no room for, and when it is tried again.
     pub waiting: Option<(SnapshotOrder, Instant)>,
+    pub metrics: Arc<Metrics>,
 }
 
 impl FileThread {
@@ -80,8 +83,16 @@ impl FileThread {
     }
 
     fn save(&mut self, order: SnapshotOrder) -> Result<(), node::Error> {
-        match self.snapshots.write(&order)? {
-            Some(record) => self.raft.send(RaftMail::SnapshotSaved(record)),
+        let (counts, begun) = (&self.metrics.member, Instant::now());
+        let snapshot = self.snapshots.make(&order);
+        let made = Instant::now();
+        match self.snapshots.write(snapshot)? {
+            Some(record) => {
+                counts.snap_marshalling.observe_time(made - begun);
+                counts.snap_fsyncs.observe_time(made.elapsed());
+                counts.snap_saves.observe_time(begun.elapsed());
+                self.raft.send(RaftMail::SnapshotSaved(record));
+            }
             None => self.waiting = Some((order, Instant::now() + ROOM_RETRY_INTERVAL)),
         }
         Ok(())

@@ -122,9 +122,10 @@ impl Host for MemberHost {
 
     fn receive_snapshot(&self, snapshot: IncomingSnapshot) -> LocalFuture<'_, Result<(), String>> {
         let (receiver, events) = (self.receiver.clone(), self.events.clone());
+        let metrics = self.view().metrics.clone();
         Box::pin(async move {
             let log_id = getrandom::u64().map_err(|error| error.to_string())?;
-            let work = move || snapshots::receive(&receiver, snapshot, log_id, &events);
+            let work = move || snapshots::receive(&receiver, snapshot, log_id, (&events, &metrics));
             tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
         })
     }

@@ -9,6 +9,7 @@ use node::{MergeStep, Merger};
 use super::mailbox::Receiver;
 use crate::grpc::SharedStatus;
 use crate::log;
+use crate::metrics::Metrics;
 
 /// Bytes read and written a second while entries are applied.
 const BUSY_BYTES_PER_SECOND: u64 = 24 << 20;
@@ -40,6 +41,9 @@ pub(super) struct MergeThread {
     pub status: Arc<SharedStatus>,
     /// What it may spend now.
     pub budget: Budget,
+    /// When clients have asked for what is not done yet.
+    pub asked: Vec<Instant>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// How many bytes a second may be spent.
@@ -94,6 +98,8 @@ impl MergeThread {
             for item in mail.drain(..) {
                 if let MergeMail::Asked = item {
                     self.merger.ask();
+                    self.asked.push(Instant::now());
+                    self.metrics.member.defrags_in_flight.set(1);
                 }
                 if is_idle {
                     next = Instant::now();
@@ -110,6 +116,7 @@ impl MergeThread {
             let pause = match self.merger.step()? {
                 MergeStep::Idle => {
                     is_idle = true;
+                    self.answer_asked();
                     LOOK_INTERVAL
                 }
                 MergeStep::Working(bytes) => self.budget.spend(bytes),
@@ -130,12 +137,22 @@ impl MergeThread {
                         "a segment of the revision log cannot be read: nothing is merged any more",
                         "error" => error.to_string(),
                     );
+                    self.answer_asked();
                     LOOK_INTERVAL
                 }
             };
             next = Instant::now() + pause;
         }
+        self.metrics.member.defrags_in_flight.set(0);
         Ok(())
+    }
+
+    /// Nothing is left of what clients have asked for.
+    fn answer_asked(&mut self) {
+        for asked in self.asked.drain(..) {
+            self.metrics.member.defrags.observe_time(asked.elapsed());
+        }
+        self.metrics.member.defrags_in_flight.set(0);
     }
 }
 

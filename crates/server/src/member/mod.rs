@@ -19,6 +19,7 @@ mod peers;
 mod slow;
 mod snapshots;
 mod threads;
+mod times;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -45,6 +46,7 @@ use crate::grpc::{GrpcConfig, MemberView, SharedStatus};
 use crate::lane::{AppliedGate, Lane, LaneParts, LaneSeed, WatchParts};
 use crate::listen::{Listener, Service};
 use crate::log;
+use crate::metrics::Metrics;
 use crate::peer::{self, AllStats, Handle, Host, PeerThread};
 use crate::process::Events;
 
@@ -82,6 +84,8 @@ pub struct Kept<'a> {
     pub stats: &'a AllStats,
     /// Where tokens come from.
     pub tokens: &'a Tokens,
+    /// Everything else that is counted.
+    pub metrics: &'a Arc<Metrics>,
 }
 
 /// Starts the member: opens its files and starts its threads. It calls `events.ready()` once its attributes are
@@ -158,7 +162,8 @@ pub fn start(
         clock,
         peers: peers.clone(),
     };
-    let hashes = Hashes::new(settings.limits.hash_bytes_per_s);
+    let mut hashes = Hashes::new(settings.limits.hash_bytes_per_s);
+    hashes.counters = kept.metrics.checks.clone();
     let access = Arc::new(Access::new(kept.tokens.renewed(), config.auth.bcrypt_cost, clock));
     let parts = threads::Parts {
         access: Arc::clone(&access),
@@ -192,6 +197,8 @@ pub fn start(
             known: BTreeMap::new(),
             is_removed: false,
         },
+        heartbeat_interval: Duration::from_millis(config.heartbeat_interval_ms),
+        metrics: kept.metrics.clone(),
     };
     let log_reader = opened.log_reader;
     let merge_counters = parts.merger.counters();
@@ -223,6 +230,7 @@ pub fn start(
             config.strict_reconfig_check,
         ),
         request_timeout: config.request_timeout(),
+        metrics: kept.metrics.clone(),
     });
     let request_timeout = config.request_timeout();
     let tail = opened.tail;
@@ -232,8 +240,8 @@ pub fn start(
         let (member, port, ids) = (view.clone(), threads.port(), ids.lane(lane));
         let watches = WatchParts { tail: tail.clone(), limits: watch_limits };
         let seed: LaneSeed = Box::new(move || {
-            let port = Box::new(port);
-            (LaneParts { member, port, ids, gate, watches, request_timeout }, completions)
+            let (port, counts) = (Box::new(port), member.metrics.lane(lane));
+            (LaneParts { member, port, ids, gate, watches, counts, request_timeout }, completions)
         });
         seed
     });
@@ -259,7 +267,7 @@ pub fn start(
         random()?,
     )?;
     let front = match front {
-        None => Arc::new(Front::new(seeds, GrpcConfig::from(config))),
+        None => Arc::new(Front::new(seeds, GrpcConfig::from(config), config.gateway)),
         Some(front) => {
             front.renew(seeds);
             front
@@ -390,6 +398,7 @@ impl Member {
     /// is.
     pub fn stop(self) {
         self.threads.stop(self.peers);
+        self.view.metrics.retire(&self.view.merges);
     }
 }
 

@@ -1,15 +1,15 @@
-//! Entries that take long to apply are told of in the log, in etcd's words (etcd: txn/util.go).
+//! How long entries take to apply; those that take long are told of in the log, in etcd's words (etcd: txn/util.go).
 //!
-//! The apply thread looks at a coarse clock once an entry. The line is written by the thread for files: nothing of apply waits
-//! for where the log goes.
+//! The apply thread looks at a coarse clock once an entry, and at a fine one twice a batch: an entry that is not slow counts
+//! with its share of its batch. The line is written by the thread for files: nothing of apply waits for where the log goes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 use node::ApplyWatch;
-use store::Answer;
+use store::{Answer, RequestKind};
 use wire::ApiError;
 
 use super::files::FileMail;
@@ -17,6 +17,7 @@ use super::mailbox::Sender;
 use crate::grpc::slow::{of_store, too_long};
 use crate::log::{self, Level};
 use crate::loggable;
+use crate::metrics::{Metrics, nanoseconds};
 
 /// Lines that may wait to be written; what is slow beyond them is not told of.
 const WAITING_MAX: usize = 256;
@@ -31,6 +32,18 @@ pub(super) struct SlowApplies {
     last: Duration,
     files: Sender<FileMail>,
     waiting: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+    batch: Batch,
+}
+
+/// The batch that is being applied.
+struct Batch {
+    begun: Instant,
+    /// What was slow in it, by the coarse clock, and is counted.
+    apart: Duration,
+    /// The others, by their kinds: how many failed, and how many did not.
+    requests: [[u32; 2]; RequestKind::ALL.len()],
+    count: u32,
 }
 
 /// A line that is to be written.
@@ -45,10 +58,27 @@ pub(super) struct Line {
 
 impl SlowApplies {
     /// Tells of what takes longer than expected.
-    pub(super) fn new(expected: Duration, files: Sender<FileMail>) -> SlowApplies {
+    pub(super) fn new(expected: Duration, files: Sender<FileMail>, metrics: Arc<Metrics>) -> SlowApplies {
         let clock =
             if expected >= COARSE { ClockId::CLOCK_MONOTONIC_COARSE } else { ClockId::CLOCK_MONOTONIC };
-        SlowApplies { expected, clock, last: Duration::ZERO, files, waiting: Arc::default() }
+        let requests = [[0; 2]; RequestKind::ALL.len()];
+        let batch = Batch { begun: Instant::now(), apart: Duration::ZERO, requests, count: 0 };
+        SlowApplies { expected, clock, last: Duration::ZERO, files, waiting: Arc::default(), metrics, batch }
+    }
+
+    /// Counts one request.
+    fn count(&mut self, took: Duration, data: &[u8], result: &Result<Answer, ApiError>) {
+        // As in etcd what is compacted already is no failure.
+        let is_success = matches!(result, Ok(_) | Err(ApiError::Compacted));
+        let kind = RequestKind::of(data).number();
+        if took >= COARSE {
+            self.batch.apart += took;
+            let applies = &self.metrics.member.applies[kind];
+            applies[usize::from(is_success)].observe_alone(nanoseconds(took), 1);
+        } else {
+            self.batch.requests[kind][usize::from(is_success)] += 1;
+            self.batch.count += 1;
+        }
     }
 
     fn now(&self) -> Duration {
@@ -75,14 +105,31 @@ impl SlowApplies {
 impl ApplyWatch for SlowApplies {
     fn begin(&mut self) {
         self.last = self.now();
+        self.batch.begun = Instant::now();
     }
 
     fn applied(&mut self, data: &[u8], result: &Result<Answer, ApiError>) {
         let now = self.now();
         let took = now.saturating_sub(self.last);
         self.last = now;
+        self.count(took, data, result);
         if took > self.expected {
+            self.metrics.member.slow_applies.add(1);
             self.tell(took, data, result);
+        }
+    }
+
+    fn end(&mut self) {
+        let Batch { begun, apart, requests, count } = &mut self.batch;
+        let (apart, count) = (std::mem::take(apart), std::mem::take(count));
+        if count == 0 {
+            return;
+        }
+        let share = nanoseconds(begun.elapsed().saturating_sub(apart) / count);
+        for (kind, ends) in requests.iter_mut().enumerate().filter(|(_, ends)| **ends != [0; 2]) {
+            for (end, times) in std::mem::take(ends).into_iter().enumerate().filter(|(_, times)| *times > 0) {
+                self.metrics.member.applies[kind][end].observe_alone(share, u64::from(times));
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::mailbox::Sender;
 use super::threads::RaftMail;
 use crate::log;
+use crate::metrics::Metrics;
 use crate::peer::{Chunk, Database, Handle, IncomingSnapshot};
 use crate::process::Events;
 
@@ -34,11 +35,12 @@ pub(super) struct SnapshotSender {
     running: Vec<JoinHandle<()>>,
     /// The term in which this member leads, 0 in none: what was begun in another one is of no use to the receiver.
     leads_in: Arc<AtomicU64>,
+    metrics: Arc<Metrics>,
 }
 
 impl SnapshotSender {
-    pub(super) fn new(peers: Handle, raft: Sender<RaftMail>) -> Self {
-        SnapshotSender { peers, raft, running: Vec::new(), leads_in: Arc::default() }
+    pub(super) fn new(peers: Handle, raft: Sender<RaftMail>, metrics: Arc<Metrics>) -> Self {
+        SnapshotSender { peers, raft, running: Vec::new(), leads_in: Arc::default(), metrics }
     }
 
     /// In which term this member leads. What was begun in another one is given up.
@@ -51,10 +53,14 @@ impl SnapshotSender {
     pub(super) fn begin(&mut self, message: Message, sent: (Term, Index), cut: Cut) {
         self.running.retain(|thread| !thread.is_finished());
         let (peers, raft, to) = (self.peers.clone(), self.raft.clone(), message.to);
-        let (failed, leads_in) = (raft.clone(), self.leads_in.clone());
+        let (failed, leads_in, metrics) = (raft.clone(), self.leads_in.clone(), self.metrics.clone());
         let thread = std::thread::Builder::new()
             .name("snapshot".into())
-            .spawn(move || send(&cut, (message, sent), &peers, &raft, &leads_in))
+            .spawn(move || {
+                let begun = Instant::now();
+                send(&cut, (message, sent), &peers, &raft, &leads_in);
+                metrics.member.snapshots.observe_time(begun.elapsed());
+            })
             .inspect_err(
                 |error| log::warn!("failed to start the sending of a snapshot", "error" => log::Text(error)),
             );
@@ -130,21 +136,33 @@ pub(super) fn receive(
     receiver: &SnapshotReceiver,
     incoming: IncomingSnapshot,
     log_id: u64,
-    events: &Events,
+    (events, metrics): (&Events, &Metrics),
 ) -> Result<(), String> {
-    take(receiver, incoming, log_id).map_err(|error| match error {
+    take(receiver, incoming, log_id, metrics).map_err(|error| match error {
         ReceiveError::Failed(error) => events.failed(&error.into()),
         other => other.to_string(),
     })
 }
 
-fn take(receiver: &SnapshotReceiver, incoming: IncomingSnapshot, log_id: u64) -> Result<(), ReceiveError> {
+fn take(
+    receiver: &SnapshotReceiver,
+    incoming: IncomingSnapshot,
+    log_id: u64,
+    metrics: &Metrics,
+) -> Result<(), ReceiveError> {
+    let begun = Instant::now();
     let IncomingSnapshot { snapshot, database_bytes, mut chunks, .. } = incoming;
     let mut file = receiver.begin(database_bytes)?;
     loop {
         match chunks.blocking_recv() {
             Some(Chunk::Bytes(bytes)) => file.write(&bytes)?,
-            Some(Chunk::End) => return receiver.finish(file, &snapshot, log_id),
+            Some(Chunk::End) => {
+                let ended = Instant::now();
+                receiver.finish(file, &snapshot, log_id)?;
+                metrics.member.database_fsyncs.observe_time(ended.elapsed());
+                metrics.member.database_saves.observe_time(begun.elapsed());
+                return Ok(());
+            }
             None => return Err(ReceiveError::Refused("the connection was cut".to_owned())),
         }
     }

@@ -16,7 +16,7 @@ use node::{
     RevisionWriter, Rot, SnapshotOrder, SnapshotReceiver, SnapshotWriter, Submission, Written,
 };
 use raft::{Entry, Index, Message, NodeId, Snapshot, Term};
-use store::{Alarms, Compaction, Compactor};
+use store::{Alarms, Compaction, Compactor, LeaseChange, Ops};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use wire::ApiError;
@@ -31,6 +31,7 @@ use super::merge::{Budget, MergeMail, MergeThread};
 use super::peers::Peers;
 use super::slow::SlowApplies;
 use super::snapshots::SnapshotSender;
+use super::times::WalTimes;
 use crate::auth::Access;
 use crate::clock::Clock;
 use crate::grpc::SharedStatus;
@@ -38,6 +39,7 @@ use crate::grpc::hashes::{CheckCounters, HashBudget};
 use crate::grpc::snapshot::Cuts;
 use crate::lane::{AppliedGate, MemberPort};
 use crate::log;
+use crate::metrics::Metrics;
 use crate::peer::{Handle, PeerThread};
 use crate::process::Events;
 
@@ -130,6 +132,8 @@ pub(super) struct Parts {
     pub warning_apply_duration: Duration,
     pub inbox: Inbox,
     pub peers: Peers,
+    pub heartbeat_interval: Duration,
+    pub metrics: Arc<Metrics>,
 }
 
 /// The ways out towards network threads, and what all threads share.
@@ -172,6 +176,7 @@ impl Threads {
         let (compactions, compaction_mail) = mailbox::<Compaction>(u64::MAX);
         let sending = Arc::<Mutex<Vec<JoinHandle<()>>>>::default();
         let durable = Arc::new(AtomicU64::new(parts.consensus.durable_index()));
+        let metrics = parts.metrics;
 
         let raft_thread = RaftThread {
             consensus: parts.consensus,
@@ -189,12 +194,16 @@ impl Threads {
             raft: raft.clone(),
             files: files.clone(),
             cuts: BTreeMap::new(),
-            snapshots: SnapshotSender::new(channels.peers.clone(), raft.clone()),
+            snapshots: SnapshotSender::new(channels.peers.clone(), raft.clone(), metrics.clone()),
             forwards: Forwards::default(),
+            heartbeat_interval: parts.heartbeat_interval,
+            metrics: metrics.clone(),
             sending: sending.clone(),
         };
+        let mut log_writer = parts.log_writer;
+        log_writer.watch(Box::new(WalTimes::new(metrics.clone())));
         let wal_thread = WalThread {
-            writer: parts.log_writer,
+            writer: log_writer,
             mail: wal_mail,
             raft: raft.clone(),
             files: files.clone(),
@@ -204,7 +213,8 @@ impl Threads {
             events: events.clone(),
         };
         let mut applier = parts.applier;
-        applier.watch(Box::new(SlowApplies::new(parts.warning_apply_duration, files.clone())));
+        let slow = SlowApplies::new(parts.warning_apply_duration, files.clone(), metrics.clone());
+        applier.watch(Box::new(slow));
         let apply_thread = ApplyThread {
             applier,
             lessor: parts.lessor,
@@ -217,6 +227,8 @@ impl Threads {
             peers: parts.peers,
             pressure: parts.merger.pressure(),
             access: parts.access,
+            ops: Ops::default(),
+            metrics: metrics.clone(),
         };
         let compact_thread = CompactThread {
             compactor: parts.compactor,
@@ -226,6 +238,7 @@ impl Threads {
             budget: parts.hash_budget,
             counters: parts.check_counters,
             merges: parts.merges.0.clone(),
+            metrics: metrics.clone(),
         };
         let (merges, merge_mail) = parts.merges;
         let merge_thread = MergeThread {
@@ -233,6 +246,8 @@ impl Threads {
             mail: merge_mail,
             status: channels.status.clone(),
             budget: Budget::new(),
+            asked: Vec::new(),
+            metrics: metrics.clone(),
         };
         let revision_thread = RevisionThread {
             writer: parts.revision_writer,
@@ -243,6 +258,7 @@ impl Threads {
             member_id: parts.member_id,
             snapshot_count: parts.snapshot_count,
             had_room: true,
+            metrics: metrics.clone(),
         };
         let file_thread = FileThread {
             snapshots: parts.snapshot_writer,
@@ -252,6 +268,7 @@ impl Threads {
             wal: wal.clone(),
             apply: apply.clone(),
             waiting: None,
+            metrics,
         };
         files.send(FileMail::Purge(parts.snapshot_index));
         let lost = raft.clone();
@@ -398,6 +415,9 @@ struct RaftThread {
     cuts: BTreeMap<NodeId, Cut>,
     snapshots: SnapshotSender,
     forwards: Forwards,
+    /// Between two messages of a leader's to each of the others.
+    heartbeat_interval: Duration,
+    metrics: Arc<Metrics>,
     /// Where its threads that send go in the end.
     sending: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
@@ -412,7 +432,9 @@ impl RaftThread {
             let now = clock.now();
             self.take(&mut mail, now, &mut out);
             // What has arrived counts before the time that passed until it was read.
-            if self.consensus.deadline() <= now {
+            let due = self.consensus.deadline();
+            if due <= now {
+                self.judge_lateness(now.0 - due.0);
                 self.consensus.step(now, Input::Tick, &mut out);
             }
             let flushed = self.hand_out(&mut out);
@@ -496,6 +518,14 @@ impl RaftThread {
         }
     }
 
+    /// A leader that comes to its turn so many microseconds too late may have sent its heartbeats too late.
+    fn judge_lateness(&self, late_us: u64) {
+        let is_late = u128::from(late_us) > self.heartbeat_interval.as_micros();
+        if is_late && self.consensus.followers().next().is_some() {
+            self.metrics.member.late_heartbeats.add(1);
+        }
+    }
+
     /// What others are to get leaves now, whatever it has to wait for is durable. A snapshot goes by itself, with what was
     /// pinned for it; what was pinned and is not wanted any more is let go.
     fn send(&mut self, out: &mut Outputs) {
@@ -522,6 +552,7 @@ impl RaftThread {
             status.set_term(leadership.term);
             if leadership.leader != 0 && leadership.leader != status.leader() {
                 status.set_elected(self.channels.clock.now().0);
+                self.metrics.member.leader_changes.add(1);
             }
             status.set_leader(leadership.leader);
             self.snapshots.leads_in(leadership.is_leader.then_some(leadership.term));
@@ -560,7 +591,7 @@ impl RaftThread {
         }
         for (id, refusal) in out.refused.drain(..) {
             if let Some(lane) = self.outbox.lane(id, &self.channels) {
-                lane.answers.push((id, Err(refusal)));
+                lane.refused.push((id, refusal));
             }
         }
         if std::mem::take(&mut out.ready) {
@@ -729,6 +760,9 @@ struct ApplyThread {
     peers: Peers,
     pressure: Pressure,
     access: Arc<Access>,
+    /// What the store had done when it was last counted.
+    ops: Ops,
+    metrics: Arc<Metrics>,
 }
 
 impl ApplyThread {
@@ -768,8 +802,10 @@ impl ApplyThread {
     }
 
     fn hand_out(&mut self, batch: Batch) {
-        let Batch { frame, report, mut answers, compactions, snapshot, leases, membership, auth } = batch;
+        let Batch { frame, report, mut answers, compactions, snapshot, leases, expired, membership, auth } =
+            batch;
         let applied = report.index;
+        self.count(&leases, expired);
         // Before anybody can know of it: who has a token may show it at once.
         self.access.applied(&auth);
         // Before anybody can know of it: who knows of a lease may renew it.
@@ -790,6 +826,24 @@ impl ApplyThread {
             0 => {}
             wait_us => std::thread::sleep(Duration::from_micros(wait_us)),
         }
+    }
+
+    /// Counts what a batch has done, before anybody has an answer.
+    fn count(&mut self, leases: &[LeaseChange], expired: usize) {
+        let counts = &self.metrics.member;
+        let ops = self.applier.store().ops();
+        counts.ops.add(std::mem::replace(&mut self.ops, ops), ops);
+        for change in leases {
+            match change {
+                LeaseChange::Granted { ttl_s, .. } => {
+                    counts.leases_granted.add(1);
+                    counts.lease_ttls.observe(u64::try_from(*ttl_s).unwrap_or(0));
+                }
+                LeaseChange::Revoked { .. } => counts.leases_revoked.add(1),
+                LeaseChange::Checkpointed { .. } => {}
+            }
+        }
+        counts.leases_expired.add_alone(expired as u64);
     }
 
     fn tell_lost(&self, proposals: &LostProposals) {
@@ -836,6 +890,7 @@ struct RevisionThread {
     member_id: u64,
     snapshot_count: u64,
     had_room: bool,
+    metrics: Arc<Metrics>,
 }
 
 impl RevisionThread {
@@ -853,10 +908,19 @@ impl RevisionThread {
             self.writer.wal_durable(self.durable.load(Ordering::Acquire));
             let now = Instant::now();
             if sync_at.is_some_and(|at| at <= now) {
+                let is_commit = self.writer.needs_sync();
                 self.writer.sync()?;
+                if is_commit {
+                    self.metrics.member.revlog_syncs.observe_time(now.elapsed());
+                }
                 (sync_at, synced_at) = (None, Some(now));
             }
-            self.mail.release(self.writer.write()?);
+            let begun = Instant::now();
+            let written = self.writer.write()?;
+            if written > 0 {
+                self.metrics.member.revlog_writes.observe_time(begun.elapsed());
+            }
+            self.mail.release(written);
             if let Some(snapshot) = self.writer.take_snapshot() {
                 self.files.send(FileMail::Save(snapshot));
             }

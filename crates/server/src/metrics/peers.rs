@@ -2,176 +2,102 @@
 
 use raft::NodeId;
 
-use super::Kind::{Counter, Gauge};
-use super::Page;
+use super::cells::{Counter, Durations, SECONDS};
+use super::families::Id;
+use super::page::Page;
 use crate::grpc::MemberView;
-use crate::peer::{self, PeerStats};
+use crate::peer::PeerStats;
 
 /// Adds what is counted of each other member, and who is known.
 pub(super) fn add(page: &mut Page, member: &MemberView) {
-    let own = NodeId(member.member_id);
+    let own = member.member_id;
     for known in member.reader.membership().members() {
-        let labels = pair(own, NodeId(known.id));
-        let what = (Gauge, "etcd_network_known_peers", "The current number of known peers.");
-        page.sample(what, "", &labels, 1.0);
+        page.sample(Id::KnownPeers, [hex(own), hex(known.id)], 1.0);
     }
     for (id, stats) in member.others.stats() {
-        connections(page, &pair(own, id), &stats);
-        let (to, from) = (format!("To=\"{id}\""), format!("From=\"{id}\""));
-        messages(page, &to, &from, &stats);
-        snapshots(page, &to, &from, &stats);
-        ours(page, &to, &from, &stats);
+        let mut peer = Peer { page, id };
+        peer.connections(own, &stats);
+        peer.messages(&stats);
+        peer.snapshots(&stats);
+        peer.ours(&stats);
     }
 }
 
-fn pair(local: NodeId, remote: NodeId) -> String {
-    format!("Local=\"{local}\",Remote=\"{remote}\"")
+fn hex(id: u64) -> super::page::Label {
+    NodeId(id).to_string().into()
 }
 
-/// A counter; as in etcd, what has never happened is not on the page.
-fn counter(page: &mut Page, name: &'static str, help: &str, labels: &str, counter: &peer::Counter) {
-    if counter.get() > 0 {
-        page.sample((Counter, name, help), "", labels, counter.get() as f64);
-    }
+/// What is counted of one of them.
+struct Peer<'a> {
+    page: &'a mut Page,
+    id: NodeId,
 }
 
-fn connections(page: &mut Page, labels: &str, stats: &PeerStats) {
-    if stats.connects.get() > 0 {
-        let what = (Gauge, "etcd_network_active_peers", "The current number of active peer connections.");
-        page.sample(what, "", labels, f64::from(u8::from(stats.active_since().is_some())));
-    }
-    counter(
-        page,
-        "etcd_network_disconnected_peers_total",
-        "The total number of disconnected peers.",
-        labels,
-        &stats.disconnects,
-    );
-}
-
-fn messages(page: &mut Page, to: &str, from: &str, stats: &PeerStats) {
-    counter(
-        page,
-        "etcd_network_peer_sent_bytes_total",
-        "The total number of bytes sent to peers.",
-        to,
-        &stats.sent_bytes,
-    );
-    counter(
-        page,
-        "etcd_network_peer_received_bytes_total",
-        "The total number of bytes received from peers.",
-        from,
-        &stats.received_bytes,
-    );
-    counter(
-        page,
-        "etcd_network_peer_sent_failures_total",
-        "The total number of send failures from peers.",
-        to,
-        &stats.sent_failures,
-    );
-    counter(
-        page,
-        "etcd_network_peer_received_failures_total",
-        "The total number of receive failures from peers.",
-        from,
-        &stats.received_failures,
-    );
-    page.durations(
-        "etcd_network_peer_round_trip_time_seconds",
-        "Round-Trip-Time histogram between peers",
-        to,
-        &stats.round_trips,
-    );
-}
-
-fn snapshots(page: &mut Page, to: &str, from: &str, stats: &PeerStats) {
-    counter(
-        page,
-        "etcd_network_snapshot_send_success",
-        "Total number of successful snapshot sends",
-        to,
-        &stats.snapshots_sent,
-    );
-    counter(
-        page,
-        "etcd_network_snapshot_send_failures",
-        "Total number of snapshot send failures",
-        to,
-        &stats.snapshots_failed,
-    );
-    page.durations(
-        "etcd_network_snapshot_send_total_duration_seconds",
-        "Total latency distributions of v3 snapshot sends",
-        to,
-        &stats.snapshot_sends,
-    );
-    counter(
-        page,
-        "etcd_network_snapshot_receive_success",
-        "Total number of successful snapshot receives",
-        from,
-        &stats.snapshots_received,
-    );
-    counter(
-        page,
-        "etcd_network_snapshot_receive_failures",
-        "Total number of snapshot receive failures",
-        from,
-        &stats.snapshots_cut,
-    );
-    page.durations(
-        "etcd_network_snapshot_receive_total_duration_seconds",
-        "Total latency distributions of v3 snapshot receives",
-        from,
-        &stats.snapshot_receives,
-    );
-    let mut in_flight = |name, help, labels: &str, now: &peer::Counter, ended: [&peer::Counter; 2]| {
-        if now.get() > 0 || ended.iter().any(|ended| ended.get() > 0) {
-            page.sample((Gauge, name, help), "", labels, now.get() as f64);
+impl Peer<'_> {
+    /// A counter; as in etcd, what has never happened is not on the page.
+    fn counter(&mut self, id: Id, counter: &Counter) {
+        if counter.get() > 0 {
+            self.page.sample(id, [hex(self.id.0)], counter.get() as f64);
         }
-    };
-    in_flight(
-        "etcd_network_snapshot_send_inflights_total",
-        "Total number of inflight snapshot sends",
-        to,
-        &stats.snapshots_in_flight,
-        [&stats.snapshots_sent, &stats.snapshots_failed],
-    );
-    in_flight(
-        "etcd_network_snapshot_receive_inflights_total",
-        "Total number of inflight snapshot receives",
-        from,
-        &stats.snapshots_incoming,
-        [&stats.snapshots_received, &stats.snapshots_cut],
-    );
-}
-
-fn ours(page: &mut Page, to: &str, from: &str, stats: &PeerStats) {
-    if stats.connects.get() > 0 {
-        let what = (Gauge, "quorate_peer_queued_bytes", "Bytes of messages that wait to be sent to a peer.");
-        page.sample(what, "", to, stats.queued_bytes.get() as f64);
     }
-    counter(
-        page,
-        "quorate_peer_read_indexes_sent_total",
-        "Requests for a read index that were sent to a peer: at most one a round.",
-        to,
-        &stats.read_indexes_sent,
-    );
-    counter(
-        page,
-        "quorate_peer_read_indexes_received_total",
-        "Requests for a read index that came from a peer.",
-        from,
-        &stats.read_indexes_received,
-    );
-    counter(
-        page,
-        "quorate_peer_proposals_refused_total",
-        "Proposals that a peer has handed on and that were not taken.",
-        from,
-        &stats.proposals_refused,
-    );
+
+    fn durations<const FIRST: u64, const N: usize>(&mut self, id: Id, durations: &Durations<FIRST, N>) {
+        let reading = durations.read(SECONDS);
+        if reading.count > 0 {
+            self.page.histogram(id, [hex(self.id.0)], reading);
+        }
+    }
+
+    fn connections(&mut self, own: u64, stats: &PeerStats) {
+        let pair = || [hex(own), hex(self.id.0)];
+        if stats.connects.get() > 0 {
+            let is_active = f64::from(u8::from(stats.active_since().is_some()));
+            self.page.sample(Id::ActivePeers, pair(), is_active);
+        }
+        if stats.disconnects.get() > 0 {
+            self.page.sample(Id::DisconnectedPeers, pair(), stats.disconnects.get() as f64);
+        }
+    }
+
+    fn messages(&mut self, stats: &PeerStats) {
+        self.counter(Id::PeerSent, &stats.sent_bytes);
+        self.counter(Id::PeerReceived, &stats.received_bytes);
+        self.counter(Id::PeerSendFailures, &stats.sent_failures);
+        self.counter(Id::PeerReceiveFailures, &stats.received_failures);
+        self.durations(Id::RoundTrips, &stats.round_trips);
+    }
+
+    fn snapshots(&mut self, stats: &PeerStats) {
+        self.counter(Id::SnapshotSends, &stats.snapshots_sent);
+        self.counter(Id::SnapshotSendFailures, &stats.snapshots_failed);
+        self.durations(Id::SnapshotSendTimes, &stats.snapshot_sends);
+        self.counter(Id::SnapshotReceives, &stats.snapshots_received);
+        self.counter(Id::SnapshotReceiveFailures, &stats.snapshots_cut);
+        self.durations(Id::SnapshotReceiveTimes, &stats.snapshot_receives);
+        for (id, now, ended) in [
+            (
+                Id::SnapshotSendsInflight,
+                &stats.snapshots_in_flight,
+                [&stats.snapshots_sent, &stats.snapshots_failed],
+            ),
+            (
+                Id::SnapshotReceivesInflight,
+                &stats.snapshots_incoming,
+                [&stats.snapshots_received, &stats.snapshots_cut],
+            ),
+        ] {
+            if now.get() > 0 || ended.iter().any(|ended| ended.get() > 0) {
+                self.page.sample(id, [hex(self.id.0)], now.get() as f64);
+            }
+        }
+    }
+
+    fn ours(&mut self, stats: &PeerStats) {
+        if stats.connects.get() > 0 {
+            self.page.sample(Id::PeerQueued, [hex(self.id.0)], stats.queued_bytes.get() as f64);
+        }
+        self.counter(Id::PeerReadIndexesSent, &stats.read_indexes_sent);
+        self.counter(Id::PeerReadIndexesReceived, &stats.read_indexes_received);
+        self.counter(Id::PeerProposalsRefused, &stats.proposals_refused);
+    }
 }

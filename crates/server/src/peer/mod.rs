@@ -55,7 +55,7 @@ pub use body::Database;
 pub use dial::{Dial, Io, NetDial};
 pub use host::{Chunk, Hash, HashError, Host, IncomingSnapshot, LeaseError, LeaseTimes, PromoteError};
 pub use identity::{Identity, Incompatible};
-pub use stats::{AllStats, Counter, Durations, PeerStats};
+pub use stats::{AllStats, PeerStats};
 pub use thread::PeerThread;
 pub use told::{Told, is_ours, version_told};
 pub(crate) use transport::size;

@@ -92,7 +92,7 @@ pub(super) fn snapshot(
         match post_snapshot(&link, message, database).await {
             Ok(()) => {
                 report.ok = true;
-                link.stats().snapshot_sends.observe(began.elapsed());
+                link.stats().snapshot_sends.observe_time(began.elapsed());
                 link.activate();
                 log::info!(
                     "sent database snapshot",

@@ -249,7 +249,7 @@ impl Transport {
         match self.save(from, snapshot, body, stats).await {
             Ok(()) => {
                 stats.snapshots_received.add(1);
-                stats.snapshot_receives.observe(began.elapsed());
+                stats.snapshot_receives.observe_time(began.elapsed());
                 log::info!(
                     "received and saved database snapshot",
                     "local-member-id" => local,

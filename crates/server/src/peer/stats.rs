@@ -1,12 +1,13 @@
 //! What is counted of one remote member, for metrics, and for the checks before a change of membership.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use raft::NodeId;
 use tokio::time::Instant;
+
+use crate::metrics::{Counter, Durations, MS, US};
 
 /// Members of which anything is counted: all that a cluster had while the process runs, and some that only claimed to be.
 const COUNTED_MAX: usize = 1024;
@@ -44,11 +45,11 @@ macro_rules! counters {
         pub struct PeerStats {
             $($(#[$doc])* pub $name: Counter,)*
             /// Round trips; etcd's `peer_round_trip_time_seconds`, which has the smoothed time every 30 s.
-            pub round_trips: Durations<100, 16>,
+            pub round_trips: Durations<{ 100 * US }, 16>,
             /// How long it took to send snapshots that arrived; etcd's `snapshot_send_total_duration_seconds`.
-            pub snapshot_sends: Durations<100_000, 10>,
+            pub snapshot_sends: Durations<{ 100 * MS }, 10>,
             /// How long it took to receive whole snapshots; etcd's `snapshot_receive_total_duration_seconds`.
-            pub snapshot_receives: Durations<100_000, 10>,
+            pub snapshot_receives: Durations<{ 100 * MS }, 10>,
             active_since: Mutex<Option<Instant>>,
         }
     };
@@ -103,78 +104,6 @@ counters! {
     clock_difference_ms,
 }
 
-/// A number that one thread changes.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// The number now.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
-    }
-
-    pub(super) fn sub(&self, less: u64) {
-        self.0.fetch_sub(less, Ordering::Relaxed);
-    }
-
-    pub(super) fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-}
-
-/// How often something took how long: in `N` buckets, the first up to `FIRST_US` microseconds, each of the others up to twice
-/// the bound of the one before it.
-#[derive(Debug)]
-pub struct Durations<const FIRST_US: u64, const N: usize> {
-    buckets: [AtomicU64; N],
-    count: AtomicU64,
-    sum_us: AtomicU64,
-}
-
-impl<const FIRST_US: u64, const N: usize> Default for Durations<FIRST_US, N> {
-    fn default() -> Self {
-        Durations {
-            buckets: [const { AtomicU64::new(0) }; N],
-            count: AtomicU64::new(0),
-            sum_us: AtomicU64::new(0),
-        }
-    }
-}
-
-impl<const FIRST_US: u64, const N: usize> Durations<FIRST_US, N> {
-    /// The bound of each bucket, in seconds, and how many took no longer than that.
-    pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
-        let mut sum = 0;
-        self.buckets.iter().enumerate().map(move |(place, bucket)| {
-            sum += bucket.load(Ordering::Relaxed);
-            ((FIRST_US << place) as f64 / 1e6, sum)
-        })
-    }
-
-    /// How many there were.
-    pub fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
-    }
-
-    /// How long all of them took, in seconds.
-    pub fn sum_s(&self) -> f64 {
-        self.sum_us.load(Ordering::Relaxed) as f64 / 1e6
-    }
-
-    pub(super) fn observe(&self, took: Duration) {
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        if let Some(place) = (0..N).find(|place| us <= FIRST_US << place) {
-            self.buckets[place].fetch_add(1, Ordering::Relaxed);
-        }
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.sum_us.fetch_add(us, Ordering::Relaxed);
-    }
-}
-
 impl PeerStats {
     /// Since when messages reach the member; none while they do not.
     pub fn active_since(&self) -> Option<Instant> {
@@ -207,7 +136,7 @@ impl PeerStats {
     }
 
     pub(super) fn observe_round_trip(&self, took: Duration) {
-        self.round_trips.observe(took);
+        self.round_trips.observe_time(took);
         let us = took.as_micros() as u64;
         let before = self.round_trip_us.get();
         self.round_trip_us.set(if self.probes.get() == 0 { us } else { (before * 7 + us) / 8 });
@@ -225,17 +154,6 @@ impl PeerStats {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_duration_is_in_the_buckets_that_are_no_shorter() {
-        let durations = Durations::<100, 4>::default();
-        for us in [0, 100, 101, 800, 801] {
-            durations.observe(Duration::from_micros(us));
-        }
-        let buckets: Vec<_> = durations.buckets().collect();
-        assert_eq!(buckets, [(0.0001, 2), (0.0002, 3), (0.0004, 3), (0.0008, 4)]);
-        assert_eq!((durations.count(), durations.sum_s()), (5, 0.001_802));
-    }
 
     #[test]
     fn numbers_go_on_and_are_not_of_too_many() {

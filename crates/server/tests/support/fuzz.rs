@@ -172,9 +172,15 @@ pub fn fuzz_port(data: &[u8]) -> Vec<u8> {
             Protocol::Http1 => {
                 let (request_timeout, any) = (Duration::from_secs(7), http::Allowed::Any);
                 let site = http::Site { request_timeout, origins: any.clone(), hosts: any, profiles: true };
-                let served =
-                    http::serve(stream, role, Rc::new(Well(RefCell::new(0))), Arc::new(site), closing);
-                let served = spawn_local(served);
+                let parties = http::Parties {
+                    role,
+                    health: Rc::new(Well(RefCell::new(0))),
+                    site: Arc::new(site),
+                    gateway: None,
+                    remote: None,
+                    certified: None,
+                };
+                let served = spawn_local(http::serve(stream, parties, closing));
                 // A reset in place of an end is fine.
                 let _ = client.read_to_end(&mut answer).await;
                 let ended = tokio::time::timeout(Duration::from_secs(24 * 60 * 60), served).await;

@@ -223,6 +223,7 @@ impl FakeMember {
             cuts: server::grpc::snapshot::Cuts::none(),
             others: server::grpc::others::Others::none(clock),
             request_timeout: REQUEST_TIMEOUT,
+            metrics: Arc::default(),
         };
         let tail = Arc::new(Tail::new(view.reader.revision(), TAIL_BYTES));
         let state = State {
@@ -251,6 +252,7 @@ impl FakeMember {
 
     fn parts(&self, member: Arc<MemberView>) -> LaneParts {
         LaneParts {
+            counts: member.metrics.lane(0),
             member,
             port: Box::new(self.clone()),
             ids: RequestIds::new(0x5eed_0000, 1).lane(0),

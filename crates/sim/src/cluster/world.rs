@@ -68,6 +68,9 @@ pub struct World {
     pub(super) report: ClusterReport,
 }
 
+/// How long a write waits at most for room on a full disk, microseconds.
+const ROOM_RETRY_US: u64 = 200_000;
+
 impl World {
     /// A cluster of one to seven members that are about to start.
     pub fn new(seed: u64, options: ClusterOptions) -> Self {
@@ -213,7 +216,7 @@ impl World {
     pub(super) fn schedule(&mut self, host: usize) {
         let Some((running, _)) = &self.hosts[host].member else { return };
         let (busy, deadline) = (running.busy(), running.parts.consensus.deadline());
-        let waiting = running.persist.len();
+        let (waiting, has_room) = (running.persist.len(), running.has_room());
         let run = self.hosts[host].run;
         for (part, is_busy) in busy.into_iter().enumerate() {
             if !is_busy || std::mem::replace(&mut self.hosts[host].scheduled[part], true) {
@@ -229,6 +232,10 @@ impl World {
             if part == 1 {
                 self.hosts[host].log_group = waiting;
                 least_us = self.hosts[host].disk_least_us;
+                if !has_room {
+                    // A full disk is not asked again at once.
+                    least_us += self.random.below(ROOM_RETRY_US);
+                }
             }
             let after_us = 10 + least_us + self.random.below(most_us);
             self.plan(after_us, Event::Part { host, part, run });
@@ -281,7 +288,7 @@ impl World {
                 running.consensus(now, &mut told);
                 Ok(())
             }
-            1 => running.write_log(group).and_then(|()| running.prepare_log()),
+            1 => running.write_log(group),
             2 => running.apply(now, &mut told),
             3 => running.write_revisions(),
             REVISION_SYNC => running.sync_revisions(),

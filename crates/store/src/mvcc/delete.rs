@@ -23,6 +23,8 @@ impl Write<'_> {
         delete: &DeleteRange<'_>,
         mut body: Option<&mut Vec<u8>>,
     ) -> Result<(), ReadFailure> {
+        self.ops.deletes += 1;
+        self.ops.ranges += u64::from(delete.prev_kv);
         let mut cursor = Cursor::new(Span::of(delete.key, delete.range_end));
         let mut doomed = Doomed::default();
         let mut deleted = 0;

@@ -32,6 +32,7 @@ pub(crate) use txn::{run_read, run_write};
 use wire::ApiError;
 
 use crate::lease::Leases;
+use crate::ops::Ops;
 use crate::record::{Location, ReadError, RecordKind, RecordSink, RecordSource, Revision};
 use crate::size::stored_bytes;
 
@@ -196,6 +197,9 @@ pub(crate) struct Write<'a> {
     /// What the changes so far take in a snapshot ([`stored_bytes`]).
     pub bytes: u64,
     pub leases: &'a RwLock<Leases>,
+    /// What was done, but for what was compared before it.
+    pub ops: Ops,
+    pub compares: u64,
 }
 
 impl Write<'_> {

@@ -34,6 +34,8 @@ impl Write<'_> {
     ///
     /// The caller has run [`check_put`]. Errors are reads that failed.
     pub(crate) fn put(&mut self, put: &Put<'_>, body: Option<&mut Vec<u8>>) -> Result<(), ReadFailure> {
+        // As in etcd the look at the pair before is a range.
+        self.ops.ranges += u64::from(put.prev_kv || put.ignore_value || put.ignore_lease);
         let revision = self.revision();
         let old = lock_read(self.index).get(put.key, revision);
         if let (Some(old), Some(body), true) = (old, body, put.prev_kv) {
@@ -54,6 +56,8 @@ impl Write<'_> {
             value,
             lease: if put.ignore_lease { old.map_or(0, |old| old.lease) } else { put.lease },
         };
+        self.ops.puts += 1;
+        self.ops.put_bytes += (pair.key.len() + pair.value.len()) as u64;
         self.scratch.clear();
         pair.encode(self.scratch);
         let (location, length, sub) = self.push_scratch(RecordKind::Put)?;

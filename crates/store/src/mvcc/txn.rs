@@ -20,13 +20,16 @@ const SUCCEEDED: u32 = 2;
 const RESPONSES: u32 = 3;
 const HEADER_REVISION: u32 = 3;
 
-/// Runs a transaction that only reads. Appends all fields of the `TxnResponse` but its header to `body`.
+/// Runs a transaction that only reads. Appends all fields of the `TxnResponse` but its header to `body`; how many ranges
+/// that were, those of compares too.
 ///
 /// The caller has made sure that it only reads ([`Txn::is_read_only`]); panics otherwise.
-pub(crate) fn run_read(view: &View<'_>, txn: &Txn<'_>, body: &mut Vec<u8>) -> Result<(), ReadFailure> {
+pub(crate) fn run_read(view: &View<'_>, txn: &Txn<'_>, body: &mut Vec<u8>) -> Result<u64, ReadFailure> {
     let path = Path::choose(view, txn)?;
     path.check(view, txn)?;
-    run(&mut Reads(*view), txn, &path, Some(body))
+    let mut reads = Reads { view: *view, ranges: path.compares };
+    run(&mut reads, txn, &path, Some(body))?;
+    Ok(reads.ranges)
 }
 
 /// Runs a transaction that may write. Appends all fields of the `TxnResponse` but its header to `body`; without
@@ -40,32 +43,39 @@ pub(crate) fn run_write(
 ) -> Result<(), ReadFailure> {
     let path = Path::choose(&write.view(), txn)?;
     path.check(&write.view(), txn)?;
+    write.compares = path.compares;
     run(write, txn, &path, body)
 }
 
-/// Which branch each transaction takes, by its place in [`Txn::nodes`]. Those that are not reached have none.
-struct Path(Vec<Option<bool>>);
+/// Which way a transaction takes.
+struct Path {
+    /// The branch of each transaction in it, by its place in [`Txn::nodes`]. Those that are not reached have none.
+    branches: Vec<Option<bool>>,
+    /// How many compares were looked at.
+    compares: u64,
+}
 
 impl Path {
     fn choose(view: &View<'_>, txn: &Txn<'_>) -> Result<Path, ReadFailure> {
-        let mut path = Path(vec![None; txn.nodes.len()]);
-        path.0[0] = Some(true);
+        let mut path = Path { branches: vec![None; txn.nodes.len()], compares: 0 };
+        path.branches[0] = Some(true);
         // Children stand behind their parents, so one pass reaches all that are on the path.
         for (place, node) in txn.nodes.iter().enumerate() {
-            if path.0[place].is_none() {
+            if path.branches[place].is_none() {
                 continue;
             }
             let mut succeeded = true;
             for compare in &txn.compares[node.compares.clone()] {
+                path.compares += 1;
                 if !holds(view, compare)? {
                     succeeded = false;
                     break;
                 }
             }
-            path.0[place] = Some(succeeded);
+            path.branches[place] = Some(succeeded);
             for op in &txn.ops[path.branch(txn, place)] {
                 if let Op::Txn(child) = op {
-                    path.0[*child] = Some(true);
+                    path.branches[*child] = Some(true);
                 }
             }
         }
@@ -73,7 +83,7 @@ impl Path {
     }
 
     fn succeeded(&self, place: usize) -> bool {
-        self.0[place].expect("a transaction off the path is never run")
+        self.branches[place].expect("a transaction off the path is never run")
     }
 
     /// The ops that run, in [`Txn::ops`].
@@ -145,6 +155,8 @@ fn check_range(view: &View<'_>, range: &Range<'_>) -> Result<(), ApiError> {
 trait Runs {
     /// The revision of this moment.
     fn current(&self) -> i64;
+    /// A range is read, or would be if somebody waited for it.
+    fn count_range(&mut self);
     fn range(&mut self, range: &Range<'_>, body: &mut Vec<u8>) -> Result<(), ReadFailure>;
     fn put(&mut self, put: &Put<'_>, body: Option<&mut Vec<u8>>) -> Result<(), ReadFailure>;
     fn delete_range(
@@ -154,17 +166,24 @@ trait Runs {
     ) -> Result<(), ReadFailure>;
 }
 
-struct Reads<'a>(View<'a>);
+struct Reads<'a> {
+    view: View<'a>,
+    ranges: u64,
+}
 
 impl Runs for Reads<'_> {
     fn current(&self) -> i64 {
-        self.0.current
+        self.view.current
+    }
+
+    fn count_range(&mut self) {
+        self.ranges += 1;
     }
 
     fn range(&mut self, request: &Range<'_>, body: &mut Vec<u8>) -> Result<(), ReadFailure> {
         // Each range by itself may be short, all together not.
-        Effort::new(&self.0).bytes(body.len())?;
-        range(&self.0, request, body)
+        Effort::new(&self.view).bytes(body.len())?;
+        range(&self.view, request, body)
     }
 
     fn put(&mut self, _: &Put<'_>, _: Option<&mut Vec<u8>>) -> Result<(), ReadFailure> {
@@ -179,6 +198,10 @@ impl Runs for Reads<'_> {
 impl Runs for Write<'_> {
     fn current(&self) -> i64 {
         Write::current(self)
+    }
+
+    fn count_range(&mut self) {
+        self.ops.ranges += 1;
     }
 
     fn range(&mut self, request: &Range<'_>, body: &mut Vec<u8>) -> Result<(), ReadFailure> {
@@ -242,6 +265,9 @@ fn run(
 
 /// Runs an op that is no transaction, and appends its `ResponseOp`.
 fn run_op(runs: &mut dyn Runs, op: &Op<'_>, body: Option<&mut Vec<u8>>) -> Result<(), ReadFailure> {
+    if let Op::Range(_) = op {
+        runs.count_range();
+    }
     let Some(body) = body else {
         return match op {
             Op::Put(put) => runs.put(put, None),

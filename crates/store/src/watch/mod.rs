@@ -177,7 +177,12 @@ pub struct Hub {
     streams: Slab<Outbox>,
     /// What waits on all streams together, bytes.
     waiting_bytes: usize,
+    /// Events that wait on all streams together, and those that were taken.
+    waiting_events: u64,
+    taken_events: u64,
     watches: Slab<Watch>,
+    /// Watches that were told of their end, and not cancelled yet.
+    ended: usize,
     current: Interest,
     /// Current watches have all events below this.
     position: i64,
@@ -198,7 +203,10 @@ impl Hub {
             answerer,
             streams: Slab::new(),
             waiting_bytes: 0,
+            waiting_events: 0,
+            taken_events: 0,
             watches: Slab::new(),
+            ended: 0,
             current: Interest::default(),
             position,
             catch_up: CatchUp::default(),
@@ -222,6 +230,31 @@ impl Hub {
         self.watches.len()
     }
 
+    /// How many streams there are.
+    pub fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// How many watches have not had everything that is published.
+    pub fn watches_behind(&self) -> usize {
+        self.watches.len() - self.current.len() - self.ended
+    }
+
+    /// How many events wait for the clients of all streams.
+    pub fn waiting_events(&self) -> u64 {
+        self.waiting_events
+    }
+
+    /// How many events wait for the client of a stream.
+    pub fn events_of(&self, stream: StreamId) -> u64 {
+        self.streams[stream.0].events
+    }
+
+    /// How many events were taken for clients.
+    pub fn taken_events(&self) -> u64 {
+        self.taken_events
+    }
+
     /// A new stream.
     pub fn open(&mut self) -> StreamId {
         StreamId(self.streams.insert(Outbox::default()))
@@ -233,7 +266,9 @@ impl Hub {
         for slot in ids.into_values() {
             self.forget(slot);
         }
-        self.waiting_bytes -= self.streams.remove(stream.0).bytes.len();
+        let outbox = self.streams.remove(stream.0);
+        self.waiting_bytes -= outbox.bytes.len();
+        self.waiting_events -= outbox.events;
         self.noted.retain(|noted| *noted != stream);
     }
 
@@ -259,7 +294,10 @@ impl Hub {
         let outbox = &mut self.streams[stream.0];
         outbox.is_noted = false;
         let bytes = std::mem::take(&mut outbox.bytes);
+        let events = std::mem::take(&mut outbox.events);
         self.waiting_bytes -= bytes.len();
+        self.waiting_events -= events;
+        self.taken_events += events;
         for slot in std::mem::take(&mut outbox.parked) {
             self.fall_behind(slot);
         }
@@ -465,6 +503,7 @@ impl Hub {
     /// Appends a response with events, which are pieces of `buffer`.
     fn push(&mut self, stream: usize, response: &Response<'_>, pieces: &[Piece], buffer: &[u8]) {
         self.waiting_bytes += self.streams[stream].push(&self.answerer, response, pieces, buffer);
+        self.waiting_events += pieces.len() as u64;
         self.note(stream);
     }
 
@@ -508,7 +547,8 @@ impl Hub {
     /// The watch is gone; it is in none of its stream's lists any more.
     fn forget(&mut self, slot: u32) {
         self.take_out(slot);
-        self.watches.remove(slot as usize);
+        let watch = self.watches.remove(slot as usize);
+        self.ended -= usize::from(watch.progress == Progress::Ended);
         if self.watches.is_empty() {
             self.tail.unsubscribe();
         }
@@ -523,7 +563,7 @@ impl Hub {
     /// Ends a watch that is in no set.
     fn tell_end(&mut self, slot: u32, compact_revision: i64, cancel_reason: &str) {
         let watch = &mut self.watches[slot as usize];
-        watch.progress = Progress::Ended;
+        self.ended += usize::from(std::mem::replace(&mut watch.progress, Progress::Ended) != Progress::Ended);
         let (stream, watch_id) = (watch.stream as usize, watch.id);
         let response =
             Response { watch_id, canceled: true, compact_revision, cancel_reason, ..Response::default() };
@@ -538,6 +578,10 @@ impl Hub {
         assert_eq!(ids, self.watches.len(), "watches by their ids");
         let waiting: usize = self.streams.iter().map(|(_, outbox)| outbox.bytes.len()).sum();
         assert_eq!(waiting, self.waiting_bytes, "bytes that wait");
+        let events: u64 = self.streams.iter().map(|(_, outbox)| outbox.events).sum();
+        assert_eq!(events, self.waiting_events, "events that wait");
+        let ended = self.watches.iter().filter(|(_, watch)| watch.progress == Progress::Ended).count();
+        assert_eq!(ended, self.ended, "watches that have ended");
         for (id, outbox) in &self.streams {
             let asked =
                 |(_, watch): &(usize, &Watch)| watch.stream as usize == id && watch.flags.progress_notify;

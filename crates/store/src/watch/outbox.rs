@@ -73,6 +73,8 @@ fn number_len(value: i64) -> usize {
 pub(super) struct Outbox {
     /// Messages with gRPC's prefix, one behind the other.
     pub bytes: Vec<u8>,
+    /// Events in them.
+    pub events: u64,
     /// The stream's watches by their ids.
     pub ids: BTreeMap<i64, u32>,
     /// Where the search for a free id begins.
@@ -129,6 +131,7 @@ impl Outbox {
         for piece in pieces {
             out.extend_from_slice(&buffer[piece.start..piece.end]);
         }
+        self.events += pieces.len() as u64;
         let length = (out.len() - start - PREFIX_BYTES) as u32;
         out[start + 1..start + PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
         out.len() - start

@@ -132,6 +132,11 @@ impl<const N: usize> IndexOf<N> {
         cursor.place.state = State::Done;
     }
 
+    /// How many keys exist at the newest revision.
+    pub(crate) fn live(&self) -> u64 {
+        self.root.summary().live
+    }
+
     /// Counts the next keys of the cursor's span that exist at a revision. At most [`KEYS_PER_CHUNK`] keys are looked
     /// at one by one: subtrees that lie in the span as a whole, and have nothing newer, are taken by their sums. The
     /// caller adds up until the cursor is done. The sum is exact whatever is added above `at`, or dropped below a horizon

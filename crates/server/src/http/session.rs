@@ -1,0 +1,206 @@
+//! One connection's requests: those that the gateway answers, and all others.
+
+use std::rc::Rc;
+
+use http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use tokio::sync::mpsc;
+use wire::{Code, Status};
+
+use super::{Body, Parties, answer, error};
+use crate::gateway::answer::{Answer, Gone};
+use crate::gateway::head::Metadata;
+use crate::gateway::link::Link;
+use crate::gateway::source::Source;
+use crate::gateway::{routes, websocket};
+use crate::listen::Role;
+
+/// etcd's words for a client whose certificate has a name, while users count: that name would say nothing.
+const NAMED: &str =
+    "CommonName of client sending a request against gateway will be ignored and not used as expected";
+/// Where the gateway is.
+const ROOT: &str = "/v3";
+/// Where an old prefix leads.
+const BETA_PREFIX: &str = "/v3beta/";
+
+/// What all requests of a connection share.
+pub(super) struct Session {
+    parties: Parties,
+    is_secure: bool,
+    link: Option<Rc<Link>>,
+}
+
+impl Session {
+    pub(super) fn new(mut parties: Parties, is_secure: bool) -> Rc<Self> {
+        let gateway = parties.gateway.take().filter(|_| matches!(parties.role, Role::Client | Role::Http));
+        let link = gateway.map(|gateway| Link::new(gateway, parties.remote));
+        Rc::new(Session { parties, is_secure, link })
+    }
+
+    /// Answers one request. `gone` tells when its client is, once all of the request has come; `agreed` takes a socket that
+    /// is to follow.
+    pub(super) async fn answer(
+        self: Rc<Self>,
+        request: Request<impl Into<Source>>,
+        gone: Option<Gone>,
+        agreed: Option<websocket::Agreed>,
+    ) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let Parties { role, health, site, certified, .. } = &self.parties;
+        let path = super::decode(head.uri.path(), false).unwrap_or_default();
+        let path = match path.strip_prefix(BETA_PREFIX) {
+            Some(rest) => format!("{}{rest}", routes::PREFIX),
+            None => path,
+        };
+        let link = self.link.as_ref().filter(|_| path.starts_with(routes::PREFIX) || path == ROOT);
+        let Some(link) = link else {
+            return answer(*role, self.is_secure, &head, &**health, site).await.map(Body::Whole);
+        };
+        if !self.is_secure
+            && let Some(refusal) = site.refuse_host(&head)
+        {
+            return refusal.map(Body::Whole);
+        }
+        if path != ROOT
+            && certified.as_ref().is_some_and(|name| !name.is_empty())
+            && link.gateway().is_guarded()
+        {
+            return error(StatusCode::BAD_REQUEST, NAMED).map(Body::Whole);
+        }
+        let origin = head.headers.get(http::header::ORIGIN).cloned();
+        let mut response = match head.method {
+            Method::OPTIONS => super::plain(StatusCode::OK, "").map(Body::Whole),
+            _ => match (unclean(&path), agreed.filter(|_| websocket::is_wanted(&head.headers))) {
+                (Some(clean), _) => redirect(&clean, head.uri.query()),
+                (None, Some(agreed)) => open_socket(link, &path, &head, &agreed),
+                (None, None) => call(link, &path, &head, body.into(), gone).await,
+            },
+        };
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            site.allow_origin(origin.as_ref(), response.headers_mut());
+        }
+        response
+    }
+}
+
+/// The path to which Go's server sends those who ask for one like this: with steps up and down, or without the last slash.
+fn unclean(path: &str) -> Option<String> {
+    let mut parts = Vec::new();
+    for part in path.split('/').filter(|part| !matches!(*part, "" | ".")) {
+        match part {
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    let mut clean = format!("/{}", parts.join("/"));
+    if clean == ROOT || (path.ends_with('/') && clean != "/") {
+        clean.push('/');
+    }
+    (clean != path).then_some(clean)
+}
+
+fn redirect(path: &str, query: Option<&str>) -> Response<Body> {
+    let mut response = super::plain(StatusCode::TEMPORARY_REDIRECT, "").map(Body::Whole);
+    let to = query.map_or(path.to_owned(), |query| format!("{path}?{query}"));
+    if let Ok(to) = HeaderValue::try_from(to) {
+        response.headers_mut().insert(LOCATION, to);
+    }
+    response
+}
+
+/// Makes a call.
+async fn call(
+    link: &Rc<Link>,
+    path: &str,
+    head: &Parts,
+    source: Source,
+    gone: Option<Gone>,
+) -> Response<Body> {
+    let heard_all = source.heard_all();
+    let metadata = Metadata::of(&head.headers);
+    let (link, method) = (link.clone(), method(path, overridden(head)));
+    let run = |out| async move {
+        match (method, metadata) {
+            (Ok(method), Ok(metadata)) => crate::gateway::call(link, method, metadata, source, out).await,
+            (Err(status), _) | (_, Err(status)) => out.fail(&status),
+        }
+    };
+    let mut answer = Answer::new(run, heard_all, gone);
+    let Some(head) = answer.head().await else {
+        // Nobody reads it.
+        return super::plain(StatusCode::INTERNAL_SERVER_ERROR, "").map(Body::Whole);
+    };
+    let mut response = Response::new(match head.whole {
+        Some(body) => Body::Whole(body.into()),
+        None => Body::Call(Box::new(answer)),
+    });
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    response
+}
+
+/// The method, which a form's sender may override.
+fn overridden(head: &Parts) -> &Method {
+    let is_form =
+        head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "application/x-www-form-urlencoded");
+    let other = head.headers.get("x-http-method-override").filter(|other| !other.is_empty());
+    match other {
+        // Whatever it is: there is no other here.
+        Some(other) if is_form && !other.as_bytes().eq_ignore_ascii_case(b"POST") => &Method::GET,
+        _ => &head.method,
+    }
+}
+
+/// The call of a path, or grpc-gateway's words for there being none.
+fn method(path: &str, method: &Method) -> Result<&'static crate::gateway::schema::Method, Status> {
+    match routes::find(path) {
+        None => Err(Status::new(Code::NotFound, "Not Found")),
+        Some(_) if method != Method::POST => Err(Status::new(Code::Unimplemented, "Method Not Allowed")),
+        Some(found) => Ok(found),
+    }
+}
+
+/// Agrees on a WebSocket, whose call begins behind it; like all of them it is a POST.
+fn open_socket(link: &Rc<Link>, path: &str, head: &Parts, agreed: &websocket::Agreed) -> Response<Body> {
+    let response = websocket::agree(head);
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return response.map(Body::Whole);
+    }
+    let (messages, received) = mpsc::channel(1);
+    let source = Source::from(received);
+    let heard_all = source.heard_all();
+    let (metadata, method) = (Metadata::of_socket(&head.headers), method(path, &Method::POST));
+    let bytes_max = link.gateway().limits().1;
+    let link = link.clone();
+    let run = |out| async move {
+        match method {
+            Ok(method) => crate::gateway::call(link, method, metadata, source, out).await,
+            Err(status) => out.fail(&status),
+        }
+    };
+    let answer = Answer::new(run, heard_all, None);
+    *agreed.borrow_mut() = Some(websocket::Socket { answer, messages, bytes_max });
+    response.map(Body::Whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unclean;
+
+    #[test]
+    fn paths_are_cleaned_as_by_go() {
+        for (path, clean) in [
+            ("/v3", Some("/v3/")),
+            ("/v3/", None),
+            ("/v3//kv/range", Some("/v3/kv/range")),
+            ("/v3/kv/../kv/./range", Some("/v3/kv/range")),
+            ("/v3/kv/range", None),
+            ("/v3/kv/range/", None),
+            ("/v3/../health", Some("/health")),
+            ("/v3/../..", Some("/")),
+        ] {
+            assert_eq!(unclean(path).as_deref(), clean, "{path}");
+        }
+    }
+}
