@@ -1,6 +1,8 @@
 //! Our write-ahead log under a real etcd, and a real etcd's under ours: each replays the other's to the same pairs
 //! at every revision, the same hashes, and goes on writing where the other ended.
 //!
+//! A mirror that `etcdctl make-mirror` keeps from each to the other.
+//!
 //! And our snapshot file under an etcd 3.6, the last one that starts from such a file.
 //!
 //! Needs an etcd 3.7, and for the last part a 3.6: `cargo xtask interop --etcd PATH [--etcd-3.6 PATH]` runs it.
@@ -14,7 +16,7 @@ use blackbox::{Member, Random, binary, patience, run};
 use bytes::Bytes;
 use client::{Client, Error};
 use wire::Code;
-use wire::etcdserverpb::{PutRequest, RangeRequest, RangeResponse};
+use wire::etcdserverpb::{PutRequest, RangeRequest, RangeResponse, WatchCreateRequest};
 
 /// Values of this size make the log roll over to its next segment of 64 MB.
 const LARGE_VALUE_BYTES: usize = 1_500_000;
@@ -124,6 +126,57 @@ fn each_goes_on_with_the_others_log() {
             println!("{order}, turn {turn}: equal at revision {}", found.revision);
             run(write(&member.client(), &mut random, ops));
         }
+    }
+}
+
+/// All pairs without what only their own store knows of them.
+async fn keys_and_values(client: &Client) -> Vec<(Bytes, Bytes)> {
+    let all = Bytes::from_static(b"\0");
+    let request = RangeRequest { key: all.clone(), range_end: all, ..Default::default() };
+    let answer = client.range(request, patience()).await.expect("a range");
+    answer.kvs.into_iter().map(|pair| (pair.key, pair.value)).collect()
+}
+
+/// `etcdctl make-mirror` of ours: what was there, and random changes while it runs.
+#[test]
+#[ignore = "needs a real etcd: cargo xtask interop --etcd PATH"]
+fn a_mirror_from_each_to_the_other() {
+    let theirs =
+        PathBuf::from(std::env::var_os("QUORATE_ETCD").expect("QUORATE_ETCD is the path of an etcd"));
+    let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().expect(name));
+    let (seed, ops) = (number("QUORATE_SEED", 1), number("QUORATE_OPS", 600));
+    let ours = binary("etcd");
+    for (source, destination, order) in [(&ours, &theirs, "to etcd"), (&theirs, &ours, "from etcd")] {
+        let mut random = Random::new(seed);
+        let (mut source, mut destination) = (Member::of(source, &[]), Member::of(destination, &[]));
+        source.restart();
+        destination.restart();
+        let (from, to) = (source.client(), destination.client());
+        run(write(&from, &mut random, ops));
+        let mut mirror = std::process::Command::new(binary("etcdctl"))
+            .args(["--endpoints", &source.endpoint(), "make-mirror", &destination.endpoint()])
+            .spawn()
+            .expect("etcdctl runs");
+        run(async {
+            write(&from, &mut random, ops).await;
+            let last = Bytes::from_static(b"\xff the last change");
+            let put = PutRequest { key: last.clone(), value: last.clone(), ..Default::default() };
+            from.put(put, patience()).await.expect("a put");
+            let mut watcher = to.watcher(false);
+            let watch = WatchCreateRequest { key: last, start_revision: 1, ..Default::default() };
+            watcher.watch(watch).expect("a short request");
+            loop {
+                let next = tokio::time::timeout(blackbox::PATIENCE, watcher.next()).await.expect("it copies");
+                if !next.expect("a watch").response.events.is_empty() {
+                    break;
+                }
+            }
+            let (expected, found) = (keys_and_values(&from).await, keys_and_values(&to).await);
+            assert!(found == expected, "{order}: {} pairs of {}", found.len(), expected.len());
+            println!("mirror {order}: {} pairs are the same", found.len());
+        });
+        mirror.kill().expect("it still runs");
+        mirror.wait().expect("it ends");
     }
 }
 

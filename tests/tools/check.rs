@@ -67,7 +67,6 @@ fn the_speed_of_a_cluster_is_judged() {
 }
 
 #[test]
-#[ignore = "our /metrics has no process_resident_memory_bytes yet"]
 fn the_memory_for_keys_is_told() {
     let member = Member::start(&[]);
     let run: Run = |call| datascale::measure(call, &DatascaleLoad { pairs: 500, clients: 4 });

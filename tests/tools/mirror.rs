@@ -196,7 +196,8 @@ fn a_mirror_of_long_values_takes_little_memory() {
 #[test]
 fn a_mirror_that_cannot_go_on_says_why() {
     let source = Member::start(&[]);
-    let destination = Member::start(&["--bcrypt-cost", "4", "--max-request-bytes", "3000"]);
+    let mut destination = Member::start(&["--bcrypt-cost", "4", "--max-request-bytes", "3000"]);
+    destination.announce("invalid authentication was requested");
     let to = destination.endpoint();
     let error = |code, text: &str| (Some(code), format!("Error: {text}\n"));
     assert_eq!(failure(&source, &[]), error(128, "make-mirror takes one destination argument"));

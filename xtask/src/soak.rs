@@ -21,14 +21,15 @@ const USAGE: &str = "usage: cargo xtask soak [NAME...] [--minutes N] [--seeds N]
   wal         power cuts of the write-ahead log at every operation
   flips       a member's directory, every bit of every byte flipped
   kill9       kill -9 of the real binary, 200 rounds
+  clusters    clusters of 4, 5, 6 and 7 members as processes, killed, stopped and parted; a gigabyte as a snapshot
   overwrite   everything overwritten and compacted all the time for N minutes (5), and what that takes of the disk
   mixed       random requests to ours and to a real etcd 3.7, which --go-etcd names, 1,000 sequences
   fuzz        every fuzz target, N minutes each (5); fuzz:TARGET runs one
   sanitizer   the tests around our unsafe code, with AddressSanitizer
 
 --seeds sets the number of seeds, rounds or sequences of the jobs that have one. Without --go-etcd, and without a name, mixed
-is left out. With --debug, kill9 and overwrite run the binaries as
-the tests do, not the release ones.";
+is left out. With --debug, kill9, clusters and overwrite run the binaries
+as the tests do, not the release ones.";
 
 /// Where results are kept, from the root.
 const RESULTS: &str = "docs/internals/soak.md";
@@ -98,6 +99,7 @@ fn parse(args: &[&str]) -> Result<Options> {
             "wal",
             "flips",
             "kill9",
+            "clusters",
             "overwrite",
             "sanitizer",
             "fuzz",
@@ -144,6 +146,11 @@ fn job(name: &str, options: &Options) -> Result<Vec<Done>> {
             command.args(["--", "--nocapture", "kill_9"]);
             command.env("QUORATE_KILL_ROUNDS", seeds(200).to_string());
             one(format!("{} rounds", seeds(200)), command)
+        }
+        "clusters" => {
+            let mut command = black_box("disturbed", options);
+            command.args(["--", "--ignored", "--nocapture", "--test-threads", "1"]);
+            one("all of them".into(), command)
         }
         "overwrite" => {
             let mut command = black_box("disk_space", options);

@@ -85,7 +85,6 @@ pub struct Applier {
     applied: revlog::Applied,
     ids: RequestIds,
     own_lane: usize,
-    wal_durable: u64,
     /// Entries up to here were in the log when this run began.
     found_index: u64,
     snapshots: SnapshotSchedule,
@@ -122,7 +121,6 @@ impl Applier {
             applied,
             ids,
             own_lane,
-            wal_durable: 0,
             found_index,
             snapshots,
             compaction_frames,
@@ -155,13 +153,6 @@ impl Applier {
         })
     }
 
-    /// Hears up to where the write-ahead log has all committed entries
-    /// ([`Consensus::durable_index`](crate::Consensus)); frames say so, and a log that ends before that has lost some
-    /// (rule 5).
-    pub fn wal_durable(&mut self, index: u64) {
-        self.wal_durable = self.wal_durable.max(index);
-    }
-
     /// Bytes of finished frames that are not in a file yet: what back-pressure goes by.
     pub fn unwritten_bytes(&self) -> u64 {
         self.builder.unwritten_bytes()
@@ -182,7 +173,9 @@ impl Applier {
         &self.store
     }
 
-    /// Applies entries from the front of the queue, as many as one frame takes; `None` if there is none.
+    /// Applies entries from the front of the queue, as many as one frame takes; `None` if there is none. `wal_durable`: up
+    /// to where the write-ahead log has all committed entries ([`Consensus::durable_index`](crate::Consensus)); the frame
+    /// says so, and a log that ends before that has lost some (rule 5).
     ///
     /// # Errors
     /// An entry that cannot be applied, a failed read, or a log that cannot go on. No frame of the batch exists
@@ -190,7 +183,7 @@ impl Applier {
     ///
     /// # Panics
     /// If an entry does not follow the last one applied.
-    pub fn apply(&mut self, entries: &mut VecDeque<Entry>) -> Result<Option<Batch>, Error> {
+    pub fn apply(&mut self, entries: &mut VecDeque<Entry>, wal_durable: u64) -> Result<Option<Batch>, Error> {
         if entries.is_empty() {
             return Ok(None);
         }
@@ -218,7 +211,7 @@ impl Applier {
         if let Some(watch) = &mut self.watch {
             watch.end();
         }
-        let frame = self.finish(starts_segment)?;
+        let frame = self.finish(starts_segment, wal_durable)?;
         for compaction in &gave.compactions {
             self.compaction_frames.note(compaction.revision, frame.number());
         }
@@ -348,14 +341,14 @@ impl Applier {
         }
     }
 
-    fn finish(&mut self, starts_segment: bool) -> Result<Frame, Error> {
+    fn finish(&mut self, starts_segment: bool, wal_durable: u64) -> Result<Frame, Error> {
         let tables = self.store.take_tables(starts_segment);
         let state = FrameState {
             voters: self.conf.voters.iter().map(|id| id.0).collect(),
             learners: self.conf.learners.iter().map(|id| id.0).collect(),
             tables,
         };
-        Ok(self.builder.finish(self.applied, &state.encode_to_vec(), self.wal_durable)?)
+        Ok(self.builder.finish(self.applied, &state.encode_to_vec(), wal_durable)?)
     }
 }
 

@@ -84,3 +84,78 @@ impl Held {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use raft::EntryKind;
+
+    use super::*;
+
+    fn held(count_max: usize, bytes_max: usize) -> HeldRequests {
+        let limits = raft::Limits {
+            uncommitted_entries_max: count_max,
+            uncommitted_bytes_max: bytes_max,
+            ..raft::Limits::default()
+        };
+        HeldRequests::new(100, &limits)
+    }
+
+    fn proposal(token: u64, bytes: usize) -> Held {
+        Held::Propose(Proposal { token, kind: EntryKind::Normal, data: Bytes::from(vec![0; bytes]) })
+    }
+
+    fn token(held: Option<Held>) -> Option<u64> {
+        held.map(|held| match held {
+            Held::Propose(proposal) => proposal.token,
+            Held::Read(context) => context,
+        })
+    }
+
+    #[test]
+    fn what_waits_for_a_leader_is_bounded_in_number_and_bytes() {
+        let now = Time::from_ms(5);
+        let mut requests = held(3, 1_000);
+        assert!(requests.push(now, proposal(1, 0)).is_ok() && requests.push(now, Held::Read(2)).is_ok());
+        assert!(requests.push(now, proposal(3, 0)).is_ok());
+        assert_eq!(token(requests.push(now, proposal(4, 0)).err()), Some(4), "it is given back");
+        assert_eq!(token(requests.push(now, Held::Read(5)).err()), Some(5));
+        assert_eq!(token(requests.pop()), Some(1));
+        assert!(requests.push(now, proposal(6, 0)).is_ok());
+        requests.check();
+        for expected in [2, 3, 6] {
+            assert_eq!(token(requests.pop()), Some(expected), "in order");
+        }
+
+        let mut requests = held(100, 1_000);
+        assert!(requests.push(now, proposal(1, 600)).is_ok());
+        assert!(requests.push(now, proposal(2, 401)).is_err());
+        assert!(requests.push(now, proposal(3, 400)).is_ok());
+        assert!(requests.push(now, proposal(4, 1)).is_err());
+        assert!(requests.push(now, Held::Read(5)).is_ok(), "a read takes none");
+        requests.check();
+        assert_eq!(
+            (token(requests.pop()), token(requests.pop()), token(requests.pop())),
+            (Some(1), Some(3), Some(5))
+        );
+        // One of any size may wait alone, or it could never be asked for.
+        assert!(requests.push(now, proposal(6, 5_000)).is_ok());
+        assert!(requests.push(now, proposal(7, 1)).is_err());
+        requests.check();
+    }
+
+    #[test]
+    fn what_has_waited_too_long_goes_and_no_sooner() {
+        let mut requests = held(100, 1_000);
+        assert_eq!(requests.deadline(), Time::NEVER);
+        let pushed = requests.push(Time::from_ms(5), proposal(1, 0)).is_ok()
+            && requests.push(Time::from_ms(6), Held::Read(2)).is_ok();
+        assert!(pushed);
+        assert_eq!(requests.deadline(), Time::from_ms(105));
+        assert_eq!(token(requests.pop_expired(Time::from_ms(104))), None);
+        assert_eq!(token(requests.pop_expired(Time::from_ms(105))), Some(1));
+        assert_eq!(token(requests.pop_expired(Time::from_ms(105))), None);
+        assert_eq!(token(requests.pop_expired(Time::from_ms(106))), Some(2));
+        assert!(requests.is_empty());
+    }
+}

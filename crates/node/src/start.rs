@@ -347,7 +347,7 @@ pub fn open(
         is_forced: found.missing.is_some(),
         is_under_way: false,
     };
-    let mut applier = Applier::new(
+    let applier = Applier::new(
         store,
         builder,
         (log_reader.clone(), tail.clone()),
@@ -356,7 +356,6 @@ pub fn open(
         found.last_index,
         (snapshots, compaction_frames, settings.quota),
     );
-    applier.wal_durable(durable_index);
     Ok(Member {
         identity,
         ids,

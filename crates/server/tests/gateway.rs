@@ -543,3 +543,50 @@ fn http2_carries_calls_too() {
         bed.idle().await;
     });
 }
+
+/// Requests that are begun and not ended cost a connection a bounded amount, however many streams they are.
+#[test]
+fn requests_in_part_are_bounded() {
+    on_bed(|bed| async move {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        spawn_local(serve(theirs, bed.front.clone(), Some(web::web(bed.parties()))));
+        let (mut calls, connection) = h2::client::handshake(ours).await.unwrap();
+        spawn_local(async move { drop(connection.await) });
+        let mut begun = Vec::new();
+        let refused = loop {
+            assert!(begun.len() < 12, "nothing was refused");
+            let request = Request::post("https://h/v3/kv/put").body(()).unwrap();
+            let (mut answer, mut sender) = calls.send_request(request, false).unwrap();
+            sender.send_data(Bytes::from_static(b"{\"key\":\""), false).unwrap();
+            let mut left = vec![b'a'; 15 << 19];
+            let early = loop {
+                sender.reserve_capacity(left.len());
+                tokio::select! {
+                    biased;
+                    early = &mut answer => break Some(early.unwrap()),
+                    room = std::future::poll_fn(|cx| sender.poll_capacity(cx)) => {
+                        let room = room.unwrap().unwrap().min(left.len());
+                        let piece = left.split_off(left.len() - room);
+                        sender.send_data(piece.into(), false).unwrap();
+                    }
+                }
+                if left.is_empty() {
+                    break None;
+                }
+            };
+            begun.push((answer, sender));
+            if let Some(early) = early {
+                break early;
+            }
+        };
+        assert_eq!(refused.status().as_u16(), 429);
+        let body = refused.into_body().data().await.unwrap().unwrap();
+        assert_eq!(body, r#"{"code":8,"message":"etcdserver: too many requests"}"#);
+        assert!(begun.len() > 8, "eight of them fit");
+        drop(begun);
+        let request = Request::post("https://h/v3/kv/put").body(()).unwrap();
+        let (answer, mut sender) = calls.send_request(request, false).unwrap();
+        sender.send_data(Bytes::from_static(b"{\"key\":\"YQ==\"}"), true).unwrap();
+        assert_eq!(answer.await.unwrap().status().as_u16(), 200);
+    });
+}

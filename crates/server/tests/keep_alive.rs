@@ -6,6 +6,7 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
+use server::grpc::keep_alive::renew_here;
 use support::bed::{Bed, Client, Stream, bed, bed_opened_anew, frame, header, settle};
 use support::{FakeMember, Mood};
 use wire::etcdserverpb as pb;
@@ -212,6 +213,29 @@ fn a_member_that_cannot_confirm_that_it_leads_renews_nothing() {
         bed.member.set_mood(Mood::Answers);
         bed.member.answer_held();
         assert_eq!(left(&mut client, 5).await, 9);
+    });
+}
+
+/// Rule 14, of what other members ask in their clients' names: one that was deposed and has not heard of it must not tell
+/// them that a lease lives which its successor is about to end.
+#[test]
+fn nor_does_it_renew_what_other_members_ask_for() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        grant(&mut client, 5, 60).await;
+        bed.member.pass(Duration::from_millis(50_500));
+        for failure in [ApiError::NoLeader, ApiError::LeaderChanged] {
+            bed.member.fail_reads(Some(failure));
+            assert_eq!(renew_here(&bed.lane, 5).await, Err(ApiError::NotPrimaryLessor.into()));
+        }
+        bed.member.fail_reads(None);
+        bed.member.set_mood(Mood::Holds);
+        assert_eq!(renew_here(&bed.lane, 5).await, Err(ApiError::NotPrimaryLessor.into()));
+        bed.member.set_mood(Mood::Answers);
+        bed.member.answer_held();
+        assert_eq!(left(&mut client, 5).await, 9, "nothing was renewed");
+        assert_eq!(renew_here(&bed.lane, 5).await, Ok(60));
+        assert_eq!(left(&mut client, 5).await, 60);
     });
 }
 

@@ -346,6 +346,30 @@ fn strangers_are_remembered_up_to_a_bound() {
         tokio::time::sleep(std::time::Duration::from_secs(10)).await;
         let strangers = port.host().told().unreachable.iter().filter(|id| id.0 >= 100).count();
         assert_eq!(strangers, 16);
+        // Those that spoke last are kept, so no stranger keeps out a member that is not known here yet.
+        let unreachable = port.host().told().unreachable.clone();
+        assert_eq!(unreachable.iter().map(|id| id.0).filter(|id| *id >= 100).min(), Some(184));
+    });
+}
+
+/// Who speaks goes on being answered, however many others come in between.
+#[test]
+fn a_stranger_that_speaks_again_keeps_its_place() {
+    on_port(|port| async move {
+        let say = async |id: u64| {
+            let headers = with("X-Server-From", &format!("{id:x}")) + "X-PeerURLs: http://nobody:1\r\n";
+            let line = format!("GET /raft/stream/message/{id:x}");
+            assert_eq!(port.ask(&line, &headers, b"").await.0, 404);
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        };
+        for id in 101..200 {
+            say(id).await;
+            say(100).await;
+        }
+        let body = Body::VoteResponse { reject: false };
+        let answer = raft::Message { from: NodeId(0x1a), to: NodeId(100), term: raft::Term(1), body };
+        port.member.handle.send(vec![answer]);
+        until("it is tried", || port.host().told().unreachable.contains(&NodeId(100))).await;
     });
 }
 
@@ -373,6 +397,34 @@ fn no_more_snapshots_are_received_at_once_than_there_may_be() {
             assert!(answer.await.unwrap().starts_with("HTTP/1.1 204 "));
         }
         assert_eq!(port.ask("POST /raft/snapshot", HEADERS, &body).await.0, 204);
+    });
+}
+
+/// What comes before the databases has the room of one, together; and that is given back.
+#[test]
+fn messages_of_snapshots_are_bounded_together() {
+    on_paused_clock(async {
+        let net = Rc::<Net>::default();
+        let bounds = server::peer::Limits { snapshot_message_bytes_max: 100_000, ..limits() };
+        let member = Member::start(&net, 0x1a, bounds);
+        let request = |promised: u64, bytes: usize| {
+            let length = 8 + bytes;
+            let head = format!(
+                "POST /raft/snapshot HTTP/1.1\r\nHost: m\r\nConnection: close\r\n{HEADERS}Content-Length: {length}\r\n\r\n"
+            );
+            [head.as_bytes(), &promised.to_be_bytes(), &vec![0; bytes]].concat()
+        };
+        let mut slow = net.connect("m1a").unwrap();
+        let unfinished = request(80_000, 60_000);
+        tokio::io::AsyncWriteExt::write_all(&mut slow, &unfinished[..unfinished.len() - 1]).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        let answer = net.say_bytes("m1a", &request(50_000, 50_000)).await;
+        assert!(answer.contains("failed to decode raft message (too many are received)"), "{answer}");
+        // Nobody waits for the slow one for ever.
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        let answer = net.say_bytes("m1a", &request(50_000, 50_000)).await;
+        assert!(answer.contains("failed to decode raft message (malformed message"), "{answer}");
+        drop(member);
     });
 }
 

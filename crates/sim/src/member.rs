@@ -86,6 +86,10 @@ pub struct Told {
     pub snapshot_for: Option<u64>,
     /// Proposals that are without an answer and get none.
     pub lost: Option<LostProposals>,
+    /// Requests that consensus has taken in, in order.
+    pub taken: Vec<RequestId>,
+    /// Consensus has heard that an entry of this term is applied.
+    pub applied_term: Option<u64>,
     /// Who leads now, if that changed.
     pub leadership: Option<Leadership>,
     /// The members, if they changed.
@@ -192,8 +196,11 @@ impl Running {
     pub fn consensus(&mut self, now: Time, told: &mut Told) {
         let is_due = self.parts.consensus.deadline() <= now;
         let Some(input) = self.inputs.pop_front().or(is_due.then_some(Input::Tick)) else { return };
-        if let Input::SnapshotReady { to, .. } = &input {
-            told.snapshot_for = Some(*to);
+        match &input {
+            Input::SnapshotReady { to, .. } => told.snapshot_for = Some(*to),
+            Input::Submissions(batch) => told.taken.extend(batch.iter().filter_map(id_of)),
+            Input::Applied(applied) => told.applied_term = Some(applied.term),
+            _ => {}
         }
         let mut out = Outputs::default();
         self.parts.consensus.step(now, input, &mut out);
@@ -206,7 +213,6 @@ impl Running {
         told.lost = out.lost.or(told.lost.take());
         told.leadership = out.leadership.or(told.leadership);
         let durable_index = self.parts.consensus.durable_index();
-        self.parts.applier.wal_durable(durable_index);
         self.parts.revision_writer.wal_durable(durable_index);
         told.proposed.extend(out.persist.iter().flat_map(|persist| &persist.entries).cloned());
         self.persist.extend(out.persist);
@@ -274,7 +280,9 @@ impl Running {
     /// The apply thread applies one batch of what has arrived.
     pub fn apply(&mut self, now: Time, told: &mut Told) -> Result<(), Error> {
         let arrived: Vec<Entry> = self.entries.iter().cloned().collect();
-        let Some(batch) = self.parts.applier.apply(&mut self.entries)? else { return Ok(()) };
+        let durable_index = self.parts.consensus.durable_index();
+        let applied = self.parts.applier.apply(&mut self.entries, durable_index)?;
+        let Some(batch) = applied else { return Ok(()) };
         let taken = arrived.len() - self.entries.len();
         told.applied.extend(arrived.into_iter().take(taken));
         self.parts.revision_writer.offer(batch.frame);
@@ -408,6 +416,14 @@ impl Running {
             && (self.parts.merger.is_idle() || self.merge_waits)
             && !self.parts.revision_writer.can_write()
             && !self.parts.revision_writer.needs_sync()
+    }
+}
+
+/// The id of what is to come into the log.
+fn id_of(submission: &Submission) -> Option<RequestId> {
+    match submission {
+        Submission::Propose { id, .. } | Submission::Reconfigure { id, .. } => Some(*id),
+        Submission::ReadIndex { .. } => None,
     }
 }
 

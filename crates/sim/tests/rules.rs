@@ -1,6 +1,8 @@
 //! The numbered rules of ARCHITECTURE.md that one member can break, a test each. What only a cluster or another
 //! part can break is held by the tests that ARCHITECTURE.md names.
 
+#[path = "rules/leader.rs"]
+mod leader;
 #[path = "rules/merges.rs"]
 mod merges;
 #[path = "rules/rot.rs"]
@@ -159,7 +161,8 @@ fn rule_2_no_frame_is_written_before_the_log_has_its_entries() {
     let index = status.applied.next();
     let Submission::Propose { data, .. } = put(&mut member.lane(), "k", "v") else { panic!("a put") };
     let entry = Entry { term: Term(status.term.0), index, kind: EntryKind::Normal, data };
-    let batch = member.parts.applier.apply(&mut VecDeque::from([entry])).expect("applies").expect("a batch");
+    let applied = member.parts.applier.apply(&mut VecDeque::from([entry]), status.commit.0);
+    let batch = applied.expect("applies").expect("a batch");
     assert_eq!(value_of(&member, b"k", 0).as_deref(), Some(&b"v"[..]), "it may be read");
     member.parts.revision_writer.offer(batch.frame);
     memory.start_trace();
@@ -544,7 +547,7 @@ fn rule_8_the_same_entries_make_the_same_state_on_any_member() {
             };
             entries.push_back(Entry { term: Term(1), index: Index(n), kind: EntryKind::Normal, data });
         }
-        while member.parts.applier.apply(&mut entries).expect("applies").is_some() {}
+        while member.parts.applier.apply(&mut entries, 0).expect("applies").is_some() {}
         let store = member.parts.applier.store();
         states.push((store.tables(), store.reader().hash_kv(0).expect("a hash")));
     }

@@ -9,6 +9,7 @@ mod progress;
 mod report;
 
 use client::{Client, Deadline, prefix_range};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use wire::etcdserverpb::RangeRequest;
 
 use super::session::{Session, call_failed, not_made};
@@ -60,6 +61,13 @@ fn chosen<'a, T>(call: &Invocation<'_>, loads: &'a [T; 4]) -> Result<&'a T, Fail
 /// # Errors
 /// When one cannot be made or log in.
 fn clients(session: &Session, count: usize) -> Result<Vec<Client>, Failure> {
+    // A thousand connections are more than many a shell allows; Go's runtime raises the limit at each start.
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Where that is refused, connections that cannot be made say so.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
     (0..count).map(|_| session.connect(session.config.clone()).map_err(not_made)).collect()
 }
 

@@ -12,7 +12,7 @@ use super::head::Metadata;
 use super::json::read::read;
 use super::json::scan::{Broken, Values};
 use super::json::write::{Texts, Writer};
-use super::link::{Call, Link, Receiver, Sender};
+use super::link::{Call, Link, Receiver, Requested, Sender};
 use super::schema::Method;
 use super::source::Source;
 
@@ -67,6 +67,7 @@ struct Requests {
     source: Source,
     method: &'static Method,
     message_bytes_max: usize,
+    requested: Requested,
 }
 
 /// Why there is no message.
@@ -80,9 +81,10 @@ enum End {
 }
 
 impl Requests {
-    fn new(link: &Link, method: &'static Method, source: Source) -> Self {
+    fn new(link: &Rc<Link>, method: &'static Method, source: Source) -> Self {
         let (message_bytes_max, json_bytes_max) = link.gateway().limits();
-        Requests { values: Values::new(json_bytes_max), source, method, message_bytes_max }
+        let (values, requested) = (Values::new(json_bytes_max), Requested::new(link));
+        Requests { values, source, method, message_bytes_max, requested }
     }
 
     /// The message of a call that has one; without any it is empty. What comes behind it does not matter.
@@ -95,6 +97,9 @@ impl Requests {
         };
         let drained = self.source.drain().await;
         drained.map_err(|_| Status::new(Code::Canceled, "context canceled"))?;
+        // What has come behind it is not kept.
+        self.values = Values::new(0);
+        self.requested.set(message.len())?;
         Ok(message)
     }
 
@@ -106,7 +111,10 @@ impl Requests {
                 Err(broken) => return Err(End::Refused(self.broken(&broken))),
             }
             match self.source.next().await {
-                Ok(Some(chunk)) => self.values.push(&chunk),
+                Ok(Some(chunk)) => {
+                    self.values.push(&chunk);
+                    self.requested.set(self.values.bytes()).map_err(End::Refused)?;
+                }
                 Err(_) => return Err(End::Gone),
                 Ok(None) => {
                     return match self.values.end() {

@@ -3,6 +3,7 @@
 //! A call by JSON is so a call like any other: the same checks, limits, deadlines, turns and counters, and nothing of one
 //! client's waits behind another's. It is opened with the first call.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -31,6 +32,9 @@ const PIPE_BYTES: usize = 64 << 10;
 const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 /// All calls' together never matter: each has its own.
 const CONNECTION_WINDOW_BYTES: u32 = i32::MAX as u32;
+/// Bytes of requests that are being read or made on one connection; above, those that come are refused, all but one. By
+/// HTTP/1 there is one at a time.
+const REQUEST_BYTES_MAX: usize = 64 << 20;
 /// An answer shorter than this is not counted.
 const COUNTED_BYTES: usize = 16 << 10;
 
@@ -40,7 +44,42 @@ pub struct Link {
     remote: Option<SocketAddr>,
     /// Answers that are being written.
     held: Held,
+    /// Bytes of requests.
+    requested: Cell<usize>,
     open: Mutex<Option<Open>>,
+}
+
+/// Bytes of one call's request, counted until this is dropped.
+pub struct Requested {
+    link: Rc<Link>,
+    bytes: usize,
+}
+
+impl Requested {
+    /// None yet.
+    pub fn new(link: &Rc<Link>) -> Self {
+        Requested { link: link.clone(), bytes: 0 }
+    }
+
+    /// How many there are now.
+    ///
+    /// # Errors
+    /// `TooManyRequests`.
+    pub fn set(&mut self, bytes: usize) -> Result<(), Status> {
+        let others = self.link.requested.get() - self.bytes;
+        self.link.requested.set(others + bytes);
+        self.bytes = bytes;
+        match others > 0 && others + bytes > REQUEST_BYTES_MAX {
+            true => Err(ApiError::TooManyRequests.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Drop for Requested {
+    fn drop(&mut self) {
+        self.link.requested.set(self.link.requested.get() - self.bytes);
+    }
 }
 
 struct Open {
@@ -60,7 +99,8 @@ impl Drop for Ending {
 impl Link {
     /// Nothing is opened yet. `remote` is for the log.
     pub fn new(gateway: Gateway, remote: Option<SocketAddr>) -> Rc<Self> {
-        Rc::new(Link { gateway, remote, held: Held::default(), open: Mutex::default() })
+        let (held, requested) = (Held::default(), Cell::new(0));
+        Rc::new(Link { gateway, remote, held, requested, open: Mutex::default() })
     }
 
     /// What this leads to.

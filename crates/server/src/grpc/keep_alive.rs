@@ -79,7 +79,7 @@ pub(super) async fn run(call: StreamCall, front: Rc<Shared>) {
 ///
 /// # Errors
 /// Why it is not renewed, `NotPrimaryLessor` where another member leads.
-pub(crate) async fn renew_here(lane: &Lane, id: i64) -> Result<i64, Status> {
+pub async fn renew_here(lane: &Lane, id: i64) -> Result<i64, Status> {
     loop {
         confirm_here(lane).await?;
         match lane.renew(id) {

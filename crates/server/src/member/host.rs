@@ -228,3 +228,37 @@ fn lease_error(status: &Status) -> LeaseError {
         false => LeaseError::Other(status.message.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use raft::EntryKind;
+
+    use super::*;
+
+    fn proposal(bytes: usize) -> Message {
+        let entries = vec![(EntryKind::Normal, Bytes::from(vec![0; bytes]))];
+        Message { from: NodeId(1), to: NodeId(2), term: Term(0), body: Body::Propose { entries } }
+    }
+
+    #[test]
+    fn what_waits_for_the_raft_thread_is_bounded_in_bytes_and_number() {
+        let inbox = Inbox::default();
+        let half = proposal(INBOX_BYTES_MAX / 2 - 1000);
+        assert!(inbox.admit(size(&half)) && inbox.admit(size(&half)));
+        assert!(!inbox.admit(size(&half)), "a third half");
+        inbox.taken(std::slice::from_ref(&half));
+        assert!(inbox.admit(size(&half)), "the raft thread has taken one");
+        inbox.taken(&[half.clone(), half]);
+        // One of any size has room when nothing waits; then there is none.
+        let large = proposal(2 * INBOX_BYTES_MAX);
+        assert!(inbox.admit(size(&large)));
+        assert!(!inbox.admit(1));
+        inbox.taken(&[large]);
+        let small = proposal(1);
+        let admitted = (0..2 * INBOX_MESSAGES_MAX).filter(|_| inbox.admit(size(&small))).count();
+        assert_eq!(admitted, INBOX_MESSAGES_MAX);
+        inbox.taken(std::slice::from_ref(&small));
+        assert!(inbox.admit(size(&small)) && !inbox.admit(size(&small)));
+    }
+}

@@ -786,17 +786,19 @@ impl ApplyThread {
                     }
                     // Behind the answers to what was handed out before.
                     ApplyMail::Lost(proposals) => {
-                        while let Some(batch) = self.applier.apply(&mut queue)? {
-                            self.hand_out(batch);
-                        }
+                        self.apply(&mut queue)?;
                         self.tell_lost(&proposals);
                     }
                 }
             }
-            self.applier.wal_durable(self.durable.load(Ordering::Acquire));
-            while let Some(batch) = self.applier.apply(&mut queue)? {
-                self.hand_out(batch);
-            }
+            self.apply(&mut queue)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, queue: &mut VecDeque<Entry>) -> Result<(), node::Error> {
+        while let Some(batch) = self.applier.apply(queue, self.durable.load(Ordering::Acquire))? {
+            self.hand_out(batch);
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use std::task::Waker;
 use raft::{MessageType, NodeId};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::Instant;
 
 use super::codec::Outgoing;
 use super::stats::PeerStats;
@@ -80,6 +81,8 @@ pub(super) struct Link {
     queued_bytes: Cell<usize>,
     /// Messages were dropped since the last look.
     overflowed: Cell<bool>,
+    /// When somebody last said that he is this one.
+    heard_at: Cell<Instant>,
     /// Something has shown that the remote is there: dials need not wait.
     pub(super) alive: [Notify; 2],
     tasks: RefCell<Vec<AbortHandle>>,
@@ -99,6 +102,7 @@ impl Link {
             posting: Cell::new(0),
             queued_bytes: Cell::new(0),
             overflowed: Cell::new(false),
+            heard_at: Cell::new(Instant::now()),
             alive: Default::default(),
             tasks: RefCell::default(),
         });
@@ -151,6 +155,15 @@ impl Link {
 
     pub(super) fn is_peer(&self) -> bool {
         self.is_peer
+    }
+
+    /// Somebody has said again that he is this one.
+    pub(super) fn heard(&self) {
+        self.heard_at.set(Instant::now());
+    }
+
+    pub(super) fn heard_at(&self) -> Instant {
+        self.heard_at.get()
     }
 
     pub(super) fn shared(&self) -> &Shared {

@@ -101,11 +101,13 @@ pub struct Limits {
     pub posts_max: usize,
     /// POSTs to one member at the same time.
     pub posts_at_once: usize,
-    /// Those who are answered although they are no members, as far as known.
+    /// Those who are answered although they are no members, as far as known: those that spoke last.
     pub remotes_max: usize,
     /// Longest message that is read, with 64 bytes for each of its entries; also all messages that are being posted to
     /// this member, together.
     pub message_bytes_max: u64,
+    /// Longest message before the database of a snapshot, which etcd bounds so; also all of them that are here, together.
+    pub snapshot_message_bytes_max: u64,
     /// Snapshots that are received at the same time. A leader sends one.
     pub snapshots_incoming_max: usize,
     /// How long what was handed over last may take to leave when the transport stops.
@@ -138,6 +140,7 @@ impl Default for Limits {
             posts_at_once: 4,
             remotes_max: 16,
             message_bytes_max: codec::MESSAGE_BYTES_MAX,
+            snapshot_message_bytes_max: 64 << 20,
             snapshots_incoming_max: 4,
             flush_timeout: Duration::from_millis(200),
         }

@@ -24,8 +24,6 @@ use super::stats::PeerStats;
 use super::transport::Transport;
 use crate::log;
 
-/// A snapshot's message, without the database; etcd's bound.
-const SNAPSHOT_MESSAGE_BYTES_MAX: u64 = 64 << 20;
 /// Pieces of a database that wait to be written.
 const CHUNKS_MAX: usize = 4;
 
@@ -205,6 +203,7 @@ impl Transport {
 
     async fn take_snapshot(&self, body: Incoming) -> Response<PeerBody> {
         let limits = &self.shared.settings.limits;
+        let mut heads = Counted { all: &self.shared.snapshot_heads_bytes, mine: 0 };
         let mut body = Rest {
             length: hyper::body::Body::size_hint(&body).exact(),
             body,
@@ -213,7 +212,7 @@ impl Transport {
             patience_max: limits.snapshot_stall_timeout,
             bytes_per_s_min: limits.snapshot_bytes_per_s_min,
         };
-        let message = match body.message().await {
+        let message = match body.message(&mut heads, limits.snapshot_message_bytes_max).await {
             Ok(Decoded::Message(message)) => message,
             Ok(_) => return error(StatusCode::BAD_REQUEST, "wrong raft message type"),
             Err(text) => {
@@ -310,7 +309,7 @@ impl Transport {
     }
 }
 
-/// Bytes of one message among those of all that are being posted.
+/// Bytes of one message among those of all of its kind that are coming in.
 struct Counted<'a> {
     all: &'a Cell<u64>,
     mine: u64,
@@ -326,6 +325,11 @@ impl Counted<'_> {
         self.all.set(all);
         self.mine += bytes as u64;
         true
+    }
+
+    fn give_back(&mut self, bytes: usize) {
+        self.all.set(self.all.get() - bytes as u64);
+        self.mine -= bytes as u64;
     }
 }
 
@@ -374,12 +378,18 @@ struct Rest {
 }
 
 impl Rest {
-    async fn message(&mut self) -> Result<Decoded, String> {
-        let mut decoder = MessageDecoder::with_limit(SNAPSHOT_MESSAGE_BYTES_MAX);
+    /// The message at the beginning, whose bytes count among those of all `heads`.
+    async fn message(&mut self, heads: &mut Counted<'_>, bytes_max: u64) -> Result<Decoded, String> {
+        let mut decoder = MessageDecoder::with_limit(bytes_max);
         loop {
             let Some(mut bytes) = self.next().await? else { return Err("unexpected EOF".to_owned()) };
             let before = bytes.len();
+            if !heads.count(before, bytes_max) {
+                return Err("too many are received".to_owned());
+            }
             let decoded = decoder.next(&mut bytes).map_err(|error| error.to_string())?;
+            // What is behind the message is the database's.
+            heads.give_back(bytes.len());
             let taken = before - bytes.len();
             self.length = self.length.map(|length| length.saturating_sub(taken as u64));
             if let Some(decoded) = decoded {

@@ -219,6 +219,8 @@ pub(super) struct Shared {
     pub dial: Rc<dyn Dial>,
     /// Bytes of messages that are being posted to this member.
     pub posted_bytes: Cell<u64>,
+    /// Bytes of the messages before the databases of snapshots, of those that are being received.
+    pub snapshot_heads_bytes: Cell<u64>,
     /// Snapshots that are being received.
     pub snapshots_incoming: Cell<usize>,
     shelf: Arc<Shelf>,
@@ -290,6 +292,7 @@ impl Transport {
             host,
             dial,
             posted_bytes: Cell::new(0),
+            snapshot_heads_bytes: Cell::new(0),
             snapshots_incoming: Cell::new(0),
             shelf: handle.0.clone(),
             random,
@@ -370,20 +373,17 @@ impl Transport {
         }
     }
 
-    /// Adds a link. Of those who are no members no more are kept than a cluster may have of these.
+    /// Adds a link. Of those who are no members only some are kept: whoever was silent the longest makes room.
     pub(super) fn add(&self, id: NodeId, urls: &[String], is_peer: bool) {
         if id == self.shared.settings.identity.member_id || !is_peer && self.shared.host.is_removed(id) {
             return;
         }
         let mut links = self.links.borrow_mut();
-        if links.get(&id).is_some_and(|link| link.is_peer() || !is_peer) {
-            return;
+        if let Some(link) = links.get(&id).filter(|link| link.is_peer() || !is_peer) {
+            return link.heard();
         }
-        let remotes = links.values().filter(|link| !link.is_peer()).count();
-        if !is_peer && remotes >= self.shared.settings.limits.remotes_max {
-            return;
-        }
-        if let Some(remote) = links.remove(&id) {
+        let gives_way = if is_peer { Some(id) } else { self.silent_remote(&links) };
+        if let Some(remote) = gives_way.and_then(|id| links.remove(&id)) {
             remote.stop();
         }
         links.insert(id, Link::start(&self.shared, id, urls, is_peer));
@@ -393,6 +393,15 @@ impl Transport {
             "remote-peer-id" => id.to_string(),
             "remote-peer-urls" => urls,
         );
+    }
+
+    /// Of those who are no members, if they are as many as there may be, the one that was silent the longest.
+    fn silent_remote(&self, links: &BTreeMap<NodeId, Rc<Link>>) -> Option<NodeId> {
+        let remotes = || links.values().filter(|link| !link.is_peer());
+        if remotes().count() < self.shared.settings.limits.remotes_max {
+            return None;
+        }
+        remotes().min_by_key(|link| link.heard_at()).map(|link| link.id())
     }
 
     fn remove(&self, id: NodeId) {

@@ -176,12 +176,12 @@ impl World {
     pub(super) fn lost(&mut self, host: usize, lost: &node::LostProposals) {
         let Some((running, _)) = &self.hosts[host].member else { return };
         let ids = running.parts.ids;
-        let gone: Vec<u64> =
-            self.hosts[host].open.iter().copied().filter(|id| lost.covers(&ids, RequestId(*id))).collect();
+        let Host { open, changes, .. } = &mut self.hosts[host];
+        let is_lost = |id: &u64| lost.covers(&ids, RequestId(*id));
+        let gone: Vec<u64> = open.extract_if(.., is_lost).chain(changes.extract_if(.., is_lost)).collect();
         for id in gone {
             self.trace(format_args!("host {host}: lost {id:x}"));
             self.report.lost += 1;
-            self.hosts[host].open.remove(&id);
             self.checker.requests.insert(id, Fate::Unknown);
         }
     }

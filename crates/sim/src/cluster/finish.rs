@@ -26,8 +26,9 @@ impl World {
         let arrived_at = self.now + STOP_MAX_US;
         self.wait("nothing is under way", SETTLE_BOUND_MS, |world| world.next_at() > arrived_at);
         self.wait("all members are level", SETTLE_BOUND_MS, Self::is_level);
-        // What was lost on the way to a leader that lives ends by its client's own patience.
         for host in 0..self.hosts.len() {
+            self.check_fates(host);
+            // What was lost on the way to a leader that lives ends by its client's own patience.
             for id in std::mem::take(&mut self.hosts[host].open) {
                 self.checker.requests.insert(id, Fate::Unknown);
             }
@@ -141,6 +142,7 @@ impl World {
         let mut hash = None;
         for (place, reader) in members {
             assert!(self.checker.shows(&reader, last), "a read failed on a healthy disk");
+            self.compare_membership(&reader, last);
             let (own, _) = reader.hash().expect("a healthy disk");
             let known = *hash.get_or_insert(own);
             assert_eq!(own, known, "the hash of host {place}");

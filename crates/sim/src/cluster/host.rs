@@ -8,6 +8,7 @@ use node::interchange::Cut;
 use node::{ClusterState, Identity, InitialMember, LaneIds, Settings};
 use raft::Time;
 
+use super::fates::Fates;
 use crate::member::{Running, settings};
 use crate::random::Random;
 
@@ -71,6 +72,8 @@ pub struct Host {
     pub changes: BTreeSet<u64>,
     /// Snapshots that are to be sent, by who is to get them.
     pub cuts: BTreeMap<u64, Cut>,
+    /// To whom the requests of its clients were handed.
+    pub fates: Fates,
     offset_us: u64,
     /// Microseconds that its clock shows for a thousand true ones.
     rate: u64,
@@ -120,6 +123,7 @@ impl Host {
             open: BTreeSet::new(),
             changes: BTreeSet::new(),
             cuts: BTreeMap::new(),
+            fates: Fates::default(),
             offset_us: random.below(1_000_000_000),
             rate: 1000 - error + random.below(2 * error + 1),
             strikes_before: 0,
@@ -179,6 +183,7 @@ impl Host {
         self.reads.clear();
         self.changes.clear();
         self.cuts.clear();
+        self.fates = Fates::default();
     }
 
     /// The process or the machine is gone; which requests are without an answer now.

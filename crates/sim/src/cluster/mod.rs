@@ -8,9 +8,10 @@
 //! Every entry is the same wherever it is applied, each request happens at most once, and what is refused never
 //! (`checker.rs`). Whoever asks for something later than somebody has seen a result comes after it: writes by their place
 //! in the log, reads by what they show, which must be what the model has at that very entry. As revisions order
-//! everything, that is linearizability, in one pass.
+//! everything, that is linearizability, in one pass. Whose fate nobody will ever tell is told so (`fates.rs`).
 
 mod clients;
+mod fates;
 mod finish;
 mod host;
 mod leases;

@@ -27,7 +27,12 @@ impl World {
 
     /// True time passes.
     pub fn pass(&mut self, ms: u64) {
-        let end = self.now + ms * 1000;
+        self.pass_us(ms * 1000);
+    }
+
+    /// Less of it: no message arrives so soon.
+    pub fn pass_us(&mut self, us: u64) {
+        let end = self.now + us;
         while self.next_at() <= end {
             self.step();
         }
@@ -41,6 +46,18 @@ impl World {
             member.is_some_and(|(running, _)| running.parts.consensus.status().role == Role::Leader)
         };
         (0..self.hosts.len()).filter(|host| self.serves(*host)).find(leads)
+    }
+
+    /// The host whose member this one takes for the leader.
+    pub fn leader_known_to(&self, host: usize) -> Option<usize> {
+        let (running, _) = self.hosts[host].member.as_ref()?;
+        let leader = running.parts.consensus.status().leader?;
+        self.hosts.iter().position(|host| host.id == leader.0)
+    }
+
+    /// How many requests of a host's clients have no answer.
+    pub fn unanswered(&self, host: usize) -> usize {
+        self.hosts[host].open.len()
     }
 
     /// The process on a host is stopped, as by SIGSTOP.

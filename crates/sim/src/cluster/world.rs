@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use disk::boltfile::schema::Version;
 use node::Input;
 use raft::{Entry, EntryKind, Message, RawMessage};
-use store::Membership;
+use store::{Membership, Reader};
 
 use super::host::{Host, peer_urls};
 use super::leases::{CLOCK_ERROR, Leases};
@@ -299,7 +299,9 @@ impl World {
             }
             _ => running.merge(&mut told),
         };
+        let (taken, applied_term) = (std::mem::take(&mut told.taken), told.applied_term);
         self.hear(host, told);
+        self.follow_fates(host, taken, applied_term);
         if let Err(error) = result {
             // A full disk ends nothing (rule 7).
             assert!(self.hosts[host].is_faulty(), "part {part} of host {host} failed: {error}");
@@ -326,6 +328,7 @@ impl World {
                 self.trace(format_args!("host {host}: start {found:?}"));
                 let same = self.checker.shows(&reader, found.applied_index);
                 assert!(same || self.hosts[host].is_faulty(), "a read failed on a healthy disk");
+                self.compare_membership(&reader, found.applied_index);
                 self.schedule(host);
             }
             Err(error) => {
@@ -451,6 +454,14 @@ impl World {
         let versions = self.hosts.iter().map(|host| (host.id, version)).collect();
         if let Some((running, _)) = &mut self.hosts[host].member {
             running.inputs.push_back(Input::Versions(versions));
+        }
+    }
+
+    /// What a member takes for the members, with everything applied up to this entry, is what others have had there.
+    pub(super) fn compare_membership(&self, reader: &Reader, applied_index: u64) {
+        let known = self.memberships.range(..=applied_index).next_back();
+        if let Some((index, known)) = known {
+            assert_eq!(*reader.membership(), *known, "members at entry {applied_index}, of entry {index}");
         }
     }
 

@@ -173,7 +173,8 @@ fn rule_3_a_snapshot_is_of_exactly_its_index() {
     };
     let data = change.encode_to_vec().into();
     let entry = Entry { term: status.term, index: status.applied.next(), kind: EntryKind::ConfChange, data };
-    let batch = member.parts.applier.apply(&mut VecDeque::from([entry])).expect("applies").expect("a batch");
+    let applied = member.parts.applier.apply(&mut VecDeque::from([entry]), status.commit.0);
+    let batch = applied.expect("applies").expect("a batch");
     assert!(batch.snapshot.is_none(), "one at a time");
     assert_eq!(member.parts.applier.store().membership().members().len(), 2);
     member.write_revisions().expect("a healthy disk");
