@@ -106,7 +106,11 @@ impl Requests {
     async fn next(&mut self) -> Result<Bytes, End> {
         loop {
             match self.values.value() {
-                Ok(Some(value)) => return self.read(&value).map_err(End::Refused),
+                Ok(Some(value)) => {
+                    let message = self.read(&value).map_err(End::Refused)?;
+                    self.requested.set(self.values.bytes() + message.len()).map_err(End::Refused)?;
+                    return Ok(message);
+                }
                 Ok(None) => {}
                 Err(broken) => return Err(End::Refused(self.broken(&broken))),
             }
@@ -158,6 +162,7 @@ impl Requests {
         sender.finish();
         // What is not heard any more still says, by its end, that the client is gone.
         self.values = Values::new(0);
+        self.requested.clear();
         if self.source.drain().await.is_ok() {
             pending::<()>().await;
         }
