@@ -342,6 +342,32 @@ fn who_goes_away_ends_the_call() {
     });
 }
 
+/// `--host-whitelist` and `--cors` count for calls as for everything else.
+#[test]
+fn hosts_and_origins_are_checked() {
+    on_bed(|bed| async move {
+        let mut parties = bed.parties();
+        let these = |name: &str| Allowed::from_list([name.to_owned()]);
+        parties.site = Arc::new(Site {
+            request_timeout: Duration::from_secs(7),
+            origins: these("http://page"),
+            hosts: these("h"),
+            profiles: false,
+        });
+        let (stream, io) = Stream::pair().unwrap();
+        spawn_local(web::serve(stream, parties, bed.closing.clone()));
+        let mut client = Client { io, came: Vec::new() };
+        for (origin, allowed) in [("http://page", Some("http://page")), ("http://other", None)] {
+            let headers = format!("Origin: {origin}\r\n");
+            let answer = client.ask("POST", "/v3/kv/range", &headers, r#"{"key":"YQ=="}"#).await;
+            let told = answer.headers.get("access-control-allow-origin").map(|told| told.to_str().unwrap());
+            assert_eq!((answer.status, told), (200, allowed));
+        }
+        client.write("POST /v3/kv/range HTTP/1.1\r\nHost: other:1\r\nContent-Length: 2\r\n\r\n{}").await;
+        assert_eq!(client.answer(false).await.status, 421);
+    });
+}
+
 /// As in etcd: who only ends one side is told that the call is over.
 #[test]
 fn who_ends_one_side_is_told() {
