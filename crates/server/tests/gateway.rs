@@ -320,6 +320,89 @@ fn who_goes_away_ends_the_call() {
         }
         drop(client);
         bed.idle().await;
+        // One that is not heard any more, since it said what is no message.
+        for ends_one_side in [false, true] {
+            let mut client = bed.connect();
+            let said = "{bad}, and more";
+            let (length, head) = (said.len(), "POST /v3/watch HTTP/1.1\r\nHost: h\r\n");
+            client.write(&format!("{head}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{said}\r\n")).await;
+            while bed.permits.available_permits() == CALLS as usize {
+                tokio::task::yield_now().await;
+            }
+            // It is passed over, however much it is.
+            for _ in 0..200 {
+                client.write(&format!("1000\r\n{}\r\n", "x".repeat(4096))).await;
+            }
+            match ends_one_side {
+                false => drop(client),
+                true => client.io.shutdown().await.unwrap(),
+            }
+            bed.idle().await;
+        }
+    });
+}
+
+/// `--host-whitelist` and `--cors` count for calls as for everything else.
+#[test]
+fn hosts_and_origins_are_checked() {
+    on_bed(|bed| async move {
+        let mut parties = bed.parties();
+        let these = |name: &str| Allowed::from_list([name.to_owned()]);
+        parties.site = Arc::new(Site {
+            request_timeout: Duration::from_secs(7),
+            origins: these("http://page"),
+            hosts: these("h"),
+            profiles: false,
+        });
+        let (stream, io) = Stream::pair().unwrap();
+        spawn_local(web::serve(stream, parties, bed.closing.clone()));
+        let mut client = Client { io, came: Vec::new() };
+        for (origin, allowed) in [("http://page", Some("http://page")), ("http://other", None)] {
+            let headers = format!("Origin: {origin}\r\n");
+            let answer = client.ask("POST", "/v3/kv/range", &headers, r#"{"key":"YQ=="}"#).await;
+            let told = answer.headers.get("access-control-allow-origin").map(|told| told.to_str().unwrap());
+            assert_eq!((answer.status, told), (200, allowed));
+        }
+        client.write("POST /v3/kv/range HTTP/1.1\r\nHost: other:1\r\nContent-Length: 2\r\n\r\n{}").await;
+        assert_eq!(client.answer(false).await.status, 421);
+    });
+}
+
+/// As in etcd: who only ends one side is told that the call is over.
+#[test]
+fn who_ends_one_side_is_told() {
+    on_bed(|bed| async move {
+        let error = r#"{"code":1,"message":"context canceled"}"#;
+        let line = format!("{{\"error\":{error}}}\n");
+        let mut holder = bed.connect();
+        holder.ask("POST", "/v3/lock/lock", "", r#"{"name":"bG9jaw==","lease":0}"#).await;
+        for (path, body, status, told) in [
+            ("/v3/watch", WATCH, 200, &line),
+            ("/v3/election/observe", r#"{"name":"ZQ=="}"#, 499, &line),
+            ("/v3/lock/lock", r#"{"name":"bG9jaw=="}"#, 499, &error.to_owned()),
+        ] {
+            let mut client = bed.connect();
+            client.send("POST", path, "", body).await;
+            let mut answer = None;
+            if status == 200 {
+                answer = Some(client.head().await);
+                client.chunk().await.unwrap();
+            } else {
+                while bed.permits.available_permits() == CALLS as usize {
+                    tokio::task::yield_now().await;
+                }
+            }
+            client.io.shutdown().await.unwrap();
+            let got = match answer {
+                Some(_) => (200, client.chunk().await.unwrap()),
+                None => {
+                    let answer = client.answer(false).await;
+                    (answer.status, answer.body)
+                }
+            };
+            assert_eq!(got, (status, told.clone()), "{path}");
+            bed.idle().await;
+        }
     });
 }
 
@@ -427,6 +510,22 @@ fn websockets_carry_streams() {
                 assert_eq!(client.frame().await, (0x81, said.as_bytes().to_vec()), "{path}");
             }
             assert_eq!(client.frame().await, (0x88, code.to_be_bytes().to_vec()), "{path}");
+            bed.idle().await;
+        }
+        // Messages that no call takes any more do not hide that the client is gone.
+        for (path, first) in
+            [("/v3/election/observe", "{\"name\":\"ZQ==\"}"), ("/v3/watch", "{bad"), ("/v3/watch", WATCH)]
+        {
+            let mut client = bed.connect();
+            client.upgrade(path).await;
+            client.io.write_all(&frame(1, first)).await.unwrap();
+            for _ in 0..5 {
+                client.io.write_all(&frame(1, "{}")).await.unwrap();
+            }
+            while bed.permits.available_permits() == CALLS as usize {
+                tokio::task::yield_now().await;
+            }
+            drop(client);
             bed.idle().await;
         }
         let mut client = bed.connect();

@@ -4,10 +4,10 @@ use std::future::pending;
 use std::pin::pin;
 use std::rc::Rc;
 
-use bytes::{BufMut as _, Bytes};
+use bytes::Bytes;
 use wire::{Code, Status};
 
-use super::answer::{Out, Piece};
+use super::answer::{Out, Piece, error_line};
 use super::head::Metadata;
 use super::json::read::read;
 use super::json::scan::{Broken, Values};
@@ -15,10 +15,11 @@ use super::json::write::{Texts, Writer};
 use super::link::{Call, Link, Receiver, Requested, Sender};
 use super::schema::Method;
 use super::source::Source;
-use super::status;
 
 /// About as long a piece of an answer is.
 const PIECE_BYTES: usize = 64 << 10;
+/// Fields of an answer that are looked at before others have their turn.
+const STEPS_MAX: usize = 16 << 10;
 
 /// Makes a call and puts what comes of it into `out`.
 pub(crate) async fn run(
@@ -105,7 +106,11 @@ impl Requests {
     async fn next(&mut self) -> Result<Bytes, End> {
         loop {
             match self.values.value() {
-                Ok(Some(value)) => return self.read(&value).map_err(End::Refused),
+                Ok(Some(value)) => {
+                    let message = self.read(&value).map_err(End::Refused)?;
+                    self.requested.set(self.values.bytes() + message.len()).map_err(End::Refused)?;
+                    return Ok(message);
+                }
                 Ok(None) => {}
                 Err(broken) => return Err(End::Refused(self.broken(&broken))),
             }
@@ -155,7 +160,12 @@ impl Requests {
             }
         }
         sender.finish();
-        pending::<()>().await;
+        // What is not heard any more still says, by its end, that the client is gone.
+        self.values = Values::new(0);
+        self.requested.clear();
+        if self.source.drain().await.is_ok() {
+            pending::<()>().await;
+        }
     }
 }
 
@@ -175,7 +185,7 @@ async fn answer_once(method: &Method, mut receiver: Receiver, out: &Out) {
         Ok(Some((message, _charge))) => {
             let mut json = Vec::with_capacity(256);
             let mut writer = Writer::begin(message, method.response, Texts::Plain, &mut json);
-            if writer.write(&mut json, PIECE_BYTES) {
+            if fill(&mut writer, &mut json).await {
                 return out.begin(Some(json));
             }
             out.begin(None);
@@ -209,10 +219,7 @@ async fn answer_stream(method: &Method, mut receiver: Receiver, out: &Out) {
                 if !is_begun {
                     out.begin_end(Some(&error));
                 }
-                let mut json = b"{\"error\":".to_vec();
-                json.extend_from_slice(&status::json(&error, Texts::ForHtml));
-                json.put_slice(b"}\n");
-                return out.put(Piece { bytes: json.into(), is_last: true }).await;
+                return out.put(error_line(&error)).await;
             }
         }
     }
@@ -221,7 +228,7 @@ async fn answer_stream(method: &Method, mut receiver: Receiver, out: &Out) {
 /// Writes in pieces, with `end` behind the last one.
 async fn write_rest(mut writer: Writer, mut json: Vec<u8>, end: &[u8], out: &Out) {
     loop {
-        let is_last = writer.write(&mut json, PIECE_BYTES);
+        let is_last = fill(&mut writer, &mut json).await;
         if is_last {
             json.extend_from_slice(end);
         }
@@ -229,5 +236,18 @@ async fn write_rest(mut writer: Writer, mut json: Vec<u8>, end: &[u8], out: &Out
         if is_last {
             return;
         }
+    }
+}
+
+/// Writes the next piece; true if it is the last.
+async fn fill(writer: &mut Writer, json: &mut Vec<u8>) -> bool {
+    loop {
+        if writer.write(json, PIECE_BYTES, STEPS_MAX) {
+            return true;
+        }
+        if json.len() >= PIECE_BYTES {
+            return false;
+        }
+        tokio::task::yield_now().await;
     }
 }
