@@ -184,6 +184,18 @@ impl Member {
         format!("http://127.0.0.1:{}", self.advertised.unwrap_or(self.ports.1))
     }
 
+    /// Moves a member that does not run: from its next start on its peers reach it at another port, whose URL is returned.
+    ///
+    /// # Panics
+    /// Without a free port.
+    pub fn move_peer(&mut self) -> String {
+        let before = self.peer_endpoint();
+        self.ports.1 = free_port();
+        let url = self.peer_endpoint();
+        self.initial_cluster = self.initial_cluster.replace(&before, &url);
+        url
+    }
+
     /// Everything that it has logged in its last run.
     ///
     /// # Panics
