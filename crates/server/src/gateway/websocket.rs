@@ -98,8 +98,8 @@ pub async fn serve(io: impl AsyncRead + AsyncWrite, early: Bytes, socket: Socket
     let mut waiting: Option<Bytes> = None;
     let mut is_line_begun = false;
     let code = loop {
-        // Heads are of no use here; the call goes on behind them. Whatever is ready has its turn by chance, so that neither
-        // a client that never stops asking nor an answer without an end keeps the other waiting.
+        // Heads are of no use here; the call goes on behind them. Whatever is ready has its turn by chance, so that
+        // neither a client that never stops asking nor an answer without an end keeps the other waiting.
         let told = tokio::select! {
             piece = poll_fn(|cx| answer.poll_piece(cx)) => match piece {
                 None => break NORMAL,

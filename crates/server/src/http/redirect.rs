@@ -8,8 +8,8 @@ use http_body_util::Full;
 
 use super::plain;
 
-/// The way from a request for `path` as it was written to the path that is meant, if that is another: one without steps up
-/// and down and without doubled slashes, and with the last slash where there is only what is in this folder.
+/// The way from a request for `path` as it was written to the path that is meant, if that is another: one without steps
+/// up and down and without doubled slashes, and with the last slash where there is only what is in this folder.
 pub(super) fn redirect(head: &Parts, path: &str, folder: Option<&str>) -> Option<Response<Full<Bytes>>> {
     if !path.starts_with('/') || head.method == Method::CONNECT {
         return None;
