@@ -1,7 +1,8 @@
 //! Compiles `crates/wire/proto` with a pure-Rust compiler, so that nobody needs `protoc`.
 //!
 //! Messages go to `crates/wire/src/gen`, service stubs to `crates/server/src/gen` and `crates/client/src/gen`:
-//! `wire` has no gRPC runtime. The JSON gateway's tables go to the server's as well. The result is checked in; `--check` fails when it is not what the files give.
+//! `wire` has no gRPC runtime. The JSON gateway's tables go to the server's as well. The result is checked in; `--check`
+//! fails when it is not what the files give.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -407,7 +407,7 @@ impl Consensus {
                     }
                 }
                 Submission::ReadIndex { context } => {
-                    // A read must see what its own thread proposed before it, so order is kept.
+                    // Where nothing waits, a read sees what its own thread proposed before it.
                     self.propose_or_hold(now, &mut entries, out);
                     self.read_or_hold(now, context.0);
                 }

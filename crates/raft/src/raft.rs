@@ -366,6 +366,7 @@ impl Raft {
         self.durable_seq = self.durable_seq.max(seq);
         self.disk_heard_at = self.now;
         self.silent_after = self.log.last_index();
+        self.outrun_since = None;
         if term != self.term {
             return;
         }
@@ -458,6 +459,7 @@ impl Raft {
         if self.durable_seq == self.last_seq {
             self.disk_heard_at = self.now;
             self.silent_after = self.log.durable();
+            self.outrun_since = None;
         }
         self.last_seq = PersistSeq(self.last_seq.0 + 1);
         self.last_seq

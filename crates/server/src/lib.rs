@@ -2,8 +2,9 @@
 //!
 //! Everything that touches sockets, clocks, signals and the environment is here; what a request means, and what is
 //! committed, is decided in `node` and below. [`process::main`] is the whole program in order, [`listen`] accepts
-//! connections and spreads them over the network threads, [`grpc`] and [`http`] speak to those who connect, [`gateway`] turns JSON into calls,
-//! [`front`] and [`lane`] are a network thread's side of the member, [`member`] has the member's own threads.
+//! connections and spreads them over the network threads, [`grpc`] and [`http`] speak to those who connect, [`gateway`]
+//! turns JSON into calls, [`front`] and [`lane`] are a network thread's side of the member, [`member`] has the member's
+//! own threads.
 #![deny(unsafe_code)]
 
 pub mod auth;

@@ -320,6 +320,89 @@ fn who_goes_away_ends_the_call() {
         }
         drop(client);
         bed.idle().await;
+        // One that is not heard any more, since it said what is no message.
+        for ends_one_side in [false, true] {
+            let mut client = bed.connect();
+            let said = "{bad}, and more";
+            let (length, head) = (said.len(), "POST /v3/watch HTTP/1.1\r\nHost: h\r\n");
+            client.write(&format!("{head}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{said}\r\n")).await;
+            while bed.permits.available_permits() == CALLS as usize {
+                tokio::task::yield_now().await;
+            }
+            // It is passed over, however much it is.
+            for _ in 0..200 {
+                client.write(&format!("1000\r\n{}\r\n", "x".repeat(4096))).await;
+            }
+            match ends_one_side {
+                false => drop(client),
+                true => client.io.shutdown().await.unwrap(),
+            }
+            bed.idle().await;
+        }
+    });
+}
+
+/// `--host-whitelist` and `--cors` count for calls as for everything else.
+#[test]
+fn hosts_and_origins_are_checked() {
+    on_bed(|bed| async move {
+        let mut parties = bed.parties();
+        let these = |name: &str| Allowed::from_list([name.to_owned()]);
+        parties.site = Arc::new(Site {
+            request_timeout: Duration::from_secs(7),
+            origins: these("http://page"),
+            hosts: these("h"),
+            profiles: false,
+        });
+        let (stream, io) = Stream::pair().unwrap();
+        spawn_local(web::serve(stream, parties, bed.closing.clone()));
+        let mut client = Client { io, came: Vec::new() };
+        for (origin, allowed) in [("http://page", Some("http://page")), ("http://other", None)] {
+            let headers = format!("Origin: {origin}\r\n");
+            let answer = client.ask("POST", "/v3/kv/range", &headers, r#"{"key":"YQ=="}"#).await;
+            let told = answer.headers.get("access-control-allow-origin").map(|told| told.to_str().unwrap());
+            assert_eq!((answer.status, told), (200, allowed));
+        }
+        client.write("POST /v3/kv/range HTTP/1.1\r\nHost: other:1\r\nContent-Length: 2\r\n\r\n{}").await;
+        assert_eq!(client.answer(false).await.status, 421);
+    });
+}
+
+/// As in etcd: who only ends one side is told that the call is over.
+#[test]
+fn who_ends_one_side_is_told() {
+    on_bed(|bed| async move {
+        let error = r#"{"code":1,"message":"context canceled"}"#;
+        let line = format!("{{\"error\":{error}}}\n");
+        let mut holder = bed.connect();
+        holder.ask("POST", "/v3/lock/lock", "", r#"{"name":"bG9jaw==","lease":0}"#).await;
+        for (path, body, status, told) in [
+            ("/v3/watch", WATCH, 200, &line),
+            ("/v3/election/observe", r#"{"name":"ZQ=="}"#, 499, &line),
+            ("/v3/lock/lock", r#"{"name":"bG9jaw=="}"#, 499, &error.to_owned()),
+        ] {
+            let mut client = bed.connect();
+            client.send("POST", path, "", body).await;
+            let mut answer = None;
+            if status == 200 {
+                answer = Some(client.head().await);
+                client.chunk().await.unwrap();
+            } else {
+                while bed.permits.available_permits() == CALLS as usize {
+                    tokio::task::yield_now().await;
+                }
+            }
+            client.io.shutdown().await.unwrap();
+            let got = match answer {
+                Some(_) => (200, client.chunk().await.unwrap()),
+                None => {
+                    let answer = client.answer(false).await;
+                    (answer.status, answer.body)
+                }
+            };
+            assert_eq!(got, (status, told.clone()), "{path}");
+            bed.idle().await;
+        }
     });
 }
 
@@ -429,6 +512,22 @@ fn websockets_carry_streams() {
             assert_eq!(client.frame().await, (0x88, code.to_be_bytes().to_vec()), "{path}");
             bed.idle().await;
         }
+        // Messages that no call takes any more do not hide that the client is gone.
+        for (path, first) in
+            [("/v3/election/observe", "{\"name\":\"ZQ==\"}"), ("/v3/watch", "{bad"), ("/v3/watch", WATCH)]
+        {
+            let mut client = bed.connect();
+            client.upgrade(path).await;
+            client.io.write_all(&frame(1, first)).await.unwrap();
+            for _ in 0..5 {
+                client.io.write_all(&frame(1, "{}")).await.unwrap();
+            }
+            while bed.permits.available_permits() == CALLS as usize {
+                tokio::task::yield_now().await;
+            }
+            drop(client);
+            bed.idle().await;
+        }
         let mut client = bed.connect();
         client.upgrade("/v3/watch").await;
         bed.stop.send(true).unwrap();
@@ -468,5 +567,52 @@ fn http2_carries_calls_too() {
         assert_eq!(bed.permits.available_permits(), CALLS as usize - 1);
         drop(watch);
         bed.idle().await;
+    });
+}
+
+/// Requests that are begun and not ended cost a connection a bounded amount, however many streams they are.
+#[test]
+fn requests_in_part_are_bounded() {
+    on_bed(|bed| async move {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        spawn_local(serve(theirs, bed.front.clone(), Some(web::web(bed.parties()))));
+        let (mut calls, connection) = h2::client::handshake(ours).await.unwrap();
+        spawn_local(async move { drop(connection.await) });
+        let mut begun = Vec::new();
+        let refused = loop {
+            assert!(begun.len() < 12, "nothing was refused");
+            let request = Request::post("https://h/v3/kv/put").body(()).unwrap();
+            let (mut answer, mut sender) = calls.send_request(request, false).unwrap();
+            sender.send_data(Bytes::from_static(b"{\"key\":\""), false).unwrap();
+            let mut left = vec![b'a'; 15 << 19];
+            let early = loop {
+                sender.reserve_capacity(left.len());
+                tokio::select! {
+                    biased;
+                    early = &mut answer => break Some(early.unwrap()),
+                    room = std::future::poll_fn(|cx| sender.poll_capacity(cx)) => {
+                        let room = room.unwrap().unwrap().min(left.len());
+                        let piece = left.split_off(left.len() - room);
+                        sender.send_data(piece.into(), false).unwrap();
+                    }
+                }
+                if left.is_empty() {
+                    break None;
+                }
+            };
+            begun.push((answer, sender));
+            if let Some(early) = early {
+                break early;
+            }
+        };
+        assert_eq!(refused.status().as_u16(), 500, "etcd's code for it is Unknown");
+        let body = refused.into_body().data().await.unwrap().unwrap();
+        assert_eq!(body, r#"{"code":2,"message":"etcdserver: too many requests"}"#);
+        assert!(begun.len() > 8, "eight of them fit");
+        drop(begun);
+        let request = Request::post("https://h/v3/kv/put").body(()).unwrap();
+        let (answer, mut sender) = calls.send_request(request, false).unwrap();
+        sender.send_data(Bytes::from_static(b"{\"key\":\"YQ==\"}"), true).unwrap();
+        assert_eq!(answer.await.unwrap().status().as_u16(), 200);
     });
 }

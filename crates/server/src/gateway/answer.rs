@@ -45,6 +45,14 @@ pub struct Piece {
     pub is_last: bool,
 }
 
+/// The line that ends a stream.
+pub fn error_line(error: &Status) -> Piece {
+    let mut line = b"{\"error\":".to_vec();
+    line.extend_from_slice(&status::json(error, Texts::ForHtml));
+    line.extend_from_slice(b"}\n");
+    Piece { bytes: line.into(), is_last: true }
+}
+
 /// Where a call puts its answer.
 #[derive(Clone)]
 pub struct Out(Rc<Slot>);
@@ -53,6 +61,9 @@ pub struct Out(Rc<Slot>);
 struct Slot {
     head: RefCell<Option<Head>>,
     piece: RefCell<Option<Piece>>,
+    is_begun: Cell<bool>,
+    /// The last piece was not the last of its line.
+    is_in_line: Cell<bool>,
 }
 
 impl Out {
@@ -81,7 +92,22 @@ impl Out {
     }
 
     fn put_head(&self, status: StatusCode, headers: HeaderMap, whole: Option<Vec<u8>>) {
+        self.0.is_begun.set(true);
         *self.0.head.borrow_mut() = Some(Head { status, headers, whole: whole.map(Bytes::from) });
+    }
+
+    /// Ends what is not ended, and is not in a line, with an error; the piece goes behind what waits.
+    fn cancel(&self, is_stream: bool) -> Option<Piece> {
+        let error = Status::new(Code::Canceled, "context canceled");
+        match (self.0.is_begun.get(), is_stream) {
+            (false, false) => {
+                self.fail(&error);
+                return None;
+            }
+            (false, true) => self.begin_end(Some(&error)),
+            (true, _) => {}
+        }
+        Some(error_line(&error))
     }
 
     /// A piece; waits until those before it are taken.
@@ -94,6 +120,7 @@ impl Out {
                 return Poll::Pending;
             }
             *place = piece.take();
+            self.0.is_in_line.set(place.as_ref().is_some_and(|piece| !piece.is_last));
             Poll::Ready(())
         })
         .await;
@@ -106,18 +133,24 @@ pub struct Answer {
     out: Out,
     heard_all: Rc<Cell<bool>>,
     gone: Option<Gone>,
+    is_stream: bool,
+    /// What a client is told that has ended its side.
+    farewell: Option<Piece>,
     is_cut: bool,
 }
 
 impl Answer {
-    /// `run` makes the call. The client is watched by `gone` from when it has said all (`heard_all`).
+    /// `run` makes the call. The client is watched by `gone` from when it has said all (`heard_all`); it may have ended
+    /// its side alone, and is told how the call, which may be one with many answers (`is_stream`), ends then.
     pub fn new<R: Future<Output = ()> + 'static>(
         run: impl FnOnce(Out) -> R,
         heard_all: Rc<Cell<bool>>,
         gone: Option<Gone>,
+        is_stream: bool,
     ) -> Answer {
         let out = Out(Rc::default());
-        Answer { run: Some(Box::pin(run(out.clone()))), out, heard_all, gone, is_cut: false }
+        let run: LocalFuture<'static, ()> = Box::pin(run(out.clone()));
+        Answer { run: Some(run), out, heard_all, gone, is_stream, farewell: None, is_cut: false }
     }
 
     /// What it begins with; `None` if the client is gone before.
@@ -145,10 +178,10 @@ impl Answer {
         }
     }
 
-    fn take(&self) -> Option<Piece> {
+    fn take(&mut self) -> Option<Piece> {
         let whole = self.out.0.head.borrow_mut().take().and_then(|head| head.whole);
         let whole = whole.map(|bytes| Piece { bytes, is_last: true });
-        whole.or_else(|| self.out.0.piece.borrow_mut().take())
+        whole.or_else(|| self.out.0.piece.borrow_mut().take()).or_else(|| self.farewell.take())
     }
 
     /// Lets the call go on; true if it is over.
@@ -163,7 +196,12 @@ impl Answer {
             && let Some(gone) = &mut self.gone
             && gone(cx).is_ready()
         {
-            (self.run, self.is_cut) = (None, true);
+            self.run = None;
+            let Slot { is_begun, is_in_line, .. } = &*self.out.0;
+            self.is_cut = is_begun.get() && (!self.is_stream || is_in_line.get());
+            if !self.is_cut {
+                self.farewell = self.out.cancel(self.is_stream);
+            }
         }
         self.run.is_none()
     }

@@ -4,21 +4,22 @@ use std::future::pending;
 use std::pin::pin;
 use std::rc::Rc;
 
-use bytes::{BufMut as _, Bytes};
+use bytes::Bytes;
 use wire::{Code, Status};
 
-use super::answer::{Out, Piece};
+use super::answer::{Out, Piece, error_line};
 use super::head::Metadata;
 use super::json::read::read;
 use super::json::scan::{Broken, Values};
 use super::json::write::{Texts, Writer};
-use super::link::{Call, Link, Receiver, Sender};
+use super::link::{Call, Link, Receiver, Requested, Sender};
 use super::schema::Method;
 use super::source::Source;
-use super::status;
 
 /// About as long a piece of an answer is.
 const PIECE_BYTES: usize = 64 << 10;
+/// Fields of an answer that are looked at before others have their turn.
+const STEPS_MAX: usize = 16 << 10;
 
 /// Makes a call and puts what comes of it into `out`.
 pub(crate) async fn run(
@@ -66,6 +67,7 @@ struct Requests {
     source: Source,
     method: &'static Method,
     message_bytes_max: usize,
+    requested: Requested,
 }
 
 /// Why there is no message.
@@ -79,9 +81,10 @@ enum End {
 }
 
 impl Requests {
-    fn new(link: &Link, method: &'static Method, source: Source) -> Self {
+    fn new(link: &Rc<Link>, method: &'static Method, source: Source) -> Self {
         let (message_bytes_max, json_bytes_max) = link.gateway().limits();
-        Requests { values: Values::new(json_bytes_max), source, method, message_bytes_max }
+        let (values, requested) = (Values::new(json_bytes_max), Requested::new(link));
+        Requests { values, source, method, message_bytes_max, requested }
     }
 
     /// The message of a call that has one; without any it is empty. What comes behind it does not matter.
@@ -94,18 +97,28 @@ impl Requests {
         };
         let drained = self.source.drain().await;
         drained.map_err(|_| Status::new(Code::Canceled, "context canceled"))?;
+        // What has come behind it is not kept.
+        self.values = Values::new(0);
+        self.requested.set(message.len())?;
         Ok(message)
     }
 
     async fn next(&mut self) -> Result<Bytes, End> {
         loop {
             match self.values.value() {
-                Ok(Some(value)) => return self.read(&value).map_err(End::Refused),
+                Ok(Some(value)) => {
+                    let message = self.read(&value).map_err(End::Refused)?;
+                    self.requested.set(self.values.bytes() + message.len()).map_err(End::Refused)?;
+                    return Ok(message);
+                }
                 Ok(None) => {}
                 Err(broken) => return Err(End::Refused(self.broken(&broken))),
             }
             match self.source.next().await {
-                Ok(Some(chunk)) => self.values.push(&chunk),
+                Ok(Some(chunk)) => {
+                    self.values.push(&chunk);
+                    self.requested.set(self.values.bytes()).map_err(End::Refused)?;
+                }
                 Err(_) => return Err(End::Gone),
                 Ok(None) => {
                     return match self.values.end() {
@@ -147,7 +160,12 @@ impl Requests {
             }
         }
         sender.finish();
-        pending::<()>().await;
+        // What is not heard any more still says, by its end, that the client is gone.
+        self.values = Values::new(0);
+        self.requested.clear();
+        if self.source.drain().await.is_ok() {
+            pending::<()>().await;
+        }
     }
 }
 
@@ -167,7 +185,7 @@ async fn answer_once(method: &Method, mut receiver: Receiver, out: &Out) {
         Ok(Some((message, _charge))) => {
             let mut json = Vec::with_capacity(256);
             let mut writer = Writer::begin(message, method.response, Texts::Plain, &mut json);
-            if writer.write(&mut json, PIECE_BYTES) {
+            if fill(&mut writer, &mut json).await {
                 return out.begin(Some(json));
             }
             out.begin(None);
@@ -201,10 +219,7 @@ async fn answer_stream(method: &Method, mut receiver: Receiver, out: &Out) {
                 if !is_begun {
                     out.begin_end(Some(&error));
                 }
-                let mut json = b"{\"error\":".to_vec();
-                json.extend_from_slice(&status::json(&error, Texts::ForHtml));
-                json.put_slice(b"}\n");
-                return out.put(Piece { bytes: json.into(), is_last: true }).await;
+                return out.put(error_line(&error)).await;
             }
         }
     }
@@ -213,7 +228,7 @@ async fn answer_stream(method: &Method, mut receiver: Receiver, out: &Out) {
 /// Writes in pieces, with `end` behind the last one.
 async fn write_rest(mut writer: Writer, mut json: Vec<u8>, end: &[u8], out: &Out) {
     loop {
-        let is_last = writer.write(&mut json, PIECE_BYTES);
+        let is_last = fill(&mut writer, &mut json).await;
         if is_last {
             json.extend_from_slice(end);
         }
@@ -221,5 +236,18 @@ async fn write_rest(mut writer: Writer, mut json: Vec<u8>, end: &[u8], out: &Out
         if is_last {
             return;
         }
+    }
+}
+
+/// Writes the next piece; true if it is the last.
+async fn fill(writer: &mut Writer, json: &mut Vec<u8>) -> bool {
+    loop {
+        if writer.write(json, PIECE_BYTES, STEPS_MAX) {
+            return true;
+        }
+        if json.len() >= PIECE_BYTES {
+            return false;
+        }
+        tokio::task::yield_now().await;
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use base64::{DecodeError, Engine as _};
-use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use wire::{Code, Status};
 
 /// What the names of headers begin with that are meant for the service.
@@ -80,23 +80,35 @@ impl Metadata {
 
     /// Of a WebSocket, which browsers give no headers to: the token is in the protocol's name or in a cookie.
     pub fn of_socket(headers: &HeaderMap) -> Metadata {
-        let text = |name: HeaderName| headers.get(name)?.to_str().ok();
-        let by_protocol = text(HeaderName::from_static("sec-websocket-protocol"))
-            .and_then(|protocol| protocol.split_once("Bearer,"))
-            .map(|(_, token)| token.trim_matches(' '));
-        let cookies = text(COOKIE).unwrap_or_default().split(';');
-        let by_cookie = cookies
-            .filter_map(|cookie| cookie.trim().split_once('='))
-            .find(|(name, _)| *name == "token")
-            .map(|(_, token)| token);
+        let protocol = headers.get(SEC_WEBSOCKET_PROTOCOL).filter(|protocol| !protocol.is_empty());
+        let by_protocol = protocol.map(|protocol| {
+            let text = protocol.to_str().unwrap_or_default();
+            // A protocol without a token is one that is no good.
+            text.split_once("Bearer,").map_or_else(String::new, |(_, token)| bearer(token.trim_matches(' ')))
+        });
+        let cookies = headers.get_all(COOKIE).into_iter().filter_map(|cookies| cookies.to_str().ok());
+        let by_cookie = cookies.flat_map(|cookies| cookies.split(';')).find_map(|cookie| {
+            let cookie = cookie.trim_matches([' ', '\t']);
+            let (name, value) = cookie.split_once('=').unwrap_or((cookie, ""));
+            (name.trim_matches([' ', '\t']) == "token").then(|| cookie_value(value))?
+        });
         let mut metadata = Metadata::default();
-        let token =
-            by_cookie.or(by_protocol).and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
+        let token = by_cookie.map(bearer).or(by_protocol).and_then(|token| HeaderValue::try_from(token).ok());
         if let Some(token) = token {
             metadata.headers.insert(AUTHORIZATION, token);
         }
         metadata
     }
+}
+
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
+}
+
+/// What a cookie says, without quotes; `None` of one that Go passes over.
+fn cookie_value(value: &str) -> Option<&str> {
+    let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+    bare.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')).then_some(bare)
 }
 
 /// A number of any length and a unit, `None` if it is none; 0 is no limit, and less is over.
@@ -210,9 +222,19 @@ mod tests {
         };
         assert_eq!(of(&[("sec-websocket-protocol", "Bearer, a.1")]).as_deref(), Some("Bearer a.1"));
         assert_eq!(of(&[("sec-websocket-protocol", "Bearer,a.1 ")]).as_deref(), Some("Bearer a.1"));
-        assert_eq!(of(&[("sec-websocket-protocol", "chat")]), None);
+        assert_eq!(of(&[("sec-websocket-protocol", "chat")]).as_deref(), Some(""), "as by etcd's proxy");
+        assert_eq!(of(&[("sec-websocket-protocol", "")]), None);
         let both = [("sec-websocket-protocol", "Bearer, a.1"), ("cookie", "x=y; token=b.2")];
         assert_eq!(of(&both).as_deref(), Some("Bearer b.2"));
+        for (cookies, token) in [
+            (&["x=y", "token=b.2"][..], Some("Bearer b.2")),
+            (&["token=\"b.2\"; x=y"], Some("Bearer b.2")),
+            (&["token=b\\2; token =b.3"], Some("Bearer b.3")),
+            (&["tokens=b.2", "x=token"], None),
+        ] {
+            let cookies: Vec<_> = cookies.iter().map(|cookie| ("cookie", *cookie)).collect();
+            assert_eq!(of(&cookies).as_deref(), token, "{cookies:?}");
+        }
         assert_eq!(of(&[("authorization", "a.1")]), None);
     }
 }

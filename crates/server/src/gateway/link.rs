@@ -3,6 +3,7 @@
 //! A call by JSON is so a call like any other: the same checks, limits, deadlines, turns and counters, and nothing of one
 //! client's waits behind another's. It is opened with the first call.
 
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,7 +14,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE};
 use http::{Method as HttpMethod, Request};
-use tokio::sync::{Mutex, OwnedSemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 use wire::{ApiError, Code, Status};
@@ -31,6 +32,9 @@ const PIPE_BYTES: usize = 64 << 10;
 const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 /// All calls' together never matter: each has its own.
 const CONNECTION_WINDOW_BYTES: u32 = i32::MAX as u32;
+/// Bytes of requests that are being read or made on one connection; above, those that come are refused, all but one. By
+/// HTTP/1 there is one at a time.
+const REQUEST_BYTES_MAX: usize = 64 << 20;
 /// An answer shorter than this is not counted.
 const COUNTED_BYTES: usize = 16 << 10;
 
@@ -40,11 +44,55 @@ pub struct Link {
     remote: Option<SocketAddr>,
     /// Answers that are being written.
     held: Held,
-    open: Mutex<Option<Open>>,
+    /// Bytes of requests.
+    requested: Cell<usize>,
+    open: RefCell<Option<Open>>,
+}
+
+/// Bytes of one call's request, counted until this is dropped.
+pub struct Requested {
+    link: Rc<Link>,
+    bytes: usize,
+}
+
+impl Requested {
+    /// None yet.
+    pub fn new(link: &Rc<Link>) -> Self {
+        Requested { link: link.clone(), bytes: 0 }
+    }
+
+    /// How many there are now.
+    ///
+    /// # Errors
+    /// The text of `TooManyRequests`; its code would be HTTP's 500, which says that something is broken.
+    pub fn set(&mut self, bytes: usize) -> Result<(), Status> {
+        let others = self.link.requested.get() - self.bytes;
+        self.link.requested.set(others + bytes);
+        self.bytes = bytes;
+        match others > 0 && others + bytes > REQUEST_BYTES_MAX {
+            true => {
+                Err(Status::new(Code::ResourceExhausted, Status::from(ApiError::TooManyRequests).message))
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// There are none any more.
+    pub fn clear(&mut self) {
+        self.link.requested.set(self.link.requested.get() - std::mem::take(&mut self.bytes));
+    }
+}
+
+impl Drop for Requested {
+    fn drop(&mut self) {
+        self.clear();
+    }
 }
 
 struct Open {
     calls: SendRequest<Bytes>,
+    /// Which of this link's it is.
+    number: u64,
     _tasks: [Ending; 2],
 }
 
@@ -60,7 +108,8 @@ impl Drop for Ending {
 impl Link {
     /// Nothing is opened yet. `remote` is for the log.
     pub fn new(gateway: Gateway, remote: Option<SocketAddr>) -> Rc<Self> {
-        Rc::new(Link { gateway, remote, held: Held::default(), open: Mutex::default() })
+        let (held, requested) = (Held::default(), Cell::new(0));
+        Rc::new(Link { gateway, remote, held, requested, open: RefCell::default() })
     }
 
     /// What this leads to.
@@ -116,12 +165,24 @@ impl Link {
 
     /// The connection, opened if it is not, or not any more.
     async fn opened(&self) -> Result<SendRequest<Bytes>, Status> {
-        let mut open = self.open.lock().await;
-        if let Some(open) = open.as_ref()
-            && let Ok(calls) = open.calls.clone().ready().await
-        {
-            return Ok(calls);
+        loop {
+            let known = self.open.borrow().as_ref().map(|open| (open.calls.clone(), open.number));
+            if let Some((calls, _)) = known.clone()
+                && let Ok(calls) = calls.ready().await
+            {
+                return Ok(calls);
+            }
+            let number = known.map_or(0, |(_, number)| number + 1);
+            let opened = self.open(number).await?;
+            let mut open = self.open.borrow_mut();
+            // Of two calls that have opened one at the same time the first one's counts.
+            if open.as_ref().is_none_or(|open| open.number < number) {
+                *open = Some(opened);
+            }
         }
+    }
+
+    async fn open(&self, number: u64) -> Result<Open, Status> {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let client = Client { address: self.remote, certified: None };
         let served = spawn_local(grpc::serve_client(theirs, client, self.gateway.front.clone(), None));
@@ -134,8 +195,7 @@ impl Link {
             .await
             .map_err(|error| lost(&error))?;
         let driven = spawn_local(async move { drop(connection.await) });
-        *open = Some(Open { calls: calls.clone(), _tasks: [served, Ending(driven.abort_handle())] });
-        calls.ready().await.map_err(|error| lost(&error))
+        Ok(Open { calls, number, _tasks: [served, Ending(driven.abort_handle())] })
     }
 }
 

@@ -86,12 +86,14 @@ impl Source {
         Ok(next)
     }
 
-    /// Passes over the rest: a call with one request begins when its body is over. A socket has no end, and is not waited for.
+    /// Passes over the rest: a call with one request begins when its body is over. A socket has no end, and is not waited
+    /// for: whoever reads it is told that nothing more is wanted.
     ///
     /// # Errors
     /// If it is cut.
     pub async fn drain(&mut self) -> Result<(), Broken> {
-        if matches!(self.body, Kind::Socket(_)) {
+        if let Kind::Socket(messages) = &mut self.body {
+            messages.close();
             return Ok(());
         }
         while !self.heard_all.get() && self.next().await?.is_some() {}

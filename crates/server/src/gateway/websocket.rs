@@ -32,6 +32,9 @@ const TOO_LONG: u16 = 1009;
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 4 << 10;
 
+/// A buffer that holds more is not kept when it is empty.
+const KEPT_BYTES: usize = 16 << 10;
+
 /// A socket that was agreed on, until its connection is free of HTTP.
 pub type Agreed = Rc<RefCell<Option<Socket>>>;
 
@@ -95,9 +98,9 @@ pub async fn serve(io: impl AsyncRead + AsyncWrite, early: Bytes, socket: Socket
     let mut waiting: Option<Bytes> = None;
     let mut is_line_begun = false;
     let code = loop {
-        // Heads are of no use here; the call goes on behind them.
+        // Heads are of no use here; the call goes on behind them. Whatever is ready has its turn by chance, so that
+        // neither a client that never stops asking nor an answer without an end keeps the other waiting.
         let told = tokio::select! {
-            biased;
             piece = poll_fn(|cx| answer.poll_piece(cx)) => match piece {
                 None => break NORMAL,
                 Some(Piece { bytes, is_last }) => {
@@ -111,8 +114,10 @@ pub async fn serve(io: impl AsyncRead + AsyncWrite, early: Bytes, socket: Socket
                 }
             },
             permit = messages.reserve(), if waiting.is_some() => {
-                let (Ok(permit), Some(message)) = (permit, waiting.take()) else { break NORMAL };
-                permit.send(message);
+                // What a call does not hear any more is passed over: the socket is still read, to see its end.
+                if let (Ok(permit), Some(message)) = (permit, waiting.take()) {
+                    permit.send(message);
+                }
                 continue;
             }
             next = frames.next(&mut reading), if waiting.is_none() => match next {
@@ -240,6 +245,10 @@ impl Frames {
             self.bytes.advance(head);
             let mask = self.bytes.split_to(4);
             let mut payload = self.bytes.split_to(length);
+            if length > KEPT_BYTES && self.bytes.len() <= length {
+                // The buffer that has grown goes with it.
+                self.bytes = BytesMut::from(&self.bytes[..]);
+            }
             for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
                 *byte ^= mask;
             }
@@ -249,7 +258,7 @@ impl Frames {
                     self.is_in_message = !is_last;
                     if is_last {
                         self.message.extend_from_slice(b"\n");
-                        return Ok(Some(Came::Message(self.message.split().freeze())));
+                        return Ok(Some(Came::Message(std::mem::take(&mut self.message).freeze())));
                     }
                 }
                 (8, _) => return Ok(Some(Came::Close)),
@@ -263,7 +272,13 @@ impl Frames {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::io::DuplexStream;
+
     use super::*;
+    use crate::gateway::answer::Out;
+    use crate::listen::closing;
 
     /// A client's frame.
     fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -318,6 +333,61 @@ mod tests {
             Came::Message(bytes) => Came::Message(bytes.clone()),
             Came::Ping(bytes) => Came::Ping(bytes.clone()),
             Came::Close => Came::Close,
+        }
+    }
+
+    /// Serves a socket with this call until it ends; `client` has the other end, and has to see to that.
+    fn served<R, C>(run: impl FnOnce(Out, mpsc::Receiver<Bytes>) -> R, client: impl FnOnce(DuplexStream) -> C)
+    where
+        R: Future<Output = ()> + 'static,
+        C: Future<Output = ()> + 'static,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let (messages, received) = mpsc::channel(1);
+            let answer = Answer::new(|out| run(out, received), Rc::default(), None, false);
+            let socket = Socket { answer, messages, bytes_max: 1024 };
+            let (ours, theirs) = tokio::io::duplex(256);
+            let client = tokio::task::spawn_local(client(theirs));
+            let (_stop, closing) = closing();
+            let ends = serve(ours, Bytes::new(), socket, closing);
+            tokio::time::timeout(Duration::from_secs(60), ends).await.expect("it goes on");
+            client.await.unwrap();
+        });
+    }
+
+    #[test]
+    fn an_answer_without_end_lets_its_client_speak() {
+        let run = |out: Out, received| async move {
+            let _received: mpsc::Receiver<Bytes> = received;
+            loop {
+                out.put(Piece { bytes: Bytes::from_static(b"on and on\n"), is_last: true }).await;
+            }
+        };
+        served(run, |io| async move {
+            let (mut reading, mut writing) = tokio::io::split(io);
+            writing.write_all(&masked(0x88, &[3, 0xe8])).await.unwrap();
+            let mut got = vec![0; 4096];
+            while reading.read(&mut got).await.unwrap() > 0 {}
+        });
+    }
+
+    #[test]
+    fn a_client_that_is_not_heard_is_seen_to_leave() {
+        for is_closed in [false, true] {
+            // The call takes one message, and then no more.
+            let run = move |_out, mut received: mpsc::Receiver<Bytes>| async move {
+                received.recv().await;
+                if is_closed {
+                    drop(received);
+                }
+                std::future::pending::<()>().await;
+            };
+            served(run, move |mut io| async move {
+                for _ in 0..if is_closed { 10 } else { 2 } {
+                    io.write_all(&masked(0x81, b"{}")).await.unwrap();
+                }
+            });
         }
     }
 

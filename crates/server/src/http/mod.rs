@@ -1,4 +1,5 @@
-//! HTTP: the probes, `/metrics` and `/version` for clients, the former two for listeners of metrics, etcd's 404 for the rest.
+//! HTTP: the probes, `/metrics` and `/version` for clients, the former two for listeners of metrics, etcd's 404 for the
+//! rest.
 //!
 //! Answers are made by a function of the request's parts, so that they are tested without a socket; the connection
 //! around it is hyper's, or of gRPC's own where a client has agreed on HTTP/2 and asks for something else.
@@ -8,6 +9,7 @@ mod body;
 mod debug;
 mod health;
 mod query;
+mod redirect;
 mod session;
 mod watched;
 
@@ -161,6 +163,9 @@ pub async fn answer(
 }
 
 async fn route(role: Role, head: &Parts, health: &dyn Health, site: &Site) -> Response<Full<Bytes>> {
+    if let Some(elsewhere) = redirect::redirect(head, head.uri.path(), None) {
+        return elsewhere;
+    }
     let path = decode(head.uri.path(), false).unwrap_or_default();
     let query = || Query::new(head.uri.query().unwrap_or_default());
     if path == "/version" && role != Role::Metrics {

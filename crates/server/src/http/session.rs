@@ -1,13 +1,15 @@
 //! One connection's requests: those that the gateway answers, and all others.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
-use http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use tokio::sync::mpsc;
 use wire::{Code, Status};
 
+use super::redirect::{encode, redirect};
 use super::{Body, Parties, answer, error};
 use crate::gateway::answer::{Answer, Gone};
 use crate::gateway::head::Metadata;
@@ -38,8 +40,8 @@ impl Session {
         Rc::new(Session { parties, is_secure, link })
     }
 
-    /// Answers one request. `gone` tells when its client is, once all of the request has come; `agreed` takes a socket that
-    /// is to follow.
+    /// Answers one request. `gone` tells when its client is, once all of the request has come; `agreed` takes a socket
+    /// that is to follow.
     pub(super) async fn answer(
         self: Rc<Self>,
         request: Request<impl Into<Source>>,
@@ -69,12 +71,17 @@ impl Session {
             return error(StatusCode::BAD_REQUEST, NAMED).map(Body::Whole);
         }
         let origin = head.headers.get(http::header::ORIGIN).cloned();
-        let mut response = match head.method {
-            Method::OPTIONS => super::plain(StatusCode::OK, "").map(Body::Whole),
-            _ => match (unclean(&path), agreed.filter(|_| websocket::is_wanted(&head.headers))) {
-                (Some(clean), _) => redirect(&clean, head.uri.query()),
-                (None, Some(agreed)) => open_socket(link, &path, &head, &agreed),
-                (None, None) => call(link, &path, &head, body.into(), gone).await,
+        let written = written(&head, &path);
+        let mut response = match (&head.method, redirect(&head, &written, Some(ROOT))) {
+            (&Method::OPTIONS, _) => super::plain(StatusCode::OK, "").map(Body::Whole),
+            (_, Some(elsewhere)) => elsewhere.map(Body::Whole),
+            // A slash that is encoded parts no names.
+            _ if !written.strip_prefix('/').is_some_and(is_ours) => {
+                error(StatusCode::NOT_FOUND, "404 page not found").map(Body::Whole)
+            }
+            _ => match agreed.filter(|_| websocket::is_wanted(&head.headers)) {
+                Some(agreed) => open_socket(link, &path, &head, &agreed),
+                None => call(link, &path, &head, body.into(), gone).await,
             },
         };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -84,29 +91,19 @@ impl Session {
     }
 }
 
-/// The path to which Go's server sends those who ask for one like this: with steps up and down, or without the last slash.
-fn unclean(path: &str) -> Option<String> {
-    let mut parts = Vec::new();
-    for part in path.split('/').filter(|part| !matches!(*part, "" | ".")) {
-        match part {
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
+/// The path as it was written, but for an old prefix: that is changed where it is decoded.
+fn written<'a>(head: &'a Parts, path: &str) -> Cow<'a, str> {
+    let raw = head.uri.path();
+    match super::decode(raw, false).is_some_and(|decoded| decoded == path) {
+        true => raw.into(),
+        false => encode(path).into(),
     }
-    let mut clean = format!("/{}", parts.join("/"));
-    if clean == ROOT || (path.ends_with('/') && clean != "/") {
-        clean.push('/');
-    }
-    (clean != path).then_some(clean)
 }
 
-fn redirect(path: &str, query: Option<&str>) -> Response<Body> {
-    let mut response = super::plain(StatusCode::TEMPORARY_REDIRECT, "").map(Body::Whole);
-    let to = query.map_or(path.to_owned(), |query| format!("{path}?{query}"));
-    if let Ok(to) = HeaderValue::try_from(to) {
-        response.headers_mut().insert(LOCATION, to);
-    }
-    response
+/// Whether a path, without its first slash, leads into the gateway.
+fn is_ours(path: &str) -> bool {
+    let first = path.split_once('/').and_then(|(first, _)| super::decode(first, false));
+    first.is_some_and(|first| Some(&*first) == ROOT.strip_prefix('/'))
 }
 
 /// Makes a call.
@@ -120,13 +117,14 @@ async fn call(
     let heard_all = source.heard_all();
     let metadata = Metadata::of(&head.headers);
     let (link, method) = (link.clone(), method(path, overridden(head)));
+    let is_stream = method.as_ref().is_ok_and(|method| method.server_streams);
     let run = |out| async move {
         match (method, metadata) {
             (Ok(method), Ok(metadata)) => crate::gateway::call(link, method, metadata, source, out).await,
             (Err(status), _) | (_, Err(status)) => out.fail(&status),
         }
     };
-    let mut answer = Answer::new(run, heard_all, gone);
+    let mut answer = Answer::new(run, heard_all, gone, is_stream);
     let Some(head) = answer.head().await else {
         // Nobody reads it.
         return super::plain(StatusCode::INTERNAL_SERVER_ERROR, "").map(Body::Whole);
@@ -179,28 +177,7 @@ fn open_socket(link: &Rc<Link>, path: &str, head: &Parts, agreed: &websocket::Ag
             Err(status) => out.fail(&status),
         }
     };
-    let answer = Answer::new(run, heard_all, None);
+    let answer = Answer::new(run, heard_all, None, false);
     *agreed.borrow_mut() = Some(websocket::Socket { answer, messages, bytes_max });
     response.map(Body::Whole)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::unclean;
-
-    #[test]
-    fn paths_are_cleaned_as_by_go() {
-        for (path, clean) in [
-            ("/v3", Some("/v3/")),
-            ("/v3/", None),
-            ("/v3//kv/range", Some("/v3/kv/range")),
-            ("/v3/kv/../kv/./range", Some("/v3/kv/range")),
-            ("/v3/kv/range", None),
-            ("/v3/kv/range/", None),
-            ("/v3/../health", Some("/health")),
-            ("/v3/../..", Some("/")),
-        ] {
-            assert_eq!(unclean(path).as_deref(), clean, "{path}");
-        }
-    }
 }

@@ -160,6 +160,9 @@ fn other_methods_and_paths_are_refused_as_in_go() {
         (Role::Peer, "GET", "/health", 404, "404 page not found\n"),
         (Role::Peer, "OPTIONS", "/nope", 404, "404 page not found\n"),
         (Role::Client, "OPTIONS", "/nope", 200, ""),
+        (Role::Client, "POST", "//health", 307, ""),
+        (Role::Peer, "GET", "/x/../version", 307, "<a href=\"/version\">Temporary Redirect</a>.\n\n"),
+        (Role::Client, "GET", "/v3", 404, "404 page not found\n"),
     ] {
         let got = ask(role, method, uri, &Fake::default());
         assert_eq!((got.status, got.body.as_str()), (status, body), "{method} {uri}");

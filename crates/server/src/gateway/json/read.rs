@@ -9,8 +9,9 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
+use crate::config::quote;
 use crate::gateway::schema::{Enum, Field, Kind, Message};
 use crate::grpc::answer::PREFIX_BYTES;
 
@@ -23,7 +24,8 @@ const SHOWN_BYTES_MAX: usize = 1024;
 /// In the words of `protojson`, whose first separator is a space or a no-break space, as a binary is built; here a space.
 pub fn read(json: &[u8], schema: &'static Message, bytes_max: usize) -> Result<Vec<u8>, String> {
     let mut reader = Reader { lexer: Lexer { json, at: 0 }, out: Pieces::default(), open: Vec::new() };
-    reader.run(schema, bytes_max).map_err(|error| format!("proto: {error}"))?;
+    // Lengths within a message have 32 bits here, as its own has in gRPC's prefix.
+    reader.run(schema, bytes_max.min(u32::MAX as usize)).map_err(|error| format!("proto: {error}"))?;
     Ok(reader.out.join())
 }
 
@@ -52,7 +54,7 @@ impl Reader<'_> {
                         self.lexer.token();
                         self.open.pop();
                         if let Some(place) = place {
-                            self.out.close_list(place);
+                            self.out.close_list(field.number, place);
                         }
                     } else {
                         self.value(field, true)?;
@@ -71,7 +73,7 @@ impl Reader<'_> {
                     }
                 }
             }
-            if self.out.bytes.len() > bytes_max {
+            if self.out.length() > bytes_max {
                 return Ok(());
             }
         }
@@ -332,7 +334,14 @@ impl<'a> Lexer<'a> {
                         rest = &rest[length..];
                         letter
                     }
-                    None => return Err(syntax("invalid escape code in string")),
+                    // It takes six more bytes for the other half, whatever they are.
+                    None => {
+                        let at = token.to - 1 - rest.len() + 4;
+                        let Some(half) = self.json.get(at..at + 6) else {
+                            return Err("unexpected EOF".into());
+                        };
+                        return Err(syntax(&format!("invalid escape code {} in string", quoted(half))));
+                    }
                 },
                 other => other,
             });
@@ -365,6 +374,18 @@ impl<'a> Lexer<'a> {
         let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
         format!("line {line}:{column}")
     }
+}
+
+/// Bytes as Go quotes them.
+fn quoted(bytes: &[u8]) -> String {
+    let mut out = String::from("\"");
+    for chunk in bytes.utf8_chunks() {
+        let text = quote(chunk.valid());
+        out.push_str(&text[1..text.len() - 1]);
+        out.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    out.push('"');
+    out
 }
 
 /// The character behind `\u`, and how many bytes it takes; `None` for half of a pair.
@@ -469,19 +490,28 @@ struct Pieces {
 }
 
 struct Part {
-    /// Where its key begins in the bytes, and where it does.
-    key: usize,
-    from: usize,
+    /// Where it begins in the bytes.
+    from: u32,
     /// Its length with the lengths that are written within it; while it is open, what those take alone.
-    length: usize,
+    length: u32,
+}
+
+impl Part {
+    fn from(&self) -> usize {
+        self.from as usize
+    }
 }
 
 impl Pieces {
+    /// How long the message is at least: each part's own length takes a byte or more.
+    fn length(&self) -> usize {
+        self.bytes.len() + self.parts.len()
+    }
+
     /// Begins a part of this field.
     fn open(&mut self, field: u32) -> usize {
-        let key = self.bytes.len();
         encode_key(field, WireType::LengthDelimited, &mut self.bytes);
-        self.parts.push(Part { key, from: self.bytes.len(), length: 0 });
+        self.parts.push(Part { from: self.bytes.len() as u32, length: 0 });
         self.open.push(self.parts.len() - 1);
         self.parts.len() - 1
     }
@@ -489,19 +519,21 @@ impl Pieces {
     fn close(&mut self, place: usize) {
         self.open.pop();
         let part = &mut self.parts[place];
-        part.length += self.bytes.len() - part.from;
-        let inserted = part.length - (self.bytes.len() - part.from) + encoded_len_varint(part.length as u64);
+        let own = self.bytes.len() - part.from();
+        let inserted = part.length as usize;
+        part.length = (own + inserted) as u32;
+        let inserted = inserted + encoded_len_varint(part.length.into());
         if let Some(outer) = self.open.last() {
-            self.parts[*outer].length += inserted;
+            self.parts[*outer].length += inserted as u32;
         }
     }
 
     /// Of a list without elements nothing is left.
-    fn close_list(&mut self, place: usize) {
-        match self.parts.pop_if(|part| part.from == self.bytes.len()) {
+    fn close_list(&mut self, field: u32, place: usize) {
+        match self.parts.pop_if(|part| part.from() == self.bytes.len()) {
             Some(part) => {
                 self.open.pop();
-                self.bytes.truncate(part.key);
+                self.bytes.truncate(part.from() - key_len(field));
             }
             None => self.close(place),
         }
@@ -519,9 +551,9 @@ impl Pieces {
         message.resize(PREFIX_BYTES, 0);
         let mut done = 0;
         for part in self.parts {
-            message.extend_from_slice(&self.bytes[done..part.from]);
-            encode_varint(part.length as u64, &mut message);
-            done = part.from;
+            message.extend_from_slice(&self.bytes[done..part.from()]);
+            encode_varint(part.length.into(), &mut message);
+            done = part.from();
         }
         message.extend_from_slice(&self.bytes[done..]);
         let length = u32::try_from(message.len() - PREFIX_BYTES).unwrap_or(u32::MAX);

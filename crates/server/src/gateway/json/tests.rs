@@ -36,7 +36,7 @@ fn written(message: &impl prost::Message, schema: &'static Message, texts: Texts
     let mut writer = Writer::begin(Bytes::from(message.encode_to_vec()), schema, texts, &mut json);
     let mut all = Vec::new();
     loop {
-        let is_all = writer.write(&mut json, piece);
+        let is_all = writer.write(&mut json, piece, usize::MAX);
         all.append(&mut json);
         if is_all {
             return String::from_utf8(all).unwrap();
@@ -105,7 +105,18 @@ fn what_is_refused_and_in_which_words() {
         (r#"{"sort_order":true}"#, "(line 1:15): invalid value for enum field sortOrder: true"),
         (r#"{"sort_order":2147483648}"#, "(line 1:15): invalid value for enum field sortOrder: 2147483648"),
         ("{\n  \"\u{e9}\": 1,\t\"limit\": []}", "(line 2:20): invalid value for int64 field limit: ["),
-        (r#"{"x":"\ud800"}"#, "syntax error (line 1:6): invalid escape code in string"),
+        (r#"{"x":"\ud800"}"#, "unexpected EOF"),
+        (r#"{"\udc00":1}"#, "unexpected EOF"),
+        (r#"{"x":"\ud800aaaaaa"}"#, r#"syntax error (line 1:6): invalid escape code "aaaaaa" in string"#),
+        (r#"{"x":"a\ud800\u00e9"}"#, r#"syntax error (line 1:6): invalid escape code "\\u00e9" in string"#),
+        (
+            "{\"x\":\"\\ud800\"\n\n\n\t\n}",
+            r#"syntax error (line 1:6): invalid escape code "\"\n\n\n\t\n" in string"#,
+        ),
+        (
+            "{\"x\":\"\\ud800zzzzz\u{e9}\"}",
+            r#"syntax error (line 1:6): invalid escape code "zzzzz\xc3" in string"#,
+        ),
     ] {
         assert_eq!(range(json), Err(format!("proto: {text}")), "{json}");
     }
@@ -130,6 +141,18 @@ fn what_is_refused_and_in_which_words() {
     // What is repeated in an error is no longer than a text should be.
     let long = format!("{{\"limit\":\"{}\"}}", "x".repeat(1 << 20));
     assert!(range(&long).unwrap_err().len() < 2000);
+}
+
+/// However little a message within a message takes, what is made of them is no more than is sent.
+#[test]
+fn parts_count_too() {
+    let schema = request("/etcdserverpb.KV/Txn");
+    let parts = |count: usize| {
+        let json = format!("{{\"success\":[{}]}}", vec!["{}"; count].join(","));
+        read(json.as_bytes(), schema, 1000).unwrap().len() - 5
+    };
+    assert_eq!(parts(500), 1000);
+    assert!((1001..=1010).contains(&parts(100_000)), "it ends once it is too long");
 }
 
 /// Everything that a transaction can hold, in protobuf and in JSON.
@@ -230,6 +253,24 @@ fn answers_leave_out_what_is_unset() {
     );
 }
 
+/// A field that comes behind a long list is looked for in steps, and so is one that does not come.
+#[test]
+fn writing_takes_turns() {
+    let kvs = vec![wire::mvccpb::KeyValue::default(); 1000];
+    let range = pb::RangeResponse { kvs, more: true, ..Default::default() };
+    let schema = response("/etcdserverpb.KV/Range");
+    let mut json = Vec::new();
+    let mut writer = Writer::begin(Bytes::from(range.encode_to_vec()), schema, Texts::Plain, &mut json);
+    let mut turns = 1;
+    while !writer.write(&mut json, usize::MAX, 100) {
+        turns += 1;
+    }
+    let list = vec!["{}"; 1000].join(",");
+    assert_eq!(String::from_utf8(json).unwrap(), format!("{{\"kvs\":[{list}],\"more\":true}}"));
+    // The header, the list, what follows it, the count.
+    assert!(turns >= 40, "{turns} turns");
+}
+
 /// Whatever the bytes are, they are a value or none, and what is a value is a message or none.
 #[test]
 fn no_bytes_make_it_panic() {
@@ -281,7 +322,7 @@ fn no_bytes_make_it_panic() {
                     let message = Bytes::from(message).slice(5..);
                     let mut json = Vec::new();
                     let mut writer = Writer::begin(message, request(path), Texts::Plain, &mut json);
-                    assert!(writer.write(&mut json, usize::MAX));
+                    assert!(writer.write(&mut json, usize::MAX, usize::MAX));
                     serde_json::from_slice::<serde_json::Value>(&json).unwrap();
                 }
             }

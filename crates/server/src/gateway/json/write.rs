@@ -39,8 +39,9 @@ struct Open {
     to: usize,
     /// The field under way.
     field: usize,
-    /// Where that is looked for.
+    /// Where that is looked for, and what was found before.
     at: usize,
+    last: Option<Found>,
     /// An element of it is written.
     is_in_list: bool,
     /// Any field is written.
@@ -49,16 +50,16 @@ struct Open {
 
 impl Open {
     fn new(schema: &'static Message, from: usize, to: usize) -> Open {
-        Open { schema, from, to, field: 0, at: from, is_in_list: false, has_any: false }
+        Open { schema, from, to, field: 0, at: from, last: None, is_in_list: false, has_any: false }
     }
 
     fn next_field(&mut self) {
-        (self.field, self.at, self.is_in_list) = (self.field + 1, self.from, false);
+        (self.field, self.at, self.last, self.is_in_list) = (self.field + 1, self.from, None, false);
     }
 }
 
 /// What a field was found to hold.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Found {
     Number(u64),
     /// From here to there.
@@ -73,8 +74,9 @@ impl Writer {
         Writer { message, open, texts }
     }
 
-    /// Appends what comes next, until `out` has so many bytes, or one value more; true if that was all.
-    pub fn write(&mut self, out: &mut Vec<u8>, bytes_max: usize) -> bool {
+    /// Appends what comes next, until `out` has so many bytes, or one value more, or so many fields were looked at (there may
+    /// be nothing new then); true if that was all.
+    pub fn write(&mut self, out: &mut Vec<u8>, bytes_max: usize, mut steps_max: usize) -> bool {
         while let Some(open) = self.open.last_mut() {
             if out.len() >= bytes_max {
                 return false;
@@ -84,7 +86,8 @@ impl Writer {
                 self.open.pop();
                 continue;
             };
-            let Some(found) = find(&self.message, open, field) else {
+            let Ok(found) = find(&self.message, open, field, &mut steps_max) else { return false };
+            let Some(found) = found else {
                 if open.is_in_list {
                     out.push(b']');
                 }
@@ -154,20 +157,28 @@ impl Writer {
     }
 }
 
+/// The steps are used up.
+struct Later;
+
 /// The next occurrence of a list's element, or the last one of a field; where to look further is noted.
-fn find(message: &[u8], open: &mut Open, field: &Field) -> Option<Found> {
-    let mut last = None;
+fn find(
+    message: &[u8],
+    open: &mut Open,
+    field: &Field,
+    steps_max: &mut usize,
+) -> Result<Option<Found>, Later> {
     while open.at < open.to {
-        let (number, found, next) = occurrence(message, open.at, open.to)?;
+        *steps_max = steps_max.checked_sub(1).ok_or(Later)?;
+        let Some((number, found, next)) = occurrence(message, open.at, open.to) else { return Ok(None) };
         open.at = next;
         if number == field.number {
-            last = found;
-            if field.repeated && last.is_some() {
+            open.last = found;
+            if field.repeated && found.is_some() {
                 break;
             }
         }
     }
-    last
+    Ok(open.last.take())
 }
 
 /// Number, value (of the kinds that are in use) and end of the occurrence of a field.
