@@ -193,13 +193,15 @@ struct Waiter {
 /// A proposal that has no answer yet, as it is counted.
 struct Proposal {
     counts: Own,
-    /// What is measured of it; nothing of a change of membership, as in etcd.
+    /// What is measured of it; a change of membership is neither measured nor counted, as in etcd.
     timed: Option<(Timed, Instant)>,
 }
 
 impl Proposal {
     fn new(counts: &Own, timed: Option<(Timed, Instant)>) -> Proposal {
-        counts.proposals_pending.add_alone(1);
+        if timed.is_some() {
+            counts.proposals_pending.add_alone(1);
+        }
         Proposal { counts: counts.clone(), timed }
     }
 
@@ -212,8 +214,8 @@ impl Proposal {
 
     /// It has no answer, or was not taken.
     fn failed(self, now: Instant) {
-        self.counts.proposals_failed.add_alone(1);
         if let Some((timed, begun)) = self.timed {
+            self.counts.proposals_failed.add_alone(1);
             self.counts.time_request(timed, false, now.saturating_duration_since(begun));
         }
     }
@@ -221,7 +223,9 @@ impl Proposal {
 
 impl Drop for Proposal {
     fn drop(&mut self) {
-        self.counts.proposals_pending.sub_alone(1);
+        if self.timed.is_some() {
+            self.counts.proposals_pending.sub_alone(1);
+        }
     }
 }
 
@@ -231,6 +235,9 @@ struct Round {
     contexts: Vec<RequestId>,
     readers: Vec<RequestId>,
     retry_at: Instant,
+    /// When it has had no answer for so long that it counts as slow. That goes on where nobody waits any more, and with the
+    /// round that takes its place: clients that give up early must not hide a member that has no answer.
+    slow_at: Instant,
 }
 
 #[derive(Default)]
@@ -735,27 +742,37 @@ impl Lane {
             return;
         }
         let mut reads = self.0.reads.borrow_mut();
+        let mut slow_at = now + self.request_timeout();
         if let Some(round) = &mut reads.in_flight {
             if now < round.retry_at {
                 return;
             }
+            let is_slow = round.slow_at <= now;
+            if is_slow {
+                self.0.counts.slow_read_indexes.add_alone(1);
+                round.slow_at = slow_at;
+            }
             let waiters = self.0.waiters.borrow();
             round.readers.retain(|id| waiters.contains_key(&id.0));
+            round.retry_at = round.slow_at.min(now + READ_RETRY);
             if !round.readers.is_empty() {
                 let context = self.next_id();
                 round.contexts.push(context);
-                round.retry_at = now + READ_RETRY;
                 self.0.outbox.borrow_mut().push(Submission::ReadIndex { context });
                 return;
             }
-            reads.in_flight = None;
+            slow_at = round.slow_at;
+            if is_slow {
+                reads.in_flight = None;
+            }
         }
         if reads.next.is_empty() {
             return;
         }
         let context = self.next_id();
         let readers = std::mem::take(&mut reads.next);
-        reads.in_flight = Some(Round { contexts: vec![context], readers, retry_at: now + READ_RETRY });
+        let retry_at = slow_at.min(now + READ_RETRY);
+        reads.in_flight = Some(Round { contexts: vec![context], readers, retry_at, slow_at });
         self.0.outbox.borrow_mut().push(Submission::ReadIndex { context });
     }
 
@@ -793,10 +810,6 @@ impl Lane {
             })
             .collect();
         self.0.earliest.set(earliest);
-        let is_read = |waiter: &Waiter| waiter.proposal.is_none() && !waiter.target.is_gone();
-        if expired.iter().any(|(_, waiter)| is_read(waiter) && waiter.on_expiry == ApiError::Timeout) {
-            self.0.counts.slow_read_indexes.add_alone(1);
-        }
         for (_, waiter) in expired {
             let is_proposal = waiter.proposal.is_some();
             waiter.proposal.into_iter().for_each(|proposal| proposal.failed(now));

@@ -213,7 +213,6 @@ impl FakeMember {
             quota_bytes: 2 << 30,
             quota: node::Quota::of_setting(0),
             space: Box::new(Default::default),
-            merges: Arc::default(),
             compaction_finished: tokio::sync::watch::channel(-1).1,
             defragment: Box::new(|| {}),
             hashes: server::grpc::hashes::Hashes::new(u64::MAX),
