@@ -74,7 +74,12 @@ fn a_login_is_good_on_every_member_until_it_ends() {
             }
         }
     });
-    let token = run(async { log_in(&cluster.members[0].client()).await.expect("a token") });
+    let token = run(async {
+        let token = log_in(&cluster.members[0].client()).await.expect("a token");
+        // What it has not applied yet it would hear of again, and know the token.
+        assert_eq!(get(&with_token(&cluster.members[1], &token)).await, Ok(()));
+        token
+    });
     cluster.members[1].terminate();
     cluster.restart(&[1]);
     run(async {
