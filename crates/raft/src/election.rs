@@ -247,7 +247,7 @@ impl Raft {
         }
         self.leader = None;
         self.transfer = None;
-        self.outrun_since = None;
+        self.silence.outrun_since = None;
         self.votes.clear();
         self.own_vote = None;
         self.heartbeat_at = Time::NEVER;

@@ -14,6 +14,23 @@ pub(crate) struct Transfer {
     pub(crate) until: Time,
 }
 
+/// A time without an answer of the disk: since the last one, or since it was asked after a rest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Silence {
+    since: Time,
+    /// Entries after this came while it was silent: it is the log's end at the last answer, or what was durable before
+    /// its rest ended.
+    after: Index,
+    /// Since when a leader knows that another's disk has got further than that.
+    pub(crate) outrun_since: Option<Time>,
+}
+
+impl Silence {
+    pub(crate) fn new(since: Time, after: Index) -> Self {
+        Silence { since, after, outrun_since: None }
+    }
+}
+
 impl Raft {
     /// This member's shell wants `to` to lead.
     pub(crate) fn transfer_leader(&mut self, to: NodeId) {
@@ -97,13 +114,13 @@ impl Raft {
     fn disk_hangs(&mut self) -> bool {
         let waits = self.durable_seq < self.last_seq;
         let has_others = self.conf.voters.iter().any(|id| *id != self.id);
-        let is_outrun = self.most_caught_up().is_none_or(|(_, matched)| matched > self.silent_after);
+        let is_outrun = self.most_caught_up().is_none_or(|(_, matched)| matched > self.silence.after);
         if !(waits && has_others && is_outrun) {
-            self.outrun_since = None;
+            self.silence.outrun_since = None;
             return false;
         }
-        let since = *self.outrun_since.get_or_insert(self.now);
-        self.now >= self.disk_heard_at.plus_ms(self.election_timeout_ms)
+        let since = *self.silence.outrun_since.get_or_insert(self.now);
+        self.now >= self.silence.since.plus_ms(self.election_timeout_ms)
             && self.now >= since.plus_ms(self.election_timeout_ms / 2)
     }
 
