@@ -553,7 +553,7 @@ impl Lane {
         };
         let timed = match &submission {
             Submission::Propose { data, .. } => Some(Timed::Kind(RequestKind::of(data))),
-            Submission::Reconfigure { .. } | Submission::ReadIndex { .. } => None,
+            Submission::Reconfigure { .. } | Submission::ReadIndex { .. } | Submission::GiveUp { .. } => None,
         };
         self.wait(id, target, now, client_deadline, (true, timed, on_timeout));
         self.0.outbox.borrow_mut().push(submission);
