@@ -1,6 +1,7 @@
 //! Clusters whose members are killed, stopped and parted under load: what was acknowledged is on every member, the data is
 //! the same, and each watcher saw each event once. The small ones run in CI, all with `cargo xtask clusters`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -77,16 +78,18 @@ impl Load {
         assert!(!acknowledged.is_empty());
         cluster.check_hashes().await;
         let mut there: Vec<Put> = Vec::new();
-        for member in &cluster.members {
+        for (place, member) in cluster.members.iter().enumerate() {
             let found = member.client().range(everything(), patience()).await.expect("a read");
             let found: Vec<Put> = found.kvs.iter().map(|kv| (kv.key.clone(), kv.mod_revision)).collect();
-            if there.is_empty() {
-                there = found;
+            if place > 0 {
+                let difference = found.iter().zip(&there).find(|(found, there)| found != there);
+                assert_eq!((difference, found.len()), (None, there.len()), "member {place} and the first");
             }
+            there = found;
         }
+        let revisions: BTreeMap<&Bytes, i64> = there.iter().map(|(key, revision)| (key, *revision)).collect();
         for (key, revision) in &acknowledged {
-            let found = there.iter().find(|(known, _)| known == key);
-            assert_eq!(found.map(|(_, revision)| revision), Some(revision), "{key:?} was acknowledged");
+            assert_eq!(revisions.get(key), Some(revision), "{key:?} was acknowledged");
         }
         // The writers' keys are put once each.
         there.retain(|(key, _)| is_writers(key));
@@ -302,7 +305,9 @@ fn a_gigabyte_arrives_in_bounded_memory() {
     const VALUE_BYTES: usize = 1 << 20;
     const VALUES: usize = 1 << 10;
     const AT_ONCE: usize = 16;
-    const MEMORY_BYTES: u64 = 512 << 20;
+    // Measured: 52 MB at the receiver, and none more than before at the sender.
+    const RECEIVER_BYTES_MAX: u64 = 128 << 20;
+    const SENDER_GROWTH_MAX: u64 = 64 << 20;
     let mut cluster = Cluster::start(3, &[]);
     run(async {
         let leader = cluster.leader().await;
@@ -331,8 +336,8 @@ fn a_gigabyte_arrives_in_bounded_memory() {
         let (sender, receiver) = (peak_bytes(sender), peak_bytes(receiver));
         println!("took {took:?}; peaks: sender {before} before, {sender} after; receiver {receiver}");
         assert!(cluster.members[behind].log().contains("opening the member anew"), "by a snapshot");
-        assert!(sender < before + MEMORY_BYTES / 2, "the sender's memory: {before} before, {sender} after");
-        assert!(receiver < MEMORY_BYTES, "the receiver's memory: {receiver}");
+        assert!(sender < before + SENDER_GROWTH_MAX, "the sender's memory: {before} before, {sender} after");
+        assert!(receiver < RECEIVER_BYTES_MAX, "the receiver's memory: {receiver}");
         cluster.check_hashes().await;
     });
 }

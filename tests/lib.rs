@@ -184,6 +184,18 @@ impl Member {
         format!("http://127.0.0.1:{}", self.advertised.unwrap_or(self.ports.1))
     }
 
+    /// Moves a member that does not run: from its next start on its peers reach it at another port, whose URL is returned.
+    ///
+    /// # Panics
+    /// Without a free port.
+    pub fn move_peer(&mut self) -> String {
+        let before = self.peer_endpoint();
+        self.ports.1 = free_port();
+        let url = self.peer_endpoint();
+        self.initial_cluster = self.initial_cluster.replace(&before, &url);
+        url
+    }
+
     /// Everything that it has logged in its last run.
     ///
     /// # Panics
@@ -651,9 +663,27 @@ impl Cluster {
 
     /// As [`Cluster::check_hashes`], of some members.
     ///
+    /// A hash is of what lives since the last compaction, and a compaction may come by itself meanwhile: it waits until
+    /// all have the same one.
+    ///
     /// # Panics
-    /// If it is not, or for none.
+    /// If it is not, if they never have the same compaction, or for none.
     pub async fn check_hashes_among(&self, places: &[usize]) {
+        let deadline = patience();
+        loop {
+            let hashes = self.hashes(places).await;
+            assert!(!hashes.is_empty(), "no member to ask");
+            if hashes.iter().all(|(_, _, compacted)| *compacted == hashes[0].2) {
+                assert!(hashes.iter().all(|hash| *hash == hashes[0]), "different data: {hashes:?}");
+                return;
+            }
+            let left = deadline.remaining().is_none_or(|left| !left.is_zero());
+            assert!(left, "compacted up to different revisions: {hashes:?}");
+        }
+    }
+
+    /// Of each member, at the revision that the first one has: hash, its revision, and that of the last compaction.
+    async fn hashes(&self, places: &[usize]) -> Vec<(u32, i64, i64)> {
         let mut hashes = Vec::new();
         let mut revision = 0;
         for place in places {
@@ -667,8 +697,7 @@ impl Cluster {
             let hash = client.hash_kv(revision, patience()).await.expect("a hash");
             hashes.push((hash.hash, hash.hash_revision, hash.compact_revision));
         }
-        assert!(!hashes.is_empty(), "no member to ask");
-        assert!(hashes.iter().all(|hash| *hash == hashes[0]), "different data: {hashes:?}");
+        hashes
     }
 }
 

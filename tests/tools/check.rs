@@ -24,14 +24,7 @@ fn check(member: &Member, name: &str, run: Run, args: &[&str]) -> (String, Strin
     let words = [&[name, "--endpoints", &endpoint][..], args].concat();
     let words: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let world = World {
-        input: Box::new(std::io::empty()),
-        input_is_terminal: false,
-        out: &mut out,
-        err: &mut err,
-        err_is_terminal: false,
-        variables: Vec::new(),
-    };
+    let world = World::apart(&mut out, &mut err);
     let result = app::run(app, &words, world);
     (text(&out), text(&err), result)
 }

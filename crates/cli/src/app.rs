@@ -22,6 +22,20 @@ pub struct World<'a> {
     pub variables: Vec<(String, String)>,
 }
 
+impl<'a> World<'a> {
+    /// Without input, people and variables: what is written goes to `out` and `err`.
+    pub fn apart(out: &'a mut dyn Write, err: &'a mut dyn Write) -> Self {
+        World {
+            input: Box::new(std::io::empty()),
+            input_is_terminal: false,
+            out,
+            err,
+            err_is_terminal: false,
+            variables: Vec::new(),
+        }
+    }
+}
+
 /// A command that has been called.
 pub struct Invocation<'a> {
     /// The program.

@@ -29,14 +29,7 @@ fn run_with(app: &'static App, line: &[&str], variables: &[(&str, &str)], input:
     let variables = variables.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let input = Box::new(std::io::Cursor::new(input.as_bytes().to_vec()));
-    let world = World {
-        input,
-        input_is_terminal: false,
-        out: &mut out,
-        err: &mut err,
-        err_is_terminal: false,
-        variables,
-    };
+    let world = World { input, variables, ..World::apart(&mut out, &mut err) };
     let result = app::run(app, &args, world);
     Ended { out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap(), result }
 }

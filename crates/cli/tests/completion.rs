@@ -8,15 +8,7 @@ use quorate_cli::{ctl, utl};
 
 fn script(app: &'static App, shell: &str) -> String {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let input = Box::new(std::io::empty());
-    let world = World {
-        input,
-        input_is_terminal: false,
-        out: &mut out,
-        err: &mut err,
-        err_is_terminal: false,
-        variables: Vec::new(),
-    };
+    let world = World::apart(&mut out, &mut err);
     app::run(app, &[b"completion".to_vec(), shell.as_bytes().to_vec()], world).expect("a script");
     String::from_utf8(out).expect("text")
 }
@@ -154,15 +146,7 @@ fn a_shell_that_is_none_is_refused_as_by_cobra() {
     ] {
         let args: Vec<Vec<u8>> = line.iter().map(|word| word.as_bytes().to_vec()).collect();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let input = Box::new(std::io::empty());
-        let world = World {
-            input,
-            input_is_terminal: false,
-            out: &mut out,
-            err: &mut err,
-            err_is_terminal: false,
-            variables: Vec::new(),
-        };
+        let world = World::apart(&mut out, &mut err);
         let failure = app::run(&utl::APP, &args, world).expect_err("refused");
         assert_eq!(failure.code, 1);
         let usage = "Usage:\n  etcdutl completion [bash|zsh|fish|powershell]\n";

@@ -72,14 +72,7 @@ fn every_flag_of_etcds_tools_is_taken() {
         let words = path[1..].iter().copied().chain([given.as_str(), "--help"]);
         let words: Vec<Vec<u8>> = words.map(|word| word.as_bytes().to_vec()).collect();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let world = World {
-            input: Box::new(std::io::empty()),
-            input_is_terminal: false,
-            out: &mut out,
-            err: &mut err,
-            err_is_terminal: false,
-            variables: Vec::new(),
-        };
+        let world = World::apart(&mut out, &mut err);
         app::run(app, &words, world).unwrap_or_else(|failure| panic!("{line}: {}", failure.message));
         let page = String::from_utf8(out).expect("text");
         let shows = page.contains(&format!("--{name} ")) || app.flags_hidden && command.is_none();

@@ -168,6 +168,14 @@ mod tests {
         assert_eq!(run(AutoCompaction::Off, 1000, |_| true), []);
     }
 
+    /// As it is looked at what is there now, a new leader misses nothing.
+    #[test]
+    fn a_number_of_revisions_through_changes_of_leader() {
+        let mode = AutoCompaction::Revision { retention: 7 };
+        let leads = |minute| !(12..=27).contains(&minute);
+        assert_eq!(run(mode, 40, leads), [(10, 4), (30, 24), (35, 29), (40, 34)]);
+    }
+
     #[test]
     fn what_failed_is_tried_again_and_what_stands_still_is_left_alone() {
         let mut compactor =

@@ -407,9 +407,16 @@ impl Consensus {
                     }
                 }
                 Submission::ReadIndex { context } => {
-                    // A read must see what its own thread proposed before it, so order is kept.
+                    // Where nothing waits, a read sees what its own thread proposed before it.
                     self.propose_or_hold(now, &mut entries, out);
                     self.read_or_hold(now, context.0);
+                }
+                Submission::GiveUp { id } => {
+                    // It may have come with the same batch.
+                    if !self.held.is_empty() || self.must_hold() {
+                        self.propose_or_hold(now, &mut entries, out);
+                        self.held.give_up(id.0);
+                    }
                 }
             }
         }

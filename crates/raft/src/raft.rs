@@ -9,7 +9,7 @@ use crate::log::Log;
 use crate::progress::{FollowerState, Progress};
 use crate::random::Random;
 use crate::read::Reads;
-use crate::transfer::Transfer;
+use crate::transfer::{Silence, Standstill, Transfer};
 use crate::{
     Body, ConfState, Config, Effect, Entry, Error, Event, HardState, Index, Limits, Message, NodeId,
     PersistSeq, Position, ReadRefusal, Restored, Role, Snapshot, Term, Time,
@@ -62,13 +62,10 @@ pub struct Raft {
     pub(crate) last_seq: PersistSeq,
     /// Everything up to this one is durable.
     pub(crate) durable_seq: PersistSeq,
-    /// When the disk last answered, or was first asked after a rest.
-    pub(crate) disk_heard_at: Time,
-    /// The log's end when the disk last answered, or what was durable before its rest ended: entries after it came while
-    /// the disk was silent.
-    pub(crate) silent_after: Index,
-    /// Since when a leader knows that another's disk has got further than that.
-    pub(crate) outrun_since: Option<Time>,
+    /// Since when the disk has not answered.
+    pub(crate) silence: Silence,
+    /// Since when a leader's state machine has done nothing.
+    pub(crate) standstill: Standstill,
     /// The last answer to an append that waits for the disk: to whom, in which term, of what, where not, and until when.
     held_answer: (NodeId, Term, Index, Option<Position>, PersistSeq),
     /// What the last `Persist` with a state said.
@@ -193,9 +190,8 @@ impl Raft {
             restored: None,
             last_seq: PersistSeq(0),
             durable_seq: PersistSeq(0),
-            disk_heard_at: now,
-            silent_after: Index::ZERO,
-            outrun_since: None,
+            silence: Silence::new(now, Index::ZERO),
+            standstill: Standstill::new(now, Index::ZERO),
             held_answer: (NodeId(0), Term(0), Index::ZERO, None, PersistSeq(0)),
             written: hard_state,
             announced: (term, None, Role::Follower),
@@ -364,8 +360,7 @@ impl Raft {
     fn persisted(&mut self, seq: PersistSeq, term: Term, last: Position) {
         assert!(seq <= self.last_seq, "persist {seq} was never issued, only {}", self.last_seq);
         self.durable_seq = self.durable_seq.max(seq);
-        self.disk_heard_at = self.now;
-        self.silent_after = self.log.last_index();
+        self.silence = Silence::new(self.now, self.log.last_index());
         if term != self.term {
             return;
         }
@@ -456,8 +451,7 @@ impl Raft {
 
     fn next_seq(&mut self) -> PersistSeq {
         if self.durable_seq == self.last_seq {
-            self.disk_heard_at = self.now;
-            self.silent_after = self.log.durable();
+            self.silence = Silence::new(self.now, self.log.durable());
         }
         self.last_seq = PersistSeq(self.last_seq.0 + 1);
         self.last_seq

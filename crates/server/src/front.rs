@@ -18,7 +18,7 @@ use crate::grpc::{self, GrpcConfig, Slow};
 use crate::http::{Alarm, Health, RaftStatus, Versions, Web};
 use crate::lane::{Lane, LaneSeed};
 use crate::listen::{Closing, Service, Stream, ThreadService};
-use crate::metrics::{Encoded, Format};
+use crate::metrics::{Encoded, Format, Metrics};
 
 /// While the server is closing, connections that came to life only then are told so within this.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -154,8 +154,7 @@ impl Health for FrontThread {
 
     fn metrics(&self, format: Format) -> Option<LocalFuture<'_, Option<Encoded>>> {
         let member = Arc::clone(&self.lane.member());
-        let page = tokio::task::spawn_blocking(move || member.metrics.page(&member, format));
-        Some(Box::pin(async move { page.await.ok() }))
+        Some(Box::pin(Metrics::page_in_turn(member, format)))
     }
 
     fn health_ended(&self, is_well: bool) {

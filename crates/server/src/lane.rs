@@ -184,38 +184,40 @@ impl Target {
 
 struct Waiter {
     target: Target,
-    /// If it waits for something that may happen without its being told.
-    proposal: Option<Proposal>,
+    /// Whether it waits for something that may happen without its being told.
+    is_proposal: bool,
+    /// If it is counted.
+    counted: Option<Proposal>,
     deadline: Instant,
     on_expiry: ApiError,
 }
 
-/// A proposal that has no answer yet, as it is counted.
+/// A proposal that has no answer yet, as it is counted. A change of membership is not, as in etcd.
 struct Proposal {
     counts: Own,
-    /// What is measured of it; nothing of a change of membership, as in etcd.
-    timed: Option<(Timed, Instant)>,
+    timed: Timed,
+    begun: Instant,
 }
 
 impl Proposal {
-    fn new(counts: &Own, timed: Option<(Timed, Instant)>) -> Proposal {
+    fn new(counts: &Own, timed: Timed, begun: Instant) -> Proposal {
         counts.proposals_pending.add_alone(1);
-        Proposal { counts: counts.clone(), timed }
+        Proposal { counts: counts.clone(), timed, begun }
     }
 
     /// It was applied, whatever came of it.
     fn applied(self, now: Instant) {
-        if let Some((timed, begun)) = self.timed {
-            self.counts.time_request(timed, true, now.saturating_duration_since(begun));
-        }
+        self.time(true, now);
     }
 
     /// It has no answer, or was not taken.
     fn failed(self, now: Instant) {
         self.counts.proposals_failed.add_alone(1);
-        if let Some((timed, begun)) = self.timed {
-            self.counts.time_request(timed, false, now.saturating_duration_since(begun));
-        }
+        self.time(false, now);
+    }
+
+    fn time(&self, is_success: bool, now: Instant) {
+        self.counts.time_request(self.timed, is_success, now.saturating_duration_since(self.begun));
     }
 }
 
@@ -231,6 +233,9 @@ struct Round {
     contexts: Vec<RequestId>,
     readers: Vec<RequestId>,
     retry_at: Instant,
+    /// When it has had no answer for so long that it counts as slow. That goes on where nobody waits any more, and with the
+    /// round that takes its place: clients that give up early must not hide a member that has no answer.
+    slow_at: Instant,
 }
 
 #[derive(Default)]
@@ -547,10 +552,10 @@ impl Lane {
             _ => ApiError::Timeout,
         };
         let timed = match &submission {
-            Submission::Propose { data, .. } => Some((Timed::Kind(RequestKind::of(data)), now)),
-            Submission::Reconfigure { .. } | Submission::ReadIndex { .. } => None,
+            Submission::Propose { data, .. } => Some(Timed::Kind(RequestKind::of(data))),
+            Submission::Reconfigure { .. } | Submission::ReadIndex { .. } | Submission::GiveUp { .. } => None,
         };
-        self.wait(id, target, now, client_deadline, (Some(timed), on_timeout));
+        self.wait(id, target, now, client_deadline, (true, timed, on_timeout));
         self.0.outbox.borrow_mut().push(submission);
         self.wake_driver();
     }
@@ -567,7 +572,7 @@ impl Lane {
 
     fn read_for(&self, target: Target, now: Instant, client_deadline: Option<Instant>) -> RequestId {
         let id = self.next_id();
-        self.wait(id, target, now, client_deadline, (None, ApiError::Timeout));
+        self.wait(id, target, now, client_deadline, (false, None, ApiError::Timeout));
         self.0.reads.borrow_mut().next.push(id);
         self.wake_driver();
         id
@@ -594,24 +599,28 @@ impl Lane {
         }
     }
 
-    /// Forgets a call whose client has gone. What was proposed may still happen (rule 15).
+    /// Forgets a call whose client has gone. What was proposed may still happen, unless it waits for a leader (rule 15).
     pub fn cancel(&self, id: RequestId) {
-        let waiter = self.0.waiters.borrow_mut().remove(&id.0);
-        if let Some(proposal) = waiter.and_then(|waiter| waiter.proposal) {
+        let Some(waiter) = self.0.waiters.borrow_mut().remove(&id.0) else { return };
+        if waiter.is_proposal {
+            self.0.outbox.borrow_mut().push(Submission::GiveUp { id });
+            self.wake_driver();
+        }
+        if let Some(proposal) = waiter.counted {
             proposal.failed(Instant::now());
         }
     }
 
-    /// `proposal`: what is measured of it, if it is one.
+    /// `timed`: as what it is counted, if it is.
     fn wait(
         &self,
         id: RequestId,
         target: Target,
         now: Instant,
         client_deadline: Option<Instant>,
-        (proposal, on_timeout): (Option<Option<(Timed, Instant)>>, ApiError),
+        (is_proposal, timed, on_timeout): (bool, Option<Timed>, ApiError),
     ) {
-        let is_refused = self.0.suspended.get() && (proposal.is_some() || matches!(target, Target::Cold(_)));
+        let is_refused = self.0.suspended.get() && (is_proposal || matches!(target, Target::Cold(_)));
         if self.0.stopped.get() || is_refused {
             return target.deliver(Outcome::Failed(ApiError::Stopped.into()));
         }
@@ -620,8 +629,11 @@ impl Lane {
             Some(client) if client < timeout => (client, ApiError::ContextDeadlineExceeded),
             _ => (timeout, on_timeout),
         };
-        let proposal = proposal.map(|timed| Proposal::new(&self.0.counts, timed));
-        self.0.waiters.borrow_mut().insert(id.0, Waiter { target, proposal, deadline, on_expiry });
+        let counted = timed.map(|timed| Proposal::new(&self.0.counts, timed, now));
+        self.0
+            .waiters
+            .borrow_mut()
+            .insert(id.0, Waiter { target, is_proposal, counted, deadline, on_expiry });
         if self.0.earliest.get().is_none_or(|earliest| deadline < earliest) {
             self.0.earliest.set(Some(deadline));
         }
@@ -644,8 +656,8 @@ impl Lane {
 
     /// A proposal was applied, whatever came of it, or was not taken.
     fn end(&self, id: RequestId, end: Result<Outcome, Status>, now: Instant) {
-        let Some(Waiter { target, proposal, .. }) = self.0.waiters.borrow_mut().remove(&id.0) else { return };
-        match (&end, proposal) {
+        let Some(Waiter { target, counted, .. }) = self.0.waiters.borrow_mut().remove(&id.0) else { return };
+        match (&end, counted) {
             (Ok(_), Some(proposal)) => proposal.applied(now),
             // As in etcd what comes at the wrong moment is none of those that failed.
             (Err(status), Some(_)) if *status == ApiError::TooManyRequests.into() => {}
@@ -674,10 +686,10 @@ impl Lane {
     /// Proposals up to this one went to a leader that is gone, and will never be answered.
     fn lose(&self, last: RequestId, now: Instant) {
         let is_lost =
-            |id: &u64, waiter: &mut Waiter| waiter.proposal.is_some() && RequestId(*id).is_at_or_before(last);
+            |id: &u64, waiter: &mut Waiter| waiter.is_proposal && RequestId(*id).is_at_or_before(last);
         let lost: Vec<_> = self.0.waiters.borrow_mut().extract_if(is_lost).collect();
         for (_, waiter) in lost {
-            waiter.proposal.into_iter().for_each(|proposal| proposal.failed(now));
+            waiter.counted.into_iter().for_each(|proposal| proposal.failed(now));
             waiter.target.deliver(Outcome::Failed(ApiError::TimeoutDueToLeaderFail.into()));
         }
     }
@@ -735,27 +747,37 @@ impl Lane {
             return;
         }
         let mut reads = self.0.reads.borrow_mut();
+        let mut slow_at = now + self.request_timeout();
         if let Some(round) = &mut reads.in_flight {
             if now < round.retry_at {
                 return;
             }
+            let is_slow = round.slow_at <= now;
+            if is_slow {
+                self.0.counts.slow_read_indexes.add_alone(1);
+                round.slow_at = slow_at;
+            }
             let waiters = self.0.waiters.borrow();
             round.readers.retain(|id| waiters.contains_key(&id.0));
+            round.retry_at = round.slow_at.min(now + READ_RETRY);
             if !round.readers.is_empty() {
                 let context = self.next_id();
                 round.contexts.push(context);
-                round.retry_at = now + READ_RETRY;
                 self.0.outbox.borrow_mut().push(Submission::ReadIndex { context });
                 return;
             }
-            reads.in_flight = None;
+            slow_at = round.slow_at;
+            if is_slow {
+                reads.in_flight = None;
+            }
         }
         if reads.next.is_empty() {
             return;
         }
         let context = self.next_id();
         let readers = std::mem::take(&mut reads.next);
-        reads.in_flight = Some(Round { contexts: vec![context], readers, retry_at: now + READ_RETRY });
+        let retry_at = slow_at.min(now + READ_RETRY);
+        reads.in_flight = Some(Round { contexts: vec![context], readers, retry_at, slow_at });
         self.0.outbox.borrow_mut().push(Submission::ReadIndex { context });
     }
 
@@ -793,15 +815,15 @@ impl Lane {
             })
             .collect();
         self.0.earliest.set(earliest);
-        let is_read = |waiter: &Waiter| waiter.proposal.is_none() && !waiter.target.is_gone();
-        if expired.iter().any(|(_, waiter)| is_read(waiter) && waiter.on_expiry == ApiError::Timeout) {
-            self.0.counts.slow_read_indexes.add_alone(1);
-        }
-        for (_, waiter) in expired {
-            let is_proposal = waiter.proposal.is_some();
-            waiter.proposal.into_iter().for_each(|proposal| proposal.failed(now));
+        for (id, waiter) in expired {
+            if waiter.is_proposal {
+                self.0.outbox.borrow_mut().push(Submission::GiveUp { id: RequestId(id) });
+            }
+            waiter.counted.into_iter().for_each(|proposal| proposal.failed(now));
             let error = match waiter.on_expiry {
-                ApiError::Timeout if is_proposal => self.member().proposal_timeout(self.request_timeout()),
+                ApiError::Timeout if waiter.is_proposal => {
+                    self.member().proposal_timeout(self.request_timeout())
+                }
                 error => error,
             };
             waiter.target.deliver(Outcome::Failed(error.into()));

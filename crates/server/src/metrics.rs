@@ -17,9 +17,10 @@ mod process;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use http::HeaderValue;
 use node::MergeCounters;
 
 use crate::config::gates::{self, GATES, Stage};
@@ -48,10 +49,11 @@ pub struct Metrics {
     /// Of each lane, by its number.
     lanes: Mutex<BTreeMap<usize, Arc<LaneCounts>>>,
     versions: Mutex<Versions>,
+    /// Held by whoever makes a page: one at a time, for each takes a thread.
+    turn: Arc<tokio::sync::Mutex<()>>,
     /// Versions that the cluster has had, as far as somebody looked.
     cluster_versions: Mutex<BTreeSet<String>>,
-    /// What merges had done for members that are gone: each counts for itself.
-    merges_before: MergeCounters,
+    merges: Mutex<Merges>,
     /// What checks for corruption came to.
     pub checks: Arc<CheckCounters>,
     /// What the member's threads count.
@@ -78,19 +80,35 @@ impl Metrics {
         Own::new(counts, self.clone())
     }
 
-    /// A member is gone, and may be opened anew.
-    pub fn retire(&self, merges: &MergeCounters) {
-        for (kept, counter) in numbers(&self.merges_before).into_iter().zip(numbers(merges)) {
-            kept.fetch_add(counter.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
+    /// A member is opened, and its merges count by `counters`: those of the one before it are at their end.
+    pub fn opened(&self, counters: Arc<MergeCounters>) {
+        let mut merges = lock(&self.merges);
+        merges.before = merges.numbers();
+        merges.now = counters;
     }
 
     fn lanes(&self) -> Vec<Arc<LaneCounts>> {
         lock(&self.lanes).values().cloned().collect()
     }
 
+    fn all_versions(&self) -> Vec<(HeaderValue, ClientVersion)> {
+        lock(&self.versions).headers()
+    }
+
     fn version_number(&self, text: &str) -> ClientVersion {
         lock(&self.versions).number(text)
+    }
+
+    /// As [`Metrics::page`], on a thread that may wait, and behind the pages that others have asked for. Who goes away before
+    /// its turn asks for none. `None` if the process ends.
+    pub async fn page_in_turn(member: Arc<MemberView>, format: Format) -> Option<Encoded> {
+        let turn = Arc::clone(&member.metrics.turn).lock_owned().await;
+        let make = move || {
+            // Until it is made, whether or not anybody still waits for it.
+            let _turn = turn;
+            member.metrics.page(&member, format)
+        };
+        tokio::task::spawn_blocking(make).await.ok()
     }
 
     /// The page of a member, in one of the formats. Takes some time: for a thread that may.
@@ -119,13 +137,46 @@ impl Metrics {
     }
 }
 
-/// All that merges count.
-fn numbers(merges: &MergeCounters) -> [&AtomicU64; 4] {
-    let MergeCounters { merges, source_bytes, merged_bytes, given_up } = merges;
-    [merges, source_bytes, merged_bytes, given_up]
+/// What merges have done. Each member counts for itself, from nothing on.
+#[derive(Debug, Default)]
+struct Merges {
+    /// For members that are gone.
+    before: [u64; 4],
+    /// For the present one, or the last.
+    now: Arc<MergeCounters>,
+}
+
+impl Merges {
+    /// Merges, bytes read and written by them, and merges that were given up, for all members together.
+    fn numbers(&self) -> [u64; 4] {
+        let MergeCounters { merges, source_bytes, merged_bytes, given_up } = &*self.now;
+        let now = [merges, source_bytes, merged_bytes, given_up];
+        std::array::from_fn(|place| self.before[place] + now[place].load(Ordering::Relaxed))
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic anywhere ends the process; a half-made change cannot be seen.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merges_only_grow_where_a_member_is_opened_anew() {
+        let metrics = Metrics::default();
+        let merged = || lock(&metrics.merges).numbers();
+        let first = Arc::new(MergeCounters::default());
+        metrics.opened(first.clone());
+        first.merges.fetch_add(2, Ordering::Relaxed);
+        first.given_up.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(merged(), [2, 0, 0, 1]);
+        let second = Arc::new(MergeCounters::default());
+        metrics.opened(second.clone());
+        assert_eq!(merged(), [2, 0, 0, 1]);
+        second.merges.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(merged(), [3, 0, 0, 1]);
+    }
 }

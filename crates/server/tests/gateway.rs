@@ -605,7 +605,7 @@ fn requests_in_part_are_bounded() {
                 break early;
             }
         };
-        assert_eq!(refused.status().as_u16(), 429);
+        assert_eq!(refused.status().as_u16(), 429, "nothing is broken");
         let body = refused.into_body().data().await.unwrap().unwrap();
         assert_eq!(body, r#"{"code":8,"message":"etcdserver: too many requests"}"#);
         assert!(begun.len() > 8, "eight of them fit");

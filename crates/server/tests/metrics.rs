@@ -12,10 +12,12 @@ use server::metrics::{FAMILIES, Format, MethodCounts};
 use store::RequestKind;
 use support::Mood;
 use support::bed::{Bed, Stream, bed, ended, frame, settle};
+use tokio::time::Instant;
 use wire::etcdserverpb as pb;
 use wire::etcdserverpb::watch_request::RequestUnion;
 use wire::{ApiError, Code};
 
+const MS: Duration = Duration::from_millis(1);
 const PUT: &str = "/etcdserverpb.KV/Put";
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
@@ -98,6 +100,51 @@ fn a_call_counts_once_under_the_code_that_it_ends_with() {
         let timed = counts.requests(server::metrics::Timed::Kind(RequestKind::Put));
         let took = timed.each_ref().map(|durations| durations.read(1.0).count);
         assert_eq!(took, [2, 1], "two without an answer");
+    });
+}
+
+#[test]
+fn a_change_of_membership_is_no_proposal_that_counts() {
+    bed(|bed| async move {
+        bed.member.set_mood(Mood::Holds);
+        let handle = bed.lane.handle();
+        let change = tokio::spawn(async move { handle.reconfigure(None, |_| (Vec::new(), None)).await });
+        settle().await;
+        assert_eq!(bed.member.held().len(), 1);
+        let counts = bed.lane.counts();
+        assert_eq!((counts.proposals_pending.get(), counts.proposals_failed.get()), (0, 0));
+        tokio::time::sleep(bed.lane.request_timeout() * 2).await;
+        change.await.unwrap().unwrap_err();
+        assert_eq!((counts.proposals_pending.get(), counts.proposals_failed.get()), (0, 0));
+    });
+}
+
+#[test]
+fn a_round_of_reads_without_an_answer_is_slow_once_whoever_waits() {
+    bed(|bed| async move {
+        bed.member.set_mood(Mood::Holds);
+        let counts = bed.lane.counts();
+        let timeout = bed.lane.request_timeout();
+        let read = |after, deadline: Option<Duration>| {
+            let handle = bed.lane.handle();
+            tokio::spawn(async move {
+                tokio::time::sleep(after).await;
+                handle.linearizable(deadline.map(|deadline| Instant::now() + deadline)).await
+            })
+        };
+        let second = Duration::from_secs(1);
+        // Their clients have given up long before; the others' times end one after another.
+        let impatient = read(Duration::ZERO, Some(second));
+        let patient: Vec<_> = (1..4).map(|number| read(second * 2 + number * MS, None)).collect();
+        tokio::time::sleep(timeout - second / 10).await;
+        impatient.await.unwrap().unwrap_err();
+        assert_eq!(counts.slow_read_indexes.get(), 0);
+        tokio::time::sleep(second / 5).await;
+        assert_eq!(counts.slow_read_indexes.get(), 1);
+        for read in patient {
+            read.await.unwrap().unwrap_err();
+        }
+        assert_eq!(counts.slow_read_indexes.get(), 1);
     });
 }
 

@@ -173,6 +173,18 @@ fn credentials(call: &mut Invocation<'_>) -> Result<Option<Credentials>, Failure
     if !token.is_empty() {
         return Ok(Some(Credentials::Token(token)));
     }
+    password_of(call, (user, password), "Password: ")
+}
+
+/// A user, if one is named, with the password that stands beside it, in the other flag, or nowhere: then it is asked for.
+///
+/// # Errors
+/// If it cannot be asked for.
+pub(super) fn password_of(
+    call: &mut Invocation<'_>,
+    (user, password): (String, String),
+    prompt: &str,
+) -> Result<Option<Credentials>, Failure> {
     if user.is_empty() {
         return Ok(None);
     }
@@ -180,7 +192,7 @@ fn credentials(call: &mut Invocation<'_>) -> Result<Option<Credentials>, Failure
         _ if !password.is_empty() => (user, password),
         Some((user, password)) => (user.to_owned(), password.to_owned()),
         None => {
-            let password = password::ask(call, "Password: ", exit::ERROR, "")?;
+            let password = password::ask(call, prompt, exit::ERROR, "")?;
             (user, password)
         }
     };

@@ -10,8 +10,7 @@ use client::{Client, Config, Credentials, Error};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use self::copy::{Mirror, PAGE_BYTES_MAX};
-use super::globals::endpoints;
-use super::password;
+use super::globals::{endpoints, password_of};
 use super::session::{Session, call_failed, not_made};
 use crate::app::{Failure, Invocation, exit};
 use crate::command::Command;
@@ -119,19 +118,7 @@ async fn counted(
 /// Who the mirror is at the destination. Asks for the password if it stands nowhere.
 fn destination_credentials(call: &mut Invocation<'_>) -> Result<Option<Credentials>, Failure> {
     let text = |name| call.flags.text(name).to_owned();
-    let (user, password) = (text("dest-user"), text("dest-password"));
-    if user.is_empty() {
-        return Ok(None);
-    }
-    let (user, password) = match user.split_once(':') {
-        _ if !password.is_empty() => (user, password),
-        Some((user, password)) => (user.to_owned(), password.to_owned()),
-        None => {
-            let password = password::ask(call, "Destination Password: ", exit::ERROR, "")?;
-            (user, password)
-        }
-    };
-    Ok(Some(Credentials::Password { user, password }))
+    password_of(call, (text("dest-user"), text("dest-password")), "Destination Password: ")
 }
 
 /// The destination's client: what the flags say of it, and else as the source's.

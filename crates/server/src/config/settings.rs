@@ -219,7 +219,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(Auth, "bcrypt-cost", Uint, "10", Works, "bcrypt cost 4..31, others fall back to 10"),
     setting(Auth, "auth-token-ttl", Uint, "300", Works, "life of a simple token since its last use"),
 
-    setting(Monitoring, "enable-pprof", Bool, "false", Works, "serve /debug/pprof on the client URLs: here the command line alone"),
+    setting(Monitoring, "enable-pprof", Bool, "false", Works, "serve /debug/pprof on the client URLs: here an index and the command line"),
     setting(Monitoring, "metrics", Text, "basic", Works, "extensive adds the gRPC handling-time histogram"),
     setting(Monitoring, "listen-metrics-urls", Urls, "", Works, "extra listeners for the probes and /metrics"),
 

@@ -19,6 +19,7 @@ pub(crate) use call::run as call;
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use tokio::sync::Semaphore;
 
 use crate::grpc::Front;
@@ -28,6 +29,9 @@ const CALLS_MAX: u32 = 1 << 16;
 
 /// JSON may be so many times as long as the longest message.
 const JSON_FACTOR: usize = 4;
+
+/// A buffer that something longer was cut out of is not kept for the next.
+const KEPT_BYTES: usize = 16 << 10;
 
 /// What all connections of a network thread share; cheap to clone.
 #[derive(Clone)]
@@ -59,4 +63,14 @@ impl Gateway {
         let message = self.front.message_bytes_max() as usize;
         (message, message.saturating_mul(JSON_FACTOR))
     }
+}
+
+/// Cuts the first `length` bytes out of what a client has sent. Where they are long, the buffer that has grown goes with
+/// them.
+fn cut(bytes: &mut BytesMut, length: usize) -> BytesMut {
+    let piece = bytes.split_to(length);
+    if length > KEPT_BYTES && bytes.len() <= length {
+        *bytes = BytesMut::from(&bytes[..]);
+    }
+    piece
 }

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, Piece};
+use super::cut;
 use crate::http::error;
 use crate::listen::Closing;
 
@@ -31,9 +32,6 @@ const PROTOCOL_ERROR: u16 = 1002;
 const TOO_LONG: u16 = 1009;
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 4 << 10;
-
-/// A buffer that holds more is not kept when it is empty.
-const KEPT_BYTES: usize = 16 << 10;
 
 /// A socket that was agreed on, until its connection is free of HTTP.
 pub type Agreed = Rc<RefCell<Option<Socket>>>;
@@ -244,11 +242,7 @@ impl Frames {
             }
             self.bytes.advance(head);
             let mask = self.bytes.split_to(4);
-            let mut payload = self.bytes.split_to(length);
-            if length > KEPT_BYTES && self.bytes.len() <= length {
-                // The buffer that has grown goes with it.
-                self.bytes = BytesMut::from(&self.bytes[..]);
-            }
+            let mut payload = cut(&mut self.bytes, length);
             for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
                 *byte ^= mask;
             }

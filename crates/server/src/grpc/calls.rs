@@ -25,7 +25,6 @@ use super::slow::Asked;
 use super::stream::Assembly;
 use crate::auth::Credentials;
 use crate::lane::Slot;
-use crate::metrics::ClientVersion;
 
 /// Entries of `Calls::order` that are tolerated beyond two a call.
 const ORDER_SLACK: usize = 64;
@@ -40,8 +39,8 @@ pub struct Call {
     pub body: RecvStream,
     /// What its headers said.
     pub head: Head,
-    /// Which it is, and the version of its client, unless that is no text.
-    pub called: (Method, Option<ClientVersion>),
+    /// Which it is.
+    pub method: Method,
     /// How it is counted, once its message is whole.
     pub counted: Option<Counted>,
     /// When its client gives up.
@@ -77,7 +76,7 @@ impl Call {
     pub fn new(
         respond: SendResponse<Payload>,
         body: RecvStream,
-        (head, called): (Head, (Method, Option<ClientVersion>)),
+        (method, head): (Method, Head),
         deadline: Option<Instant>,
         state: State,
     ) -> Call {
@@ -88,7 +87,7 @@ impl Call {
             respond,
             body,
             head,
-            called,
+            method,
             counted: None,
             deadline,
             state,

@@ -24,7 +24,7 @@ use super::answer::{self, Charge, Held, PREFIX_BYTES, Payload};
 use super::calls::{Call, Calls, State};
 use super::counted::Counted;
 use super::elsewhere::Elsewhere;
-use super::head::{self, CLIENT_API_VERSION, GRPC_ENCODING, Head};
+use super::head::{self, GRPC_ENCODING, Head};
 use super::io::{GatherIo, IoControl, PingPolicy, Turn, gather};
 use super::kv::{self, Made, Read, Step};
 use super::member::OverQuota;
@@ -38,7 +38,7 @@ use super::{Client, Front, Shared, keep_alive, watch};
 use crate::auth::Credentials;
 use crate::http::Web;
 use crate::lane::{Mailbox, Outcome, Slot};
-use crate::metrics::{ClientVersion, Own, Timed, nanoseconds};
+use crate::metrics::{Own, Timed, nanoseconds};
 
 /// A client has this long to send its preface, as with gRPC's Go server.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -272,7 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             let (answer, held) = (web(request), self.held.clone());
             return self.spawn(stream::send_web_response(answer, respond, held));
         }
-        let head = match Head::read(&request) {
+        let head = match Head::read(&request, self.front.lane.counts()) {
             Ok(head) => head,
             Err(refused) => return send_status(&mut respond, refused.http, &refused.status),
         };
@@ -283,8 +283,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             Ok(routed) => routed,
             Err(status) => return send_status(&mut respond, StatusCode::OK, &status),
         };
-        let version = self.front.lane.counts().client_version(request.headers().get(CLIENT_API_VERSION));
-        let called = (method, version);
         let deadline = head.timeout.and_then(|timeout| self.now().checked_add(timeout));
         let (parts, body) = request.into_parts();
         // A hot call's headers are not looked at where it does not matter who asks.
@@ -293,7 +291,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             _ => Credentials::of(&parts.headers, self.certified.as_ref()),
         };
         if let Route::Stream(streaming) = route {
-            let counted = self.count(called);
+            let counted = self.count(method, &head);
             // The client may never end its side: nothing is waited for.
             if let Err(status) = kv::intercept(&head, &self.front.lane.member(), false) {
                 counted.end(status.code);
@@ -305,15 +303,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         }
         let parts = matches!(route, Route::Cold(..)).then(|| Box::new(parts));
         let state = State::Receiving(route, Assembly::default(), parts);
-        let mut call = Call::new(respond, body, (head, called), deadline, state);
+        let mut call = Call::new(respond, body, (method, head), deadline, state);
         call.credentials = credentials;
         self.fresh.push(self.calls.open(call));
     }
 
     /// A call that begins now, as it is counted.
-    fn count(&mut self, (method, version): (Method, Option<ClientVersion>)) -> Counted {
+    fn count(&mut self, method: Method, head: &Head) -> Counted {
         let now = self.now();
-        Counted::begin(self.front.lane.counts(), method, version, now)
+        Counted::begin(self.front.lane.counts(), method, head.version, now)
     }
 
     /// Runs a task that answers its call itself.
@@ -399,8 +397,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             Ok(frame) => frame,
             Err(status) => return self.fail(index, &status),
         };
-        let called = call.called;
-        let counted = self.count(called);
+        let (method, head) = (call.method, call.head);
+        let counted = self.count(method, &head);
         counted.received(frame.len() - PREFIX_BYTES);
         let Some(call) = self.calls.get_mut(index) else { return false };
         call.counted = Some(counted);
@@ -516,7 +514,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             }
             front.services().call(service, parts, frame).await
         };
-        let (held, body, shape) = (self.held.clone(), call.body, call.called.0.shape());
+        let (held, body, shape) = (self.held.clone(), call.body, call.method.shape());
         self.spawn(async move {
             send_service_response(answer, call.respond, call.deadline, (held, counted)).await;
             drop(body);
@@ -706,7 +704,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         let Some((call, took)) = Slow::read_time(asked, end) else { return };
         let timed = if call == Hot::Range { Timed::Kind(RequestKind::Range) } else { Timed::ReadonlyTxn };
         self.front.lane.counts().time_request(timed, is_success, took);
-        if self.front.config.slow.is_slow_read(asked, end) {
+        if self.front.config.slow.is_slow_read(took) {
             self.front.lane.member().metrics.member.slow_applies.add(1);
         }
     }

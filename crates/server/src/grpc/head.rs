@@ -6,6 +6,8 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode};
 use wire::{ApiError, Code, Status};
 
+use crate::metrics::{ClientVersion, Own};
+
 /// The part of a call's headers that every call is judged by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Head {
@@ -13,16 +15,14 @@ pub struct Head {
     pub timeout: Option<Duration>,
     /// `hasleader: true`: the call is refused without a leader.
     pub leader_required: bool,
-    /// `client-api-version` is text.
-    pub version_is_text: bool,
+    /// The version in `client-api-version`; `None` if that is no text.
+    pub version: Option<ClientVersion>,
     /// Messages may be compressed with gzip.
     pub gzip: bool,
 }
 
 /// How messages are compressed.
 pub const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-/// The version of the client, as it says.
-pub const CLIENT_API_VERSION: HeaderName = HeaderName::from_static("client-api-version");
 
 const GRPC: &[u8] = b"application/grpc";
 
@@ -42,8 +42,8 @@ impl Refused {
 }
 
 impl Head {
-    /// Reads the headers of a call, in the order in which gRPC's Go server judges them.
-    pub fn read<B>(request: &Request<B>) -> Result<Head, Refused> {
+    /// Reads the headers of a call, in the order in which gRPC's Go server judges them. `counts`: what knows versions.
+    pub fn read<B>(request: &Request<B>, counts: &Own) -> Result<Head, Refused> {
         let headers = request.headers();
         let content_types = headers.get_all(CONTENT_TYPE);
         // One of several is enough.
@@ -81,9 +81,7 @@ impl Head {
         Ok(Head {
             timeout,
             leader_required: headers.get("hasleader").is_some_and(|value| value == "true"),
-            version_is_text: headers
-                .get(CLIENT_API_VERSION)
-                .is_none_or(|value| std::str::from_utf8(value.as_bytes()).is_ok()),
+            version: counts.client_version(headers.get("client-api-version")),
             gzip: headers.get(GRPC_ENCODING).is_some_and(|value| value == "gzip"),
         })
     }
@@ -148,14 +146,17 @@ fn timeout(value: &[u8]) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::metrics::Metrics;
 
     fn read(headers: &[(&'static str, &[u8])]) -> Result<Head, Refused> {
         let mut request = Request::builder().method(Method::POST);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Head::read(&request.body(()).unwrap())
+        Head::read(&request.body(()).unwrap(), &Arc::new(Metrics::default()).lane(0))
     }
 
     #[test]
@@ -201,10 +202,10 @@ mod tests {
     fn metadata() {
         let grpc = ("content-type", &b"application/grpc"[..]);
         let head = read(&[grpc, ("hasleader", b"true"), ("client-api-version", b"\xff")]).unwrap();
-        assert!(head.leader_required && !head.version_is_text);
+        assert!(head.leader_required && head.version.is_none());
         let head =
             read(&[grpc, ("hasleader", b"maybe"), ("client-api-version", "\u{e9}".as_bytes())]).unwrap();
-        assert!(!head.leader_required && head.version_is_text);
+        assert!(!head.leader_required && head.version.is_some());
         let zero = read(&[grpc, ("grpc-timeout", b"0m")]).unwrap_err();
         assert_eq!(zero.status, ApiError::ContextDeadlineExceeded.into());
     }

@@ -121,7 +121,7 @@ pub fn intercept(head: &Head, member: &MemberView, learner_serves: bool) -> Resu
     if member.status.is_learner() && !learner_serves {
         return Err(ApiError::NotSupportedForLearner.into());
     }
-    if !head.version_is_text {
+    if head.version.is_none() {
         return Err(ApiError::InvalidClientApiVersion.into());
     }
     if head.leader_required && member.status.leader() == 0 {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use node::lease::{Remaining, Renewal, SharedLessor, Wait};
-use node::{MergeCounters, Quota, RequestId};
+use node::{Quota, RequestId};
 use raft::Time;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::etcdserverpb::alarm_request::AlarmAction;
@@ -227,8 +227,6 @@ pub struct MemberView {
     pub quota: Quota,
     /// What the revision log takes.
     pub space: Box<dyn Fn() -> disk::revlog::Space + Send + Sync>,
-    /// What merges have done.
-    pub merges: Arc<MergeCounters>,
     /// The last compaction whose background work is done.
     pub compaction_finished: tokio::sync::watch::Receiver<i64>,
     /// Asks for a merge of everything that is worth it, and waits for nothing.

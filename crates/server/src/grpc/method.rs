@@ -93,7 +93,10 @@ pub enum Route {
 
 /// A call by its number, among all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Method(u8);
+pub struct Method {
+    number: u8,
+    shape: Shape,
+}
 
 /// How many messages either side of a call sends, in Prometheus' words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,41 +133,48 @@ impl Method {
 
     /// All of them, in the order of their numbers.
     pub fn all() -> impl Iterator<Item = Method> {
-        (0..Method::COUNT as u8).map(Method)
+        (0..Method::COUNT).map(Method::at)
     }
 
     /// Its number, below [`Method::COUNT`].
     pub fn number(self) -> usize {
-        usize::from(self.0)
+        usize::from(self.number)
     }
 
     /// The names of its service and its own.
     pub fn names(self) -> (&'static str, &'static str) {
-        let (service, name, _) = self.row();
+        let (service, name, _) = row(self.number());
         (service, name)
     }
 
     /// How many messages it has.
     pub fn shape(self) -> Shape {
-        match self.row() {
+        self.shape
+    }
+
+    /// By its number.
+    fn at(number: usize) -> Method {
+        let shape = match row(number) {
             (_, _, Route::Stream(_)) => Shape::BidiStream,
             (_, _, Route::Task(Task::RangeStream | Task::Observe))
             | ("etcdserverpb.Maintenance", "Snapshot", _)
             | ("grpc.health.v1.Health", "Watch", _) => Shape::ServerStream,
             _ => Shape::Unary,
-        }
+        };
+        Method { number: number as u8, shape }
     }
+}
 
-    fn row(self) -> (&'static str, &'static str, Route) {
-        let mut place = self.number();
-        for (service, calls) in CALLS {
-            match calls.get(place) {
-                Some((name, route)) => return (service, name, *route),
-                None => place -= calls.len(),
-            }
+/// The names of a method's service and its own, and who answers it.
+fn row(number: usize) -> (&'static str, &'static str, Route) {
+    let mut place = number;
+    for (service, calls) in CALLS {
+        match calls.get(place) {
+            Some((name, route)) => return (service, name, *route),
+            None => place -= calls.len(),
         }
-        unreachable!("a method has a row: {}", self.0)
     }
+    unreachable!("a method has a row: {number}")
 }
 
 /// Whether a learner answers the call.
@@ -180,10 +190,10 @@ use Cold::{Auth, Cluster, Health, Lease, Maintenance};
 use ForLearner::{Refused, Served};
 
 /// The hot calls, as they stand in [`CALLS`].
-const RANGE: Method = Method(2);
-const PUT: Method = Method(3);
-const DELETE_RANGE: Method = Method(4);
-const TXN: Method = Method(5);
+const RANGE: Method = Method { number: 2, shape: Shape::Unary };
+const PUT: Method = Method { number: 3, shape: Shape::Unary };
+const DELETE_RANGE: Method = Method { number: 4, shape: Shape::Unary };
+const TXN: Method = Method { number: 5, shape: Shape::Unary };
 
 /// Every call; sorted by service, as in `../shared/surface/rpcs.tsv`.
 const CALLS: &[(&str, &[(&str, Route)])] = &[
@@ -294,7 +304,7 @@ pub fn route(path: &str) -> Result<(Method, Route), Status> {
             continue;
         }
         return match calls.iter().position(|(name, _)| *name == method) {
-            Some(place) => Ok((Method((before + place) as u8), calls[place].1)),
+            Some(place) => Ok((Method::at(before + place), calls[place].1)),
             None => Err(Status::unknown_method(method, service)),
         };
     }
@@ -317,7 +327,7 @@ mod tests {
             let (found, route) = route(&path).unwrap();
             let (service, name) = method.names();
             assert_eq!((found, &*path), (method, &*format!("/{service}/{name}")));
-            assert_eq!(found.row().2, route, "{path}");
+            assert_eq!(row(found.number()).2, route, "{path}");
         }
     }
 

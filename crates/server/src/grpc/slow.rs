@@ -108,8 +108,8 @@ impl Slow {
 
     /// Whether a hot call read the store for too long.
     #[inline]
-    pub fn is_slow_read(&self, asked: &Asked, end: Instant) -> bool {
-        asked.is_read && end.saturating_duration_since(asked.begun) > self.apply
+    pub fn is_slow_read(&self, took: Duration) -> bool {
+        took > self.apply
     }
 
     /// How long a hot call that reads the store took, and what of; `None` of others.

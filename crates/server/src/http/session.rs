@@ -15,7 +15,7 @@ use crate::gateway::answer::{Answer, Gone};
 use crate::gateway::head::Metadata;
 use crate::gateway::link::Link;
 use crate::gateway::source::Source;
-use crate::gateway::{routes, websocket};
+use crate::gateway::{routes, schema, websocket};
 use crate::listen::Role;
 
 /// etcd's words for a client whose certificate has a name, while users count: that name would say nothing.
@@ -114,17 +114,10 @@ async fn call(
     source: Source,
     gone: Option<Gone>,
 ) -> Response<Body> {
-    let heard_all = source.heard_all();
-    let metadata = Metadata::of(&head.headers);
-    let (link, method) = (link.clone(), method(path, overridden(head)));
+    let method = method(path, overridden(head));
     let is_stream = method.as_ref().is_ok_and(|method| method.server_streams);
-    let run = |out| async move {
-        match (method, metadata) {
-            (Ok(method), Ok(metadata)) => crate::gateway::call(link, method, metadata, source, out).await,
-            (Err(status), _) | (_, Err(status)) => out.fail(&status),
-        }
-    };
-    let mut answer = Answer::new(run, heard_all, gone, is_stream);
+    let asked = method.and_then(|method| Ok((method, Metadata::of(&head.headers)?)));
+    let mut answer = begin(link, asked, source, (gone, is_stream));
     let Some(head) = answer.head().await else {
         // Nobody reads it.
         return super::plain(StatusCode::INTERNAL_SERVER_ERROR, "").map(Body::Whole);
@@ -136,6 +129,23 @@ async fn call(
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
     response
+}
+
+/// Begins a call, or the answer that says why there is none. `gone` and `is_stream`: as in [`Answer::new`].
+fn begin(
+    link: &Rc<Link>,
+    asked: Result<(&'static schema::Method, Metadata), Status>,
+    source: Source,
+    (gone, is_stream): (Option<Gone>, bool),
+) -> Answer {
+    let (link, heard_all) = (link.clone(), source.heard_all());
+    let run = |out| async move {
+        match asked {
+            Ok((method, metadata)) => crate::gateway::call(link, method, metadata, source, out).await,
+            Err(status) => out.fail(&status),
+        }
+    };
+    Answer::new(run, heard_all, gone, is_stream)
 }
 
 /// The method, which a form's sender may override.
@@ -151,7 +161,7 @@ fn overridden(head: &Parts) -> &Method {
 }
 
 /// The call of a path, or grpc-gateway's words for there being none.
-fn method(path: &str, method: &Method) -> Result<&'static crate::gateway::schema::Method, Status> {
+fn method(path: &str, method: &Method) -> Result<&'static schema::Method, Status> {
     match routes::find(path) {
         None => Err(Status::new(Code::NotFound, "Not Found")),
         Some(_) if method != Method::POST => Err(Status::new(Code::Unimplemented, "Method Not Allowed")),
@@ -166,18 +176,9 @@ fn open_socket(link: &Rc<Link>, path: &str, head: &Parts, agreed: &websocket::Ag
         return response.map(Body::Whole);
     }
     let (messages, received) = mpsc::channel(1);
-    let source = Source::from(received);
-    let heard_all = source.heard_all();
-    let (metadata, method) = (Metadata::of_socket(&head.headers), method(path, &Method::POST));
+    let asked = method(path, &Method::POST).map(|method| (method, Metadata::of_socket(&head.headers)));
+    let answer = begin(link, asked, Source::from(received), (None, false));
     let bytes_max = link.gateway().limits().1;
-    let link = link.clone();
-    let run = |out| async move {
-        match method {
-            Ok(method) => crate::gateway::call(link, method, metadata, source, out).await,
-            Err(status) => out.fail(&status),
-        }
-    };
-    let answer = Answer::new(run, heard_all, None, false);
     *agreed.borrow_mut() = Some(websocket::Socket { answer, messages, bytes_max });
     response.map(Body::Whole)
 }

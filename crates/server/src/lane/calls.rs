@@ -81,7 +81,8 @@ impl Lane {
         let id = self.next_id();
         let deadline = Instant::now() + FOR_EVER;
         let target = Target::Cold(reply);
-        let waiter = Waiter { target, proposal: None, deadline, on_expiry: ApiError::Timeout };
+        let waiter =
+            Waiter { target, is_proposal: false, counted: None, deadline, on_expiry: ApiError::Timeout };
         self.0.waiters.borrow_mut().insert(id.0, waiter);
         self.0.reads.borrow_mut().behind.push((index, vec![id]));
         self.release_reads(0);
@@ -141,7 +142,8 @@ impl Lane {
             target.deliver(Outcome::Failed(ApiError::Stopped.into()));
         } else {
             let deadline = Instant::now() + FOR_EVER;
-            let waiter = Waiter { target, proposal: None, deadline, on_expiry: ApiError::Timeout };
+            let waiter =
+                Waiter { target, is_proposal: false, counted: None, deadline, on_expiry: ApiError::Timeout };
             self.0.waiters.borrow_mut().insert(id.0, waiter);
         }
         (renewed, Some(Reply { lane: self.clone(), id, outcome }))

@@ -9,7 +9,7 @@ use node::{MergeStep, Merger};
 use super::mailbox::Receiver;
 use crate::grpc::SharedStatus;
 use crate::log;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, nanoseconds};
 
 /// Bytes read and written a second while entries are applied.
 const BUSY_BYTES_PER_SECOND: u64 = 24 << 20;
@@ -41,8 +41,8 @@ pub(super) struct MergeThread {
     pub status: Arc<SharedStatus>,
     /// What it may spend now.
     pub budget: Budget,
-    /// When clients have asked for what is not done yet.
-    pub asked: Vec<Instant>,
+    /// When a client first asked for what is not done yet, and how often that was asked for since: one merge is for all.
+    pub asked: Option<(Instant, u64)>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -98,7 +98,7 @@ impl MergeThread {
             for item in mail.drain(..) {
                 if let MergeMail::Asked = item {
                     self.merger.ask();
-                    self.asked.push(Instant::now());
+                    self.asked.get_or_insert_with(|| (Instant::now(), 0)).1 += 1;
                     self.metrics.member.defrags_in_flight.set(1);
                 }
                 if is_idle {
@@ -149,8 +149,8 @@ impl MergeThread {
 
     /// Nothing is left of what clients have asked for.
     fn answer_asked(&mut self) {
-        for asked in self.asked.drain(..) {
-            self.metrics.member.defrags.observe_time(asked.elapsed());
+        if let Some((first, times)) = self.asked.take() {
+            self.metrics.member.defrags.observe_alone(nanoseconds(first.elapsed()), times);
         }
         self.metrics.member.defrags_in_flight.set(0);
     }

@@ -201,7 +201,7 @@ pub fn start(
         metrics: kept.metrics.clone(),
     };
     let log_reader = opened.log_reader;
-    let merge_counters = parts.merger.counters();
+    kept.metrics.opened(parts.merger.counters());
     let threads = Threads::start(parts, channels, events)?;
     let view = Arc::new(MemberView {
         access,
@@ -213,7 +213,6 @@ pub fn start(
         quota_bytes: config.quota_bytes,
         quota: settings.quota,
         space: Box::new(move || log_reader.space()),
-        merges: merge_counters,
         compaction_finished: finished,
         // One that is refused asks for what has been asked for already.
         defragment: Box::new(move || drop(asked.try_send(merge::MergeMail::Asked, 1))),
@@ -398,7 +397,6 @@ impl Member {
     /// is.
     pub fn stop(self) {
         self.threads.stop(self.peers);
-        self.view.metrics.retire(&self.view.merges);
     }
 }
 

@@ -246,7 +246,7 @@ impl Threads {
             mail: merge_mail,
             status: channels.status.clone(),
             budget: Budget::new(),
-            asked: Vec::new(),
+            asked: None,
             metrics: metrics.clone(),
         };
         let revision_thread = RevisionThread {
@@ -552,8 +552,8 @@ impl RaftThread {
             status.set_term(leadership.term);
             if leadership.leader != 0 && leadership.leader != status.leader() {
                 status.set_elected(self.channels.clock.now().0);
-                self.metrics.member.leader_changes.add(1);
             }
+            self.metrics.member.led_by(leadership.leader, status.leader());
             status.set_leader(leadership.leader);
             self.snapshots.leads_in(leadership.is_leader.then_some(leadership.term));
             self.channels.leadership.send_replace(leadership);

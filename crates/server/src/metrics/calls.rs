@@ -85,7 +85,9 @@ fn calls(page: &mut Page, lanes: &Lanes) {
 }
 
 fn clients(page: &mut Page, metrics: &Metrics, lanes: &Lanes) {
-    for (number, version) in super::lock(&metrics.versions).names() {
+    // Not while the sums are made: a call of a version that its thread has not met waits for them.
+    let versions = super::lock(&metrics.versions).clone();
+    for (number, version) in versions.names() {
         for (is_stream, kind) in [(false, "unary"), (true, "stream")] {
             let calls = lanes.sum(|lane| lane.clients(is_stream, number));
             if calls > 0.0 {

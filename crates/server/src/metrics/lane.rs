@@ -177,8 +177,15 @@ pub struct Own(Rc<Owned>);
 struct Owned {
     counts: Arc<LaneCounts>,
     metrics: Arc<Metrics>,
-    /// Versions that this thread has met.
-    versions: RefCell<Vec<(HeaderValue, ClientVersion)>>,
+    versions: RefCell<Met>,
+}
+
+/// Versions that a thread has met.
+#[derive(Debug, Default)]
+struct Met {
+    known: Vec<(HeaderValue, ClientVersion)>,
+    /// Whether they are all that have numbers, and all that will have.
+    is_complete: bool,
 }
 
 impl Deref for Own {
@@ -197,14 +204,20 @@ impl Own {
     /// The number of the version that a call's header `client-api-version` has; `None` if that is no text.
     pub fn client_version(&self, header: Option<&HeaderValue>) -> Option<ClientVersion> {
         let Some(value) = header else { return Some(UNKNOWN) };
-        let mut known = self.0.versions.borrow_mut();
-        if let Some((_, version)) = known.iter().find(|(known, _)| known == value) {
+        let mut met = self.0.versions.borrow_mut();
+        if let Some((_, version)) = met.known.iter().find(|(known, _)| known == value) {
             return Some(*version);
         }
         let text = std::str::from_utf8(value.as_bytes()).ok()?;
+        if met.is_complete || text.len() > VERSION_BYTES_MAX {
+            return Some(OTHER);
+        }
         let version = self.0.metrics.version_number(text);
-        if version != OTHER {
-            known.push((value.clone(), version));
+        if version == OTHER {
+            // No number is left, so that nobody has to be asked again.
+            *met = Met { known: self.0.metrics.all_versions(), is_complete: true };
+        } else {
+            met.known.push((value.clone(), version));
         }
         Some(version)
     }
@@ -223,7 +236,7 @@ impl Own {
 }
 
 /// The versions of clients, by their numbers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Versions(Vec<String>);
 
 impl Default for Versions {
@@ -245,6 +258,15 @@ impl Versions {
         ClientVersion(self.0.len() as u8 - 1)
     }
 
+    /// All that have a number, as they come in a header.
+    pub(super) fn headers(&self) -> Vec<(HeaderValue, ClientVersion)> {
+        let header = |(number, text): (usize, &String)| {
+            // It came as one.
+            Some((HeaderValue::from_bytes(text.as_bytes()).ok()?, ClientVersion(number as u8)))
+        };
+        self.0.iter().enumerate().filter_map(header).collect()
+    }
+
     /// The names of all numbers that may have been counted.
     pub(super) fn names(&self) -> impl Iterator<Item = (usize, &str)> {
         let known = self.0.iter().map(String::as_str).enumerate();
@@ -255,6 +277,23 @@ impl Versions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_knows_all_versions_asks_nobody() {
+        let metrics = Arc::new(Metrics::default());
+        let (one, other) = (metrics.lane(0), metrics.lane(1));
+        let number = |own: &Own, text: &str| own.client_version(Some(&HeaderValue::from_str(text).unwrap()));
+        let first = number(&one, "3.7.1");
+        for number_of in 0..2 * VERSIONS_MAX {
+            number(&one, &number_of.to_string());
+        }
+        assert_eq!(number(&other, "one more"), Some(OTHER));
+        let held = super::super::lock(&metrics.versions);
+        assert_eq!([number(&one, "another"), number(&other, "another")], [Some(OTHER); 2]);
+        assert_eq!([number(&one, "3.7.1"), number(&other, "3.7.1")], [first; 2]);
+        assert_eq!(number(&other, "unknown"), Some(UNKNOWN));
+        drop(held);
+    }
 
     #[test]
     fn versions_are_told_apart_until_there_are_too_many() {

@@ -16,6 +16,9 @@ const REASONS_MAX: usize = 32;
 pub struct MemberCounts {
     /// Raft: leaders that took the place of another one or of none.
     pub leader_changes: Counter,
+    /// Raft: the leader that was told of last, 0 if that there is none. A member that is opened anew has to hear of its leader
+    /// again, which is no change.
+    pub leader: Counter,
     /// Raft: turns of a leader that came more than a heartbeat interval too late.
     pub late_heartbeats: Counter,
     /// Apply: what the store has done.
@@ -76,10 +79,24 @@ pub struct MemberCounts {
     pub scrapes: Counter,
 }
 
+impl MemberCounts {
+    /// Raft tells of a leader, 0 for none; `before`: of which the member as it is opened now has known.
+    pub fn led_by(&self, leader: u64, before: u64) {
+        if leader != 0 && leader != self.leader.get() {
+            self.leader_changes.add(1);
+        }
+        // One that is opened anew begins without a leader, and has lost none.
+        if leader != 0 || before != 0 {
+            self.leader.set(leader);
+        }
+    }
+}
+
 impl Default for MemberCounts {
     fn default() -> Self {
         MemberCounts {
             leader_changes: Counter::default(),
+            leader: Counter::default(),
             late_heartbeats: Counter::default(),
             ops: OpCounts::default(),
             applies: std::array::from_fn(|_| Outcomes::default()),
@@ -238,6 +255,24 @@ mod tests {
         }
         let counts = CheckCounts { ended: [1, 2], is_well: true };
         assert_eq!(probes.checks(), BTreeMap::from([(("readyz", "linearizable_read"), counts)]));
+    }
+
+    #[test]
+    fn a_leader_that_is_heard_of_again_by_a_member_opened_anew_is_no_change() {
+        let counts = MemberCounts::default();
+        let mut before = 0;
+        let mut changes = |leader| {
+            counts.led_by(leader, std::mem::replace(&mut before, leader));
+            counts.leader_changes.get()
+        };
+        assert_eq!([0, 1, 1, 2, 0, 2].map(&mut changes), [0, 1, 1, 2, 2, 3]);
+        // Opened anew.
+        before = 0;
+        let mut changes = |leader| {
+            counts.led_by(leader, std::mem::replace(&mut before, leader));
+            counts.leader_changes.get()
+        };
+        assert_eq!([0, 2, 3, 0, 3].map(&mut changes), [3, 3, 4, 4, 5]);
     }
 
     #[test]

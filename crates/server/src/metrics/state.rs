@@ -79,9 +79,9 @@ fn space(page: &mut Page, metrics: &Metrics, member: &MemberView) {
     page.number(Id::RevlogLive, space.record_bytes.saturating_sub(space.dead_bytes) as f64);
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
     let ids = [Id::Merges, Id::MergeSourceBytes, Id::MergedBytes, Id::MergesGivenUp];
-    let merges = super::numbers(&member.merges).into_iter().zip(super::numbers(&metrics.merges_before));
-    for (id, (now, before)) in ids.into_iter().zip(merges) {
-        page.number(id, count(now) + count(before));
+    let merges = super::lock(&metrics.merges).numbers();
+    for (id, number) in ids.into_iter().zip(merges) {
+        page.number(id, number as f64);
     }
     let checks = &metrics.checks;
     page.number(Id::CompactionHashesGivenUp, count(&checks.hashes_given_up));

@@ -12,29 +12,47 @@ use crate::metrics::{Counter, Durations, MS, US};
 /// Members of which anything is counted: all that a cluster had while the process runs, and some that only claimed to be.
 const COUNTED_MAX: usize = 1024;
 
+#[derive(Debug, Default)]
+struct Counted {
+    stats: Arc<PeerStats>,
+    /// Whether it is or was a member as far as was known here, and not just an id that somebody said was his.
+    was_member: bool,
+}
+
 /// The numbers of all others with whom this process has had to do, also when they are no members any more: they go on where
 /// the member is opened anew. Cloning gives another name for the same.
 #[derive(Clone, Debug, Default)]
-pub struct AllStats(Arc<Mutex<BTreeMap<NodeId, Arc<PeerStats>>>>);
+pub struct AllStats(Arc<Mutex<BTreeMap<NodeId, Counted>>>);
 
 impl AllStats {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<PeerStats>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Counted>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Those of a member; of one too many nobody hears.
-    pub fn of(&self, id: NodeId) -> Arc<PeerStats> {
+    /// Those of a member, or of somebody who may become one. Where there are too many, a stranger that is gone makes room;
+    /// of one too many nobody hears.
+    pub fn of(&self, id: NodeId, is_member: bool) -> Arc<PeerStats> {
         let mut all = self.lock();
-        match all.get(&id) {
-            Some(known) => known.clone(),
-            None if all.len() >= COUNTED_MAX => Arc::default(),
-            None => all.entry(id).or_default().clone(),
+        if all.len() >= COUNTED_MAX && !all.contains_key(&id) {
+            let is_gone = |counted: &Counted| !counted.was_member && Arc::strong_count(&counted.stats) == 1;
+            let Some(gone) = all.iter().find(|(_, counted)| is_gone(counted)).map(|(id, _)| *id) else {
+                return Arc::default();
+            };
+            all.remove(&gone);
         }
+        let counted = all.entry(id).or_default();
+        counted.was_member |= is_member;
+        counted.stats.clone()
+    }
+
+    /// Those of somebody of whom anything is counted.
+    pub fn known(&self, id: NodeId) -> Option<Arc<PeerStats>> {
+        self.lock().get(&id).map(|counted| counted.stats.clone())
     }
 
     /// All of them.
     pub fn all(&self) -> BTreeMap<NodeId, Arc<PeerStats>> {
-        self.lock().clone()
+        self.lock().iter().map(|(id, counted)| (*id, counted.stats.clone())).collect()
     }
 }
 
@@ -158,12 +176,30 @@ mod tests {
     #[test]
     fn numbers_go_on_and_are_not_of_too_many() {
         let all = AllStats::default();
-        all.of(NodeId(1)).disconnects.add(2);
-        assert_eq!(all.clone().of(NodeId(1)).disconnects.get(), 2);
+        all.of(NodeId(1), true).disconnects.add(2);
+        assert_eq!(all.clone().of(NodeId(1), true).disconnects.get(), 2);
         for id in 0..2 * COUNTED_MAX as u64 {
-            all.of(NodeId(id)).disconnects.add(1);
+            all.of(NodeId(id), true).disconnects.add(1);
         }
         assert_eq!(all.all().len(), COUNTED_MAX);
-        assert_eq!(all.of(NodeId(1)).disconnects.get(), 3);
+        assert_eq!(all.known(NodeId(1)).expect("it is counted").disconnects.get(), 3);
+        assert!(all.known(NodeId(u64::MAX)).is_none());
+    }
+
+    #[test]
+    fn strangers_that_are_gone_make_room_for_a_new_member() {
+        let all = AllStats::default();
+        all.of(NodeId(1), true).disconnects.add(1);
+        let held = all.of(NodeId(2), false);
+        held.disconnects.add(2);
+        for id in 3..3 * COUNTED_MAX as u64 {
+            all.of(NodeId(id), false);
+        }
+        let newest = NodeId(u64::MAX);
+        all.of(newest, true).disconnects.add(3);
+        assert_eq!(all.all().len(), COUNTED_MAX);
+        let counts =
+            [NodeId(1), NodeId(2), newest].map(|id| all.known(id).map(|stats| stats.disconnects.get()));
+        assert_eq!(counts, [Some(1), Some(2), Some(3)]);
     }
 }

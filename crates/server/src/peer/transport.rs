@@ -197,7 +197,9 @@ impl Handle {
 
     /// Counts proposals that a member has handed on, and that were not taken.
     pub fn count_refused(&self, from: NodeId, proposals: u64) {
-        self.0.all_stats.of(from).proposals_refused.add(proposals);
+        if let Some(stats) = self.0.all_stats.known(from) {
+            stats.proposals_refused.add(proposals);
+        }
     }
 }
 
@@ -230,7 +232,7 @@ pub(super) struct Shared {
 impl Shared {
     /// The numbers of a peer, or of somebody who may become one.
     pub(super) fn register(&self, id: NodeId, is_peer: bool) -> Arc<PeerStats> {
-        let stats = self.shelf.all_stats.of(id);
+        let stats = self.shelf.all_stats.of(id, is_peer);
         if is_peer {
             lock(&self.shelf.stats).insert(id, stats.clone());
         }

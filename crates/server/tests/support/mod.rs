@@ -213,7 +213,6 @@ impl FakeMember {
             quota_bytes: 2 << 30,
             quota: node::Quota::of_setting(0),
             space: Box::new(Default::default),
-            merges: Arc::default(),
             compaction_finished: tokio::sync::watch::channel(-1).1,
             defragment: Box::new(|| {}),
             hashes: server::grpc::hashes::Hashes::new(u64::MAX),
@@ -505,6 +504,7 @@ impl FakeMember {
                     };
                     completions.reads.push((context, result));
                 }
+                Submission::GiveUp { .. } => {}
             }
         }
         self.publish(&mut state);
@@ -542,7 +542,9 @@ impl MemberPort for FakeMember {
 /// The id of a held submission.
 pub fn id_of(submission: &Submission) -> RequestId {
     match submission {
-        Submission::Propose { id, .. } | Submission::Reconfigure { id, .. } => *id,
+        Submission::Propose { id, .. } | Submission::Reconfigure { id, .. } | Submission::GiveUp { id } => {
+            *id
+        }
         Submission::ReadIndex { context } => *context,
     }
 }

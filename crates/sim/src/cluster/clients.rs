@@ -178,7 +178,9 @@ impl World {
         let ids = running.parts.ids;
         let Host { open, changes, .. } = &mut self.hosts[host];
         let is_lost = |id: &u64| lost.covers(&ids, RequestId(*id));
-        let gone: Vec<u64> = open.extract_if(.., is_lost).chain(changes.extract_if(.., is_lost)).collect();
+        let gone: Vec<u64> = open.iter().chain(&*changes).copied().filter(is_lost).collect();
+        open.retain(|id| !is_lost(id));
+        changes.retain(|id| !is_lost(id));
         for id in gone {
             self.trace(format_args!("host {host}: lost {id:x}"));
             self.report.lost += 1;

@@ -42,7 +42,10 @@ impl Leases {
             if let Some(proposed_at) = self.proposed_at.get(&id) {
                 self.ended(revoke.id, *proposed_at);
             }
-            self.leases.remove(&revoke.id);
+            // It may have been refused.
+            if !leases.contains_key(&revoke.id) {
+                self.leases.remove(&revoke.id);
+            }
         }
         if let Some(grant) = request.lease_grant
             && let Some(ttl_s) = leases.get(&grant.id)
@@ -73,4 +76,67 @@ impl Leases {
 fn request(entry: &Entry) -> Option<InternalRaftRequest> {
     let is_request = entry.kind == EntryKind::Normal && !entry.data.is_empty();
     is_request.then(|| InternalRaftRequest::decode(entry.data.clone()).expect("a request of ours"))
+}
+
+#[cfg(test)]
+mod tests {
+    use raft::{Index, Term};
+    use wire::etcdserverpb::{LeaseGrantRequest, LeaseRevokeRequest, RequestHeader};
+
+    use super::*;
+
+    const S: u64 = 1_000_000;
+
+    fn entry(id: u64, request: InternalRaftRequest) -> Entry {
+        let header = Some(RequestHeader { id, ..RequestHeader::default() });
+        let data = InternalRaftRequest { header, ..request }.encode_to_vec().into();
+        Entry { index: Index(id), term: Term(1), kind: EntryKind::Normal, data }
+    }
+
+    fn grant(id: u64) -> Entry {
+        let lease_grant = Some(LeaseGrantRequest { id: 1, ttl: 2 });
+        entry(id, InternalRaftRequest { lease_grant, ..Default::default() })
+    }
+
+    fn revoke(id: u64) -> Entry {
+        let lease_revoke = Some(LeaseRevokeRequest { id: 1 });
+        entry(id, InternalRaftRequest { lease_revoke, ..Default::default() })
+    }
+
+    /// A lease of 2 s that runs since 0, whose revoke a client asked for at 1 s, and which was asked for again at 1.5 s: both
+    /// changed nothing.
+    fn kept() -> (Leases, BTreeMap<i64, i64>) {
+        let there = BTreeMap::from([(1, 2)]);
+        let mut leases = Leases::default();
+        leases.applied(&grant(1), 0, &there);
+        leases.applied(&revoke(2), S, &there);
+        leases.applied(&grant(3), 3 * S / 2, &there);
+        (leases, there)
+    }
+
+    #[test]
+    fn the_time_of_a_lease_goes_on_where_its_revoke_was_refused() {
+        let (mut leases, _) = kept();
+        leases.proposed(&[revoke(4)], 2 * S, |_| false);
+        leases.applied(&revoke(4), 2 * S, &BTreeMap::new());
+        assert_eq!(leases.ended, 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "lease 1 ended early")]
+    fn an_end_before_its_time_is_noticed() {
+        let (mut leases, _) = kept();
+        leases.proposed(&[revoke(4)], 19 * S / 10, |_| false);
+        leases.applied(&revoke(4), 2 * S, &BTreeMap::new());
+    }
+
+    #[test]
+    #[should_panic(expected = "lease 1 ended early")]
+    fn a_lease_that_is_granted_again_runs_anew() {
+        let (mut leases, there) = kept();
+        leases.applied(&revoke(4), S, &BTreeMap::new());
+        leases.applied(&grant(5), S, &there);
+        leases.proposed(&[revoke(6)], 5 * S / 2, |_| false);
+        leases.applied(&revoke(6), 3 * S, &BTreeMap::new());
+    }
 }

@@ -162,17 +162,19 @@ impl Model {
             return Err(ApiError::FutureRev);
         }
         let revision = if revision == 0 { current } else { revision };
-        let sum = self.sum(compacted, revision, |row| {
-            !row.is_tombstone && self.newest(&row.pair.key, revision) == Some(row)
-        });
+        let kept = |row: &Row| !row.is_tombstone && self.newest(&row.pair.key, revision) == Some(row);
+        // etcd's index keeps nothing of a key that was deleted in this very revision, though it was put again in it.
+        let is_deleted = |key: &[u8]| {
+            self.rows.iter().any(|row| row.is_tombstone && row.main == revision && row.pair.key == key)
+        };
+        let keeps_any = self.rows.iter().any(|row| kept(row) && !is_deleted(&row.pair.key));
+        let sum = self.sum((compacted, revision), keeps_any, kept);
         Ok(Hash { sum, compacted, revision })
     }
 
-    fn sum(&self, compacted: i64, revision: i64, kept: impl Fn(&Row) -> bool) -> u32 {
-        let rows: Vec<&Row> = self.rows.iter().filter(|row| row.main <= revision).collect();
-        let keeps_any = rows.iter().any(|row| kept(row));
+    fn sum(&self, (compacted, revision): (i64, i64), keeps_any: bool, kept: impl Fn(&Row) -> bool) -> u32 {
         let mut all = b"key".to_vec();
-        for row in rows {
+        for row in self.rows.iter().filter(|row| row.main <= revision) {
             let is_dead = row.main <= compacted && keeps_any && !kept(row);
             let is_last_trace = row.main == compacted && row.is_tombstone;
             if !is_dead && !is_last_trace {
@@ -192,7 +194,8 @@ impl Model {
         let kept = |row: &Row| {
             self.newest(&row.pair.key, revision) == Some(row) && (!row.is_tombstone || row.main == revision)
         };
-        let sum = self.sum(self.compacted, revision, kept);
+        let keeps_any = self.rows.iter().any(kept);
+        let sum = self.sum((self.compacted, revision), keeps_any, kept);
         let rows = self.rows.iter().filter(|row| row.main > revision || kept(row)).cloned().collect();
         self.hashes.push(Hash { sum, compacted: self.compacted, revision });
         let newest = self.hashes.len().saturating_sub(10);

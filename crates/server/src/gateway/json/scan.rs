@@ -7,10 +7,10 @@ use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::gateway::cut;
+
 /// Go's bound for values in values.
 const DEPTH_MAX: usize = 10_000;
-/// The buffer of a value that is longer is not kept for the next.
-const KEPT_BYTES: usize = 16 << 10;
 
 /// Values one behind the other, cut out of what has come.
 #[derive(Debug)]
@@ -103,12 +103,7 @@ impl Values {
 
     fn take(&mut self, length: usize) -> Bytes {
         (self.scanned, self.scanner) = (0, Scanner::default());
-        let value = self.bytes.split_to(length).freeze();
-        if length > KEPT_BYTES && self.bytes.len() <= length {
-            // The buffer that has grown goes with the value.
-            self.bytes = BytesMut::from(&self.bytes[..]);
-        }
-        value
+        cut(&mut self.bytes, length).freeze()
     }
 }
 
