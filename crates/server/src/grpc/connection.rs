@@ -216,9 +216,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             let closed = self.accept(cx);
             self.control.take_turn(&mut self.turn);
             self.reset_calls();
-            let busy = !self.calls.is_empty() || !self.tasks.is_empty();
-            let policy = PingPolicy { interval_min: self.front.config.ping_interval_min };
-            let kicked = self.control.judge_pings(&self.turn, busy, policy);
+            let kicked = self.minds_pings() && self.judge_pings();
             if closed || (kicked && !self.control.mid_frame()) {
                 return Poll::Ready(End::Orderly);
             }
@@ -246,6 +244,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         }
     }
 
+    /// Whether a client may ping too often. Where HTTP is served beside gRPC, etcd's HTTP/2 is that of Go's HTTP server,
+    /// which has no such policy. A flood costs no memory either way: the codec reads on only once a ping's answer has
+    /// found room.
+    fn minds_pings(&self) -> bool {
+        self.web.is_none()
+    }
+
+    /// Judges this turn's pings; true if the connection has to be cut.
+    fn judge_pings(&self) -> bool {
+        let busy = !self.calls.is_empty() || !self.tasks.is_empty();
+        let policy = PingPolicy { interval_min: self.front.config.ping_interval_min };
+        self.control.judge_pings(&self.turn, busy, policy)
+    }
+
     fn now(&mut self) -> Instant {
         *self.now.get_or_insert_with(Instant::now)
     }
@@ -268,8 +280,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
     }
 
     fn open(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Payload>) {
-        if let Some(web) = self.web.as_ref().filter(|_| !head::may_be_grpc(request.headers())) {
-            let (answer, held) = (web(request), self.held.clone());
+        let is_for_web = |web: &&Web| web.takes_calls || !head::may_be_grpc(request.headers());
+        if let Some(web) = self.web.as_ref().filter(is_for_web) {
+            let (answer, held) = ((web.answer)(request), self.held.clone());
             return self.spawn(stream::send_web_response(answer, respond, held));
         }
         let head = match Head::read(&request, self.front.lane.counts()) {
