@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use blackbox::{Cluster, patience, run};
+use blackbox::{Cluster, Member, patience, run};
 use client::{Client, Deadline, Error};
 use nix::sys::signal::{Signal, kill};
 use tokio::task::JoinSet;
@@ -87,6 +87,21 @@ async fn wait_for(client: &Client, key: &str) {
             Err(error) => assert!(error.code().is_some(), "{error}"),
         }
     }
+}
+
+/// As in etcd, which puts only those of MemberAdd in order, and into its own words.
+#[test]
+fn peer_urls_of_an_update_stay_as_they_are_given() {
+    let member = Member::start(&[]);
+    run(async {
+        let client = member.client();
+        let id = client.members(patience()).await.expect("the members").members[0].id;
+        let given = ["http://localhost:2380".to_owned(), "HTTP://127.0.0.1:2380".to_owned()];
+        let request = MemberUpdateRequest { id, peer_ur_ls: given.to_vec() };
+        client.member_update(request, patience()).await.expect("a change");
+        let told = client.members(patience()).await.expect("the members");
+        assert_eq!(told.members[0].peer_ur_ls, given);
+    });
 }
 
 /// It comes back at another address, where the snapshot has to find it.

@@ -49,7 +49,7 @@ pub trait Service: Send + Sync + 'static {
 pub trait ThreadService: Health {
     /// Serves one HTTP/2 connection until it ends. The preface is still to be read from `stream`. Once the server
     /// is closing, the connection should finish what it began and end; it is dropped some seconds later. `web` answers
-    /// requests that are none of gRPC; without it they are refused.
+    /// requests that are none of gRPC, or all; without it the former are refused.
     fn grpc(self: Rc<Self>, stream: Stream, web: Option<http::Web>) -> LocalFuture<'static, ()>;
 
     /// The JSON gateway, where there is one.
@@ -299,10 +299,16 @@ async fn connect(served: Served, connection: Connection, mut closing: Closing) {
         remote: stream.remote(),
         certified: stream.certified(),
     };
+    let speaks_http2 = match role {
+        Role::Client | Role::Grpc => true,
+        // It is agreed on, or not spoken.
+        Role::Http | Role::Metrics => stream.is_secure(),
+        Role::Peer => false,
+    };
     match (first, role) {
-        (Ok(Ok(Protocol::Http2)), Role::Client | Role::Grpc) => {
+        (Ok(Ok(Protocol::Http2)), _) if speaks_http2 => {
             // Who has agreed on HTTP/2 may ask for anything; without TLS, HTTP/2 is gRPC.
-            let web = (role == Role::Client && stream.is_secure()).then(|| http::web(parties(&stream)));
+            let web = (role != Role::Grpc && stream.is_secure()).then(|| http::web(parties(&stream)));
             service.grpc(stream, web).await;
         }
         (
@@ -316,7 +322,7 @@ async fn connect(served: Served, connection: Connection, mut closing: Closing) {
             log::debug!("a TLS client at a listener without TLS, or within TLS; closed");
         }
         // Closed before it said anything, silent for too long, or broken, or HTTP where there is only gRPC.
-        (Ok(Ok(Protocol::Nothing | Protocol::Http1) | Err(_)) | Err(_), _) => {}
+        (Ok(Ok(Protocol::Nothing | Protocol::Http1 | Protocol::Http2) | Err(_)) | Err(_), _) => {}
     }
     drop(permit);
 }

@@ -200,14 +200,15 @@ impl Secured {
             server: server.clone().expect("prepared, since a URL asks for it"),
             handshakes: self.handshakes.clone().expect("prepared, since a URL asks for it"),
             endpoint: if role == Role::Peer { Endpoint::Peer } else { Endpoint::Client },
-            http2: matches!(role, Role::Client | Role::Grpc),
+            http2: role != Role::Peer,
             verify_address: match role {
                 Role::Peer => self.verify_peer_addresses,
                 Role::Metrics => self.verify_metrics_addresses,
                 Role::Client | Role::Grpc | Role::Http => false,
             },
             also_plain,
-            names_users: self.names_users && matches!(role, Role::Client | Role::Grpc),
+            // Where there is HTTP alone, the gateway refuses certificates with a name.
+            names_users: self.names_users && matches!(role, Role::Client | Role::Grpc | Role::Http),
         }
     }
 }

@@ -6,13 +6,15 @@ mod support;
 
 use std::future::poll_fn;
 use std::io::Write as _;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::write::GzEncoder;
 use node::{Completions, Submission};
 use prost::Message;
-use server::grpc::GrpcConfig;
+use server::grpc::{GrpcConfig, serve};
+use server::http::Web;
 use support::bed::{Bed, Client, PIPE_BYTES, bed, bed_with, ended, frame, header, settle};
 use support::{Mood, REQUEST_TIMEOUT, id_of};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -573,6 +575,12 @@ fn rule_15_waiting_too_long_is_unknown_not_failed() {
             assert_eq!(began.elapsed().as_millis(), after.as_millis());
             assert_eq!(bed.lane.waiting(), 0);
         }
+        // As in etcd, where to ask for alarms is a proposal.
+        for (leader, want) in [(7, ApiError::Timeout), (0, ApiError::ContextDeadlineExceeded)] {
+            bed.member.status.set_leader(leader);
+            client.call("/etcdserverpb.Maintenance/Alarm", &pb::AlarmRequest::default()).await.refused(want);
+        }
+        bed.member.status.set_leader(7);
         // What happens after all reaches nobody, and breaks nothing.
         bed.member.set_mood(Mood::Answers);
         bed.member.answer_held();
@@ -804,6 +812,34 @@ fn too_many_pings_end_the_connection() {
         pipe.write_all(PING).await.unwrap();
         assert!(ends_with_goaway(&read_to_end(pipe).await));
         served.await.unwrap();
+    });
+}
+
+/// As in etcd where gRPC and HTTP share a port with TLS: below them is Go's HTTP server there.
+#[test]
+fn where_http_is_served_too_nobody_is_cut_for_pings_and_a_flood_is_bounded() {
+    bed(|bed| async move {
+        let web = Web { answer: Rc::new(|_, _| unreachable!("nothing is asked")), takes_calls: false };
+        let (mut pipe, theirs) = tokio::io::duplex(1 << 16);
+        let served = spawn_local(serve(theirs, bed.front.clone(), Some(web)));
+        pipe.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
+        for _ in 0..100 {
+            pipe.write_all(PING).await.unwrap();
+            loop {
+                let mut head = [0; 9];
+                pipe.read_exact(&mut head).await.unwrap();
+                let mut payload = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+                pipe.read_exact(&mut payload).await.unwrap();
+                if head[3..5] == [6, 1] {
+                    break;
+                }
+            }
+        }
+        // Who takes no answers is not heard any more.
+        let flood = PING.repeat(1 << 17);
+        let written = tokio::time::timeout(Duration::from_secs(1), pipe.write_all(&flood)).await;
+        assert!(written.is_err(), "2 MiB of pings were taken, and no answer");
+        assert!(!served.is_finished());
     });
 }
 

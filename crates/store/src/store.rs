@@ -925,7 +925,8 @@ impl Reader {
     }
 
     /// Hashes everything that is replicated: keys, leases, alarms, users, members; and returns the newest revision for the header. Equal
-    /// on members that have applied the same; not etcd's own sum, which depends on how a member's pages lie.
+    /// on members of ours that have applied the same; not etcd's own sum, which is one of the names, keys and values in
+    /// its backend's buckets.
     pub fn hash(&self) -> Result<(u32, i64), ReadFailure> {
         let (keys, current) = self.hash_kv(0)?;
         let (compacted, leases) = (Some(keys.compact_revision), self.shared.leases().all());

@@ -109,15 +109,12 @@ fn described(change: &Change) -> (&'static str, u64) {
     }
 }
 
-/// Peer URLs in order, if there are any, and all of them are such.
-fn peer_urls(given: &[String]) -> Result<Vec<String>, Status> {
-    let urls = given.iter().map(|url| Url::parse(url)).collect::<Result<Vec<_>, _>>();
-    let mut urls = match urls {
-        Ok(urls) if !urls.is_empty() => urls,
-        _ => return Err(to_tonic(ApiError::MemberBadUrls.into())),
-    };
-    urls.sort();
-    Ok(urls.iter().map(ToString::to_string).collect())
+/// Peer URLs, if there are any, and all of them are such.
+fn peer_urls(given: &[String]) -> Result<Vec<Url>, Status> {
+    match given.iter().map(|url| Url::parse(url)).collect::<Result<Vec<_>, _>>() {
+        Ok(urls) if !urls.is_empty() => Ok(urls),
+        _ => Err(to_tonic(ApiError::MemberBadUrls.into())),
+    }
 }
 
 /// Seconds since 1970.
@@ -147,7 +144,9 @@ impl Cluster for ClusterService {
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
         let deadline = client_deadline(&request);
-        let peer_urls = peer_urls(&request.get_ref().peer_ur_ls)?;
+        let mut peer_urls = peer_urls(&request.get_ref().peer_ur_ls)?;
+        peer_urls.sort();
+        let peer_urls: Vec<String> = peer_urls.iter().map(ToString::to_string).collect();
         admin(&self.member, &request)?;
         let is_learner = request.get_ref().is_learner;
         let member = NewMember { id: added_member_id(&peer_urls, unix_s()), peer_urls, is_learner };
@@ -191,9 +190,9 @@ impl Cluster for ClusterService {
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
         admin(&self.member, &request)?;
         let deadline = client_deadline(&request);
-        let pb::MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
-        // etcd looks at them only when it has applied them, and ends.
-        let peer_urls = peer_urls(&peer_ur_ls)?;
+        let pb::MemberUpdateRequest { id, peer_ur_ls: peer_urls } = request.into_inner();
+        // etcd looks at them only when it has applied them, and ends. They stay as they are written.
+        self::peer_urls(&peer_urls)?;
         self.change(Change::Update { id, peer_urls }, deadline).await.map_err(to_tonic)?;
         Ok(Response::new(pb::MemberUpdateResponse { header: self.header(), members: self.members() }))
     }

@@ -223,9 +223,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 answered = true;
             }
             self.reset_calls();
-            let busy = !self.calls.is_empty() || !self.tasks.is_empty();
-            let policy = PingPolicy { interval_min: self.front.config.ping_interval_min };
-            let kicked = self.control.judge_pings(&self.turn, busy, policy);
+            let kicked = self.minds_pings() && self.judge_pings();
             if closed || (kicked && !self.control.mid_frame()) {
                 return Poll::Ready(End::Orderly);
             }
@@ -253,6 +251,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         }
     }
 
+    /// Whether a client may ping too often. Where HTTP is served beside gRPC, etcd's HTTP/2 is that of Go's HTTP server,
+    /// which has no such policy. A flood costs no memory either way: the codec reads on only once a ping's answer has
+    /// found room.
+    fn minds_pings(&self) -> bool {
+        self.web.is_none()
+    }
+
+    /// Judges this turn's pings; true if the connection has to be cut.
+    fn judge_pings(&self) -> bool {
+        let busy = !self.calls.is_empty() || !self.tasks.is_empty();
+        let policy = PingPolicy { interval_min: self.front.config.ping_interval_min };
+        self.control.judge_pings(&self.turn, busy, policy)
+    }
+
     fn now(&mut self) -> Instant {
         *self.now.get_or_insert_with(Instant::now)
     }
@@ -275,11 +287,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
     }
 
     fn open(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Payload>) {
-        if let Some(web) = self.web.as_ref().filter(|_| !head::may_be_grpc(request.headers())) {
+        let is_for_web = |web: &&Web| web.takes_calls || !head::may_be_grpc(request.headers());
+        if let Some(web) = self.web.as_ref().filter(is_for_web) {
             let held = self.held.clone();
             // The headers are looked at until there is an answer, which may take as long as its client likes.
             let answer = self.keep(head::kept_bytes(request.headers())).map(|keep| {
-                let answer = web(request, held.clone());
+                let answer = (web.answer)(request, held.clone());
                 async move {
                     let answer = answer.await;
                     drop(keep);

@@ -76,7 +76,12 @@ impl Maintenance for MaintenanceService {
         let alarms = match AlarmAction::try_from(request.action) {
             // What was acknowledged before this must be seen; unlike etcd's, it makes no entry.
             Ok(AlarmAction::Get) => {
-                self.lane.linearizable(deadline).await.map_err(to_tonic)?;
+                let no_leader = self.member.status.leader() == 0;
+                self.lane.linearizable(deadline).await.map_err(|status| {
+                    // It ends as that entry would, which no leader can take.
+                    let is_left = no_leader && status == ApiError::Timeout.into();
+                    to_tonic(if is_left { ApiError::ContextDeadlineExceeded.into() } else { status })
+                })?;
                 self.member.reader.alarms().of(request.alarm).collect()
             }
             Ok(AlarmAction::Activate | AlarmAction::Deactivate) => {
@@ -118,8 +123,7 @@ impl Maintenance for MaintenanceService {
             db_size_in_use: db_size,
             is_learner: status.is_learner(),
             db_size_quota: self.member.quota_bytes,
-            // As etcd, which keeps its storage at the cluster's version.
-            storage_version: membership.cluster_version().unwrap_or_default().to_owned(),
+            storage_version: self.member.versions().storage.unwrap_or_default(),
             downgrade_info: Some(downgrade::info(&membership)),
             errors,
         }))

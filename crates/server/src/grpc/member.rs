@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use disk::boltfile::schema::Version;
 use node::lease::{Remaining, Renewal, SharedLessor, Wait};
 use node::{Quota, RequestId};
 use raft::Time;
@@ -311,10 +312,11 @@ impl MemberView {
         if is_well { ApiError::Timeout } else { ApiError::TimeoutDueToConnectionLost }
     }
 
-    /// What `/version` shows: the storage has the cluster's version as soon as that is known.
+    /// What `/version` shows.
     pub fn versions(&self) -> Versions {
         let cluster = self.reader.membership().cluster_version().map(str::to_owned);
-        Versions { storage: cluster.clone(), cluster }
+        let storage = (self.status.applied() > 0).then(|| storage_version(cluster.as_deref()));
+        Versions { cluster, storage }
     }
 
     /// A complete response header with `revision`.
@@ -324,6 +326,33 @@ impl MemberView {
             member_id: self.member_id,
             revision,
             raft_term: self.status.term(),
+        }
+    }
+}
+
+/// The storage's version where the cluster has this one: the same, but none below the first that a storage can be found
+/// to have (etcd: schema.go, `UnsafeDetectSchemaVersion`; monitor.go, `UpdateStorageVersionIfNeeded`).
+fn storage_version(cluster: Option<&str>) -> String {
+    let lowest = Version { major: 3, minor: 5, patch: 0 };
+    let cluster = cluster.and_then(|version| version.parse().ok());
+    cluster.map_or(lowest, |version: Version| version.max(lowest)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_storage_has_the_clusters_version_but_none_below_3_5() {
+        for (cluster, storage) in [
+            (None, "3.5.0"),
+            (Some("3.0.0"), "3.5.0"),
+            (Some("3.4.0"), "3.5.0"),
+            (Some("3.5.0"), "3.5.0"),
+            (Some("3.6.0"), "3.6.0"),
+            (Some("3.7.0"), "3.7.0"),
+        ] {
+            assert_eq!(storage_version(cluster), storage, "{cluster:?}");
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
 
-use super::{Health, Site, plain};
+use super::{Health, Site, not_allowed, plain};
 
 /// A member's part in consensus, as `/debug/vars` shows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,9 +26,16 @@ pub struct RaftStatus {
 }
 
 /// The answer to one of these paths, if there is such a page.
-pub(super) fn answer(path: &str, health: &dyn Health, site: &Site) -> Option<Response<Full<Bytes>>> {
+pub(super) fn answer(
+    path: &str,
+    method: &Method,
+    health: &dyn Health,
+    site: &Site,
+) -> Option<Response<Full<Bytes>>> {
     match path {
+        "/debug/vars" if *method != Method::GET => Some(not_allowed()),
         "/debug/vars" => Some(vars(&health.raft_status())),
+        // Go's profiler takes any method.
         "/debug/pprof/" if site.profiles => {
             let text = "<html><body>/debug/pprof/<p>Go's profiler has no counterpart here. There is \
                         <a href=\"cmdline\">cmdline</a>.</body></html>\n";

@@ -7,6 +7,7 @@
 mod access;
 mod body;
 mod debug;
+mod head_timer;
 mod health;
 mod query;
 mod redirect;
@@ -29,7 +30,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use wire::Status;
 
 use crate::LocalFuture;
@@ -41,6 +42,7 @@ use crate::metrics::{Encoded, Format};
 pub use access::{Allowed, Site};
 pub use body::Body;
 pub use debug::RaftStatus;
+use head_timer::{HeadTimer, Heard};
 pub use health::{Alarm, Health, Versions};
 use query::Query;
 pub(crate) use query::decode;
@@ -50,9 +52,14 @@ use watched::Watched;
 /// etcd waits this long for a request's head.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Answers requests that came by HTTP/2 and are none of gRPC. What the connection holds is where there has to be room for a
-/// page before it is made.
-pub type Web = Rc<dyn Fn(Request<RecvStream>, Held) -> LocalFuture<'static, Response<Body>>>;
+/// Who answers what came by HTTP/2 and is none of gRPC.
+#[derive(Clone)]
+pub struct Web {
+    /// Answers a request. What the connection holds is where there has to be room for a page before it is made.
+    pub answer: Rc<dyn Fn(Request<RecvStream>, Held) -> LocalFuture<'static, Response<Body>>>,
+    /// Whether calls of gRPC are answered as anything else: the listener has no services.
+    pub takes_calls: bool,
+}
 
 /// Who answers on one connection, and who asks.
 pub struct Parties {
@@ -72,15 +79,19 @@ pub struct Parties {
 
 /// What answers them, on a connection with TLS.
 pub fn web(parties: Parties) -> Web {
+    let takes_calls = parties.role != Role::Client;
     let session = Session::new(parties, true);
-    Rc::new(move |request, held| {
+    let answer = Rc::new(move |request, held| -> LocalFuture<'static, Response<Body>> {
         let session = session.clone();
         Box::pin(async move { session.answer(request, Some(held), None, None).await })
-    })
+    });
+    Web { answer, takes_calls }
 }
 
 /// Serves one HTTP/1 connection until it ends, or until the request in flight is answered after `closing`.
 pub async fn serve(stream: Stream, parties: Parties, mut closing: Closing) {
+    // There are few places where metrics are.
+    let may_rest = matches!(parties.role, Role::Client | Role::Http);
     let session = Session::new(parties, stream.is_secure());
     let stream = Watched::new(stream);
     let agreed = websocket::Agreed::default();
@@ -98,13 +109,8 @@ pub async fn serve(stream: Stream, parties: Parties, mut closing: Closing) {
             Ok::<_, Infallible>(answer)
         }
     });
-    let mut connection = http1::Builder::new()
-        .title_case_headers(true)
-        // A client that has said all may end its side before it is answered.
-        .half_close(true)
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream.clone()), service);
+    let mut connection =
+        builder(stream.heard(), may_rest).serve_connection(TokioIo::new(stream.clone()), service);
     // What goes wrong on one connection is its client's affair; etcd logs none of it either.
     let is_well = tokio::select! {
         ended = &mut connection => ended.is_ok(),
@@ -117,6 +123,18 @@ pub async fn serve(stream: Stream, parties: Parties, mut closing: Closing) {
         let early = connection.into_parts().read_buf;
         websocket::serve(stream, early, socket, closing).await;
     }
+}
+
+/// How HTTP/1 is spoken on a connection that says what it has heard. `may_rest`: as long as its client likes.
+fn builder(heard: Heard, may_rest: bool) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .title_case_headers(true)
+        // A client that has said all may end its side before it is answered.
+        .half_close(true)
+        .timer(HeadTimer { heard, may_rest })
+        .header_read_timeout(HEAD_TIMEOUT);
+    builder
 }
 
 /// A request of HTTP/1.1 says once whom it is for; otherwise two of those on its way may read it differently.
@@ -185,7 +203,7 @@ async fn route(role: Role, head: &Parts, health: &dyn Health, site: &Site) -> Re
         };
     }
     if matches!(role, Role::Client | Role::Http)
-        && let Some(page) = debug::answer(&path, health, site)
+        && let Some(page) = debug::answer(&path, &head.method, health, site)
     {
         return page;
     }

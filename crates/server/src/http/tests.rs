@@ -13,6 +13,7 @@ struct Fake {
     leader: bool,
     learner: bool,
     read: Result<(), String>,
+    read_takes: Duration,
     asked: RefCell<Vec<bool>>,
     versions: Versions,
 }
@@ -25,6 +26,7 @@ impl Default for Fake {
             leader: true,
             learner: false,
             read: Ok(()),
+            read_takes: Duration::ZERO,
             asked: RefCell::default(),
             versions,
         }
@@ -42,7 +44,10 @@ impl Health for Fake {
 
     fn read(&self, linearizable: bool) -> LocalFuture<'_, Result<(), String>> {
         self.asked.borrow_mut().push(linearizable);
-        Box::pin(async { self.read.clone() })
+        Box::pin(async {
+            tokio::time::sleep(self.read_takes).await;
+            self.read.clone()
+        })
     }
 
     fn is_learner(&self) -> bool {
@@ -111,7 +116,8 @@ fn parties(health: Rc<dyn Health>) -> Parties {
 }
 
 fn ask(role: Role, method: &str, uri: &str, health: &Fake) -> Got {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let head = Request::builder().method(method).uri(uri).body(()).unwrap().into_parts().0;
     runtime.block_on(async {
         let response = answer(role, false, &head, health, &site()).await;
@@ -163,6 +169,61 @@ fn ill_health_has_its_reason() {
     assert_eq!(ask(Role::Client, "GET", "/health?exclude=NOSPACE&exclude=CORRUPT", &excluded).status, 200);
 }
 
+/// etcd gives a read for `/health` as long as a request has, and one for the other probes no end but its own.
+#[test]
+fn a_read_that_takes_too_long_ends_in_etcds_words() {
+    let text = "etcdserver: request timed out";
+    let slow = Fake { read: Err(text.into()), read_takes: Duration::from_secs(7), ..Fake::default() };
+    for uri in ["/readyz", "/readyz/linearizable_read", "/livez"] {
+        let got = ask(Role::Metrics, "GET", uri, &slow);
+        assert!(got.status == 503 && got.body.contains(&format!("_read failed: {text}\n")), "{}", got.body);
+    }
+    let slower = Fake { read_takes: Duration::from_secs(8), ..slow };
+    let got = ask(Role::Metrics, "GET", "/health", &slower).body;
+    assert!(got.contains("RANGE ERROR:context deadline exceeded"), "{got}");
+}
+
+/// Go's time for a head runs from its first byte on, and there is none between requests.
+#[test]
+fn a_kept_connection_rests_as_long_as_its_client_likes() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        for may_rest in [true, false] {
+            let (mut client, theirs) = tokio::io::duplex(1024);
+            let stream = Watched::new(theirs);
+            let service = hyper::service::service_fn(|_: Request<Incoming>| async {
+                Ok::<_, Infallible>(plain(StatusCode::OK, "well"))
+            });
+            let connection =
+                builder(stream.heard(), may_rest).serve_connection(TokioIo::new(stream), service);
+            let served = tokio::task::spawn_local(connection);
+            let request = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+            let mut answer = [0; 1024];
+            for rest in [0, 24 * 60 * 60, 299] {
+                tokio::time::sleep(Duration::from_secs(rest)).await;
+                if !may_rest && rest > 0 {
+                    assert!(served.is_finished(), "it has rested for too long");
+                    break;
+                }
+                // The head may take its time once it has begun.
+                client.write_all(&request[..1]).await.unwrap();
+                tokio::time::sleep(HEAD_TIMEOUT - Duration::from_secs(1)).await;
+                client.write_all(&request[1..]).await.unwrap();
+                let came = client.read(&mut answer).await.unwrap();
+                assert!(answer[..came].ends_with(b"well"), "after {rest} s: {came} bytes");
+            }
+            if may_rest {
+                client.write_all(&request[..9]).await.unwrap();
+                let began = tokio::time::Instant::now();
+                while client.read(&mut answer).await.is_ok_and(|came| came > 0) {}
+                assert_eq!(began.elapsed().as_secs(), HEAD_TIMEOUT.as_secs(), "half a head is cut in time");
+            }
+        }
+    });
+}
+
 #[test]
 fn versions_are_etcds_alone() {
     for role in [Role::Client, Role::Peer] {
@@ -185,6 +246,8 @@ fn other_methods_and_paths_are_refused_as_in_go() {
         (Role::Client, "HEAD", "/health", 405, "Method Not Allowed\n"),
         (Role::Client, "POST", "/version", 405, "Method Not Allowed\n"),
         (Role::Peer, "PUT", "/version", 405, "Method Not Allowed\n"),
+        (Role::Client, "POST", "/debug/vars", 405, "Method Not Allowed\n"),
+        (Role::Client, "HEAD", "/debug/vars", 405, "Method Not Allowed\n"),
         (Role::Client, "GET", "/nope", 404, "404 page not found\n"),
         (Role::Client, "GET", "/health/", 404, "404 page not found\n"),
         (Role::Peer, "GET", "/health", 404, "404 page not found\n"),

@@ -11,6 +11,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::head_timer::Heard;
+
 /// What is read ahead, to see whether there is an end; a client may have asked for more already.
 const AHEAD_BYTES: usize = 64;
 
@@ -23,6 +25,7 @@ struct Inner<S> {
     /// What of it has come and is not read again.
     came: std::ops::Range<usize>,
     is_over: bool,
+    heard: Heard,
 }
 
 impl<S> Clone for Watched<S> {
@@ -34,7 +37,13 @@ impl<S> Clone for Watched<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
     /// Nothing has come yet.
     pub fn new(stream: S) -> Self {
-        Watched(Rc::new(RefCell::new(Inner { stream, ahead: [0; AHEAD_BYTES], came: 0..0, is_over: false })))
+        let (ahead, heard) = ([0; AHEAD_BYTES], Heard::default());
+        Watched(Rc::new(RefCell::new(Inner { stream, ahead, came: 0..0, is_over: false, heard })))
+    }
+
+    /// What is set when anything is read.
+    pub fn heard(&self) -> Heard {
+        self.0.borrow().heard.clone()
     }
 
     /// Ready once the client has ended its side. To be polled on the connection's own task, where nobody else waits for it
@@ -74,12 +83,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
             let fits = again.len().min(buf.remaining());
             buf.put_slice(&again[..fits]);
             inner.came.start += fits;
+            inner.heard.set(true);
             return Poll::Ready(Ok(()));
         }
         if inner.is_over {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut inner.stream).poll_read(cx, buf)
+        let read = Pin::new(&mut inner.stream).poll_read(cx, buf);
+        if read.is_ready() {
+            inner.heard.set(true);
+        }
+        read
     }
 }
 

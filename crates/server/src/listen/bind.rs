@@ -26,7 +26,7 @@ pub enum Role {
     Grpc,
     /// Clients, HTTP alone.
     Http,
-    /// Probes and metrics: HTTP/1.
+    /// Probes and metrics.
     Metrics,
     /// Other members: HTTP/1.
     Peer,

@@ -4,6 +4,7 @@ mod bad_values;
 mod check_config;
 mod gateway;
 mod place;
+mod secure;
 mod silent;
 
 use std::io::Read as _;
