@@ -37,7 +37,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     let waiting = Mutex::new(options.packages.iter().collect::<VecDeque<_>>());
     let failed = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        let work = || {
+        let work = || -> Result<()> {
             loop {
                 let package = lock(&waiting).pop_front();
                 let Some(package) = package else { return Ok(()) };

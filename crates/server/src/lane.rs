@@ -8,6 +8,7 @@
 //! is retried with a new context, since contexts are never reused (rule 19).
 
 mod calls;
+mod expiry;
 mod watch;
 
 use std::cell::{Cell, RefCell};
@@ -31,6 +32,7 @@ use wire::{ApiError, Status};
 
 use crate::grpc::MemberView;
 use crate::metrics::{Own, Timed};
+use expiry::Expiry;
 use watch::Watches;
 
 pub use calls::Reply;
@@ -271,8 +273,7 @@ struct Inner {
     outbox: RefCell<Vec<Submission>>,
     waiters: RefCell<FxHashMap<u64, Waiter>>,
     reads: RefCell<Reads>,
-    /// No waiter's deadline is before this.
-    earliest: Cell<Option<Instant>>,
+    expiry: Expiry,
     driver: RefCell<Option<Waker>>,
     driver_woken: Cell<bool>,
     stopped: Cell<bool>,
@@ -402,7 +403,7 @@ impl Lane {
             outbox: RefCell::default(),
             waiters: RefCell::default(),
             reads: RefCell::default(),
-            earliest: Cell::new(None),
+            expiry: Expiry::default(),
             driver: RefCell::default(),
             driver_woken: Cell::new(false),
             stopped: Cell::new(false),
@@ -634,9 +635,7 @@ impl Lane {
             .waiters
             .borrow_mut()
             .insert(id.0, Waiter { target, is_proposal, counted, deadline, on_expiry });
-        if self.0.earliest.get().is_none_or(|earliest| deadline < earliest) {
-            self.0.earliest.set(Some(deadline));
-        }
+        self.0.expiry.add(deadline);
     }
 
     fn wake_driver(&self) {
@@ -798,7 +797,7 @@ impl Lane {
     }
 
     fn expire(&self, now: Instant) {
-        if self.0.earliest.get().is_none_or(|earliest| now < earliest) {
+        if self.0.expiry.next().is_none_or(|at| now < at) {
             return;
         }
         let mut earliest = None;
@@ -814,7 +813,7 @@ impl Lane {
                 over
             })
             .collect();
-        self.0.earliest.set(earliest);
+        self.0.expiry.looked(now, self.waiting(), earliest);
         for (id, waiter) in expired {
             if waiter.is_proposal {
                 self.0.outbox.borrow_mut().push(Submission::GiveUp { id: RequestId(id) });
@@ -843,7 +842,7 @@ impl Lane {
 
     fn next_timer(&self) -> Option<Instant> {
         let retry = self.0.reads.borrow().in_flight.as_ref().map(|round| round.retry_at);
-        match (self.0.earliest.get(), retry) {
+        match (self.0.expiry.next(), retry) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }

@@ -689,6 +689,39 @@ fn a_member_that_ends_stops_its_calls() {
     });
 }
 
+/// A leader with two peer URLs, neither of which says anything.
+#[test]
+fn a_silent_leader_is_waited_for_no_longer_than_its_caller_waits() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        bed.member.join_direct(8, &["http://other:1", "http://other:2"]);
+        bed.member.status.set_leader(8);
+        let began = Instant::now();
+        let ask = pb::LeaseTimeToLiveRequest { id: 5, keys: false };
+        client.call("/etcdserverpb.Lease/LeaseTimeToLive", &ask).await.refused(ApiError::Timeout);
+        assert_eq!(began.elapsed().as_secs(), REQUEST_TIMEOUT.as_secs());
+    });
+}
+
+/// No client of gRPC sends any, and they would be kept for as long as their calls.
+#[test]
+fn trailers_end_the_connection() {
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        bed.member.set_mood(Mood::Holds);
+        let (response, mut body) = client.open(PUT, &[]);
+        body.send_data(frame(&put("a", "b")), false).unwrap();
+        settle().await;
+        assert!(!client.served.is_finished());
+        let trailers = [("a".parse().unwrap(), "b".parse().unwrap())].into_iter().collect();
+        body.send_trailers(trailers).unwrap();
+        settle().await;
+        assert!(client.served.is_finished());
+        assert!(response.await.is_err());
+        assert_eq!(bed.lane.waiting(), 0);
+    });
+}
+
 #[test]
 fn a_drained_thread_finishes_what_it_has() {
     bed(|bed| async move {

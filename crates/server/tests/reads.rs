@@ -9,9 +9,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::client::{ResponseFuture, SendRequest};
+use prost::Message;
 use server::grpc::turns::Length;
-use support::bed::{Bed, Client, bed, ended, frame, settle};
+use support::bed::{Bed, Client, bed, ended, frame, settle, status_of};
 use tokio::task::spawn_local;
 use wire::ApiError;
 use wire::etcdserverpb as pb;
@@ -206,7 +208,7 @@ async fn lazy_client(bed: &Bed) -> SendRequest<Bytes> {
     requests
 }
 
-async fn send(requests: &mut SendRequest<Bytes>, path: &str, request: &pb::RangeRequest) -> ResponseFuture {
+async fn send(requests: &mut SendRequest<Bytes>, path: &str, request: &impl Message) -> ResponseFuture {
     poll_fn(|cx| requests.poll_ready(cx)).await.unwrap();
     let (response, mut stream) = requests.send_request(Client::request(path, &[]), false).unwrap();
     stream.send_data(frame(request), true).unwrap();
@@ -215,7 +217,10 @@ async fn send(requests: &mut SendRequest<Bytes>, path: &str, request: &pb::Range
 
 /// All of an answer, messages and all.
 async fn bytes_of(response: ResponseFuture) -> usize {
-    let mut body = response.await.unwrap().into_body();
+    body_bytes(response.await.unwrap().into_body()).await
+}
+
+async fn body_bytes(mut body: RecvStream) -> usize {
     let mut bytes = 0;
     while let Some(data) = body.data().await {
         let data = data.unwrap();
@@ -252,6 +257,108 @@ fn long_answers_that_are_not_read_are_bounded() {
             assert_eq!(bed.member.reads(), 20 * 8 + 1, "each record is read once for each answer");
         });
     }
+}
+
+/// So are answers that are no reads, where they grow with what is stored.
+#[test]
+fn lists_that_are_not_read_are_bounded() {
+    const CALLS: usize = 40;
+    bed(|bed| async move {
+        let mut client = bed.client().await;
+        let grant = pb::LeaseGrantRequest { id: 5, ttl: 1000 };
+        client.call("/etcdserverpb.Lease/LeaseGrant", &grant).await.decoded::<pb::LeaseGrantResponse>();
+        let put = pb::PutRequest { key: vec![b'k'; MIB].into(), lease: 5, ..Default::default() };
+        client.call("/etcdserverpb.KV/Put", &put).await.decoded::<pb::PutResponse>();
+        let mut lazy = lazy_client(&bed).await;
+        let ask = pb::LeaseTimeToLiveRequest { id: 5, keys: true };
+        let mut heads = Vec::new();
+        for _ in 0..CALLS {
+            let call = send(&mut lazy, "/etcdserverpb.Lease/LeaseTimeToLive", &ask).await;
+            heads.push(spawn_local(async move { call.await.unwrap() }));
+        }
+        settle().await;
+        let made = heads.iter().filter(|head| head.is_finished()).count();
+        // Of each the first 64 KiB are taken.
+        assert!((2..=19).contains(&made), "{made} of {CALLS} answers of 1 MiB were made");
+        let readers: Vec<_> = heads
+            .into_iter()
+            .map(|head| spawn_local(async move { body_bytes(head.await.unwrap().into_body()).await }))
+            .collect();
+        for reader in readers {
+            assert!(reader.await.unwrap() > MIB);
+        }
+    });
+}
+
+/// Whole requests that wait for room for their answers are kept up to a bound.
+#[test]
+fn long_requests_that_wait_are_bounded() {
+    bed(|bed| async move {
+        bed.member.put_direct(b"large", vec![7; 8 * MIB]);
+        let mut client = lazy_client(&bed).await;
+        let mut large = Vec::new();
+        for _ in 0..3 {
+            large.push(send(&mut client, RANGE, &local("large")).await);
+        }
+        settle().await;
+        let long = local(&"k".repeat(2 * MIB - 64));
+        let mut waiting = Vec::new();
+        let refused = loop {
+            assert!(waiting.len() < 150, "150 requests of 2 MiB are kept");
+            let call = spawn_local(ended(send(&mut client, RANGE, &long).await));
+            settle().await;
+            if call.is_finished() {
+                break call.await.unwrap();
+            }
+            waiting.push(call);
+        };
+        refused.refused(ApiError::TooManyRequests);
+        assert!(waiting.len() > 50, "{} are kept", waiting.len());
+        // A short one has room again as soon as a long one is given up.
+        waiting.pop().unwrap().abort();
+        settle().await;
+        let short = spawn_local(ended(send(&mut client, RANGE, &local("k")).await));
+        settle().await;
+        assert!(!short.is_finished());
+        drop(large);
+        for call in waiting.into_iter().chain([short]) {
+            assert_eq!(call.await.unwrap().decoded::<pb::RangeResponse>().count, 0);
+        }
+    });
+}
+
+/// How long the answers to writes are nobody knows before.
+#[test]
+fn writes_whose_answers_are_not_read_are_bounded() {
+    const TXN: &str = "/etcdserverpb.KV/Txn";
+    let op = |request| pb::RequestOp { request: Some(request) };
+    bed(|bed| async move {
+        bed.member.put_direct(b"large", vec![7; 8 * MIB]);
+        let put = pb::PutRequest { key: "k".into(), ..Default::default() };
+        let put = op(pb::request_op::Request::RequestPut(put));
+        let range = op(pb::request_op::Request::RequestRange(local("large")));
+        let txn = pb::TxnRequest { success: vec![put.clone(), range], ..Default::default() };
+        let mut client = lazy_client(&bed).await;
+        let mut calls = Vec::new();
+        let refused = loop {
+            assert!(calls.len() < 50, "50 answers of 8 MiB are held");
+            let call = send(&mut client, TXN, &txn).await;
+            let head = spawn_local(async move { call.await.unwrap() });
+            settle().await;
+            let head = head.await.unwrap();
+            if let Some(status) = status_of(head.headers()) {
+                break status;
+            }
+            calls.push(head);
+        };
+        assert_eq!(refused, ApiError::TooManyRequests.into());
+        assert_eq!(bed.member.proposals(), calls.len(), "what is refused is not done");
+        for head in calls.drain(..calls.len() / 2) {
+            body_bytes(head.into_body()).await;
+        }
+        let again = pb::TxnRequest { success: vec![put], ..Default::default() };
+        ended(send(&mut client, TXN, &again).await).await.decoded::<pb::TxnResponse>();
+    });
 }
 
 /// The keys of a lease with many are put together off the network thread, when there is a turn.

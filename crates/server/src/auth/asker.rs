@@ -56,6 +56,18 @@ impl Credentials {
         Credentials { token: HeaderValue::from_str(token).ok(), certified: None }
     }
 
+    /// The same for a call that may take long: a token as it came holds on to all headers of its call.
+    #[must_use]
+    pub fn detached(&self) -> Credentials {
+        let token = self.token.as_ref().and_then(|token| HeaderValue::from_bytes(token.as_bytes()).ok());
+        Credentials { token, certified: self.certified.clone() }
+    }
+
+    /// Bytes that it keeps for its call alone.
+    pub fn bytes(&self) -> usize {
+        self.token.as_ref().map_or(0, HeaderValue::len)
+    }
+
     /// The token as it came, to be passed on.
     pub fn token(&self) -> Option<&str> {
         std::str::from_utf8(self.token.as_ref()?.as_bytes()).ok()

@@ -16,6 +16,7 @@ use wire::{Code, Status};
 use super::json::write::Texts;
 use super::status;
 use crate::LocalFuture;
+use crate::grpc::answer::Charge;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Of the services' own headers there is one, which grpc-gateway passes on like any other.
@@ -61,6 +62,8 @@ pub struct Out(Rc<Slot>);
 struct Slot {
     head: RefCell<Option<Head>>,
     piece: RefCell<Option<Piece>>,
+    /// What counts the message that it is made of, until the next one or the end.
+    charge: RefCell<Option<Charge>>,
     is_begun: Cell<bool>,
     /// The last piece was not the last of its line.
     is_in_line: Cell<bool>,
@@ -108,6 +111,11 @@ impl Out {
             (true, _) => {}
         }
         Some(error_line(&error))
+    }
+
+    /// What follows is made of a message that this counts.
+    pub fn count(&self, charge: Option<Charge>) {
+        self.0.charge.replace(charge);
     }
 
     /// A piece; waits until those before it are taken.
@@ -163,6 +171,11 @@ impl Answer {
             }
         })
         .await
+    }
+
+    /// What counts the bytes, of an answer that is all there.
+    pub fn take_charge(&self) -> Option<Charge> {
+        self.out.0.charge.take()
     }
 
     /// The next piece, `None` at the end. Of a head that nobody has asked for the body is one.

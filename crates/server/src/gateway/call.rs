@@ -182,7 +182,8 @@ async fn answer_once(method: &Method, mut receiver: Receiver, out: &Out) {
         other => other,
     };
     match answered {
-        Ok(Some((message, _charge))) => {
+        Ok(Some((message, charge))) => {
+            out.count(charge);
             let mut json = Vec::with_capacity(256);
             let mut writer = Writer::begin(message, method.response, Texts::Plain, &mut json);
             if fill(&mut writer, &mut json).await {
@@ -201,7 +202,8 @@ async fn answer_stream(method: &Method, mut receiver: Receiver, out: &Out) {
     loop {
         let next = pin!(receiver.next());
         match next.await {
-            Ok(Some((message, _charge))) => {
+            Ok(Some((message, charge))) => {
+                out.count(charge);
                 if !std::mem::replace(&mut is_begun, true) {
                     out.begin(None);
                 }

@@ -36,7 +36,7 @@ const CONNECTION_WINDOW_BYTES: u32 = i32::MAX as u32;
 /// HTTP/1 there is one at a time.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
 /// An answer shorter than this is not counted.
-const COUNTED_BYTES: usize = 16 << 10;
+const COUNTED_BYTES: usize = 2 << 10;
 
 /// The way, for all calls of one HTTP connection.
 pub struct Link {

@@ -33,6 +33,9 @@ const COPY_BYTES_MAX: usize = 4096;
 /// ones wait. Brief ones and long ones are counted apart, so that none waits for a long answer to be taken but another.
 pub const HELD_BYTES_MAX: usize = 16 << 20;
 
+/// The same bytes with which writes are refused: how long their answers are (`prev_kv`) nobody knows before they are made.
+pub const WRITES_HELD_BYTES_MAX: usize = 256 << 20;
+
 /// Every response message has its header in field 1.
 const HEADER_FIELD: u32 = 1;
 
@@ -167,6 +170,11 @@ impl Held {
         self.0.brief.bytes.get() > HELD_BYTES_MAX
     }
 
+    /// Whether writes have to be refused until the client has taken more.
+    pub fn refuses_writes(&self) -> bool {
+        self.0.brief.bytes.get() > WRITES_HELD_BYTES_MAX
+    }
+
     /// Waits for room for an answer of `bytes`, which only an estimate can say: [`Charge::settle`] is to follow. One
     /// answer may always be made while what is held is within the bound.
     pub async fn reserve(&self, length: Length, bytes: usize) -> Charge {
@@ -235,6 +243,17 @@ pub struct Charge {
 }
 
 impl Charge {
+    /// Counts an answer that is there: by what was reserved for it, or anew.
+    pub fn of(bytes: usize, reserved: Option<Charge>, held: &Held) -> Self {
+        match reserved {
+            Some(mut charge) => {
+                charge.settle(bytes);
+                charge
+            }
+            None => Charge::new(bytes, held),
+        }
+    }
+
     fn new(bytes: usize, held: &Held) -> Self {
         let length = Length::Brief;
         held.account(length).add(bytes);

@@ -3,13 +3,14 @@
 //! What a client can make happen often costs little however many calls it has open: a frame for one of them, a reset,
 //! or a deadline does not look at the others.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::Context;
 
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::request::Parts;
 use node::RequestId;
 use slab::Slab;
 use tokio::task::AbortHandle;
@@ -28,6 +29,45 @@ use crate::lane::Slot;
 
 /// Entries of `Calls::order` that are tolerated beyond two a call.
 const ORDER_SLACK: usize = 64;
+
+/// Bytes of what clients have sent that the calls of one connection keep, in part or whole: messages, and what says who
+/// asks. Not those of a proposal: it is handed over.
+#[derive(Clone, Debug, Default)]
+pub struct Kept(Rc<Cell<usize>>);
+
+impl Kept {
+    /// How many there are.
+    pub fn bytes(&self) -> usize {
+        self.0.get()
+    }
+
+    /// Counts some until what comes back is dropped.
+    pub fn keep(&self, bytes: usize) -> Keep {
+        self.add(bytes);
+        Keep { kept: self.clone(), bytes }
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.set(self.0.get() + bytes);
+    }
+
+    fn sub(&self, bytes: usize) {
+        self.0.set(self.0.get() - bytes);
+    }
+}
+
+/// Bytes that are counted until this is dropped.
+#[derive(Debug)]
+pub struct Keep {
+    kept: Kept,
+    bytes: usize,
+}
+
+impl Drop for Keep {
+    fn drop(&mut self) {
+        self.kept.sub(self.bytes);
+    }
+}
 
 /// One call, from its headers to its answer.
 pub struct Call {
@@ -55,12 +95,14 @@ pub struct Call {
     pub auth_revision: u64,
     /// Bytes of its message that are counted; `None` unless it was held.
     held: Option<usize>,
+    /// Bytes that are counted since its message is whole.
+    kept: usize,
 }
 
 /// How far a call is.
 pub enum State {
     /// The message is on its way.
-    Receiving(Route, Assembly, Option<Box<Parts>>),
+    Receiving(Route, Assembly),
     /// The member was asked.
     Waiting(RequestId, Option<Read>),
     /// The member was asked to raise an alarm; the call is refused when that is over.
@@ -95,6 +137,7 @@ impl Call {
             credentials,
             auth_revision: 0,
             held: None,
+            kept: 0,
         }
     }
 }
@@ -106,9 +149,10 @@ pub struct Calls {
     /// Streams with their places, in the order of the streams, which is that of their opening. Calls that are gone
     /// stay until there are too many.
     order: Vec<(u32, usize)>,
-    /// Calls whose messages have not come whole, and the bytes of these.
+    /// Calls whose messages have not come whole.
     partial: usize,
-    partial_bytes: usize,
+    /// What all calls keep.
+    kept: Kept,
     /// The deadlines of these calls. A member that is asked keeps its own.
     overdue: BTreeSet<(Instant, u32)>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -165,7 +209,9 @@ impl Calls {
     /// If there is none in this place.
     pub fn remove(&mut self, place: usize) -> Call {
         self.release(place);
-        self.places.remove(place)
+        let call = self.places.remove(place);
+        self.kept.sub(call.kept);
+        call
     }
 
     /// Takes all out.
@@ -173,23 +219,42 @@ impl Calls {
         self.places.drain()
     }
 
-    /// Counts what has come of a message that is not whole yet, and minds its deadline. Answers the bytes of all such
-    /// messages together.
+    /// What all calls of the connection keep: those that are here, and those that have tasks of their own.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// Counts what has come of a message that is not whole yet, and minds its deadline. Answers the bytes that all calls
+    /// keep.
     pub fn hold(&mut self, place: usize) -> usize {
         if let Some(call) = self.places.get_mut(place)
-            && let State::Receiving(_, assembly, _) = &call.state
+            && let State::Receiving(_, assembly) = &call.state
         {
-            let bytes = assembly.bytes();
+            if call.held.is_none() {
+                // Its headers are not to stay for it, which may take as long as its client likes.
+                call.credentials = call.credentials.detached();
+            }
+            let bytes = assembly.bytes() + call.credentials.bytes();
             match call.held.replace(bytes) {
-                Some(before) => self.partial_bytes -= before,
+                Some(before) => self.kept.sub(before),
                 None => {
                     self.partial += 1;
                     self.overdue.extend(call.deadline.map(|deadline| (deadline, call.stream)));
                 }
             }
-            self.partial_bytes += bytes;
+            self.kept.add(bytes);
         }
-        self.partial_bytes
+        self.kept.bytes()
+    }
+
+    /// Counts so many bytes of a call whose message is whole, instead of those before. Answers the bytes that all calls
+    /// keep.
+    pub fn keep(&mut self, place: usize, bytes: usize) -> usize {
+        if let Some(call) = self.places.get_mut(place) {
+            self.kept.sub(std::mem::replace(&mut call.kept, bytes));
+            self.kept.add(bytes);
+        }
+        self.kept.bytes()
     }
 
     /// Whether any call is held.
@@ -203,7 +268,7 @@ impl Calls {
             && let Some(bytes) = call.held.take()
         {
             self.partial -= 1;
-            self.partial_bytes -= bytes;
+            self.kept.sub(bytes);
             if let Some(deadline) = call.deadline {
                 self.overdue.remove(&(deadline, call.stream));
             }

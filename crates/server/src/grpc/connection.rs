@@ -11,9 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{Ping, PingPong, RecvStream};
-use http::request::Parts;
-use http::{Request, StatusCode};
+use h2::{Ping, PingPong, Reason, RecvStream};
+use http::{Request, StatusCode, Version};
 use store::{Answer, ReadFailure, ReadMode, RequestKind};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
@@ -21,22 +20,22 @@ use tokio::time::{Instant, Sleep};
 use wire::{ApiError, Code, Status};
 
 use super::answer::{self, Charge, Held, PREFIX_BYTES, Payload};
-use super::calls::{Call, Calls, State};
+use super::calls::{Call, Calls, Keep, State};
 use super::counted::Counted;
 use super::elsewhere::Elsewhere;
-use super::head::{self, GRPC_ENCODING, Head};
+use super::head::{self, Head};
 use super::io::{GatherIo, IoControl, PingPolicy, Turn, gather};
 use super::kv::{self, Made, Read, Step};
 use super::member::OverQuota;
-use super::method::{Cold, ForLearner, Hot, Method, Route, Shape, Streaming, route};
-use super::service::Deadline;
+use super::method::{Cold, ForLearner, Hot, Method, Route, Shape, Streaming, Task, route};
+use super::service::{Deadline, is_list};
 use super::slow::{Asked, Slow};
 use super::stream::{self, Arrival, Assembly, send_message, send_service_response, send_status};
 use super::task::{self, StreamCall, TaskCall};
 use super::turns::{Length, Reads};
 use super::{Client, Front, Shared, keep_alive, watch};
 use crate::auth::Credentials;
-use crate::http::Web;
+use crate::http::{Web, too_many_requests};
 use crate::lane::{Mailbox, Outcome, Slot};
 use crate::metrics::{Own, Timed, nanoseconds};
 
@@ -68,8 +67,10 @@ const FAULTS_MAX: usize = 1 << 16;
 const SMALL_FRAMES_MAX: usize = 1 << 16;
 /// What the codec takes one such piece for.
 const SMALL_FRAME_COST: usize = 256;
-/// Bytes of messages that have not come whole; above, calls are refused.
-const PARTIAL_BYTES_MAX: usize = 256 << 20;
+/// Bytes of messages that have not come whole, or that wait with their calls; above, calls are refused.
+const KEPT_BYTES_MAX: usize = 256 << 20;
+/// What a list is taken for before it is there.
+const LIST_BYTES: usize = 1 << 20;
 
 /// Reads that are gone and still in the row of those that wait, beyond two a call.
 const STALLED_SLACK: usize = 64;
@@ -215,6 +216,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             let mut answered = self.deliver();
             let closed = self.accept(cx);
             self.control.take_turn(&mut self.turn);
+            if std::mem::take(&mut self.turn.trailers) {
+                // No client of gRPC sends any, and the codec would keep them as long as their calls. gRPC's Go server
+                // takes them for a call that cannot begin, and cuts the connection too.
+                self.h2.abrupt_shutdown(Reason::PROTOCOL_ERROR);
+                answered = true;
+            }
             self.reset_calls();
             let busy = !self.calls.is_empty() || !self.tasks.is_empty();
             let policy = PingPolicy { interval_min: self.front.config.ping_interval_min };
@@ -269,8 +276,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
 
     fn open(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Payload>) {
         if let Some(web) = self.web.as_ref().filter(|_| !head::may_be_grpc(request.headers())) {
-            let (answer, held) = (web(request), self.held.clone());
-            return self.spawn(stream::send_web_response(answer, respond, held));
+            let held = self.held.clone();
+            // The headers are looked at until there is an answer, which may take as long as its client likes.
+            let answer = self.keep(head::kept_bytes(request.headers())).map(|keep| {
+                let answer = web(request, held.clone());
+                async move {
+                    let answer = answer.await;
+                    drop(keep);
+                    answer
+                }
+            });
+            return self.spawn(async move {
+                let answer = async {
+                    match answer {
+                        Ok(answer) => answer.await,
+                        Err(status) => too_many_requests(&status),
+                    }
+                };
+                stream::send_web_response(answer, respond, held).await;
+            });
         }
         let head = match Head::read(&request, self.front.lane.counts()) {
             Ok(head) => head,
@@ -292,17 +316,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         };
         if let Route::Stream(streaming) = route {
             let counted = self.count(method, &head);
+            let credentials = credentials.detached();
             // The client may never end its side: nothing is waited for.
-            if let Err(status) = kv::intercept(&head, &self.front.lane.member(), false) {
-                counted.end(status.code);
-                return send_status(&mut respond, StatusCode::OK, &status);
-            }
+            let begun = kv::intercept(&head, &self.front.lane.member(), false);
+            let keep = match begun.and_then(|()| self.keep(credentials.bytes())) {
+                Ok(keep) => keep,
+                Err(status) => {
+                    counted.end(status.code);
+                    return send_status(&mut respond, StatusCode::OK, &status);
+                }
+            };
             let held = self.held.clone();
             let call = StreamCall { respond, body, head, deadline, held, credentials, counted };
-            return self.stream(streaming, call);
+            return self.stream(streaming, call, keep);
         }
-        let parts = matches!(route, Route::Cold(..)).then(|| Box::new(parts));
-        let state = State::Receiving(route, Assembly::default(), parts);
+        let state = State::Receiving(route, Assembly::default());
         let mut call = Call::new(respond, body, (method, head), deadline, state);
         call.credentials = credentials;
         self.fresh.push(self.calls.open(call));
@@ -322,12 +350,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         });
     }
 
-    fn stream(&mut self, streaming: Streaming, call: StreamCall) {
+    /// Counts what a call keeps that runs in a task of its own.
+    fn keep(&self, bytes: usize) -> Result<Keep, Status> {
+        let keep = self.calls.kept().keep(bytes);
+        match self.calls.kept().bytes() > KEPT_BYTES_MAX {
+            true => Err(ApiError::TooManyRequests.into()),
+            false => Ok(keep),
+        }
+    }
+
+    fn stream(&mut self, streaming: Streaming, call: StreamCall, keep: Keep) {
         let front = Rc::clone(&self.front);
-        match streaming {
-            Streaming::Watch => self.spawn(watch::run(call, front)),
-            Streaming::LeaseKeepAlive => self.spawn(keep_alive::run(call, front)),
-        };
+        self.spawn(async move {
+            match streaming {
+                Streaming::Watch => watch::run(call, front).await,
+                Streaming::LeaseKeepAlive => keep_alive::run(call, front).await,
+            }
+            drop(keep);
+        });
     }
 
     /// Takes what has come of messages: of calls that have just been opened, and of those that frames came for. True
@@ -355,13 +395,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
 
     /// Takes what has come of one call's message, if that is on its way; true if it was answered.
     fn advance(&mut self, index: usize, cx: &mut Context<'_>) -> bool {
-        let Some(Call { state: State::Receiving(_, assembly, _), head, body, .. }) =
-            self.calls.get_mut(index)
+        let Some(Call { state: State::Receiving(_, assembly), head, body, .. }) = self.calls.get_mut(index)
         else {
             return false;
         };
         match assembly.poll(body, cx, self.front.config.limits.message_bytes_max(), head.gzip) {
-            Arrival::Partial => match self.calls.hold(index) > PARTIAL_BYTES_MAX {
+            Arrival::Partial => match self.calls.hold(index) > KEPT_BYTES_MAX {
                 true => self.fail(index, &ApiError::TooManyRequests.into()),
                 false => false,
             },
@@ -389,8 +428,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
     /// Starts a call whose message is whole; true if that already answered it.
     fn begin(&mut self, index: usize, frame: Bytes) -> bool {
         let Some(call) = self.calls.get_mut(index) else { return false };
-        let State::Receiving(route, _, parts) = std::mem::replace(&mut call.state, State::Blocking(None))
-        else {
+        let State::Receiving(route, _) = std::mem::replace(&mut call.state, State::Blocking(None)) else {
             return false;
         };
         let frame = match stream::inflated(frame, self.front.config.limits.message_bytes_max()) {
@@ -402,43 +440,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         counted.received(frame.len() - PREFIX_BYTES);
         let Some(call) = self.calls.get_mut(index) else { return false };
         call.counted = Some(counted);
-        match (route, parts) {
-            (Route::Hot(hot), _) => self.await_token(index, hot, frame.slice(PREFIX_BYTES..)),
-            (Route::Cold(service, for_learner), Some(parts)) => {
-                let served = for_learner == ForLearner::Served;
-                match kv::intercept(&call.head, &self.front.lane.member(), served) {
-                    Ok(()) => {
-                        self.begin_cold(index, service, *parts, frame);
-                        false
-                    }
-                    Err(status) => self.fail(index, &status),
-                }
-            }
-            (Route::Task(task), _) => match kv::intercept(&call.head, &self.front.lane.member(), false) {
-                Ok(()) => {
-                    let Call { respond, body, head, deadline, credentials, counted, .. } =
-                        self.calls.remove(index);
-                    let Some(counted) = counted else { return false };
-                    let (needs_leader, elsewhere) = (head.leader_required, self.elsewhere());
-                    let call =
-                        TaskCall { respond, body, needs_leader, deadline, elsewhere, credentials, counted };
-                    let message = frame.slice(PREFIX_BYTES..);
-                    let (slow, remote, begun) = (self.front.config.slow, self.remote, self.now());
-                    let run = task::run(task, message, call, Rc::clone(&self.front));
-                    self.spawn(async move {
-                        run.await;
-                        if let Some(path) = task.unary_path() {
-                            slow.judge_other(path, begun, remote);
-                        }
-                    });
-                    false
-                }
-                Err(status) => self.fail(index, &status),
-            },
-            (Route::Cold(..), None) | (Route::Stream(_), _) => {
-                self.fail(index, &Status::new(Code::Internal, "headers are gone"))
-            }
+        let for_learner = match route {
+            Route::Hot(hot) => return self.await_token(index, hot, frame.slice(PREFIX_BYTES..)),
+            Route::Cold(_, for_learner) => for_learner,
+            Route::Task(_) | Route::Stream(_) => ForLearner::Refused,
+        };
+        let served = for_learner == ForLearner::Served;
+        let begun = kv::intercept(&call.head, &self.front.lane.member(), served);
+        call.credentials = call.credentials.detached();
+        let bytes = frame.len() + call.credentials.bytes();
+        let keep = match begun.and_then(|()| self.keep(bytes)) {
+            Ok(keep) => keep,
+            Err(status) => return self.fail(index, &status),
+        };
+        match route {
+            Route::Cold(service, _) => self.begin_cold(index, service, frame, keep),
+            Route::Task(task) => self.begin_task(index, task, frame.slice(PREFIX_BYTES..), keep),
+            Route::Hot(_) | Route::Stream(_) => {}
         }
+        false
+    }
+
+    fn begin_task(&mut self, index: usize, task: Task, message: Bytes, keep: Keep) {
+        let Call { respond, body, head, deadline, credentials, counted, .. } = self.calls.remove(index);
+        let Some(counted) = counted else { return };
+        let (needs_leader, elsewhere) = (head.leader_required, self.elsewhere());
+        let call = TaskCall { respond, body, needs_leader, deadline, elsewhere, credentials, counted };
+        let (slow, remote, begun) = (self.front.config.slow, self.remote, self.now());
+        let run = task::run(task, kv::detached(message), call, Rc::clone(&self.front));
+        self.spawn(async move {
+            run.await;
+            drop(keep);
+            if let Some(path) = task.unary_path() {
+                slow.judge_other(path, begun, remote);
+            }
+        });
     }
 
     /// Begins a hot call, once its token may be known: that is given out at an index which this member may not have applied
@@ -451,11 +487,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         }
         let slot = Slot { index, stream: call.stream };
         let (lane, credentials, deadline) = (lane.clone(), call.credentials.clone(), call.deadline);
+        let bytes = message.len();
         let wait = self.tasks.spawn_local(async move {
             lane.token_known(&credentials, deadline).await;
             Some(Done::Known(slot, hot, message))
         });
         call.state = State::Blocking(Some(wait));
+        self.calls.keep(index, bytes);
         false
     }
 
@@ -473,6 +511,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         call.asked = Some(asked);
         match step {
             Err(status) => self.fail(index, &status),
+            Ok(Step::Propose { .. }) if self.held.refuses_writes() => {
+                self.fail(index, &ApiError::TooManyRequests.into())
+            }
             Ok(Step::Propose { id, data, grows }) => {
                 call.state = State::Waiting(id, None);
                 lane.propose(id, (data, grows), (&self.mailbox, slot), now, call.deadline);
@@ -483,43 +524,56 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 lane.propose(id, (data, false), (&self.mailbox, slot), now, call.deadline);
                 false
             }
-            Ok(Step::Read { read, linearizable: true }) => {
-                let id = lane.read((&self.mailbox, slot), now, call.deadline);
-                call.state = State::Waiting(id, Some(read));
+            Ok(Step::Read { read, linearizable }) => {
+                let deadline = call.deadline;
+                if self.calls.keep(index, read.message().len()) > KEPT_BYTES_MAX {
+                    return self.fail(index, &ApiError::TooManyRequests.into());
+                }
+                if !linearizable {
+                    return self.read(index, read);
+                }
+                let id = self.front.lane.read((&self.mailbox, slot), now, deadline);
+                if let Some(call) = self.calls.get_mut(index) {
+                    call.state = State::Waiting(id, Some(read));
+                }
                 false
             }
-            Ok(Step::Read { read, linearizable: false }) => self.read(index, read),
         }
     }
 
-    fn begin_cold(&mut self, index: usize, service: Cold, mut parts: Parts, frame: Bytes) {
+    /// The stub is given no headers: it looks at none.
+    fn begin_cold(&mut self, index: usize, service: Cold, frame: Bytes, keep: Keep) {
         let call = self.calls.remove(index);
         let Some(counted) = call.counted else { return };
-        // What arrives at the stub is plain.
-        parts.headers.remove(GRPC_ENCODING);
+        let path = call.method.path();
+        let request = Request::post(&path).version(Version::HTTP_2).extension(call.credentials.clone());
+        let mut request = request.body(()).expect("a path of ours makes a URI");
         if let Some(deadline) = call.deadline {
-            parts.extensions.insert(Deadline(deadline));
+            request.extensions_mut().insert(Deadline(deadline));
         }
         if service == Cold::Lease {
-            parts.extensions.insert(self.reads.clone());
+            request.extensions_mut().insert(self.reads.clone());
         }
-        parts.extensions.insert(call.credentials.clone());
         let (slow, remote, begun) = (self.front.config.slow, self.remote, self.now());
-        let uri = parts.uri.clone();
         let (front, credentials, deadline) = (Rc::clone(&self.front), call.credentials, call.deadline);
+        let (held, is_list) = (self.held.clone(), is_list(call.method, &frame[PREFIX_BYTES..]));
         let answer = async move {
             // Whoever logs in may still show the token before, which does not count here.
-            if parts.uri.path() != LOG_IN {
+            if request.uri().path() != LOG_IN {
                 front.lane.token_known(&credentials, deadline).await;
             }
-            front.services().call(service, parts, frame).await
+            let room = match is_list {
+                true => Some(held.reserve(Length::Long, LIST_BYTES).await),
+                false => None,
+            };
+            (front.services().call(service, request, frame).await, room)
         };
         let (held, body, shape) = (self.held.clone(), call.body, call.method.shape());
         self.spawn(async move {
             send_service_response(answer, call.respond, call.deadline, (held, counted)).await;
-            drop(body);
+            drop((body, keep));
             if shape == Shape::Unary {
-                slow.judge_other(uri.path(), begun, remote);
+                slow.judge_other(&path, begun, remote);
             }
         });
     }
@@ -535,9 +589,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
         let Some(call) = self.calls.get_mut(index) else { return false };
         let (slot, call_deadline) = (Slot { index, stream: call.stream }, call.deadline);
         if self.held.is_full() {
-            call.state = State::Stalled(read);
-            self.stalled.push_back(slot);
-            return false;
+            return match self.set_aside(index, read) {
+                Ok((call, read)) => {
+                    call.state = State::Stalled(read);
+                    self.stalled.push_back(slot);
+                    false
+                }
+                Err(error) => self.fail(index, &error.into()),
+            };
         }
         let member = self.front.lane.member();
         if member.is_guarded() {
@@ -566,6 +625,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             }
             Ok(Err(failure @ (ReadFailure::WouldBlock | ReadFailure::Long))) => {
                 let length = if failure == ReadFailure::Long { Length::Long } else { Length::Brief };
+                let read = match self.set_aside(index, read) {
+                    Ok((_, read)) => read,
+                    Err(error) => return self.fail(index, &error.into()),
+                };
                 let made = self.elsewhere().run(read, length, call_deadline);
                 let task = self.tasks.spawn_local(async move { Some(Done::Made(slot, made.await)) });
                 if let Some(call) = self.calls.get_mut(index) {
@@ -576,6 +639,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
             Ok(Err(failure)) => self.fail(index, &kv::read_status(&failure)),
             Err(status) => self.fail(index, &status),
         }
+    }
+
+    /// Lets a read wait for as long as it takes its client to make room for the answer: with what it needs, counted, and
+    /// nothing else.
+    fn set_aside(&mut self, index: usize, read: Read) -> Result<(&mut Call, Read), ApiError> {
+        let read = read.detached();
+        let Some(call) = self.calls.get_mut(index) else { return Err(ApiError::Stopped) };
+        call.credentials = call.credentials.detached();
+        let words = call.asked.as_mut().map_or(0, |asked| asked.waits_with(read.message()));
+        let bytes = read.message().len() + words + call.credentials.bytes();
+        if self.calls.keep(index, bytes) > KEPT_BYTES_MAX {
+            return Err(ApiError::TooManyRequests);
+        }
+        let call = self.calls.get_mut(index).ok_or(ApiError::Stopped)?;
+        Ok((call, read))
     }
 
     /// Runs the reads that waited for the client to take earlier answers.
@@ -605,6 +683,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
                 Ok(Some(Done::Made(slot, result))) => (slot, result),
                 Ok(Some(Done::Known(slot, hot, message))) => {
                     if self.calls.in_slot(slot).is_some() {
+                        self.calls.keep(slot.index, 0);
                         self.begin_hot(slot.index, hot, message);
                     }
                     continue;

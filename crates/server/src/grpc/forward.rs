@@ -63,6 +63,10 @@ async fn ask<T>(
             return Err(ApiError::Timeout.into());
         }
         for url in urls {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
             // The peer thread keeps to the time as well, unless it is gone.
             let asked = member.others.ask(url, question.clone(), left);
             let Ok(reply) = tokio::time::timeout(left, asked).await else { continue };

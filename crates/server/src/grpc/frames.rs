@@ -23,7 +23,7 @@ pub enum Seen {
         /// The stream.
         stream: u32,
     },
-    /// The beginning of a call, or of its trailers.
+    /// The beginning of a call.
     Headers {
         /// Where the frame's payload begins in the bytes that were given.
         at: usize,
@@ -32,6 +32,8 @@ pub enum Seen {
         /// The frame's flags.
         flags: u8,
     },
+    /// Headers of a stream that has begun, or can begin no more.
+    Trailers,
     /// The end of a call, by its client.
     Reset {
         /// The stream.
@@ -50,17 +52,19 @@ pub struct FrameScanner {
     skip: usize,
     /// The current frame's stream, if it is one of a call.
     call: Option<u32>,
+    /// The newest stream.
+    newest: u32,
 }
 
 impl FrameScanner {
     /// For what a client sends.
     pub fn inbound() -> Self {
-        FrameScanner { header: [0; HEADER_BYTES], header_len: 0, skip: PREFACE_BYTES, call: None }
+        FrameScanner { skip: PREFACE_BYTES, ..FrameScanner::outbound() }
     }
 
     /// For what a server sends.
     pub fn outbound() -> Self {
-        FrameScanner { header: [0; HEADER_BYTES], header_len: 0, skip: 0, call: None }
+        FrameScanner { header: [0; HEADER_BYTES], header_len: 0, skip: 0, call: None, newest: 0 }
     }
 
     /// Whether the next byte begins a frame.
@@ -95,7 +99,11 @@ impl FrameScanner {
             self.skip = u32::from_be_bytes([0, l0, l1, l2]) as usize;
             let stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
             match kind {
-                HEADERS => seen(Seen::Headers { at: total - bytes.len(), length: self.skip, flags }),
+                HEADERS if stream <= self.newest => seen(Seen::Trailers),
+                HEADERS => {
+                    self.newest = stream;
+                    seen(Seen::Headers { at: total - bytes.len(), length: self.skip, flags });
+                }
                 RST_STREAM => seen(Seen::Reset { stream }),
                 PING if flags & FLAG_ACK == 0 => seen(Seen::Ping),
                 _ => {}
@@ -250,6 +258,17 @@ mod tests {
             assert_eq!(seen.len(), whole);
         }
         assert_eq!(seen, [Seen::Whole { stream: 7 }]);
+    }
+
+    #[test]
+    fn headers_of_a_stream_that_has_begun_are_trailers() {
+        let mut scanner = FrameScanner::outbound();
+        let mut seen = Vec::new();
+        for stream in [1, 5, 3, 5, 7] {
+            scanner.scan(&[0, 0, 0, HEADERS, 4, 0, 0, 0, stream], |frame| seen.push(frame == Seen::Trailers));
+        }
+        let with_end_of_frame = |trailers| [trailers, false];
+        assert_eq!(seen, [false, false, true, true, false].map(with_end_of_frame).concat());
     }
 
     #[test]

@@ -102,6 +102,14 @@ impl Head {
     }
 }
 
+/// What a field takes beside its name and value.
+const FIELD_BYTES: usize = 128;
+
+/// Bytes of memory that headers take, about.
+pub fn kept_bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| FIELD_BYTES + name.as_str().len() + value.len()).sum()
+}
+
 /// Whether a request that came by TLS goes to gRPC: etcd looks for the word anywhere in the first value.
 pub fn may_be_grpc(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());

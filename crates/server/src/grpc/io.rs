@@ -46,6 +46,8 @@ pub struct Turn {
     pub touched: Vec<u32>,
     /// Whether anything came in during this turn.
     pub read: bool,
+    /// Whether the client has sent trailers.
+    pub trailers: bool,
     pings: u32,
 }
 
@@ -158,6 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for GatherIo<S> {
             Seen::Reset { stream } => turn.resets.push(stream),
             Seen::Ping => turn.pings += 1,
             Seen::Whole { stream } => turn.touch(stream),
+            Seen::Trailers => turn.trailers = true,
             Seen::Headers { at, length, flags } => {
                 first_headers.get_or_insert((at, length, flags));
             }
@@ -221,6 +224,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> IoControl<S> {
         into.resets.append(&mut state.turn.resets);
         into.touched.append(&mut state.turn.touched);
         into.read = std::mem::take(&mut state.turn.read);
+        into.trailers |= std::mem::take(&mut state.turn.trailers);
         into.pings = std::mem::take(&mut state.turn.pings);
     }
 

@@ -14,6 +14,9 @@ use super::method::Hot;
 use crate::auth::Who;
 use crate::metrics::Own;
 
+/// A longer message than this was put together by itself.
+const DETACHED_BYTES_MAX: usize = 16 << 10;
+
 /// What a call needs next.
 #[derive(Debug)]
 pub enum Step {
@@ -52,6 +55,22 @@ pub enum Read {
 }
 
 impl Read {
+    /// The message.
+    pub fn message(&self) -> &Bytes {
+        match self {
+            Read::Range(message) | Read::Txn(message) => message,
+        }
+    }
+
+    /// The same for a read that may wait for long: see [`detached`].
+    #[must_use]
+    pub fn detached(self) -> Read {
+        match self {
+            Read::Range(message) => Read::Range(detached(message)),
+            Read::Txn(message) => Read::Txn(detached(message)),
+        }
+    }
+
     /// Whether the one who asks may read all of it.
     pub fn check(&self, who: &Who) -> Result<(), Status> {
         match self {
@@ -84,6 +103,15 @@ impl Read {
     /// Whether it is of one range, which is measured by itself.
     pub fn is_range(&self) -> bool {
         matches!(self, Read::Range(_))
+    }
+}
+
+/// A message as it is kept where it may have to wait for long. A short one is a part of what was read from the socket at
+/// once, and would hold on to all of that.
+pub fn detached(message: Bytes) -> Bytes {
+    match message.len() {
+        ..DETACHED_BYTES_MAX => Bytes::copy_from_slice(&message),
+        _ => message,
     }
 }
 

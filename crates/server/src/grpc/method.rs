@@ -147,6 +147,12 @@ impl Method {
         (service, name)
     }
 
+    /// Where it is found.
+    pub fn path(self) -> String {
+        let (service, name) = self.names();
+        format!("/{service}/{name}")
+    }
+
     /// How many messages it has.
     pub fn shape(self) -> Shape {
         self.shape

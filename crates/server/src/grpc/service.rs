@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::request::Parts;
+use http::Request;
 use http_body_util::Full;
+use prost::Message as _;
 use tonic::codegen::Service;
-use wire::{RequestLimits, Status};
+use wire::{RequestLimits, Status, etcdserverpb as pb};
 
 use super::auth::AuthService;
 use super::cluster::ClusterService;
@@ -14,7 +15,7 @@ use super::health::HealthService;
 use super::lease::LeaseService;
 use super::maintenance::MaintenanceService;
 use super::member::MemberView;
-use super::method::Cold;
+use super::method::{Cold, Method};
 use crate::auth::{Credentials, Who};
 use crate::lane::LaneHandle;
 use crate::stubs::etcdserverpb::auth_server::AuthServer;
@@ -37,9 +38,14 @@ impl Services {
     }
 
     /// Answers a call whose message, with its prefix, is whole.
-    pub async fn call(self, service: Cold, head: Parts, message: Bytes) -> http::Response<tonic::body::Body> {
+    pub async fn call(
+        self,
+        service: Cold,
+        request: Request<()>,
+        message: Bytes,
+    ) -> http::Response<tonic::body::Body> {
         let Services { member, lane, limits } = self;
-        let request = http::Request::from_parts(head, Full::new(message));
+        let request = request.map(|()| Full::new(message));
         // The size of a message was judged before it came here; the stubs' own limit is out of the way.
         let Ok(response) = match service {
             Cold::Auth => {
@@ -64,6 +70,18 @@ impl Services {
             }
         };
         response
+    }
+}
+
+/// Whether the answer to this message grows with what is stored: it is made only once there is room for it.
+pub fn is_list(method: Method, message: &[u8]) -> bool {
+    match method.names() {
+        ("etcdserverpb.Lease", "LeaseTimeToLive") => {
+            pb::LeaseTimeToLiveRequest::decode(message).is_ok_and(|request| request.keys)
+        }
+        ("etcdserverpb.Lease", "LeaseLeases")
+        | ("etcdserverpb.Auth", "UserGet" | "UserList" | "RoleGet" | "RoleList") => true,
+        _ => false,
     }
 }
 

@@ -67,6 +67,17 @@ impl Asked {
         Asked { call, begun, bytes: message.len(), content, is_read: false }
     }
 
+    /// The call waits with this message, which is the same. What is kept beside it, bytes.
+    pub fn waits_with(&mut self, message: &Bytes) -> usize {
+        match &mut self.content {
+            Content::Message(kept) => {
+                *kept = message.clone();
+                0
+            }
+            Content::Text(text) => text.len(),
+        }
+    }
+
     /// Of a transaction: how many operations the branch has that was taken, and their bytes.
     fn chosen(&self, answer: &Answer) -> (i64, i64) {
         let Content::Message(message) = &self.content else { return (answer.results, self.bytes as i64) };

@@ -192,7 +192,8 @@ pub fn send_status(respond: &mut SendResponse<Payload>, http: StatusCode, status
     let _ = respond.send_response(response, true);
 }
 
-/// Waits for an answer that is none of gRPC and sends it, until the client resets the stream.
+/// Waits for an answer that is none of gRPC and sends it, until the client resets the stream. It is counted from when it
+/// is there.
 pub async fn send_web_response(
     answer: impl Future<Output = Response<Body>>,
     mut respond: SendResponse<Payload>,
@@ -204,6 +205,7 @@ pub async fn send_web_response(
         response = answer => response,
     };
     let (mut head, mut body) = response.into_parts();
+    let mut reserved = body.take_charge();
     if let Some(length) = http_body::Body::size_hint(&body).exact() {
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
@@ -221,7 +223,8 @@ pub async fn send_web_response(
         match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
             None => return drop(stream.send_data(Payload::new(Bytes::new(), &held), true)),
             Some(Ok(Ok(data))) => {
-                if send_data(&mut stream, data, &held, None).await.is_none() {
+                let charge = Charge::of(data.len(), reserved.take(), &held);
+                if send_data(&mut stream, data, &held, Some(charge)).await.is_none() {
                     return;
                 }
             }
@@ -238,9 +241,10 @@ fn insert_status(headers: &mut HeaderMap, status: &Status) {
     headers.insert(GRPC_MESSAGE, text.unwrap_or(HeaderValue::from_static("")));
 }
 
-/// Waits for a service's answer and sends it, until the client resets the stream or its deadline passes.
+/// Waits for a service's answer, and what was reserved for it, and sends it, until the client resets the stream or its
+/// deadline passes. It is counted from when it is there.
 pub async fn send_service_response(
-    call: impl Future<Output = http::Response<tonic::body::Body>>,
+    call: impl Future<Output = (http::Response<tonic::body::Body>, Option<Charge>)>,
     mut respond: SendResponse<Payload>,
     deadline: Option<Instant>,
     (held, mut counted): (Held, Counted),
@@ -248,10 +252,10 @@ pub async fn send_service_response(
     let deadline = passed(deadline);
     tokio::pin!(deadline);
     let expired = Status::from(ApiError::ContextDeadlineExceeded);
-    let response = tokio::select! {
+    let (response, mut reserved) = tokio::select! {
         biased;
         _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
-        response = call => response,
+        answered = call => answered,
         () = &mut deadline => {
             counted.end(expired.code);
             return send_status(&mut respond, StatusCode::OK, &expired);
@@ -280,7 +284,8 @@ pub async fn send_service_response(
         match frame.into_data() {
             Ok(data) => {
                 counted.sent(&data);
-                if send_data(&mut stream, data, &held, None).await.is_none() {
+                let charge = Charge::of(data.len(), reserved.take(), &held);
+                if send_data(&mut stream, data, &held, Some(charge)).await.is_none() {
                     return;
                 }
             }

@@ -101,15 +101,20 @@ pub(super) async fn run(task: Task, message: Bytes, call: TaskCall, front: Rc<Sh
         return;
     }
     let by = By { front: Rc::clone(&front), credentials };
+    let on = (&front, &elsewhere.held);
     let ended = match task {
         Task::Compact => compact(&message, out, deadline, &by).await,
         Task::RangeStream => range_stream(&message, out, (deadline, &elsewhere), &by).await,
-        Task::Lock => answer(out, &front, lock::lock(&message, &by)).await,
-        Task::Unlock => answer(out, &front, lock::unlock(&message, &by)).await,
-        Task::Campaign => answer(out, &front, election::campaign(&message, &by)).await,
-        Task::Proclaim => answer(out, &front, election::proclaim(&message, &by)).await,
-        Task::Leader => answer(out, &front, election::leader(&message, &by)).await,
-        Task::Resign => answer(out, &front, election::resign(&message, &by)).await,
+        Task::Lock => answer(out, on, None, lock::lock(&message, &by)).await,
+        Task::Unlock => answer(out, on, None, lock::unlock(&message, &by)).await,
+        Task::Campaign => answer(out, on, None, election::campaign(&message, &by)).await,
+        Task::Proclaim => answer(out, on, None, election::proclaim(&message, &by)).await,
+        // Of all answers this one has a value in it.
+        Task::Leader => match out.wait(elsewhere.held.reserve(Length::Brief, BRIEF_BYTES)).await {
+            Some(room) => answer(out, on, Some(room), election::leader(&message, &by)).await,
+            None => None,
+        },
+        Task::Resign => answer(out, on, None, election::resign(&message, &by)).await,
         Task::Observe => observe(&message, out, needs_leader, &by).await,
     };
     // A client that is gone is told nothing.
@@ -163,10 +168,12 @@ impl<T> Answered<T> {
     }
 }
 
-/// Ends a call with what comes of it, unless the thread ends before.
+/// Ends a call with what comes of it, unless the thread ends before. `reserved`: what counts the answer, if it has waited
+/// for room.
 async fn answer(
     out: &mut Outgoing,
-    front: &Rc<Shared>,
+    (front, held): (&Rc<Shared>, &Held),
+    reserved: Option<Charge>,
     call: impl Future<Output = Result<Answered<Place>, Status>>,
 ) -> Ended {
     let cut = cut(front, false);
@@ -175,7 +182,8 @@ async fn answer(
         answered = out.wait(call) => attempt!(answered?),
         error = cut => return Some(Err(error.into())),
     };
-    out.send(Bytes::from(answered.message)).await?;
+    let charge = Charge::of(answered.message.len(), reserved, held);
+    out.send_charged(Bytes::from(answered.message), Some(charge)).await?;
     answered.has.into_iter().for_each(Place::keep);
     Some(Ok(()))
 }

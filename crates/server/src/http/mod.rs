@@ -30,9 +30,11 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use wire::Status;
 
 use crate::LocalFuture;
 use crate::gateway::{Gateway, websocket};
+use crate::grpc::answer::Held;
 use crate::listen::{Closing, Role, Stream};
 use crate::metrics::{Encoded, Format};
 
@@ -48,8 +50,9 @@ use watched::Watched;
 /// etcd waits this long for a request's head.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Answers requests that came by HTTP/2 and are none of gRPC.
-pub type Web = Rc<dyn Fn(Request<RecvStream>) -> LocalFuture<'static, Response<Body>>>;
+/// Answers requests that came by HTTP/2 and are none of gRPC. What the connection holds is where there has to be room for a
+/// page before it is made.
+pub type Web = Rc<dyn Fn(Request<RecvStream>, Held) -> LocalFuture<'static, Response<Body>>>;
 
 /// Who answers on one connection, and who asks.
 pub struct Parties {
@@ -70,9 +73,9 @@ pub struct Parties {
 /// What answers them, on a connection with TLS.
 pub fn web(parties: Parties) -> Web {
     let session = Session::new(parties, true);
-    Rc::new(move |request| {
+    Rc::new(move |request, held| {
         let session = session.clone();
-        Box::pin(async move { session.answer(request, None, None).await })
+        Box::pin(async move { session.answer(request, Some(held), None, None).await })
     })
 }
 
@@ -88,7 +91,7 @@ pub async fn serve(stream: Stream, parties: Parties, mut closing: Closing) {
             let answer = match check_host(&head) {
                 Ok(()) => {
                     let gone = Box::new(move |cx: &mut std::task::Context<'_>| watched.poll_gone(cx));
-                    session.answer(Request::from_parts(head, body), Some(gone), Some(agreed)).await
+                    session.answer(Request::from_parts(head, body), None, Some(gone), Some(agreed)).await
                 }
                 Err(text) => bad_request(text).map(Body::Whole),
             };
@@ -238,6 +241,11 @@ pub(crate) fn error(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
     let name = HeaderName::from_static("x-content-type-options");
     response.headers_mut().insert(name, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// For a connection whose requests keep too much.
+pub(crate) fn too_many_requests(status: &Status) -> Response<Body> {
+    error(StatusCode::TOO_MANY_REQUESTS, &status.message).map(Body::Whole)
 }
 
 fn not_allowed() -> Response<Full<Bytes>> {

@@ -16,6 +16,8 @@ use crate::gateway::head::Metadata;
 use crate::gateway::link::Link;
 use crate::gateway::source::Source;
 use crate::gateway::{routes, schema, websocket};
+use crate::grpc::answer::Held;
+use crate::grpc::turns::Length;
 use crate::listen::Role;
 
 /// etcd's words for a client whose certificate has a name, while users count: that name would say nothing.
@@ -23,6 +25,8 @@ const NAMED: &str =
     "CommonName of client sending a request against gateway will be ignored and not used as expected";
 /// Where the gateway is.
 const ROOT: &str = "/v3";
+/// What a page is taken for before it is there.
+const PAGE_BYTES: usize = 256 << 10;
 /// Where an old prefix leads.
 const BETA_PREFIX: &str = "/v3beta/";
 
@@ -40,11 +44,12 @@ impl Session {
         Rc::new(Session { parties, is_secure, link })
     }
 
-    /// Answers one request. `gone` tells when its client is, once all of the request has come; `agreed` takes a socket
+    /// Answers one request. `held` is where a page waits for room, if many may be asked for at once; `gone` tells when its client is, once all of the request has come; `agreed` takes a socket
     /// that is to follow.
     pub(super) async fn answer(
         self: Rc<Self>,
         request: Request<impl Into<Source>>,
+        held: Option<Held>,
         gone: Option<Gone>,
         agreed: Option<websocket::Agreed>,
     ) -> Response<Body> {
@@ -57,7 +62,12 @@ impl Session {
         };
         let link = self.link.as_ref().filter(|_| path.starts_with(routes::PREFIX) || path == ROOT);
         let Some(link) = link else {
-            return answer(*role, self.is_secure, &head, &**health, site).await.map(Body::Whole);
+            let charge = match &held {
+                Some(held) => Some(held.reserve(Length::Long, PAGE_BYTES).await),
+                None => None,
+            };
+            let page = answer(*role, self.is_secure, &head, &**health, site).await;
+            return page.map(|page| Body::Counted(page, charge));
         };
         if !self.is_secure
             && let Some(refusal) = site.refuse_host(&head)
@@ -123,7 +133,7 @@ async fn call(
         return super::plain(StatusCode::INTERNAL_SERVER_ERROR, "").map(Body::Whole);
     };
     let mut response = Response::new(match head.whole {
-        Some(body) => Body::Whole(body.into()),
+        Some(body) => Body::Counted(body.into(), answer.take_charge()),
         None => Body::Call(Box::new(answer)),
     });
     *response.status_mut() = head.status;

@@ -54,6 +54,36 @@ impl Health for Fake {
     }
 }
 
+/// Where many may be asked for at once, a page is made once there is room for it.
+#[tokio::test]
+async fn a_page_waits_for_room() {
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use crate::grpc::answer::{HELD_BYTES_MAX, Held};
+    use crate::grpc::turns::Length;
+
+    let session = Session::new(parties(Rc::new(Fake::default())), true);
+    let held = Held::default();
+    let mut before = held.reserve(Length::Long, 0).await;
+    before.settle(HELD_BYTES_MAX + 1);
+    let (_, body) = tokio::sync::mpsc::channel(1);
+    let request = Request::builder().uri("/version").body(body).unwrap();
+    let mut page = pin!(session.answer(request, Some(held.clone()), None, None));
+    assert!(matches!(futures_poll(page.as_mut()).await, Poll::Pending));
+    drop(before);
+    let mut page = page.await.into_body();
+    let charge = page.take_charge();
+    assert!(charge.is_some() && held.bytes() > 0);
+    drop(charge);
+    assert_eq!(held.bytes(), 0);
+}
+
+/// One poll.
+async fn futures_poll<F: Future>(mut future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Output> {
+    std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx))).await
+}
+
 struct Got {
     status: u16,
     body: String,

@@ -355,6 +355,20 @@ impl FakeMember {
         self.state().held.clone()
     }
 
+    /// Another member is there.
+    pub fn join_direct(&self, id: u64, peer_urls: &[&str]) {
+        let context = format!(r#"{{"id":{id},"peerURLs":{peer_urls:?},"name":"other"}}"#);
+        let change = raftpb::ConfChange {
+            r#type: Some(raftpb::ConfChangeType::ConfChangeAddNode as i32),
+            node_id: Some(id),
+            context: Some(context.into()),
+            ..Default::default()
+        };
+        let mut state = self.state();
+        state.store.apply_conf_change(&change).unwrap();
+        state.store.publish();
+    }
+
     pub fn put_direct(&self, key: &[u8], value: Vec<u8>) {
         let put = wire::etcdserverpb::PutRequest {
             key: key.to_vec().into(),
