@@ -244,6 +244,53 @@ fn compressed(message: &[u8]) -> Bytes {
     frame.into()
 }
 
+/// An entry with what a client has added could end members of etcd's: what their own server skips is left out, and what
+/// it refuses is refused.
+#[test]
+fn what_nobody_knows_goes_into_no_entry() {
+    bed(|bed| async move {
+        bed.member.set_mood(Mood::Holds);
+        let mut client = bed.client().await;
+        let framed = |message: Vec<u8>| {
+            let length = (message.len() as u32).to_be_bytes();
+            Bytes::from([&[0][..], &length, &message].concat())
+        };
+        let groups = |depth| [[0x7b].repeat(depth), [0x7c].repeat(depth)].concat();
+        let wrong_type = vec![0x08, 0x01];
+        let (put, key) = (put("k", "v"), Bytes::from_static(b"k"));
+        let delete = pb::DeleteRangeRequest { key, ..pb::DeleteRangeRequest::default() };
+        let write = pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put.clone())) };
+        let txn = pb::TxnRequest { success: vec![write], ..pb::TxnRequest::default() };
+        let messages =
+            [(PUT, put.encode_to_vec()), (DELETE, delete.encode_to_vec()), (TXN, txn.encode_to_vec())];
+        let mut calls = Vec::new();
+        for (path, message) in &messages {
+            for odd in [groups(200), wrong_type.clone()] {
+                calls.push(client.start(path, &[], framed([&message[..], &odd].concat())));
+            }
+            let refused =
+                client.raw(path, &[], framed([&message[..], &groups(10_002)].concat())).await.status;
+            assert_eq!(refused.code, Code::Internal, "{refused}");
+            assert!(refused.message.starts_with("grpc: error unmarshalling request"), "{refused}");
+        }
+        settle().await;
+        let held = bed.member.held();
+        assert_eq!(held.len(), calls.len());
+        for submission in &held {
+            let Submission::Propose { data, .. } = submission else { panic!("{submission:?}") };
+            let entry = pb::InternalRaftRequest::decode(&data[..]).unwrap();
+            assert_eq!(entry.encoded_len(), data.len(), "nothing else is in it");
+            let known = [
+                entry.put.map(|request| request.encode_to_vec()),
+                entry.delete_range.map(|request| request.encode_to_vec()),
+                entry.txn.map(|request| request.encode_to_vec()),
+            ];
+            let known: Vec<_> = known.into_iter().flatten().collect();
+            assert!(matches!(&known[..], [one] if messages.iter().any(|(_, message)| message == one)));
+        }
+    });
+}
+
 /// etcd's server takes it; answers need not be compressed then.
 #[test]
 fn a_request_may_be_compressed_with_gzip() {

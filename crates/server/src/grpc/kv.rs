@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use node::RequestId;
 use store::admission;
-use store::request::{DecodeError, DeleteRange, Put, Range, Txn, canonical_txn};
+use store::request::{self, DecodeError, DeleteRange, Put, Range, Request, Txn};
 use store::{ReadFailure, ReadMode, Reader};
 use wire::{ApiError, Code, RequestLimits, Status};
 
@@ -169,40 +169,35 @@ pub fn begin(
     limits: &RequestLimits,
     next_id: impl FnOnce() -> RequestId,
 ) -> Result<Step, Status> {
+    let mut plain = None;
     match call {
         Hot::Range => {
-            let request = Range::decode(&message).map_err(|error| undecodable(&error))?;
+            let (_, request) = decode(Request::Range, &message, &mut plain, Range::decode_plain)?;
             intercept(head, member, request.serializable)?;
             admission::check_range(&request)?;
             let linearizable = !request.serializable;
-            Ok(Step::Read { read: Read::Range(message), linearizable })
+            Ok(Step::Read { read: Read::Range(plain.unwrap_or(message)), linearizable })
         }
         Hot::Put => {
-            let request = Put::decode(&message).map_err(|error| undecodable(&error))?;
+            let (message, request) = decode(Request::Put, &message, &mut plain, Put::decode_plain)?;
             intercept(head, member, false)?;
             if let Err(over) = member.check_quota(admission::put_cost(&request)) {
                 return refuse(over, next_id);
             }
             admission::check_put(&request)?;
             let (who, id) = (who()?, next_id());
-            propose(id, admission::encode_put(id.0, who.caller(), &message), true, limits)
+            propose(id, admission::encode_put(id.0, who.caller(), message), true, limits)
         }
         Hot::DeleteRange => {
-            let request = DeleteRange::decode(&message).map_err(|error| undecodable(&error))?;
+            let (message, request) =
+                decode(Request::DeleteRange, &message, &mut plain, DeleteRange::decode_plain)?;
             intercept(head, member, false)?;
             admission::check_delete_range(&request)?;
             let (who, id) = (who()?, next_id());
-            propose(id, admission::encode_delete_range(id.0, who.caller(), &message), false, limits)
+            propose(id, admission::encode_delete_range(id.0, who.caller(), message), false, limits)
         }
         Hot::Txn => {
-            let canonical;
-            let (message, request) = match Txn::decode(&message) {
-                Err(DecodeError::Repeated) => {
-                    canonical = Bytes::from(canonical_txn(&message).map_err(|error| undecodable(&error))?);
-                    (&canonical, Txn::decode(&canonical).map_err(|error| undecodable(&error))?)
-                }
-                decoded => (&message, decoded.map_err(|error| undecodable(&error))?),
-            };
+            let (message, request) = decode(Request::Txn, &message, &mut plain, Txn::decode_plain)?;
             intercept(head, member, false)?;
             if let Err(over) = member.check_quota(admission::txn_cost(&request)) {
                 return refuse(over, next_id);
@@ -216,6 +211,25 @@ pub fn begin(
             propose(id, admission::encode_txn(id.0, who.caller(), message), request.has_put(), limits)
         }
     }
+}
+
+/// A client's message and what it asks for. One with something in it that nobody knows is taken without that, as `plain`:
+/// not every member of etcd's could read an entry that holds it.
+fn decode<'a, T>(
+    request: Request,
+    message: &'a Bytes,
+    plain: &'a mut Option<Bytes>,
+    decode_plain: impl Fn(&'a [u8]) -> Result<T, DecodeError>,
+) -> Result<(&'a Bytes, T), Status> {
+    let decoded = match decode_plain(message) {
+        Err(DecodeError::NotPlain | DecodeError::Repeated) => {
+            let made = request::plain(request, message).map_err(|error| undecodable(&error))?;
+            let message = &*plain.insert(Bytes::from(made));
+            decode_plain(message).map(|decoded| (message, decoded))
+        }
+        decoded => decoded.map(|decoded| (message, decoded)),
+    };
+    decoded.map_err(|error| undecodable(&error))
 }
 
 pub(super) fn undecodable(error: &dyn std::fmt::Display) -> Status {
