@@ -2,10 +2,16 @@
 //!
 //! `xtask/conform.tsv` lists what is passed today, a line a test: package, test. Without `-run`, just that runs. A test
 //! may be a regular expression, and be followed by one of its subtests after a slash.
+//!
+//! `--jobs N` runs so many packages at once, which mostly wait; then each prints what it has to say at its end.
 
+use std::collections::VecDeque;
 use std::fs;
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard};
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 
@@ -16,6 +22,7 @@ struct Options {
     suite: PathBuf,
     profile: String,
     run: Option<String>,
+    jobs: usize,
     packages: Vec<String>,
 }
 
@@ -27,38 +34,66 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     build(&options.profile)?;
     let folder = if options.profile == "dev" { "debug" } else { &options.profile };
     let binaries = crate::root().join("target").join(folder);
-    let mut failed = Vec::new();
-    for package in &options.packages {
-        let tests = match &options.run {
-            Some(regex) => regex.clone(),
-            None => passed(package)?,
+    let waiting = Mutex::new(options.packages.iter().collect::<VecDeque<_>>());
+    let failed = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        let work = || {
+            loop {
+                let package = lock(&waiting).pop_front();
+                let Some(package) = package else { return Ok(()) };
+                if !test(&options, &binaries, package)? {
+                    lock(&failed).push(package.clone());
+                }
+            }
         };
-        let mut go = Command::new("go");
-        go.args(["test", "-count=1", &format!("./{package}"), "-run", &tests]);
-        if !SEVERAL.contains(&package.as_str()) {
-            go.env("CONFORM_SOLO", "1");
-        }
-        let status = go
-            .current_dir(&options.suite)
-            .env("ETCD", binaries.join("etcd"))
-            .env("ETCDCTL", binaries.join("etcdctl"))
-            .env("ETCDUTL", binaries.join("etcdutl"))
-            .env("CONFORM_BEYOND", "1")
-            .status()
-            .context("run go test")?;
-        if !status.success() {
-            failed.push(package.clone());
-        }
-    }
+        let jobs: Vec<_> = (0..options.jobs).map(|_| scope.spawn(work)).collect();
+        jobs.into_iter().try_for_each(|job| job.join().expect("it ends with what went wrong"))
+    })?;
+    let failed = lock(&failed);
     if !failed.is_empty() {
         bail!("not passed: {}", failed.join(", "));
     }
     Ok(())
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics with it")
+}
+
+/// Whether the tests of a package pass.
+fn test(options: &Options, binaries: &Path, package: &str) -> Result<bool> {
+    let tests = match &options.run {
+        Some(regex) => regex.clone(),
+        None => passed(package)?,
+    };
+    let mut go = Command::new("go");
+    go.args(["test", "-count=1", &format!("./{package}"), "-run", &tests])
+        .current_dir(&options.suite)
+        .env("ETCD", binaries.join("etcd"))
+        .env("ETCDCTL", binaries.join("etcdctl"))
+        .env("ETCDUTL", binaries.join("etcdutl"))
+        .env("CONFORM_BEYOND", "1");
+    if !SEVERAL.contains(&package) {
+        go.env("CONFORM_SOLO", "1");
+    }
+    if options.jobs == 1 {
+        return Ok(go.status().context("run go test")?.success());
+    }
+    let output = go.output().context("run go test")?;
+    let mut out = std::io::stdout().lock();
+    out.write_all(&output.stdout)?;
+    out.write_all(&output.stderr)?;
+    Ok(output.status.success())
+}
+
 fn parse(args: &[&str]) -> Result<Options> {
-    let mut options =
-        Options { suite: PathBuf::new(), profile: "release".into(), run: None, packages: Vec::new() };
+    let mut options = Options {
+        suite: PathBuf::new(),
+        profile: "release".into(),
+        run: None,
+        jobs: 1,
+        packages: Vec::new(),
+    };
     let mut rest = args.iter();
     while let Some(word) = rest.next() {
         let mut value =
@@ -71,12 +106,13 @@ fn parse(args: &[&str]) -> Result<Options> {
             }
             "--profile" => options.profile = value()?,
             "-run" | "--run" => options.run = Some(value()?),
+            "--jobs" => options.jobs = value()?.parse::<usize>().context("--jobs")?.max(1),
             package if !package.starts_with('-') => options.packages.push(package.to_owned()),
             other => bail!("conform does not know {other}"),
         }
     }
     if options.suite.as_os_str().is_empty() || options.packages.is_empty() {
-        bail!("usage: cargo xtask conform --suite DIR [--profile NAME] [-run REGEX] PACKAGE...");
+        bail!("usage: cargo xtask conform --suite DIR [--profile NAME] [--jobs N] [-run REGEX] PACKAGE...");
     }
     Ok(options)
 }

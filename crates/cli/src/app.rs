@@ -62,6 +62,8 @@ pub mod exit {
     pub const BAD_FEATURE: u8 = 4;
     /// A watch that the server has ended.
     pub const INTERRUPTED: u8 = 5;
+    /// Nobody reads standard output any more: what a shell says of etcd's tools, which SIGPIPE ends then.
+    pub const NO_READER: u8 = 141;
     /// Wrong arguments.
     pub const BAD_ARGS: u8 = 128;
 }
@@ -92,21 +94,44 @@ impl Failure {
     }
 }
 
-/// A stream that could not be written. A reader that went away (`etcdctl get … | head`) is no failure.
+/// Standard output that could not be written. A reader that went away (`etcdctl get … | head`) is told nothing, but
+/// it is no success: what the command was to do may not be done.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Failure::silent(0),
+            io::ErrorKind::BrokenPipe => Failure::silent(exit::NO_READER),
             _ => Failure::new(exit::ERROR, format!("write: {error}")),
         }
     }
 }
 
-/// Runs a command line, without the name of the program.
+/// Standard error as commands write to it: that nobody reads it keeps none from its work.
+struct Unminded<'a>(&'a mut dyn Write);
+
+impl Write for Unminded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            Ok(0) | Err(_) => Ok(bytes.len()),
+            Ok(written) => Ok(written),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
+    }
+}
+
+/// Runs a command line, without the name of the program. What cannot be written to standard error is lost, and nothing
+/// else.
 ///
 /// # Errors
 /// How the run failed; it has written everything but that.
 pub fn run(app: &'static App, line: &[Vec<u8>], world: World<'_>) -> Result<(), Failure> {
+    let World { input, input_is_terminal, out, err, err_is_terminal, variables } = world;
+    let err = &mut Unminded(err);
+    let world = World { input, input_is_terminal, out, err, err_is_terminal, variables };
     match command::find(app, line) {
         Called::Unknown(word) => Err(unknown(app, &word)),
         Called::Help(words) => run_help(app, &words, world),
@@ -120,8 +145,10 @@ pub fn run(app: &'static App, line: &[Vec<u8>], world: World<'_>) -> Result<(), 
             };
             let mut invocation = Invocation { app, path, flags, args, world };
             let result = run(&mut invocation);
-            invocation.world.out.flush()?;
-            result
+            // Why the work failed says more than that nobody reads what was written before.
+            let flushed = invocation.world.out.flush();
+            result?;
+            Ok(flushed?)
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Command lines that need no server: what is written, and how they end.
 
+use std::io::{self, BufWriter, Write};
+
 use quorate_cli::app::{self, Failure, World};
 use quorate_cli::command::App;
 use quorate_cli::{ctl, utl};
@@ -373,4 +375,46 @@ fn flags_before_help_are_no_topics() {
     assert_eq!(program.out, run(&ctl::APP, &["help"], &[]).out);
     let unknown = run(&ctl::APP, &["help", "--nonsense"], &[]);
     assert!(unknown.message().starts_with("Error: unknown flag: --nonsense\n"), "{}", unknown.message());
+}
+
+/// A stream whose reader went away.
+struct Closed;
+
+impl Write for Closed {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+fn ended_with(line: &[&str], out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
+    let args: Vec<Vec<u8>> = line.iter().map(|word| word.as_bytes().to_vec()).collect();
+    let variables = vec![("ETCDCTL_API".to_owned(), "3".to_owned())];
+    app::run(&ctl::APP, &args, World { variables, ..World::apart(out, err) })
+}
+
+/// Both write to standard error before they ask a server, and end as without it.
+#[test]
+fn a_closed_standard_error_keeps_no_command_from_its_work() {
+    let file = concat!(env!("CARGO_TARGET_TMPDIR"), "/closed-standard-error.db");
+    for line in [&["put", "a", "b"][..], &["snapshot", "save", file]] {
+        let line = [NOWHERE, line].concat();
+        let open = ended_with(&line, &mut Vec::new(), &mut Vec::new()).unwrap_err();
+        let closed = ended_with(&line, &mut Vec::new(), &mut Closed).unwrap_err();
+        assert_eq!(closed.code, open.code, "{line:?}");
+        assert!(closed.message.contains("Error: ") && closed.code != 0, "{closed:?}");
+    }
+}
+
+#[test]
+fn a_closed_standard_output_is_no_success() {
+    let failure = ended_with(&["version"], &mut Closed, &mut Vec::new()).unwrap_err();
+    assert_eq!(failure, Failure::silent(141));
+    // What went wrong before is told all the same.
+    let line = [NOWHERE, &["endpoint", "health", "-w", "json"]].concat();
+    let failure = ended_with(&line, &mut BufWriter::new(Closed), &mut Vec::new()).unwrap_err();
+    assert_eq!(failure, Failure::new(1, "unhealthy cluster"));
 }

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
@@ -21,6 +22,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use crate::body::{AnswerBody, status_of};
+use crate::connect;
 use crate::endpoint::Target;
 use crate::heard::Heard;
 use crate::identity::Identity;
@@ -292,7 +294,8 @@ async fn connect(
             let found = tokio::net::lookup_host(host).await;
             let found =
                 found.map_err(|error| format!("dial tcp: lookup {host}: {}", in_gos_words(&error)))?;
-            let stream = TcpStream::connect(&*found.collect::<Vec<_>>()).await.map_err(refused)?;
+            let stream =
+                connect::first(found.collect(), TcpStream::connect::<SocketAddr>).await.map_err(refused)?;
             stream.set_nodelay(true).map_err(refused)?;
             secure_and_greet(stream, place, endpoint, security, keepalive).await
         }

@@ -14,6 +14,7 @@ mod api;
 mod auth;
 mod body;
 mod channel;
+mod connect;
 mod deadline;
 mod endpoint;
 mod error;

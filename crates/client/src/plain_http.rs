@@ -1,10 +1,11 @@
 //! One question by HTTP/1: what a server shows beside its API, as `/metrics`.
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio_rustls::TlsConnector;
 
 use crate::channel::in_gos_words;
+use crate::connect;
 use crate::endpoint::Target;
 use crate::{Config, Deadline, Endpoint, Error};
 
@@ -38,7 +39,7 @@ async fn get(config: &Config, endpoint: &Endpoint, path: &str, bytes_max: usize)
     let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n");
     let answer = match target {
         Target::Tcp(address) => {
-            let stream = TcpStream::connect(address).await.map_err(refused)?;
+            let stream = connect::tcp(address).await.map_err(refused)?;
             exchange(tls.as_ref(), endpoint, stream, &request, bytes_max).await
         }
         Target::Unix(socket) => {

@@ -411,6 +411,13 @@ impl Consensus {
                     self.propose_or_hold(now, &mut entries, out);
                     self.read_or_hold(now, context.0);
                 }
+                Submission::GiveUp { id } => {
+                    // It may have come with the same batch.
+                    if !self.held.is_empty() || self.must_hold() {
+                        self.propose_or_hold(now, &mut entries, out);
+                        self.held.give_up(id.0);
+                    }
+                }
             }
         }
         self.propose_or_hold(now, &mut entries, out);

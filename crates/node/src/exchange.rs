@@ -44,6 +44,12 @@ pub enum Submission {
         /// Names the round; one serves every read of the thread that waits for it.
         context: RequestId,
     },
+    /// Nobody waits any more for the answer to what was to be appended. If it waits for a leader, it never will be: as in
+    /// etcd, where a proposal that its client has given up is not made later.
+    GiveUp {
+        /// The id in the request's header, or in the change.
+        id: RequestId,
+    },
 }
 
 /// A learner that is to be promoted.

@@ -1,7 +1,7 @@
 //! What cannot be handed to consensus now, since nobody is known to lead or leadership is being handed over. As in etcd
 //! it waits for a leader; nothing of it is in any log, so what has waited too long is refused for good (rule 15).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use raft::{Proposal, Time};
 
@@ -17,8 +17,13 @@ pub(crate) enum Held {
 /// The requests that wait, in order.
 #[derive(Debug)]
 pub(crate) struct HeldRequests {
-    queue: VecDeque<(Time, Held)>,
-    /// Bytes of the proposals among them.
+    /// None for those that were given up; the first one never was.
+    queue: VecDeque<(Time, Option<Held>)>,
+    /// How many have left the queue.
+    left: u64,
+    /// Where each proposal stands: its place in the queue and `left`.
+    places: BTreeMap<u64, u64>,
+    /// Bytes of the proposals.
     bytes: usize,
     patience_ms: u64,
     count_max: usize,
@@ -30,6 +35,8 @@ impl HeldRequests {
     pub(crate) fn new(patience_ms: u64, limits: &raft::Limits) -> Self {
         HeldRequests {
             queue: VecDeque::new(),
+            left: 0,
+            places: BTreeMap::new(),
             bytes: 0,
             patience_ms,
             count_max: limits.uncommitted_entries_max,
@@ -48,14 +55,23 @@ impl HeldRequests {
             return Err(request);
         }
         self.bytes = bytes;
-        self.queue.push_back((now.plus_ms(self.patience_ms), request));
+        if let Held::Propose(proposal) = &request {
+            self.places.insert(proposal.token, self.left + self.queue.len() as u64);
+        }
+        self.queue.push_back((now.plus_ms(self.patience_ms), Some(request)));
         Ok(())
     }
 
     /// The oldest request.
     pub(crate) fn pop(&mut self) -> Option<Held> {
         let (_, request) = self.queue.pop_front()?;
+        self.left += 1;
+        let request = request.expect("the first one was not given up");
         self.bytes -= request.bytes();
+        if let Held::Propose(proposal) = &request {
+            self.places.remove(&proposal.token);
+        }
+        self.drop_given_up();
         Some(request)
     }
 
@@ -64,15 +80,33 @@ impl HeldRequests {
         self.queue.front().is_some_and(|(until, _)| *until <= now).then(|| self.pop()).flatten()
     }
 
+    /// Nobody waits any more for this proposal, if it is here.
+    pub(crate) fn give_up(&mut self, token: u64) {
+        let Some(place) = self.places.remove(&token) else { return };
+        let request = self.queue[(place - self.left) as usize].1.take();
+        self.bytes -= request.expect("it waits").bytes();
+        self.drop_given_up();
+    }
+
+    fn drop_given_up(&mut self) {
+        while self.queue.front().is_some_and(|(_, request)| request.is_none()) {
+            self.queue.pop_front();
+            self.left += 1;
+        }
+    }
+
     /// When the oldest has waited too long.
     pub(crate) fn deadline(&self) -> Time {
         self.queue.front().map_or(Time::NEVER, |(until, _)| *until)
     }
 
     pub(crate) fn check(&self) {
-        let bytes: usize = self.queue.iter().map(|(_, request)| request.bytes()).sum();
+        let bytes: usize = self.queue.iter().flat_map(|(_, request)| request).map(Held::bytes).sum();
         assert_eq!(self.bytes, bytes, "bytes of what waits for a leader");
         assert!(self.queue.iter().is_sorted_by_key(|(until, _)| *until), "what waits is out of order");
+        assert!(self.queue.front().is_none_or(|(_, first)| first.is_some()), "the first one was given up");
+        let proposals = self.queue.iter().filter(|(_, request)| matches!(request, Some(Held::Propose(_))));
+        assert_eq!(self.places.len(), proposals.count(), "places of what waits");
     }
 }
 
@@ -157,5 +191,33 @@ mod tests {
         assert_eq!(token(requests.pop_expired(Time::from_ms(105))), None);
         assert_eq!(token(requests.pop_expired(Time::from_ms(106))), Some(2));
         assert!(requests.is_empty());
+    }
+
+    #[test]
+    fn what_is_given_up_is_gone_and_makes_room() {
+        let now = Time::from_ms(5);
+        let mut requests = held(4, 1_000);
+        let pushed = [proposal(1, 300), proposal(2, 300), Held::Read(3), proposal(4, 300)];
+        assert!(pushed.into_iter().all(|request| requests.push(now, request).is_ok()));
+        requests.give_up(2);
+        requests.give_up(2);
+        requests.give_up(3);
+        requests.check();
+        requests.give_up(1);
+        requests.check();
+        // Those before the read have left.
+        assert!(requests.push(now, proposal(5, 700)).is_ok());
+        requests.give_up(4);
+        requests.check();
+        assert_eq!(
+            [token(requests.pop()), token(requests.pop()), token(requests.pop())],
+            [Some(3), Some(5), None]
+        );
+        requests.check();
+        assert!(requests.is_empty());
+        assert!(requests.push(now, proposal(6, 1)).is_ok());
+        requests.give_up(6);
+        assert!(requests.is_empty());
+        assert_eq!(requests.deadline(), Time::NEVER);
     }
 }

@@ -2,6 +2,7 @@
 //! for votes that are ignored while a leader is heard; 9.6 for the question before an election).
 
 use crate::quorum::{self, Tally};
+use crate::transfer::Standstill;
 use crate::{Body, EntryKind, Index, NodeId, PersistSeq, Position, Raft, Role, Term, Time};
 
 /// How a member stands for election.
@@ -275,6 +276,7 @@ impl Raft {
         self.quorum_check_at = self.now.plus_ms(self.election_timeout_ms);
         let (last, now) = (self.log.last_index(), self.now);
         self.peers.iter_mut().for_each(|peer| peer.reset(last, now));
+        self.standstill = Standstill::new(now, self.log.applied());
         // There may be an uncommitted change of membership anywhere in the log; it is cheaper to wait than to look.
         self.pending_conf = last;
         // Older terms' entries are committed only together with one of this term (thesis, figure 3.7).

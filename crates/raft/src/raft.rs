@@ -9,7 +9,7 @@ use crate::log::Log;
 use crate::progress::{FollowerState, Progress};
 use crate::random::Random;
 use crate::read::Reads;
-use crate::transfer::{Silence, Transfer};
+use crate::transfer::{Silence, Standstill, Transfer};
 use crate::{
     Body, ConfState, Config, Effect, Entry, Error, Event, HardState, Index, Limits, Message, NodeId,
     PersistSeq, Position, ReadRefusal, Restored, Role, Snapshot, Term, Time,
@@ -64,6 +64,8 @@ pub struct Raft {
     pub(crate) durable_seq: PersistSeq,
     /// Since when the disk has not answered.
     pub(crate) silence: Silence,
+    /// Since when a leader's state machine has done nothing.
+    pub(crate) standstill: Standstill,
     /// The last answer to an append that waits for the disk: to whom, in which term, of what, where not, and until when.
     held_answer: (NodeId, Term, Index, Option<Position>, PersistSeq),
     /// What the last `Persist` with a state said.
@@ -189,6 +191,7 @@ impl Raft {
             last_seq: PersistSeq(0),
             durable_seq: PersistSeq(0),
             silence: Silence::new(now, Index::ZERO),
+            standstill: Standstill::new(now, Index::ZERO),
             held_answer: (NodeId(0), Term(0), Index::ZERO, None, PersistSeq(0)),
             written: hard_state,
             announced: (term, None, Role::Follower),

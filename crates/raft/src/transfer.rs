@@ -31,6 +31,23 @@ impl Silence {
     }
 }
 
+/// So many election timeouts without anything being applied are a standstill. Far more than a slow request takes: that
+/// comes to the next leader too.
+const STANDSTILL_TIMEOUTS: u64 = 5;
+
+/// How long a leader's state machine has been no further than this, or had nothing to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standstill {
+    applied: Index,
+    since: Time,
+}
+
+impl Standstill {
+    pub(crate) fn new(since: Time, applied: Index) -> Self {
+        Standstill { applied, since }
+    }
+}
+
 impl Raft {
     /// This member's shell wants `to` to lead.
     pub(crate) fn transfer_leader(&mut self, to: NodeId) {
@@ -81,17 +98,23 @@ impl Raft {
         self.stand(Campaign::Transfer);
     }
 
-    /// Gives up a hand-over that takes too long, and begins one if the own disk hangs: others could go on, and this
-    /// member cannot even give back memory (design rule 4). Heartbeats never wait for the disk, so nobody else would
-    /// notice.
+    /// Gives up a hand-over that takes too long, and begins one if the own disk or state machine hangs: others could go
+    /// on, and this member cannot even give back memory (design rule 4). Heartbeats never wait for either, so nobody else
+    /// would notice.
     pub(crate) fn tick_transfer(&mut self) {
         let hangs = self.disk_hangs();
+        let stands_still = self.stands_still();
         match self.transfer {
             Some(transfer) if self.now < transfer.until => {}
             // Nobody could take over what this member has; perhaps somebody can do without.
             Some(_) if hangs || !self.conf.is_voter(self.id) => self.become_follower(self.term, None),
             Some(_) => self.transfer = None,
             None if hangs => self.hand_over(),
+            None if stands_still => {
+                // Where that changes nothing, it is tried again as late.
+                self.standstill.since = self.now;
+                self.hand_over();
+            }
             None => {}
         }
     }
@@ -122,6 +145,16 @@ impl Raft {
         let since = *self.silence.outrun_since.get_or_insert(self.now);
         self.now >= self.silence.since.plus_ms(self.election_timeout_ms)
             && self.now >= since.plus_ms(self.election_timeout_ms / 2)
+    }
+
+    /// Whether the state machine has applied nothing for long, though something is committed, and others could lead.
+    fn stands_still(&mut self) -> bool {
+        let applied = self.log.applied();
+        if applied == self.log.committed() || applied != self.standstill.applied {
+            self.standstill = Standstill::new(self.now, applied);
+        }
+        self.now >= self.standstill.since.plus_ms(STANDSTILL_TIMEOUTS * self.election_timeout_ms)
+            && self.most_caught_up().is_some()
     }
 
     /// The voter with the longest log among those that are there, and how far that is on its disk.

@@ -15,6 +15,7 @@ use nix::unistd::AccessFlags;
 use node::offline::{self, DataDir};
 
 use crate::auth::Tokens;
+use crate::config::peer_urls::SystemNames;
 use crate::config::{self, ClusterState, Config, RawConfig, Url, env, file};
 use crate::data_dir::{self, Holds};
 use crate::listen::{Listener, Role};
@@ -26,6 +27,8 @@ use crate::security::{self, Checked, Side};
 const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// What an empty member takes: a segment of each log, and one more of each ahead.
 const EMPTY_BYTES: u64 = 256 << 20;
+/// A start waits longer for names that nobody knows yet.
+const NAMES_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was found, a line each.
 #[derive(Debug, Default)]
@@ -233,9 +236,10 @@ fn check_data_dir(report: &mut Report, config: &Config) {
     if let Some(wal_dir) = &config.wal_dir {
         check_room(report, "wal-dir", wal_dir);
     }
-    match process::has_segments(config) {
-        true => check_member(report, config),
-        false => check_bootstrap(report, config),
+    match data_dir::has_log(&config.wal_path()) {
+        Ok(true) => check_member(report, config),
+        Ok(false) => check_bootstrap(report, config),
+        Err(error) => report.add(Kind::Wrong, format!("data-dir: {error}")),
     }
 }
 
@@ -317,7 +321,7 @@ fn check_bootstrap(report: &mut Report, config: &Config) {
             );
         }
     }
-    let bootstrap = match config.bootstrap() {
+    let bootstrap = match config.bootstrap(&SystemNames::within(NAMES_PATIENCE)) {
         Ok(bootstrap) => bootstrap,
         Err(error) => return report.add(Kind::Wrong, format!("initial-cluster: {error}")),
     };

@@ -100,6 +100,24 @@ pub fn identify(dir: &Path) -> Result<Holds, DataDirError> {
     }
 }
 
+/// Whether the folder of a log holds one: then the member ignores the settings of a new cluster.
+///
+/// # Errors
+/// [`DataDirError::List`] if nobody can tell.
+pub fn has_log(dir: &Path) -> Result<bool, DataDirError> {
+    let list = |source| DataDirError::List { dir: dir.to_owned(), source };
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other.map_err(list)?,
+    };
+    for entry in entries {
+        if entry.map_err(list)?.path().extension().is_some_and(|extension| extension == "wal") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Makes a folder for its owner alone (mode 0700), durably, or warns when one that exists is open to more; then tries to
 /// write there.
 ///
@@ -172,6 +190,20 @@ mod tests {
         assert_eq!(identify(&dir).unwrap(), Holds::Member);
         make(&dir.join("proxy")).unwrap();
         assert!(matches!(identify(&dir), Err(DataDirError::Both)));
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_seen_is_not_taken_for_none() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = place.path().join("wal");
+        assert!(!has_log(&dir).unwrap());
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("0.tmp"), "x").unwrap();
+        assert!(!has_log(&dir).unwrap());
+        fs::write(dir.join("0000000000000000-0000000000000000.wal"), "x").unwrap();
+        assert!(has_log(&dir).unwrap());
+        let below_a_file = dir.join("0.tmp/wal");
+        assert!(has_log(&below_a_file).unwrap_err().to_string().ends_with("0.tmp/wal: not a directory"));
     }
 
     #[test]

@@ -553,7 +553,7 @@ impl Lane {
         };
         let timed = match &submission {
             Submission::Propose { data, .. } => Some(Timed::Kind(RequestKind::of(data))),
-            Submission::Reconfigure { .. } | Submission::ReadIndex { .. } => None,
+            Submission::Reconfigure { .. } | Submission::ReadIndex { .. } | Submission::GiveUp { .. } => None,
         };
         self.wait(id, target, now, client_deadline, (true, timed, on_timeout));
         self.0.outbox.borrow_mut().push(submission);
@@ -599,10 +599,14 @@ impl Lane {
         }
     }
 
-    /// Forgets a call whose client has gone. What was proposed may still happen (rule 15).
+    /// Forgets a call whose client has gone. What was proposed may still happen, unless it waits for a leader (rule 15).
     pub fn cancel(&self, id: RequestId) {
-        let waiter = self.0.waiters.borrow_mut().remove(&id.0);
-        if let Some(proposal) = waiter.and_then(|waiter| waiter.counted) {
+        let Some(waiter) = self.0.waiters.borrow_mut().remove(&id.0) else { return };
+        if waiter.is_proposal {
+            self.0.outbox.borrow_mut().push(Submission::GiveUp { id });
+            self.wake_driver();
+        }
+        if let Some(proposal) = waiter.counted {
             proposal.failed(Instant::now());
         }
     }
@@ -811,7 +815,10 @@ impl Lane {
             })
             .collect();
         self.0.earliest.set(earliest);
-        for (_, waiter) in expired {
+        for (id, waiter) in expired {
+            if waiter.is_proposal {
+                self.0.outbox.borrow_mut().push(Submission::GiveUp { id: RequestId(id) });
+            }
             waiter.counted.into_iter().for_each(|proposal| proposal.failed(now));
             let error = match waiter.on_expiry {
                 ApiError::Timeout if waiter.is_proposal => {

@@ -18,6 +18,7 @@ use crate::auth::Tokens;
 use crate::config::commands::Called;
 use crate::config::env::{self, EnvError};
 use crate::config::flags::{self, FlagError};
+use crate::config::peer_urls::{self, SystemNames};
 use crate::config::{
     self, ClusterState, Config, ConfigError, FileError, RawConfig, Url, commands, file, help,
 };
@@ -380,17 +381,22 @@ fn prepare(config: &Config, secured: &Secured, tokens: Tokens) -> Result<Prepare
     let metrics = bind_metrics(config, secured)?;
     let shares = share_out(config)?;
     let [peers, clients, metrics] = [peers, clients, metrics].map(|listeners| shares.give(listeners));
-    let initialized = has_segments(config);
-    describe(config, initialized);
+    let has_log = data_dir::has_log(&config.wal_path());
+    describe(config, matches!(has_log, Ok(true)));
     let access = |what: &str, error: data_dir::DataDirError| {
         failed("failed to start", &format!("cannot access {what} directory: {error}"))
     };
-    let bootstrap = match initialized {
-        true => None,
-        false => Some(config.bootstrap().map_err(|error| failed("failed to start", &error))?),
+    let bootstrap = match has_log {
+        Ok(false) => {
+            let names = SystemNames::within(peer_urls::PATIENCE);
+            Some(config.bootstrap(&names).map_err(|error| failed("failed to start", &error))?)
+        }
+        Ok(true) | Err(_) => None,
     };
     data_dir::make(&config.data_dir).map_err(|error| access("data", error))?;
     data_dir::make(&config.member_dir()).map_err(|error| access("member", error))?;
+    // Nobody is asked who this member is while it may be known here.
+    has_log.map_err(|error| failed("failed to start", &error))?;
     let joined = match (&bootstrap, config.initial_cluster_state) {
         (None, _) => None,
         (Some(bootstrap), ClusterState::New) => {
@@ -530,12 +536,6 @@ fn bind(
         Some((secured, also_plain)) => bound.secured(secured.for_role(role, also_plain)),
         None => bound,
     })
-}
-
-/// Whether the member has a log already, and so ignores the settings of a new cluster.
-pub(crate) fn has_segments(config: &Config) -> bool {
-    let entries = std::fs::read_dir(config.wal_path()).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).any(|path| path.extension().is_some_and(|extension| extension == "wal"))
 }
 
 fn describe(config: &Config, initialized: bool) {

@@ -594,6 +594,11 @@ fn a_client_that_goes_is_forgotten() {
         drop((cancelled, read));
         settle().await;
         assert_eq!(bed.lane.waiting(), 1);
+        // It may wait for a leader; a read changes nothing.
+        let held = bed.member.held();
+        let gave_up: Vec<_> =
+            held.iter().filter(|held| matches!(held, Submission::GiveUp { .. })).map(id_of).collect();
+        assert_eq!(gave_up, [id_of(&held[1])]);
         bed.member.answer_held();
         ended(kept).await.decoded::<pb::PutResponse>();
         let left = client.start(PUT, &[], frame(&put("a", "3")));

@@ -423,7 +423,7 @@ impl Running {
 fn id_of(submission: &Submission) -> Option<RequestId> {
     match submission {
         Submission::Propose { id, .. } | Submission::Reconfigure { id, .. } => Some(*id),
-        Submission::ReadIndex { .. } => None,
+        Submission::ReadIndex { .. } | Submission::GiveUp { .. } => None,
     }
 }
 

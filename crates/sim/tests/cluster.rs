@@ -1,5 +1,6 @@
 //! Many seeds of a cluster. `QUORATE_SEED=N` runs that one with its trace, `QUORATE_SEEDS=N` that many.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -184,6 +185,25 @@ fn rule_15_what_a_leader_had_that_died_is_said_to_be_unknown_when_the_next_one_i
         wait_for_answers(&mut world, asked, seed);
         assert!(!world.leases().contains_key(&1), "seed {seed}: it never arrived");
         assert_eq!(world.report().lost, 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn rule_15_what_its_client_has_given_up_is_not_made_later_if_it_waits_for_a_leader() {
+    for seed in 1..=10 {
+        let mut world = World::quiet(seed, 3);
+        let old = world.leader().expect("somebody leads");
+        let asked = (old + 1) % 3;
+        world.stop(old, 60_000);
+        while world.leader_known_to(asked).is_some() {
+            world.pass(1);
+        }
+        world.ask_for_lease(asked, 1, 60);
+        world.give_up(asked);
+        world.ask_for_lease(asked, 2, 60);
+        wait_for_another_leader(&mut world, asked, old);
+        wait_for_answers(&mut world, asked, seed);
+        assert_eq!(world.leases(), BTreeMap::from([(2, 60)]), "seed {seed}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Applying entries: one replicated request to its effect and its answer.
 //!
-//! The hot request, a put, is decoded in place; everything rare goes through prost.
+//! The hot request, a put, is decoded in place; everything rare goes through prost. An entry holds a client's message as
+//! it came, if a member of etcd's has made it: what Go's decoder skipped there and prost refuses is left out here.
 
 use prost::Message as _;
 use wire::etcdserverpb::{
@@ -11,6 +12,7 @@ use wire::membershippb;
 
 use crate::auth::{AuthRequest, Caller};
 use crate::encoding::{Field, Fields};
+use crate::plain;
 use crate::record::ReadError;
 use crate::request::{DecodeError, DeleteRange, Put, Range, Txn, canonical_txn};
 
@@ -50,7 +52,7 @@ impl From<DecodeError> for Fatal {
 }
 
 /// One replicated request.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Request<'a> {
     pub id: u64,
     /// Who has asked for it.
@@ -59,7 +61,7 @@ pub(crate) struct Request<'a> {
 }
 
 /// What a replicated request asks for.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Kind<'a> {
     Range(Range<'a>),
     Put(Put<'a>),
@@ -97,7 +99,16 @@ pub(crate) fn with_request<T>(
         return envelope.with_request(then);
     }
     // Parts in several pieces, or a rare kind: prost joins and decodes.
-    let message = InternalRaftRequest::decode(data).map_err(|error| Fatal::Undecodable(error.to_string()))?;
+    let message = match InternalRaftRequest::decode(data) {
+        Ok(message) => message,
+        Err(_) => {
+            let (data, _) = plain::plain(data, &plain::INTERNAL_RAFT_REQUEST)?;
+            if let Some(envelope) = Envelope::of(&data)? {
+                return envelope.with_request(then);
+            }
+            InternalRaftRequest::decode(&data[..]).map_err(|error| Fatal::Undecodable(error.to_string()))?
+        }
+    };
     let id = match (message.id, &message.header) {
         (0, None) => return Err(Fatal::NoHeader),
         (0, Some(header)) => header.id,
@@ -141,7 +152,10 @@ impl<'a> Envelope<'a> {
         while let Some(field) = fields.next()? {
             match field {
                 (1, Field::Number(n)) => id = n,
-                (100, Field::Bytes(bytes)) if header.is_none() => header = Some(header_of(bytes)?),
+                (100, Field::Bytes(bytes)) if header.is_none() => match header_of(bytes)? {
+                    None => return Ok(None),
+                    read => header = read,
+                },
                 (number @ 3..=6, Field::Bytes(body)) if request.is_none() => request = Some((number, body)),
                 _ => return Ok(None),
             }
@@ -173,22 +187,22 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The id in a `RequestHeader`, and who has asked.
-fn header_of(header: &[u8]) -> Result<(u64, Caller<'_>), Fatal> {
+/// The id in a `RequestHeader`, and who has asked; `None` if that is no text.
+fn header_of(header: &[u8]) -> Result<Option<(u64, Caller<'_>)>, DecodeError> {
     let mut fields = Fields::new(header);
     let (mut id, mut caller) = (0, Caller::NOBODY);
     while let Some(field) = fields.next()? {
         match field {
             (1, Field::Number(n)) => id = n,
-            (2, Field::Bytes(name)) => {
-                caller.name =
-                    std::str::from_utf8(name).map_err(|error| Fatal::Undecodable(error.to_string()))?;
-            }
+            (2, Field::Bytes(name)) => match std::str::from_utf8(name) {
+                Ok(name) => caller.name = name,
+                Err(_) => return Ok(None),
+            },
             (3, Field::Number(n)) => caller.revision = n,
             _ => {}
         }
     }
-    Ok((id, caller))
+    Ok(Some((id, caller)))
 }
 
 /// The requests beside those of the key-value service, in the order in which Go's etcd looks for them.

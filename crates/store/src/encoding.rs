@@ -1,8 +1,9 @@
 //! The wire format's primitives: what reads fields out of borrowed bytes, and what writes them.
 //!
 //! Requests are decoded in place, without a message in between: a put's value is copied once, into the record.
-//! Reading follows Go's decoder, since that is what every other member runs: unknown fields are skipped, and a
-//! known field with another wire type counts as unknown.
+//! Reading takes whatever any of Go's decoders takes, etcd 3.7's or 3.6's, since what they took is in the log: unknown
+//! fields are skipped, and a known field with another wire type counts as unknown. What 3.7's would refuse is noted
+//! ([`Form`]), so that none of it gets into the log here.
 
 /// Bytes that are no protobuf message of the kind asked for, or one whose parts would have to be merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,7 +15,26 @@ pub enum DecodeError {
     /// be brought into canonical form first (`request::canonical_txn`).
     #[error("message with a repeated part")]
     Repeated,
+    /// There is something in it that nobody knows. Legal, but not every member of etcd's reads it again: it has to be
+    /// left out first (`request::plain`).
+    #[error("message with an unknown field")]
+    NotPlain,
 }
+
+/// What the bytes of a message are like, the worst of all that was met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Form {
+    /// Fields that can be of use, and nothing else.
+    #[default]
+    Plain,
+    /// There are others, which etcd 3.7's decoder skips.
+    Odd,
+    /// etcd 3.7's decoder refuses it. That of 3.6 may have taken it, and passed it on.
+    Refused,
+}
+
+/// Nested groups that etcd 3.7's decoder (protobuf-go) skips. 3.6's has no limit.
+const GROUPS_MAX: usize = 10_001;
 
 /// One field's contents, by wire type. Fixed-width fields and groups occur in no message of ours: they are skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +47,29 @@ pub(crate) enum Field<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Fields<'a> {
     rest: &'a [u8],
+    form: Form,
 }
 
 impl<'a> Fields<'a> {
     pub(crate) fn new(message: &'a [u8]) -> Self {
-        Fields { rest: message }
+        Fields { rest: message, form: Form::Plain }
+    }
+
+    /// What was met so far.
+    #[inline]
+    pub(crate) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Says that the last field is none of the message's.
+    #[inline]
+    pub(crate) fn note_unknown(&mut self) {
+        self.note(Form::Odd);
+    }
+
+    #[inline]
+    fn note(&mut self, form: Form) {
+        self.form = self.form.max(form);
     }
 
     /// The next field with a number and contents that can be of use; `None` at the end.
@@ -54,9 +92,20 @@ impl<'a> Fields<'a> {
         let number = tag >> 3;
         // Field numbers end at 2^29 - 1.
         if number == 0 || number >= 1 << 29 {
-            return Err(DecodeError::Malformed);
+            return self.tag_beyond(tag);
         }
         Ok((number as u32, (tag & 7) as u8))
+    }
+
+    /// A tag whose number no field can have: 3.6 makes an `int32` of it, and goes on if that is above 0.
+    #[cold]
+    fn tag_beyond(&mut self, tag: u64) -> Result<(u32, u8), DecodeError> {
+        let number = u32::try_from((tag >> 3) as i32).map_err(|_| DecodeError::Malformed)?;
+        if number == 0 {
+            return Err(DecodeError::Malformed);
+        }
+        self.note(Form::Refused);
+        Ok((number, (tag & 7) as u8))
     }
 
     #[inline]
@@ -73,9 +122,9 @@ impl<'a> Fields<'a> {
     fn varint_long(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0u64;
         for (i, &byte) in self.rest.iter().enumerate().take(10) {
-            // The tenth byte holds the 64th bit alone.
+            // The tenth byte holds the 64th bit alone. 3.6 does not look at the others.
             if i == 9 && byte > 1 {
-                return Err(DecodeError::Malformed);
+                self.note(Form::Refused);
             }
             value |= u64::from(byte & 0x7f) << (7 * i);
             if byte < 0x80 {
@@ -100,24 +149,40 @@ impl<'a> Fields<'a> {
     }
 
     /// Skips a field of a type that no message of ours has. Groups nest, so their ends are kept on a heap stack:
-    /// what a client sends must not decide how deep our stack goes.
+    /// what a client sends must not decide how deep our stack goes. 3.6 only counts beginnings and ends.
+    #[cold]
     fn skip(&mut self, number: u32, wire_type: u8) -> Result<(), DecodeError> {
+        self.note(Form::Odd);
         let mut open = Vec::new();
-        let (mut number, mut wire_type) = (number, wire_type);
+        let (mut number, mut wire_type) = (u64::from(number), wire_type);
         loop {
             match wire_type {
                 0 => drop(self.varint()?),
                 1 => drop(self.take(8)?),
                 2 => drop(self.bytes()?),
-                3 => open.push(number),
-                4 if open.pop() == Some(number) => {}
+                3 => {
+                    open.push(number);
+                    if open.len() > GROUPS_MAX {
+                        self.note(Form::Refused);
+                    }
+                }
+                4 => {
+                    if open.pop().ok_or(DecodeError::Malformed)? != number {
+                        self.note(Form::Refused);
+                    }
+                }
                 5 => drop(self.take(4)?),
                 _ => return Err(DecodeError::Malformed),
             }
             if open.is_empty() {
                 return Ok(());
             }
-            (number, wire_type) = self.tag()?;
+            let tag = self.varint()?;
+            (number, wire_type) = (tag >> 3, (tag & 7) as u8);
+            // Within a group Go's own limit is that of an `int32`.
+            if number == 0 || number > i32::MAX as u64 {
+                self.note(Form::Refused);
+            }
         }
     }
 }
@@ -187,29 +252,61 @@ mod tests {
         }
     }
 
+    /// The fields of use, and what the rest is like.
+    fn form(bytes: &[u8]) -> Result<Form, DecodeError> {
+        let mut fields = Fields::new(bytes);
+        while fields.next()?.is_some() {}
+        Ok(fields.form())
+    }
+
+    fn groups(depth: usize) -> Vec<u8> {
+        [[0x1b].repeat(depth), vec![0x08, 0x05], [0x1c].repeat(depth)].concat()
+    }
+
     #[test]
     fn skips_fixed_fields_and_groups_of_any_depth() {
         let mut bytes = vec![0x09, 1, 2, 3, 4, 5, 6, 7, 8, 0x15, 1, 2, 3, 4];
-        bytes.extend([0x1b].repeat(200_000));
-        bytes.extend([0x08, 0x05]);
-        bytes.extend([0x1c].repeat(200_000));
+        bytes.extend(groups(200_000));
         bytes.extend([0x20, 0x07]);
         assert_eq!(all(&bytes), Ok(vec![(4, Field::Number(7))]));
+    }
+
+    /// The limits are protobuf-go's, as of etcd 3.7.1.
+    #[test]
+    fn what_one_of_go_s_decoders_refuses_is_told() {
+        let group_with = |tag: &[u8]| [&[0x0b][..], tag, &[0, 0x0c]].concat();
+        for (want, bytes) in [
+            (Form::Plain, vec![0x08, 1, 0x12, 1, 0]),
+            (Form::Plain, vec![0xf8, 0xff, 0xff, 0xff, 0x0f, 0]), // the largest number
+            (Form::Odd, vec![0x0d, 0, 0, 0, 0, 0x08, 1]),
+            (Form::Odd, groups(1)),
+            (Form::Odd, groups(GROUPS_MAX)),
+            (Form::Odd, group_with(&[0xf8, 0xff, 0xff, 0xff, 0x3f])),
+            (Form::Refused, group_with(&[0x80, 0x80, 0x80, 0x80, 0x40])),
+            (Form::Refused, group_with(&[0])),
+            (Form::Refused, groups(GROUPS_MAX + 1)),
+            (Form::Refused, vec![0x80, 0x80, 0x80, 0x80, 0x10, 0]), // number 2^29
+            (Form::Refused, vec![0x0b, 0x14]),                      // another group's end
+            // Above 64 bits.
+            (Form::Refused, vec![0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]),
+        ] {
+            assert_eq!(form(&bytes), Ok(want), "{:x?}", &bytes[..bytes.len().min(20)]);
+        }
     }
 
     #[test]
     fn refuses_what_is_no_message() {
         for bytes in [
-            &[0x08][..],                                                      // no value
-            &[0x80],                                                          // half a tag
-            &[0x00, 0x00],                                                    // field 0
-            &[0x0a, 0x02, 0x01],                                              // shorter than it says
-            &[0x0c],                                                          // end of no group
-            &[0x0b],                                                          // group without an end
-            &[0x0b, 0x14],                                                    // another group's end
-            &[0x0e],                                                          // wire type 6
-            &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2], // above 64 bits
-            &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], // longer than any memory
+            &[0x08][..],                                                            // no value
+            &[0x80],                                                                // half a tag
+            &[0x00, 0x00],                                                          // field 0
+            &[0x80, 0x80, 0x80, 0x80, 0x40, 0],                                     // field -2^31 of an int32
+            &[0x0a, 0x02, 0x01],                                                    // shorter than it says
+            &[0x0c],                                                                // end of no group
+            &[0x0b],                                                                // group without an end
+            &[0x0e],                                                                // wire type 6
+            &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], // no end
+            &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],       // longer than any memory
         ] {
             assert_eq!(all(bytes), Err(DecodeError::Malformed), "{bytes:x?}");
         }

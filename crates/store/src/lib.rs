@@ -17,6 +17,7 @@ mod lease;
 mod membership;
 mod mvcc;
 mod ops;
+mod plain;
 mod record;
 mod relocate;
 pub mod request;

@@ -8,9 +8,19 @@ use std::ops::Range as Indices;
 
 use wire::etcdserverpb as pb;
 
-use crate::encoding::{Field, Fields, put_length, varint_len};
+use crate::encoding::{Field, Fields, Form, put_length, varint_len};
+use crate::plain;
 
 pub use crate::encoding::DecodeError;
+
+/// A decoded message if there was nothing else in it.
+fn plainly<T>(decoded: T, form: Form) -> Result<T, DecodeError> {
+    match form {
+        Form::Plain => Ok(decoded),
+        Form::Odd => Err(DecodeError::NotPlain),
+        Form::Refused => Err(DecodeError::Malformed),
+    }
+}
 
 /// `etcdserverpb.RangeRequest`; field meanings are those of the API.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +44,19 @@ pub struct Range<'a> {
 impl<'a> Range<'a> {
     /// Decodes a `RangeRequest`. Errors: [`DecodeError::Malformed`].
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        Range::read(bytes, &mut Form::default())
+    }
+
+    /// Decodes one from a client. Errors: [`DecodeError::Malformed`], where etcd's decoder refuses it too;
+    /// [`DecodeError::NotPlain`].
+    #[inline]
+    pub fn decode_plain(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut form = Form::default();
+        let range = Range::read(bytes, &mut form)?;
+        plainly(range, form)
+    }
+
+    fn read(bytes: &'a [u8], form: &mut Form) -> Result<Self, DecodeError> {
         let mut range = Range::default();
         let mut fields = Fields::new(bytes);
         while let Some(field) = fields.next()? {
@@ -51,9 +74,10 @@ impl<'a> Range<'a> {
                 (11, Field::Number(n)) => range.max_mod_revision = n as i64,
                 (12, Field::Number(n)) => range.min_create_revision = n as i64,
                 (13, Field::Number(n)) => range.max_create_revision = n as i64,
-                _ => {}
+                _ => fields.note_unknown(),
             }
         }
+        *form = fields.form().max(*form);
         Ok(range)
     }
 }
@@ -110,6 +134,19 @@ pub struct Put<'a> {
 impl<'a> Put<'a> {
     /// Decodes a `PutRequest`. Errors: [`DecodeError::Malformed`].
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        Put::read(bytes, &mut Form::default())
+    }
+
+    /// Decodes one from a client. Errors: [`DecodeError::Malformed`], where etcd's decoder refuses it too;
+    /// [`DecodeError::NotPlain`].
+    #[inline]
+    pub fn decode_plain(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut form = Form::default();
+        let put = Put::read(bytes, &mut form)?;
+        plainly(put, form)
+    }
+
+    fn read(bytes: &'a [u8], form: &mut Form) -> Result<Self, DecodeError> {
         let mut put = Put::default();
         let mut fields = Fields::new(bytes);
         while let Some(field) = fields.next()? {
@@ -120,9 +157,10 @@ impl<'a> Put<'a> {
                 (4, Field::Number(n)) => put.prev_kv = n != 0,
                 (5, Field::Number(n)) => put.ignore_value = n != 0,
                 (6, Field::Number(n)) => put.ignore_lease = n != 0,
-                _ => {}
+                _ => fields.note_unknown(),
             }
         }
+        *form = fields.form().max(*form);
         Ok(put)
     }
 }
@@ -152,6 +190,19 @@ pub struct DeleteRange<'a> {
 impl<'a> DeleteRange<'a> {
     /// Decodes a `DeleteRangeRequest`. Errors: [`DecodeError::Malformed`].
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        DeleteRange::read(bytes, &mut Form::default())
+    }
+
+    /// Decodes one from a client. Errors: [`DecodeError::Malformed`], where etcd's decoder refuses it too;
+    /// [`DecodeError::NotPlain`].
+    #[inline]
+    pub fn decode_plain(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut form = Form::default();
+        let delete = DeleteRange::read(bytes, &mut form)?;
+        plainly(delete, form)
+    }
+
+    fn read(bytes: &'a [u8], form: &mut Form) -> Result<Self, DecodeError> {
         let mut delete = DeleteRange::default();
         let mut fields = Fields::new(bytes);
         while let Some(field) = fields.next()? {
@@ -159,9 +210,10 @@ impl<'a> DeleteRange<'a> {
                 (1, Field::Bytes(b)) => delete.key = b,
                 (2, Field::Bytes(b)) => delete.range_end = b,
                 (3, Field::Number(n)) => delete.prev_kv = n != 0,
-                _ => {}
+                _ => fields.note_unknown(),
             }
         }
+        *form = fields.form().max(*form);
         Ok(delete)
     }
 }
@@ -197,7 +249,7 @@ pub struct Compare<'a> {
 }
 
 impl<'a> Compare<'a> {
-    fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+    fn read(bytes: &'a [u8], form: &mut Form) -> Result<Self, DecodeError> {
         let mut compare = Compare::default();
         let mut fields = Fields::new(bytes);
         while let Some(field) = fields.next()? {
@@ -211,9 +263,10 @@ impl<'a> Compare<'a> {
                 (7, Field::Bytes(b)) => compare.operand = Operand::Value(b),
                 (8, Field::Number(n)) => compare.operand = Operand::Lease(n as i64),
                 (64, Field::Bytes(b)) => compare.range_end = b,
-                _ => {}
+                _ => fields.note_unknown(),
             }
         }
+        *form = fields.form().max(*form);
         Ok(compare)
     }
 }
@@ -261,28 +314,49 @@ impl<'a> Txn<'a> {
     /// Errors: [`DecodeError::Malformed`]; [`DecodeError::Repeated`] if an op holds one request in pieces, which
     /// [`canonical_txn`] joins.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        Txn::read(bytes, &mut Form::default())
+    }
+
+    /// Decodes one from a client. Errors: [`DecodeError::Malformed`], where etcd's decoder refuses it too;
+    /// [`DecodeError::NotPlain`] and [`DecodeError::Repeated`], which [`plain()`] mends both.
+    pub fn decode_plain(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut form = Form::default();
+        let txn = Txn::read(bytes, &mut form)?;
+        if txn.is_too_deep() {
+            return Err(DecodeError::Malformed);
+        }
+        plainly(txn, form)
+    }
+
+    fn read(bytes: &'a [u8], form: &mut Form) -> Result<Self, DecodeError> {
         let mut txn = Txn::default();
         let mut pending = vec![bytes];
         while let Some(&message) = pending.get(txn.nodes.len()) {
-            txn.decode_node(message, &mut pending)?;
+            txn.read_node(message, &mut pending, form)?;
         }
         Ok(txn)
     }
 
     /// Appends the node of `message`; the messages of transactions within go to the end of `pending`.
-    fn decode_node(&mut self, message: &'a [u8], pending: &mut Vec<&'a [u8]>) -> Result<(), DecodeError> {
+    fn read_node(
+        &mut self,
+        message: &'a [u8],
+        pending: &mut Vec<&'a [u8]>,
+        form: &mut Form,
+    ) -> Result<(), DecodeError> {
         let compares = self.compares.len();
         let success = self.ops.len();
         let mut failures = Vec::new();
         let mut fields = Fields::new(message);
         while let Some(field) = fields.next()? {
             match field {
-                (1, Field::Bytes(b)) => self.compares.push(Compare::decode(b)?),
-                (2, Field::Bytes(b)) => self.ops.push(decode_op(b, pending)?),
-                (3, Field::Bytes(b)) => failures.push(decode_op(b, pending)?),
-                _ => {}
+                (1, Field::Bytes(b)) => self.compares.push(Compare::read(b, form)?),
+                (2, Field::Bytes(b)) => self.ops.push(read_op(b, pending, form)?),
+                (3, Field::Bytes(b)) => failures.push(read_op(b, pending, form)?),
+                _ => fields.note_unknown(),
             }
         }
+        *form = fields.form().max(*form);
         let failure = self.ops.len();
         self.ops.append(&mut failures);
         self.nodes.push(TxnNode {
@@ -310,13 +384,33 @@ impl<'a> Txn<'a> {
         self.ops.iter().any(|op| matches!(op, Op::Put(_)))
     }
 
+    /// Whether etcd's members could not decode it any more where an entry holds it.
+    fn is_too_deep(&self) -> bool {
+        if self.nodes.len() <= TXN_LEVELS_MAX {
+            return false;
+        }
+        let mut levels = vec![1; self.nodes.len()];
+        for (place, node) in self.nodes.iter().enumerate() {
+            for op in &self.ops[node.success.start..node.failure.end] {
+                if let Op::Txn(child) = op {
+                    levels[*child] = levels[place] + 1;
+                }
+            }
+        }
+        levels.iter().any(|level| *level > TXN_LEVELS_MAX)
+    }
+
     fn outer_ops(&self) -> impl Iterator<Item = &Op<'a>> {
         let outer = &self.nodes[0];
         self.ops[outer.success.clone()].iter().chain(&self.ops[outer.failure.clone()])
     }
 }
 
-fn decode_op<'a>(bytes: &'a [u8], pending: &mut Vec<&'a [u8]>) -> Result<Op<'a>, DecodeError> {
+/// Transactions one within the other that Go's decoder (protobuf-go) takes as a part of an entry: messages nest 10,000
+/// deep there, the entry's own is the first, each transaction and each op is one, and the last op has a request.
+const TXN_LEVELS_MAX: usize = 4_999;
+
+fn read_op<'a>(bytes: &'a [u8], pending: &mut Vec<&'a [u8]>, form: &mut Form) -> Result<Op<'a>, DecodeError> {
     let mut fields = Fields::new(bytes);
     let mut request = None;
     while let Some(field) = fields.next()? {
@@ -324,18 +418,48 @@ fn decode_op<'a>(bytes: &'a [u8], pending: &mut Vec<&'a [u8]>) -> Result<Op<'a>,
             // Of several requests the last counts, but pieces of one and the same are merged.
             (1..=4, Field::Bytes(_)) if request.is_some() => return Err(DecodeError::Repeated),
             (number @ 1..=4, Field::Bytes(b)) => request = Some((number, b)),
-            _ => {}
+            _ => fields.note_unknown(),
         }
     }
+    *form = fields.form().max(*form);
     match request {
         None => Ok(Op::Empty),
-        Some((1, b)) => Range::decode(b).map(Op::Range),
-        Some((2, b)) => Put::decode(b).map(Op::Put),
-        Some((3, b)) => DeleteRange::decode(b).map(Op::DeleteRange),
+        Some((1, b)) => Range::read(b, form).map(Op::Range),
+        Some((2, b)) => Put::read(b, form).map(Op::Put),
+        Some((3, b)) => DeleteRange::read(b, form).map(Op::DeleteRange),
         Some((_, b)) => {
             pending.push(b);
             Ok(Op::Txn(pending.len() - 1))
         }
+    }
+}
+
+/// Which request a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the API's own")]
+pub enum Request {
+    Range,
+    Put,
+    DeleteRange,
+    Txn,
+}
+
+/// The same message without what nobody knows, and with every part in one piece, so that its `decode_plain` takes it.
+/// Only for the rare one for which that said [`DecodeError::NotPlain`] or [`DecodeError::Repeated`].
+///
+/// Errors: [`DecodeError::Malformed`], where etcd's decoder refuses it too.
+pub fn plain(request: Request, bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let shape = match request {
+        Request::Range => &plain::RANGE,
+        Request::Put => &plain::PUT,
+        Request::DeleteRange => &plain::DELETE_RANGE,
+        Request::Txn => &plain::TXN,
+    };
+    let (message, form) = plain::plain(bytes, shape)?;
+    match (form, request) {
+        (Form::Refused, _) => Err(DecodeError::Malformed),
+        (_, Request::Txn) => canonical_txn(&message),
+        _ => Ok(message),
     }
 }
 

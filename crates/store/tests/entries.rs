@@ -160,6 +160,41 @@ fn what_cannot_be_applied_stops_the_member() {
     assert!(matches!(member.store.apply_conf_change(&other), Err(Fatal::InvalidConfChange(_))));
 }
 
+/// A member of etcd's puts a client's message into the log as it came, with what its decoder skips.
+#[test]
+fn what_a_client_of_etcd_s_members_adds_stops_nobody() {
+    let mut member = Member::new();
+    let mut id = 0;
+    let mut apply = |number: u32, request: &[u8]| {
+        id += 1;
+        let mut entry = Vec::new();
+        for (number, part) in [(number, request), (100, &[0x08, id][..])] {
+            prost::encoding::encode_key(number, prost::encoding::WireType::LengthDelimited, &mut entry);
+            prost::encoding::encode_varint(part.len() as u64, &mut entry);
+            entry.extend_from_slice(part);
+        }
+        assert_eq!(store::check_request(&entry), Ok(()));
+        let applied = member.store.apply(&entry, true, &mut member.batch).unwrap();
+        assert_eq!(applied.id, u64::from(id));
+        applied.result.map(|answer| answer.body)
+    };
+    // An unknown field of nested groups in AuthStatus, which anybody may ask for.
+    let groups = [[0x7b].repeat(101), [0x7c].repeat(101)].concat();
+    let status = pb::AuthStatusResponse::decode(&apply(1013, &groups).unwrap()[..]).unwrap();
+    assert_eq!((status.enabled, status.auth_revision), (false, 1));
+    // The time to live of a lease as bytes: it has none, so the least there is.
+    let granted = apply(8, &[0x0a, 0x00, 0x10, 0x05]).unwrap();
+    assert_eq!(pb::LeaseGrantResponse::decode(&granted[..]).unwrap().id, 5);
+    assert_eq!(apply(8, &[0x10, 0x05]), Err(ApiError::LeaseExist));
+    // Two roles whose names are no UTF-8: 3.6 takes them for two.
+    for name in [0xff, 0xfe] {
+        apply(1200, &[0x0a, 1, name]).unwrap();
+        assert_eq!(apply(1200, &[0x0a, 1, name]), Err(ApiError::RoleAlreadyExist));
+    }
+    assert_eq!(member.store.auth().revision(), 3);
+    member.store.check();
+}
+
 #[test]
 fn a_read_error_inside_apply_stops_the_member() {
     let mut member = Member::new();

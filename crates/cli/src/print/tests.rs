@@ -581,7 +581,7 @@ fn endpoint_health_and_hash() {
 }
 
 #[test]
-fn a_reader_that_went_away_is_no_failure() {
+fn a_reader_that_went_away_is_told_nothing_and_is_no_success() {
     struct Closed;
     impl Write for Closed {
         fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
@@ -592,7 +592,7 @@ fn a_reader_that_went_away_is_no_failure() {
         }
     }
     let ended = printer(Format::Simple).range(&mut Closed, &range()).unwrap_err();
-    assert_eq!(ended, Failure::silent(0));
+    assert_eq!(ended, Failure::silent(141));
 }
 
 fn learner() -> Member {

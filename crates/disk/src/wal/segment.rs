@@ -110,11 +110,11 @@ pub struct Prepared {
 }
 
 /// The giving back of segments that nothing needs any more, to be run where it delays nobody: on any thread, once, and
-/// before the next one. It holds their locks.
+/// before the next one. It holds the locks of those that were needed until now.
 pub struct Release {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) dir: PathBuf,
-    pub(super) segments: Vec<(PathBuf, Arc<dyn File>)>,
+    pub(super) segments: Vec<(PathBuf, Option<Arc<dyn File>>)>,
 }
 
 impl Release {

@@ -55,8 +55,8 @@ pub struct Wal {
     prepared: Option<Prepared>,
     /// The name of the segment that is written to.
     name: SegmentName,
-    /// Older segments, the oldest first; open for their locks.
-    older: VecDeque<(SegmentName, Arc<dyn File>)>,
+    /// Older segments, the oldest first; open for their locks, as long as they are needed.
+    older: VecDeque<(SegmentName, Option<Arc<dyn File>>)>,
     failed: Option<String>,
     watch: Option<Box<dyn WriteWatch>>,
 }
@@ -188,7 +188,7 @@ impl Wal {
             buf: Vec::new(),
             sum,
             prepared: None,
-            older: segments.into_iter().map(|segment| (segment.name, segment.file)).collect(),
+            older: segments.into_iter().map(|segment| (segment.name, Some(segment.file))).collect(),
             failed: None,
             watch: None,
         })
@@ -330,6 +330,8 @@ impl Wal {
     /// snapshot record there is durable (rule 3); none if there is nothing to give. At least `keep` segments stay
     /// (`--max-wals`), the one that is written to among them; 0 keeps all.
     ///
+    /// What is not needed and stays nevertheless is not kept open: with `--max-wals=0` that may be any number of files.
+    ///
     /// The segment with the entry at `index` stays, as in etcd, and so does all behind it. A segment's name says where
     /// it was to begin; what it replaced of older ones was not committed then, so no later entry that counts is in them.
     pub fn release(&mut self, index: u64, keep: usize) -> Option<Release> {
@@ -339,6 +341,7 @@ impl Wal {
         let count = unneeded.min(if keep == 0 { 0 } else { beyond });
         let released = self.older.drain(..count);
         let segments: Vec<_> = released.map(|(name, file)| (self.dir.join(name.to_string()), file)).collect();
+        self.older.iter_mut().take(unneeded - count).for_each(|(_, file)| *file = None);
         (!segments.is_empty()).then(|| Release { fs: self.fs.clone(), dir: self.dir.clone(), segments })
     }
 
@@ -427,7 +430,7 @@ impl Wal {
         self.segment_bytes = bytes;
         self.offset = header_bytes;
         let full = std::mem::replace(&mut self.file, file);
-        self.older.push_back((std::mem::replace(&mut self.name, name), full));
+        self.older.push_back((std::mem::replace(&mut self.name, name), Some(full)));
         self.path = path;
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Giving the log back from its beginning, and what is left then.
 
+use disk::Access;
+
 use super::*;
 
 /// A log of entries 1 to `last`, some four to a segment, with a snapshot record at `at` behind them.
@@ -54,6 +56,33 @@ fn the_segment_with_the_entry_stays_and_all_behind_it() {
         assert_eq!(opened.last(), Position { term: 1, index: 25 });
         let after: Vec<u64> = opened.entries(index).map(|entry| entry.unwrap().index).collect();
         assert_eq!(after, (index + 1..=25).collect::<Vec<_>>());
+    }
+}
+
+/// Whether a segment is locked, and with that open.
+fn is_locked(fs: &MemFs, index: u64) -> bool {
+    let name = fs
+        .list(Path::new(DIR))
+        .unwrap()
+        .into_iter()
+        .find(|name| name.ends_with(&format!("-{index:016x}.wal")));
+    let file = fs.open(&Path::new(DIR).join(name.unwrap()), Access::ReadWrite).unwrap();
+    file.lock().is_err()
+}
+
+#[test]
+fn what_is_kept_and_not_needed_is_not_kept_open() {
+    for keep in [0, 5, 100] {
+        let fs = machine();
+        let mut wal = log(&fs, 24, 24);
+        let left: Vec<u64> = if keep == 5 { vec![5, 9, 13, 17, 21] } else { vec![0, 5, 9, 13, 17, 21] };
+        drop(wal.release(14, keep).map(|release| release.run().unwrap()));
+        assert_eq!(segments(&fs), left);
+        let locked: Vec<u64> = left.iter().copied().filter(|index| is_locked(&fs, *index)).collect();
+        assert_eq!(locked, [13, 17, 21], "keeping {keep}");
+        // Removed later, without a lock of its own.
+        drop(wal.release(22, 1).map(|release| release.run().unwrap()));
+        assert_eq!(segments(&fs), [21]);
     }
 }
 

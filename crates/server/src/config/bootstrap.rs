@@ -3,10 +3,10 @@
 //! A member that has a log ignores these settings, so the checks are made only when there is none.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs as _};
 
 use thiserror::Error;
 
+use super::peer_urls::{Names, same};
 use super::{ClusterState, Config, Url, quote};
 
 /// The members that a new cluster begins with, or that the one has that is joined.
@@ -32,6 +32,8 @@ pub enum BootstrapError {
     NotAdvertised { missing: String, advertised: String, why: String },
     #[error("--initial-advertise-peer-urls has {missing} but missing from --initial-cluster={cluster}")]
     NotInCluster { missing: String, cluster: String },
+    #[error("failed to resolve {advertised} to match --initial-cluster={cluster} ({why})")]
+    Unlike { advertised: String, cluster: String, why: String },
     #[error("initial cluster {0} has duplicate url")]
     DuplicateUrl(String),
     #[error("initial cluster unset and no discovery endpoints found")]
@@ -39,18 +41,19 @@ pub enum BootstrapError {
 }
 
 impl Config {
-    /// The cluster that a member without data begins or joins, after etcd's checks. May ask the resolver for host names.
+    /// The cluster that a member without data begins or joins, after etcd's checks. May ask for host names, again and again
+    /// until their time is over.
     ///
     /// # Errors
     /// See [`BootstrapError`].
-    pub fn bootstrap(&self) -> Result<Bootstrap, BootstrapError> {
+    pub fn bootstrap(&self, names: &dyn Names) -> Result<Bootstrap, BootstrapError> {
         let members = members(&self.initial_cluster).map_err(BootstrapError::Cluster)?;
         let text = describe(&members);
         let Some(own) = members.get(&self.name) else {
             return Err(BootstrapError::LocalName(self.name.clone()));
         };
         if self.initial_cluster_state == ClusterState::New {
-            self.check_advertised(own)?;
+            self.check_advertised(own, names)?;
         }
         let mut urls: Vec<&Url> = members.values().flatten().collect();
         let count = urls.len();
@@ -62,32 +65,40 @@ impl Config {
         Ok(Bootstrap { members, token: self.initial_cluster_token.clone() })
     }
 
+    /// The members of `--initial-cluster` as they are written, none if they can't be read. Nothing is checked, and no name
+    /// looked up.
+    pub fn initial_members(&self) -> BTreeMap<String, Vec<Url>> {
+        members(&self.initial_cluster).unwrap_or_default()
+    }
+
     /// The URLs must be the advertised ones, as text or by the addresses that their names stand for.
-    fn check_advertised(&self, own: &[Url]) -> Result<(), BootstrapError> {
+    fn check_advertised(&self, own: &[Url], names: &dyn Names) -> Result<(), BootstrapError> {
         let mut advertised = self.initial_advertise_peer_urls.clone();
         advertised.sort();
-        let Err(why) = same(&advertised, own) else {
+        let Err(why) = same(&advertised, own, names) else {
             return Ok(());
         };
         let join = |urls: &[&Url], name: &str| {
             urls.iter().map(|url| format!("{name}{url}")).collect::<Vec<_>>().join(",")
         };
         let lacking = |of: &[Url], urls: &[Url]| -> Vec<Url> {
-            urls.iter().filter(|url| !of.contains(url)).cloned().collect()
+            let mut missing: Vec<Url> = urls.iter().filter(|url| !of.contains(url)).cloned().collect();
+            missing.dedup();
+            missing
         };
         let all: Vec<&Url> = advertised.iter().collect();
+        let (advertised_text, cluster) = (join(&all, ""), join(&all, &format!("{}=", self.name)));
         let missing = lacking(&advertised, own);
         if !missing.is_empty() {
-            return Err(BootstrapError::NotAdvertised {
-                missing: join(&missing.iter().collect::<Vec<_>>(), &format!("{}=", self.name)),
-                advertised: join(&all, ""),
-                why,
-            });
+            let missing = join(&missing.iter().collect::<Vec<_>>(), &format!("{}=", self.name));
+            return Err(BootstrapError::NotAdvertised { missing, advertised: advertised_text, why });
         }
-        Err(BootstrapError::NotInCluster {
-            missing: join(&lacking(own, &advertised).iter().collect::<Vec<_>>(), ""),
-            cluster: join(&all, &format!("{}=", self.name)),
-        })
+        let missing = lacking(own, &advertised);
+        if !missing.is_empty() {
+            let missing = join(&missing.iter().collect::<Vec<_>>(), "");
+            return Err(BootstrapError::NotInCluster { missing, cluster });
+        }
+        Err(BootstrapError::Unlike { advertised: advertised_text, cluster, why })
     }
 }
 
@@ -107,40 +118,4 @@ fn describe(members: &BTreeMap<String, Vec<Url>>) -> String {
         members.iter().flat_map(|(name, urls)| urls.iter().map(move |url| format!("{name}={url}"))).collect();
     pairs.sort();
     pairs.join(",")
-}
-
-/// Whether two sorted lists of URLs lead to the same addresses; why not, in etcd's words.
-pub(crate) fn same(a: &[Url], b: &[Url]) -> Result<(), String> {
-    let list = |urls: &[Url]| {
-        format!("[{}]", urls.iter().map(|url| quote(url.as_str())).collect::<Vec<_>>().join(" "))
-    };
-    if a == b {
-        return Ok(());
-    }
-    if a.len() != b.len() {
-        return Err(format!("len({}) != len({})", list(a), list(b)));
-    }
-    let resolve = |urls: &[Url]| -> Result<Vec<String>, String> {
-        let mut all = urls.iter().map(resolved).collect::<Result<Vec<_>, _>>()?;
-        all.sort();
-        Ok(all)
-    };
-    let (left, right) = (resolve(a)?, resolve(b)?);
-    match left.iter().zip(&right).position(|(l, r)| l != r) {
-        None => Ok(()),
-        Some(at) => Err(format!("resolved urls: {} != {}", quote(a[at].as_str()), quote(b[at].as_str()))),
-    }
-}
-
-fn resolved(url: &Url) -> Result<String, String> {
-    if url.is_unix() {
-        return Ok(url.to_string());
-    }
-    let addresses: Vec<SocketAddr> = url
-        .authority()
-        .to_socket_addrs()
-        .map_err(|error| format!("failed to resolve {url}: {error}"))?
-        .collect();
-    let chosen = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
-    chosen.map(SocketAddr::to_string).ok_or_else(|| format!("failed to resolve {url}"))
 }

@@ -12,6 +12,7 @@ pub mod flags;
 pub mod gates;
 pub mod help;
 pub mod notes;
+pub mod peer_urls;
 pub mod raw;
 pub mod security;
 pub mod settings;

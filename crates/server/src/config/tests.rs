@@ -1,5 +1,7 @@
 //! Refusals and derived settings, against texts recorded from etcd 3.7.1.
 
+use super::peer_urls::PATIENCE;
+use super::peer_urls::tests::Known;
 use super::*;
 
 fn raw(args: &[&str]) -> RawConfig {
@@ -11,6 +13,11 @@ fn raw(args: &[&str]) -> RawConfig {
 
 fn config(args: &[&str]) -> Config {
     Config::try_from(&raw(args)).unwrap()
+}
+
+/// One host has a name, which is known only after some seconds.
+fn bootstrap(config: &Config) -> Result<Bootstrap, BootstrapError> {
+    config.bootstrap(&Known::new(&[("m.example", "127.0.0.1", 3)], PATIENCE))
 }
 
 fn refusal(args: &[&str]) -> String {
@@ -176,7 +183,7 @@ fn defaults_are_etcds() {
     assert_eq!(config.limits, RequestLimits::DEFAULT);
     assert_eq!(config.keepalive.interval, Duration::from_secs(7200));
     assert_eq!(config.request_timeout(), Duration::from_secs(7));
-    let bootstrap = config.bootstrap().unwrap();
+    let bootstrap = bootstrap(&config).unwrap();
     assert_eq!(bootstrap.members["default"][0].as_str(), "http://localhost:2380");
     assert_eq!(bootstrap.token, "etcd-cluster");
 }
@@ -187,7 +194,7 @@ fn a_name_alone_makes_the_initial_cluster() {
     let config = config(&args);
     assert_eq!(config.initial_cluster, "n1=http://127.0.0.1:2");
     assert_eq!(config.data_dir, Path::new("n1.etcd"));
-    assert!(config.bootstrap().is_ok());
+    assert!(bootstrap(&config).is_ok());
 }
 
 #[test]
@@ -221,19 +228,44 @@ fn the_initial_cluster_is_checked_as_etcd_does() {
              --initial-advertise-peer-urls=http://127.0.0.1:2 (len([\"http://127.0.0.1:2\"]) != \
              len([\"http://127.0.0.1:2\" \"http://127.0.0.1:3\"]))",
         ),
+        (
+            &["--initial-cluster=default=https://m.example:2"],
+            "--initial-cluster has default=https://m.example:2 but missing from \
+             --initial-advertise-peer-urls=http://127.0.0.1:2 (resolved urls: \"http://127.0.0.1:2\" != \
+             \"https://127.0.0.1:2\")",
+        ),
+        (
+            &["--initial-cluster=default=http://nobody.example:2"],
+            "--initial-cluster has default=http://nobody.example:2 but missing from \
+             --initial-advertise-peer-urls=http://127.0.0.1:2 (failed to resolve \"http://nobody.example:2\" \
+             (lookup nobody.example: no such host))",
+        ),
+        (
+            &["--initial-cluster=default=http://127.0.0.1:2,default=http://127.0.0.1:2"],
+            "failed to resolve http://127.0.0.1:2 to match --initial-cluster=default=http://127.0.0.1:2 \
+             (len([\"http://127.0.0.1:2\"]) != len([\"http://127.0.0.1:2\" \"http://127.0.0.1:2\"]))",
+        ),
     ] {
         let args: Vec<&str> = BASE.iter().copied().chain(more.iter().copied()).collect();
-        assert_eq!(config(&args).bootstrap().unwrap_err().to_string(), text, "{more:?}");
+        assert_eq!(bootstrap(&config(&args)).unwrap_err().to_string(), text, "{more:?}");
     }
     let args: Vec<&str> = BASE
         .iter()
         .copied()
         .chain(["--initial-cluster=default=http://127.0.0.1:2,b=http://127.0.0.1:3"])
         .collect();
-    assert_eq!(config(&args).bootstrap().unwrap().members.len(), 2);
+    assert_eq!(bootstrap(&config(&args)).unwrap().members.len(), 2);
     let args: Vec<&str> =
-        BASE.iter().copied().chain(["--initial-cluster=default=http://localhost:2"]).collect();
-    assert!(config(&args).bootstrap().is_ok(), "a name for the same address is the same");
+        BASE.iter().copied().chain(["--initial-cluster=default=http://m.example:2"]).collect();
+    assert!(bootstrap(&config(&args)).is_ok(), "a name for the same address is the same");
+}
+
+/// Where there is a log the first members don't count, and a start waits for no resolver.
+#[test]
+fn the_first_members_are_read_without_a_look_up() {
+    let config = config(&[BASE, &["--initial-cluster=default=http://nobody.example:2"]].concat());
+    let members = config.initial_members();
+    assert_eq!(members["default"][0].as_str(), "http://nobody.example:2");
 }
 
 /// etcd leaves out what is not above zero, and gRPC's Go server then has its defaults; compared by running both.

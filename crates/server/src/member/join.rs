@@ -10,7 +10,7 @@ use node::Identity;
 use raft::NodeId;
 use tokio::task::LocalSet;
 
-use crate::config::bootstrap::same;
+use crate::config::peer_urls::{self, Names, SystemNames, same};
 use crate::config::{Bootstrap, Config, Url, quote};
 use crate::log;
 use crate::peer::{self, Dial, NetDial, Question, Reply, Told, version_told};
@@ -74,7 +74,8 @@ pub fn join(config: &Config, bootstrap: &Bootstrap) -> Result<Joined, JoinError>
         let asker = Asker::new(config);
         let urls = other_urls(bootstrap, &config.name);
         let existing = asker.cluster(&urls, JOIN_PATIENCE, true).await.map_err(JoinError::Fetch)?;
-        let ids = assign(bootstrap, &existing)
+        // Nothing else happens in this runtime meanwhile.
+        let ids = assign(bootstrap, &existing, &SystemNames::within(peer_urls::PATIENCE))
             .map_err(|reason| JoinError::Validate { cluster: describe(&existing), reason })?;
         let own = ids[&config.name];
         if !asker.is_compatible(&existing, own, config.request_timeout()).await {
@@ -231,7 +232,11 @@ fn existing(reply: &Reply) -> Result<Existing, String> {
 }
 
 /// Finds the ids that the cluster has for the members that the settings name: by their peer URLs.
-fn assign(bootstrap: &Bootstrap, existing: &Existing) -> Result<BTreeMap<String, u64>, String> {
+fn assign(
+    bootstrap: &Bootstrap,
+    existing: &Existing,
+    names: &dyn Names,
+) -> Result<BTreeMap<String, u64>, String> {
     if existing.members.len() != bootstrap.members.len() {
         return Err("member count is unequal".to_owned());
     }
@@ -248,12 +253,19 @@ fn assign(bootstrap: &Bootstrap, existing: &Existing) -> Result<BTreeMap<String,
     let mut ids = BTreeMap::new();
     for member in &existing.members {
         let mut error = "%!w(<nil>)".to_owned();
-        let found = named.iter().find(|(_, _, urls)| match same_texts(member.peer_urls(), urls) {
-            Ok(()) => true,
-            Err(why) => {
-                error = why;
-                false
-            }
+        // etcd looks up all that it compares before it comes to the right one, and waits for the name of a member that is down.
+        // Who is found as it is written needs neither.
+        let unasked = SystemNames::within(Duration::ZERO);
+        let written =
+            named.iter().find(|(_, _, urls)| same_texts(member.peer_urls(), urls, &unasked).is_ok());
+        let found = written.or_else(|| {
+            named.iter().find(|(_, _, urls)| match same_texts(member.peer_urls(), urls, names) {
+                Ok(()) => true,
+                Err(why) => {
+                    error = why;
+                    false
+                }
+            })
         });
         let Some((_, name, _)) = found else {
             let (id, urls) = (member.id, member.peer_urls().join(" "));
@@ -270,7 +282,7 @@ fn assign(bootstrap: &Bootstrap, existing: &Existing) -> Result<BTreeMap<String,
     }
 }
 
-fn same_texts(texts: &[String], urls: &[Url]) -> Result<(), String> {
+fn same_texts(texts: &[String], urls: &[Url], names: &dyn Names) -> Result<(), String> {
     if texts.len() != urls.len() {
         let quoted = |texts: &[String]| texts.iter().map(|text| quote(text)).collect::<Vec<_>>().join(" ");
         let urls: Vec<String> = urls.iter().map(ToString::to_string).collect();
@@ -278,7 +290,7 @@ fn same_texts(texts: &[String], urls: &[Url]) -> Result<(), String> {
     }
     let mut parsed = texts.iter().map(|text| Url::parse(text)).collect::<Result<Vec<Url>, String>>()?;
     parsed.sort();
-    same(&parsed, urls)
+    same(&parsed, urls, names)
 }
 
 /// As Go prints it.
@@ -301,6 +313,7 @@ fn describe(existing: &Existing) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::peer_urls::tests::Known;
 
     fn bootstrap(members: &[(&str, &[&str])]) -> Bootstrap {
         let members = members.iter().map(|(name, urls)| {
@@ -320,18 +333,33 @@ mod tests {
     fn a_cluster_names_its_members_by_their_urls() {
         let (a, b) = ("http://127.0.0.1:1", "http://127.0.0.1:2");
         let existing = Existing { cluster_id: 9, members: vec![told(7, &[b]), told(8, &[a])] };
-        let ids = assign(&bootstrap(&[("a", &[a]), ("b", &["http://localhost:2"])]), &existing).unwrap();
+        let names = Known::new(&[("b.example", "127.0.0.1", 20)], peer_urls::PATIENCE);
+        let assigned =
+            |members: &[(&str, &[&str])], existing: &Existing| assign(&bootstrap(members), existing, &names);
+        let ids = assigned(&[("a", &[a]), ("b", &["http://b.example:2"])], &existing).unwrap();
         assert_eq!(ids, BTreeMap::from([("a".to_owned(), 8), ("b".to_owned(), 7)]));
 
-        let few = assign(&bootstrap(&[("a", &[a])]), &existing);
+        let few = assigned(&[("a", &[a])], &existing);
         assert_eq!(few.unwrap_err(), "member count is unequal");
-        let other = assign(&bootstrap(&[("a", &[a]), ("b", &["http://127.0.0.1:3"])]), &existing);
-        let other = other.unwrap_err();
-        let beginning =
-            "PeerURLs: no match found for existing member (7, [http://127.0.0.1:2]), last resolver error (";
-        assert!(other.starts_with(beginning) && other.contains("resolved urls: "), "{other}");
+        for other in ["http://127.0.0.1:3", "https://b.example:2"] {
+            let other = assigned(&[("a", &[a]), ("b", &[other])], &existing).unwrap_err();
+            let beginning = "PeerURLs: no match found for existing member (7, [http://127.0.0.1:2]), last resolver \
+                             error (";
+            assert!(other.starts_with(beginning) && other.contains("resolved urls: "), "{other}");
+        }
         let same = Existing { cluster_id: 9, members: vec![told(7, &[a]), told(8, &[a])] };
-        assert!(assign(&bootstrap(&[("a", &[a]), ("b", &[b])]), &same).is_err(), "b is nobody");
+        assert!(assigned(&[("a", &[a]), ("b", &[b])], &same).is_err(), "b is nobody");
+    }
+
+    /// The name of a member that is down may be gone as well.
+    #[test]
+    fn members_that_are_written_as_they_are_told_are_not_looked_up() {
+        let (a, b) = ("http://a.example:1", "http://b.example:1");
+        let existing = Existing { cluster_id: 9, members: vec![told(7, &[b]), told(8, &[a])] };
+        let names = Known::new(&[], peer_urls::PATIENCE);
+        let ids = assign(&bootstrap(&[("a", &[a]), ("b", &[b])]), &existing, &names).unwrap();
+        assert_eq!(ids, BTreeMap::from([("a".to_owned(), 8), ("b".to_owned(), 7)]));
+        assert_eq!(*names.asked.borrow(), Vec::<String>::new());
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub struct Kept<'a> {
 }
 
 /// Starts the member: opens its files and starts its threads. It calls `events.ready()` once its attributes are
-/// applied, and `events.failed()` if it can't go on. The folders exist; [`Config::bootstrap`] was checked. It
+/// applied, and `events.failed()` if it can't go on. The folders exist; without a log [`Config::bootstrap`] was checked. It
 /// serves `lanes` network threads, and from now on the peers that connect to `listeners`. `joined`: what a member
 /// without data has been told of the cluster that it joins. `front`: what served the network threads of the member that was
 /// here before, if it is opened anew; it goes on with this one, and what is kept of it with `kept`.
@@ -402,13 +402,11 @@ impl Member {
 
 fn settings(config: &Config, joined: Option<&Joined>) -> Settings {
     let texts = |urls: &[Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>();
-    // Where a log exists the cluster's first members are not looked at, so a fault in them is no reason to stop.
-    let bootstrap = config.bootstrap().ok();
-    let initial_cluster = bootstrap
-        .iter()
-        .flat_map(|bootstrap| &bootstrap.members)
-        .map(|(name, urls)| InitialMember { name: name.clone(), peer_urls: texts(urls) })
-        .collect();
+    // They were checked if there is no log. Where there is one they don't count: a fault in them is no reason to stop, nor
+    // are their names a reason to wait for a resolver.
+    let initial_members = config.initial_members().into_iter();
+    let initial_cluster =
+        initial_members.map(|(name, urls)| InitialMember { name, peer_urls: texts(&urls) }).collect();
     Settings {
         data_dir: config.data_dir.clone(),
         wal_dir: config.wal_dir.clone(),

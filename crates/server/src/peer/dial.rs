@@ -2,7 +2,6 @@
 
 use std::cell::OnceCell;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use socket2::TcpKeepalive;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
@@ -74,7 +73,7 @@ impl Dial for NetDial {
                     false => Ok(Box::new(stream) as Box<dyn Io>),
                 };
             }
-            let stream = connect(url).await?;
+            let stream = crate::connect::tcp(url.authority()).await?;
             stream.set_nodelay(true)?;
             let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
             socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
@@ -84,18 +83,6 @@ impl Dial for NetDial {
             }
         })
     }
-}
-
-async fn connect(url: &Url) -> io::Result<TcpStream> {
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "no address");
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host(url.authority()).await?.collect();
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
 }
 
 /// How long each part of an exchange may take.

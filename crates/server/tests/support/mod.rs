@@ -504,6 +504,7 @@ impl FakeMember {
                     };
                     completions.reads.push((context, result));
                 }
+                Submission::GiveUp { .. } => {}
             }
         }
         self.publish(&mut state);
@@ -541,7 +542,9 @@ impl MemberPort for FakeMember {
 /// The id of a held submission.
 pub fn id_of(submission: &Submission) -> RequestId {
     match submission {
-        Submission::Propose { id, .. } | Submission::Reconfigure { id, .. } => *id,
+        Submission::Propose { id, .. } | Submission::Reconfigure { id, .. } | Submission::GiveUp { id } => {
+            *id
+        }
         Submission::ReadIndex { context } => *context,
     }
 }

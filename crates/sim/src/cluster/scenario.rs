@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use node::{RequestId, Submission};
 use prost::Message as _;
 use raft::Role;
 use wire::etcdserverpb::{InternalRaftRequest, LeaseGrantRequest, RequestHeader};
@@ -9,6 +10,7 @@ use wire::etcdserverpb::{InternalRaftRequest, LeaseGrantRequest, RequestHeader};
 use super::ClusterOptions;
 use super::host::Purpose;
 use super::world::World;
+use crate::checker::Fate;
 use crate::member::proposal;
 use crate::random::Random;
 
@@ -105,6 +107,15 @@ impl World {
         self.checker.submitted(id.0);
         running.submit(vec![proposal(id, request.encode_to_vec(), true)]);
         self.hosts[host].open.insert(id.0);
+        self.schedule(host);
+    }
+
+    /// The clients of a host whose requests have no answer wait no longer.
+    pub fn give_up(&mut self, host: usize) {
+        let open = std::mem::take(&mut self.hosts[host].open);
+        let Some((running, _)) = &mut self.hosts[host].member else { return };
+        running.submit(open.iter().map(|id| Submission::GiveUp { id: RequestId(*id) }).collect());
+        open.iter().for_each(|id| drop(self.checker.requests.insert(*id, Fate::Unknown)));
         self.schedule(host);
     }
 

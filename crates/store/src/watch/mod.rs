@@ -146,10 +146,20 @@ struct Flags {
     prev_kv: bool,
     fragment: bool,
     progress_notify: bool,
+    /// It asked for a revision that was still to come, and that has not come.
+    is_early: bool,
+}
+
+impl Watch {
+    /// Whether the revision from which on it was asked for has come; as in etcd it is told of no progress before.
+    fn has_begun(&mut self, position: i64) -> bool {
+        self.flags.is_early &= self.next >= position;
+        !self.flags.is_early
+    }
 }
 
 impl Flags {
-    fn of(request: &WatchCreateRequest) -> Flags {
+    fn of(request: &WatchCreateRequest, current: i64) -> Flags {
         let filters = |filter: FilterType| request.filters.contains(&(filter as i32));
         Flags {
             no_put: filters(FilterType::Noput),
@@ -157,6 +167,7 @@ impl Flags {
             prev_kv: request.prev_kv,
             fragment: request.fragment,
             progress_notify: request.progress_notify,
+            is_early: request.start_revision > current,
         }
     }
 
@@ -392,7 +403,7 @@ impl Hub {
             keys,
             next,
             progress: Progress::Behind,
-            flags: Flags::of(request),
+            flags: Flags::of(request, current),
             is_active: false,
             matches: (deliver::NONE, deliver::NONE),
         };
@@ -425,10 +436,11 @@ impl Hub {
         let revision = self.position - 1;
         let mut live = 0;
         for slot in self.streams[stream.0].ids.values() {
-            let watch = &self.watches[*slot as usize];
+            let watch = &mut self.watches[*slot as usize];
+            let has_begun = watch.has_begun(self.position);
             match watch.progress {
                 Progress::Ended => {}
-                Progress::Current if watch.next <= self.position => live += 1,
+                Progress::Current if has_begun => live += 1,
                 _ => return,
             }
         }
@@ -445,7 +457,7 @@ impl Hub {
         for slot in slots {
             let position = self.position;
             let watch = &mut self.watches[slot as usize];
-            let is_due = watch.progress == Progress::Current && watch.next <= position;
+            let is_due = watch.progress == Progress::Current && watch.has_begun(position);
             if !watch.flags.progress_notify || std::mem::take(&mut watch.is_active) || !is_due {
                 continue;
             }

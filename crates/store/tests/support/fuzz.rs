@@ -1,7 +1,7 @@
 //! Requests from outside as plain functions over bytes: the property tests feed them, and cargo-fuzz.
 
 use prost::Message as _;
-use store::request::{self, DecodeError};
+use store::request::{self, DecodeError, Request};
 use store::{Caller, admission, fuzz_apply};
 use wire::RequestLimits;
 use wire::etcdserverpb as pb;
@@ -71,25 +71,56 @@ fn same_txn(ours: &request::Txn<'_>, node: usize, theirs: &pb::TxnRequest) {
     }
 }
 
+/// A client's message as it is proposed.
+fn admitted(
+    request: Request,
+    bytes: &[u8],
+    is_admitted: impl Fn(&[u8]) -> Result<bool, DecodeError>,
+) -> Option<Vec<u8>> {
+    let plain = match is_admitted(bytes) {
+        Err(DecodeError::NotPlain | DecodeError::Repeated) => request::plain(request, bytes).ok()?,
+        Err(DecodeError::Malformed) => return None,
+        Ok(_) => bytes.to_vec(),
+    };
+    match is_admitted(&plain) {
+        // Nested too deep.
+        Err(DecodeError::Malformed) => None,
+        decided => decided.expect("it is plain").then_some(plain),
+    }
+}
+
 /// Takes `bytes` as each write, and applies those that are admitted to a store that holds a few keys.
 ///
 /// # Panics
-/// If a request that is admitted stops the member that applies it (rule 20), or the store contradicts itself.
+/// If a request that is admitted stops the member that applies it (rule 20), or holds what not every member knows, or the
+/// store contradicts itself.
 pub fn fuzz_admitted(id: u64, bytes: &[u8]) {
     fuzz_apply(bytes);
     let limits = RequestLimits::DEFAULT;
     let mut entries = Vec::new();
-    if request::Put::decode(bytes).is_ok_and(|put| admission::check_put(&put).is_ok()) {
-        entries.push(admission::encode_put(id, Caller::NOBODY, bytes));
+    let is_put =
+        |bytes: &[u8]| request::Put::decode_plain(bytes).map(|put| admission::check_put(&put).is_ok());
+    if let Some(message) = admitted(Request::Put, bytes, is_put) {
+        entries.push(admission::encode_put(id, Caller::NOBODY, &message));
     }
-    if request::DeleteRange::decode(bytes).is_ok_and(|delete| admission::check_delete_range(&delete).is_ok())
-    {
-        entries.push(admission::encode_delete_range(id, Caller::NOBODY, bytes));
+    let is_delete = |bytes: &[u8]| {
+        request::DeleteRange::decode_plain(bytes).map(|delete| admission::check_delete_range(&delete).is_ok())
+    };
+    if let Some(message) = admitted(Request::DeleteRange, bytes, is_delete) {
+        entries.push(admission::encode_delete_range(id, Caller::NOBODY, &message));
     }
-    if request::Txn::decode(bytes).is_ok_and(|txn| admission::check_txn(&txn, &limits).is_ok()) {
-        entries.push(admission::encode_txn(id, Caller::NOBODY, bytes));
+    let is_txn = |bytes: &[u8]| {
+        request::Txn::decode_plain(bytes).map(|txn| admission::check_txn(&txn, &limits).is_ok())
+    };
+    if let Some(message) = admitted(Request::Txn, bytes, is_txn) {
+        entries.push(admission::encode_txn(id, Caller::NOBODY, &message));
     }
     for entry in entries {
+        // The strictest decoder, but for its own limit.
+        match pb::InternalRaftRequest::decode(&entry[..]) {
+            Err(error) if !error.to_string().contains("recursion limit") => panic!("{error}"),
+            _ => {}
+        }
         let mut member = Member::new();
         for key in ["a", "b", "c"] {
             member.put(key, "before");
