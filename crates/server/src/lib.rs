@@ -28,6 +28,7 @@ pub mod peer;
 pub mod process;
 pub mod security;
 pub mod signals;
+mod streams;
 pub mod tcp_proxy;
 
 /// A future that stays on the network thread it was made on.

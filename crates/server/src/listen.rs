@@ -8,9 +8,11 @@
 mod bind;
 mod handshake;
 mod sans;
+mod shares;
 mod stream;
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -26,12 +28,10 @@ use crate::{LocalFuture, log};
 pub(crate) use bind::Accepted;
 pub use bind::{BindError, Listener, Role};
 pub use handshake::{Endpoint, Handshakes, Security};
+pub(crate) use shares::open_descriptors;
+pub use shares::{Room, SUNDRY, Shares};
 pub use stream::{Protocol, Stream};
 
-/// Descriptors kept for the member's own files; etcd's number.
-const RESERVED_DESCRIPTORS: u64 = 150;
-/// Connections to all listeners of probes and metrics, beside those of clients: whose idle ones must not starve a probe.
-const METRICS_CONNECTIONS_MAX: usize = 128;
 /// Accepted connections that may wait for one network thread.
 const HANDOVER_MAX: usize = 256;
 /// A connection that sends nothing for this long before its first request is closed.
@@ -85,7 +85,8 @@ struct Connection {
     /// On no runtime.
     stream: Stream,
     role: Role,
-    permit: OwnedSemaphorePermit,
+    /// Given back when it ends, where connections are counted.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// The network threads, and the one that accepts connections.
@@ -134,8 +135,11 @@ impl Network {
         body: impl FnOnce(&tokio::runtime::Runtime, LocalSet) + Send + 'static,
     ) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let handle =
-            std::thread::Builder::new().name(name.into()).spawn(move || body(&runtime, LocalSet::new()))?;
+        let handle = std::thread::Builder::new().name(name.into()).spawn(move || {
+            body(&runtime, LocalSet::new());
+            // What still reads, hashes or looks a name up does so for nobody, and it may take minutes.
+            runtime.shutdown_background();
+        })?;
         self.threads.push(handle);
         Ok(())
     }
@@ -161,19 +165,18 @@ async fn accept_all(
     handovers: Vec<mpsc::Sender<Connection>>,
     mut closing: Closing,
 ) {
-    let limit = usize::try_from(descriptors().saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX);
-    let for_metrics = METRICS_CONNECTIONS_MAX.min(limit / 4).max(4);
-    let limit = limit.saturating_sub(for_metrics);
-    let for_clients = Arc::new(Semaphore::new(limit.clamp(16, Semaphore::MAX_PERMITS)));
-    let for_metrics = Arc::new(Semaphore::new(for_metrics));
+    // One row for all listeners of probes and metrics.
+    let mut for_metrics: Option<Arc<Semaphore>> = None;
     let next = Rc::new(std::cell::Cell::new(0));
     let mut accepting = JoinSet::new();
     loop {
         tokio::select! {
             () = closing.wait() => break,
             Some(listener) = listeners.recv() => {
-                let permits = if listener.role() == Role::Metrics { &for_metrics } else { &for_clients };
-                accepting.spawn_local(accept(listener, permits.clone(), handovers.clone(), next.clone()));
+                let most = listener.room().connections_max;
+                let permits = (listener.role() == Role::Metrics)
+                    .then(|| for_metrics.get_or_insert_with(|| Arc::new(Semaphore::new(most))).clone());
+                accepting.spawn_local(accept(listener, permits, handovers.clone(), next.clone()));
             }
         }
     }
@@ -182,7 +185,7 @@ async fn accept_all(
 
 async fn accept(
     listener: Listener,
-    permits: Arc<Semaphore>,
+    permits: Option<Arc<Semaphore>>,
     handovers: Vec<mpsc::Sender<Connection>>,
     next: Rc<std::cell::Cell<usize>>,
 ) {
@@ -195,8 +198,10 @@ async fn accept(
     };
     let mut handshakes = JoinSet::new();
     loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else {
-            return;
+        let permit = match permits.clone() {
+            None => None,
+            // Nobody closes it.
+            Some(permits) => permits.acquire_owned().await.ok(),
         };
         let accepted = loop {
             tokio::select! {
@@ -231,6 +236,11 @@ async fn accept(
             }
         }
     }
+}
+
+/// An address as Go prints it: one of IPv4 as such, also where one socket serves both families.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// How many network threads there are: one for each processor that the process may use.

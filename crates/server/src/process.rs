@@ -7,11 +7,12 @@
 use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use node::Quota;
 
 use crate::auth::Tokens;
 use crate::config::commands::Called;
@@ -24,16 +25,18 @@ use crate::config::{
 use crate::data_dir::{self, Holds};
 use crate::front::Front;
 use crate::http::Site;
-use crate::listen::{self, Listener, Network, Role};
+use crate::listen::{self, Listener, Network, Role, Shares};
 use crate::log::{self, Level};
 use crate::member::{self, Joined, Member, join};
 use crate::metrics::Metrics;
 use crate::peer::AllStats;
 use crate::security::{self, Secured};
-use crate::{check_config, notify, signals, tcp_proxy};
+use crate::{check_config, notify, signals, streams, tcp_proxy};
 
 /// How long a member that was removed goes on: others may not know yet that it is committed. etcd's.
 const REMOVED_DELAY: Duration = Duration::from_secs(1);
+/// How process 1, which no signal kills, ends by one before clients are served; what Go's runtime exits with there.
+const KILLED_IN_START: i32 = 2;
 
 /// What happens while a member runs.
 enum Event {
@@ -75,23 +78,82 @@ impl Events {
     }
 }
 
+/// What a signal does. A member that serves ends in good order. Before, and while it is opened anew, nobody could hear of
+/// the signal for minutes, so the process ends where it is, as etcd does until clients are served: what is on disk is good
+/// for the next start, as after a crash (rule 6).
+#[derive(Clone, Default)]
+struct Ending(Arc<Mutex<Heard>>);
+
+#[derive(Default)]
+struct Heard {
+    /// Who hears of it.
+    by: Option<mpsc::Sender<(u64, Event)>>,
+    /// Whether it has come and was told.
+    is_told: bool,
+    has_served: bool,
+}
+
+impl Ending {
+    /// From now on it is told there.
+    fn hear(&self, by: &mpsc::Sender<(u64, Event)>) {
+        let mut heard = self.lock();
+        heard.by = Some(by.clone());
+        heard.has_served = true;
+    }
+
+    /// From now on it is told nobody; false if it was told already.
+    fn leave(&self) -> bool {
+        let mut heard = self.lock();
+        heard.by = None;
+        !heard.is_told
+    }
+
+    /// The signal has come.
+    fn come(&self, signal: Signal) {
+        let mut heard = self.lock();
+        if let Some(by) = &heard.by {
+            let _ = by.send((0, Event::Signal(signal)));
+            heard.is_told = true;
+            return;
+        }
+        if heard.has_served {
+            tell_of(signal);
+        }
+        signals::end_by(signal, if heard.has_served { 0 } else { KILLED_IN_START });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Heard> {
+        // A panic anywhere ends the process; a half-made change cannot be seen.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tell_of(signal: Signal) {
+    log::info!("received signal; shutting down", "signal" => signals::name(signal));
+}
+
 /// Runs the program `etcd`.
 pub fn main() -> ExitCode {
     signals::block();
     std::panic::set_hook(Box::new(panicked));
+    let ending = Ending::default();
+    let taken = ending.clone();
+    if let Err(error) = signals::watch(move |signal| taken.come(signal)) {
+        return failed("failed to start", &error);
+    }
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     match commands::called(args.get(1..).unwrap_or_default()) {
         Some(Called::Help(help)) => {
-            print!("{help}");
+            streams::out(help);
             ExitCode::SUCCESS
         }
         Some(Called::Refused(reason)) => {
-            eprintln!("{reason}");
+            streams::err(format_args!("{reason}\n"));
             ExitCode::FAILURE
         }
         Some(Called::Gateway(settings)) => tcp_proxy::run(&args, &settings),
         None => match configure(&args) {
-            Ok(config) => run(&config),
+            Ok(config) => run(&config, &ending),
             Err(code) => code,
         },
     }
@@ -117,12 +179,12 @@ fn configure(args: &[String]) -> Result<Config, ExitCode> {
     let words = match flags::parse(args.get(1..).unwrap_or_default(), &mut raw) {
         Ok(words) => words,
         Err(FlagError::Help) => {
-            eprint!("{}", help::USAGE);
-            print!("{}", help::flags());
+            streams::err(help::USAGE);
+            streams::out(help::flags());
             return Err(ExitCode::SUCCESS);
         }
         Err(error) => {
-            eprint!("{error}\n{}", help::USAGE);
+            streams::err(format_args!("{error}\n{}", help::USAGE));
             return Err(ExitCode::from(2));
         }
     };
@@ -130,12 +192,12 @@ fn configure(args: &[String]) -> Result<Config, ExitCode> {
         return Err(refused(args, &ConfigError::NotAFlag(word)));
     }
     if raw.bool("version") {
-        print!("{}", help::version());
+        streams::out(help::version());
         return Err(ExitCode::SUCCESS);
     }
     if raw.bool("check-config") {
         let report = check_config::run(raw);
-        print!("{report}");
+        streams::out(&report);
         return Err(if report.would_start() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let file = config_file(&raw);
@@ -175,7 +237,7 @@ pub(crate) fn config_file(raw: &RawConfig) -> Option<String> {
 fn read_file(args: &[String], path: &str) -> Result<RawConfig, ExitCode> {
     file::read(Path::new(path)).map_err(|error| match error {
         FileError::Urls { .. } => {
-            eprintln!("{error}");
+            streams::err(format_args!("{error}\n"));
             ExitCode::FAILURE
         }
         error => refused(args, &error.into()),
@@ -230,15 +292,8 @@ fn whole(error: &anyhow::Error) -> String {
 }
 
 /// Runs a member with these settings until it ends.
-fn run(config: &Config) -> ExitCode {
+fn run(config: &Config, ending: &Ending) -> ExitCode {
     let (sender, events) = mpsc::channel();
-    let on_signal = sender.clone();
-    let watching = signals::watch(move |signal| {
-        let _ = on_signal.send((0, Event::Signal(signal)));
-    });
-    if let Err(error) = watching {
-        return failed("failed to start", &error);
-    }
     listen::raise_descriptors();
     let secured = match security::prepare(config) {
         Ok(secured) => secured,
@@ -258,7 +313,9 @@ fn run(config: &Config) -> ExitCode {
     };
     let told = Events { sender, run: 1 };
     match start(config, &told, &kept, metrics) {
-        Ok((member, network)) => wait(config, Running { member, network, clients }, kept, (told, &events)),
+        Ok((member, network)) => {
+            wait(config, Running { member, network, clients }, kept, (told, &events, ending))
+        }
         Err(code) => code,
     }
 }
@@ -322,6 +379,8 @@ fn prepare(config: &Config, secured: &Secured, tokens: Tokens) -> Result<Prepare
     let peers = bind_peers(config, secured)?;
     let clients = bind_clients(config, secured)?;
     let metrics = bind_metrics(config, secured)?;
+    let shares = share_out(config)?;
+    let [peers, clients, metrics] = [peers, clients, metrics].map(|listeners| shares.give(listeners));
     let has_log = data_dir::has_log(&config.wal_path());
     describe(config, matches!(has_log, Ok(true)));
     let access = |what: &str, error: data_dir::DataDirError| {
@@ -386,6 +445,31 @@ fn start(
         "listen-metrics-urls" => config.listen_metrics_urls,
     );
     Ok((member, network))
+}
+
+/// Shares out descriptors among the member and those who connect.
+fn share_out(config: &Config) -> Result<Shares, ExitCode> {
+    let limit = listen::descriptors();
+    if limit <= listen::SUNDRY {
+        log::fatal!(
+            "file descriptor limit of etcd process is too low; please set higher",
+            "limit" => limit,
+            "recommended-limit" => listen::SUNDRY,
+        );
+        return Err(ExitCode::FAILURE);
+    }
+    // Those of the network threads, the accepting one and the one of peers.
+    let shares =
+        Shares::of_process(listen::network_threads() + 2, Quota::of_setting(config.quota_bytes).bytes());
+    if let Some(needed) = shares.limit_missed() {
+        log::warn!(
+            "the limit of file descriptors is too low for a store as large as the quota lets it be",
+            "limit" => limit,
+            "recommended-limit" => needed,
+            "quota-size-bytes" => config.quota_bytes,
+        );
+    }
+    Ok(shares)
 }
 
 fn bind_peers(config: &Config, secured: &Secured) -> Result<Vec<Listener>, ExitCode> {
@@ -495,7 +579,7 @@ fn wait(
     config: &Config,
     running: Running,
     kept: Kept,
-    (mut told, events): (Events, &mpsc::Receiver<(u64, Event)>),
+    (mut told, events, ending): (Events, &mpsc::Receiver<(u64, Event)>, &Ending),
 ) -> ExitCode {
     let Running { mut member, network, mut clients } = running;
     let mut ready = false;
@@ -507,16 +591,16 @@ fn wait(
             Some(left) => events.recv_timeout(left),
         };
         match event {
-            Ok((_, Event::Signal(signal))) if !ready => signals::end_by(signal),
             Ok((_, Event::Signal(signal))) => {
-                log::info!("received signal; shutting down", "signal" => signals::name(signal));
+                tell_of(signal);
                 close(config, member, network, kept);
-                signals::end_by(signal);
+                signals::end_by(signal, 0);
             }
             // What a member that is gone has said last.
             Ok((of, _)) if of != told.run => {}
             Ok((_, Event::Ready)) if !ready => {
                 ready = true;
+                ending.hear(&told.sender);
                 for listener in clients.drain(..) {
                     log::info!("ready to serve client requests");
                     tell_of_traffic(&listener);
@@ -529,6 +613,10 @@ fn wait(
                 ends_at.get_or_insert_with(|| Instant::now() + REMOVED_DELAY);
             }
             Ok((_, Event::Restored)) => {
+                // A signal that has come already is among the next events.
+                if !ending.leave() {
+                    continue;
+                }
                 log::info!("opening the member anew, on a snapshot of the leader's");
                 let front = member.front();
                 member.stop();
@@ -539,6 +627,9 @@ fn wait(
                     Err(code) => return code,
                 };
                 kept.metrics.member.snapshot_applying.set(0);
+                if ready {
+                    ending.hear(&told.sender);
+                }
             }
             Err(RecvTimeoutError::Timeout) => {
                 let error = "the member has been permanently removed from the cluster";
@@ -590,10 +681,22 @@ fn close(config: &Config, member: Member, network: Network, kept: Kept) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
     use super::*;
 
     /// Set in the process that is to fail.
     const FAILS: &str = "QUORATE_TEST_FAILS";
+    /// Set in the process that a signal is to end.
+    const ENDS: &str = "QUORATE_TEST_ENDS";
+
+    /// Runs one of these tests in a process of its own, with a variable set.
+    fn alone(test: &str, variable: &str, value: &str) -> (std::process::ExitStatus, String) {
+        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+        let name = format!("process::tests::{test}");
+        let ended = alone.args(["--exact", &name, "--nocapture"]).env(variable, value).output().unwrap();
+        (ended.status, String::from_utf8(ended.stderr).unwrap())
+    }
 
     #[test]
     fn rule_7_a_failure_ends_the_process_where_it_is_found() {
@@ -607,15 +710,40 @@ mod tests {
                 std::thread::park();
             }
         }
-        let test = std::env::current_exe().unwrap();
-        let name = "process::tests::rule_7_a_failure_ends_the_process_where_it_is_found";
-        let mut failing = std::process::Command::new(test);
-        let ended = failing.args(["--exact", name, "--nocapture"]).env(FAILS, "1").output().unwrap();
-        assert_eq!(ended.status.code(), Some(1));
-        let log = String::from_utf8(ended.stderr).unwrap();
+        let (status, log) = alone("rule_7_a_failure_ends_the_process_where_it_is_found", FAILS, "1");
+        assert_eq!(status.code(), Some(1));
         assert!(
             log.contains(r#""msg":"the member can't go on","error":"write 0.wal: broken disk"}"#),
             "{log}"
         );
+    }
+
+    /// Nobody hears of it in a start, nor while the member is opened anew; both may take minutes.
+    #[test]
+    fn a_signal_ends_the_process_where_nobody_hears_of_it() {
+        let (sender, events) = mpsc::channel();
+        if let Some(when) = std::env::var_os(ENDS) {
+            signals::block();
+            log::set(Level::Info, log::Format::Json);
+            let ending = Ending::default();
+            if when == "anew" {
+                ending.hear(&sender);
+                assert!(ending.leave());
+            }
+            ending.come(Signal::SIGTERM);
+            unreachable!("it has ended");
+        }
+        let line = r#""msg":"received signal; shutting down","signal":"terminated"}"#;
+        for (when, is_told) in [("start", false), ("anew", true)] {
+            let (status, log) = alone("a_signal_ends_the_process_where_nobody_hears_of_it", ENDS, when);
+            assert_eq!(status.signal(), Some(Signal::SIGTERM as i32), "{when}: {log}");
+            assert_eq!(log.contains(line), is_told, "{when}, as etcd once it has started: {log}");
+        }
+
+        let ending = Ending::default();
+        ending.hear(&sender);
+        ending.come(Signal::SIGINT);
+        assert!(matches!(events.recv(), Ok((0, Event::Signal(Signal::SIGINT)))));
+        assert!(!ending.leave(), "who serves is to hear of it first");
     }
 }

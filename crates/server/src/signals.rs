@@ -46,13 +46,13 @@ pub fn name(signal: Signal) -> &'static str {
     }
 }
 
-/// Ends the process by the signal; process 1, which the kernel does not let die so, exits with 0.
-pub fn end_by(ending: Signal) -> ! {
+/// Ends the process by the signal; process 1, which the kernel does not let die so, exits with this code.
+pub fn end_by(ending: Signal, as_process_1: i32) -> ! {
     if std::process::id() != 1 {
         // SAFETY: the default disposition runs no code of ours; nothing else in the process sets one of this signal.
         let _ = unsafe { signal(ending, SigHandler::SigDfl) };
         let _ = endings().thread_unblock();
         let _ = raise(ending);
     }
-    std::process::exit(0)
+    std::process::exit(as_process_1)
 }

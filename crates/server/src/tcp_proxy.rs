@@ -21,7 +21,7 @@ use self::remotes::Remotes;
 use crate::config::Url;
 use crate::listen::{self, Accepted, Listener, Role};
 use crate::log::{self, Level};
-use crate::{notify, signals};
+use crate::{notify, streams};
 
 /// Descriptors kept for what is no connection: log, resolver, the runtimes' own.
 const RESERVED_DESCRIPTORS: u64 = 128;
@@ -40,7 +40,7 @@ pub struct Settings {
     pub retry_delay: Duration,
 }
 
-/// Runs until a signal ends it. `args`: the whole command line.
+/// Runs until a signal ends the process. `args`: the whole command line.
 pub fn run(args: &[String], settings: &Settings) -> ExitCode {
     log::write(Level::Info, file!(), line!(), "Running: ", &[("args", &args)]);
     let prepared = prepare(settings);
@@ -48,18 +48,14 @@ pub fn run(args: &[String], settings: &Settings) -> ExitCode {
         Ok(prepared) => prepared,
         Err(Refused::Out(text)) => {
             // Where etcd prints them, which logs nothing of it.
-            println!("{text}");
+            streams::out(format_args!("{text}\n"));
             return ExitCode::FAILURE;
         }
         Err(Refused::Err(text)) => {
-            eprintln!("{text}");
+            streams::err(format_args!("{text}\n"));
             return ExitCode::FAILURE;
         }
     };
-    if let Err(error) = signals::watch(|signal| signals::end_by(signal)) {
-        eprintln!("{error}");
-        return ExitCode::FAILURE;
-    }
     listen::raise_descriptors();
     notify::ready();
     let address = listener.address().to_owned();
@@ -71,7 +67,7 @@ pub fn run(args: &[String], settings: &Settings) -> ExitCode {
     match serve(&listener, &Arc::new(remotes)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            streams::err(format_args!("{error}\n"));
             ExitCode::FAILURE
         }
     }

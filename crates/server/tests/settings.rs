@@ -71,7 +71,9 @@ fn document() -> String {
          `etcd grpc-proxy` is refused in the same way, and so is `--discovery-srv` of `etcd gateway`.\n\n\
          Exit codes: 0 for `--help`, `--version` and a member that was removed from its cluster; 1 for settings that \
          make no sense, a start that fails, and an error that ends the member; 2 for a command line that does not \
-         parse and for a crash. SIGTERM and SIGINT end the process by that signal (as process 1: exit 0).\n\n\
+         parse and for a crash. SIGTERM and SIGINT end the process by that signal (as process 1: exit 0, or 2 \
+         before it serves clients), during a start at once. Nobody has to read what is printed: \
+         `etcd --check-config | head -1` has the same exit code.\n\n\
          ## Configuration file\n\n\
          `--config-file`, or `ETCD_CONFIG_FILE`, names a file in YAML or JSON. Its keys are the flags' names, with \
          etcd's types: URLs as one text with commas, durations as whole nanoseconds (`grpc-keepalive-interval: \

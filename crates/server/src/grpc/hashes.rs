@@ -70,31 +70,42 @@ impl Hashes {
         Hashes { turns, comparisons, budget, counters: Arc::default() }
     }
 
-    /// Runs a hash that a client has asked for, when its turn comes; `None` where the process is about to end.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        self.turns.run(work).await
+    /// Runs a hash that a client has asked for, when its turn comes, of what the reader reads. Ends soon after it is dropped.
+    /// `None` where the process is about to end.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        reader: &Reader,
+        hash: impl FnOnce(&Reader) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (reader, _asker) = asked(reader, None);
+        self.turns.run(move || hash(&reader)).await
     }
 
     /// Hashes all revisions up to `revision` (0: the newest) for a comparison of members, within the budget. Ends soon after
     /// it is dropped. `None` where the process is about to end.
     pub async fn compared(&self, reader: &Reader, revision: i64) -> Option<Result<Hashed, ReadFailure>> {
-        let pace = Arc::new(CheckPace { budget: self.budget.clone(), is_gone: AtomicBool::new(false) });
-        let _asker = Asker(pace.clone());
-        let reader = reader.paced(pace);
+        let (reader, _asker) = asked(reader, Some(self.budget.clone()));
         let hashed = self.comparisons.run(move || reader.hash_kv(revision)).await?;
         Some(hashed.map(|(hash, revision)| Hashed { hash, revision }))
     }
 }
 
-/// How fast a hash for a comparison reads.
-struct CheckPace {
-    budget: Arc<HashBudget>,
+/// A reader for a hash that ends once the asker is dropped.
+fn asked(reader: &Reader, budget: Option<Arc<HashBudget>>) -> (Reader, Asker) {
+    let pace = Arc::new(HashPace { budget, is_gone: AtomicBool::new(false) });
+    (reader.paced(pace.clone()), Asker(pace))
+}
+
+/// How fast a hash reads, and for how long.
+struct HashPace {
+    /// Of one for a comparison.
+    budget: Option<Arc<HashBudget>>,
     is_gone: AtomicBool,
 }
 
-impl Pace for CheckPace {
+impl Pace for HashPace {
     fn go_on(&self, bytes: usize) -> bool {
-        let owed = self.budget.spend(bytes, Instant::now());
+        let owed = self.budget.as_ref().map_or(Duration::ZERO, |budget| budget.spend(bytes, Instant::now()));
         if owed >= PAUSE_MIN {
             std::thread::sleep(owed);
         }
@@ -103,7 +114,7 @@ impl Pace for CheckPace {
 }
 
 /// Tells a hash when nobody waits for it any more.
-struct Asker(Arc<CheckPace>);
+struct Asker(Arc<HashPace>);
 
 impl Drop for Asker {
     fn drop(&mut self) {
@@ -113,8 +124,8 @@ impl Drop for Asker {
 
 #[cfg(test)]
 mod tests {
-    use store::{Location, ReadError, RecordSource, RecordVisitor, Settings, Store};
-    use tokio::sync::mpsc;
+    use store::{Location, ReadError, RecordKind, RecordSource, RecordVisitor, Revision, Settings, Store};
+    use tokio::sync::{mpsc, oneshot};
 
     use super::super::member::HASHES_MAX;
     use super::*;
@@ -136,27 +147,69 @@ mod tests {
         }
     }
 
+    /// Of a store that never ends. Tells when a scan has begun, and when it has ended.
+    struct Endless(Mutex<Option<(oneshot::Sender<()>, oneshot::Sender<()>)>>);
+
+    impl RecordSource for Endless {
+        fn read(&self, _: Location, _: &mut [u8]) -> Result<(), ReadError> {
+            Err(ReadError("nobody reads".to_owned()))
+        }
+
+        fn read_nowait(&self, _: Location, _: &mut [u8]) -> Result<bool, ReadError> {
+            Err(ReadError("nobody reads".to_owned()))
+        }
+
+        fn scan(&self, _: i64, visitor: &mut RecordVisitor<'_>) -> Result<(), ReadError> {
+            let (begun, ended) = self.0.lock().unwrap().take().unwrap();
+            begun.send(()).unwrap();
+            let record = vec![0; 64 << 10];
+            while visitor(RecordKind::Put, Revision { main: 1, sub: 0 }, &record).is_continue() {}
+            ended.send(()).unwrap();
+            Ok(())
+        }
+    }
+
+    /// The end of the process, and the client's turn, would wait for it.
+    #[test]
+    fn a_hash_whose_client_is_gone_ends() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let is_over = runtime.block_on(async {
+            let (begins, begun) = oneshot::channel();
+            let (ends, ended) = oneshot::channel();
+            let source = Endless(Mutex::new(Some((begins, ends))));
+            let reader = Store::new(Arc::new(source), Settings::default()).reader();
+            let hashes = Hashes::new(1 << 20);
+            let client = tokio::spawn(async move { hashes.run(&reader, |reader| reader.hash_kv(0)).await });
+            begun.await.unwrap();
+            client.abort();
+            tokio::time::timeout(Duration::from_secs(60), ended).await.is_ok()
+        });
+        runtime.shutdown_background();
+        assert!(is_over, "it goes on");
+    }
+
     /// What other members ask for is none of clients' business, nor the other way round.
     #[test]
     fn clients_hashes_and_comparisons_do_not_take_each_others_turns() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let hashes = Arc::new(Hashes::new(1 << 20));
+            let reader = Store::new(Arc::new(NoRecords), Settings::default()).reader();
             let (begins, mut begun) = mpsc::channel(HASHES_MAX);
             let clients = (0..HASHES_MAX).map(|_| {
                 let (end, ended) = std::sync::mpsc::channel::<()>();
                 let (hashes, begins) = (hashes.clone(), begins.clone());
-                let work = move || {
+                let work = move |_: &Reader| {
                     begins.blocking_send(()).unwrap();
                     ended.recv().is_err()
                 };
-                (end, tokio::spawn(async move { hashes.run(work).await }))
+                let reader = reader.clone();
+                (end, tokio::spawn(async move { hashes.run(&reader, work).await }))
             });
             let clients: Vec<_> = clients.collect();
             for _ in 0..HASHES_MAX {
                 begun.recv().await;
             }
-            let reader = Store::new(Arc::new(NoRecords), Settings::default()).reader();
             let compared = tokio::time::timeout(Duration::from_secs(60), hashes.compared(&reader, 0)).await;
             let hashed = compared.expect("it has a turn").expect("a hash").expect("a hash");
             assert_eq!(hashed.revision, 1);

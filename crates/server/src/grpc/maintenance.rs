@@ -36,8 +36,7 @@ impl MaintenanceService {
         &self,
         hash: impl FnOnce(&Reader) -> Result<T, ReadFailure> + Send + 'static,
     ) -> Result<T, Status> {
-        let reader = self.member.reader.clone();
-        let result = self.member.hashes.run(move || hash(&reader)).await;
+        let result = self.member.hashes.run(&self.member.reader, hash).await;
         let result = result.ok_or_else(|| to_tonic(ApiError::Stopped.into()))?;
         result.map_err(|failure| to_tonic(read_status(&failure)))
     }

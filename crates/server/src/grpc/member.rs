@@ -80,7 +80,7 @@ const HISTORY_READS_MAX: usize = 4;
 const SNAPSHOTS_MAX: usize = 2;
 
 /// So many pieces of long work of one kind at a time, each on a thread made for it. Once begun one goes on when its
-/// client is gone; the others wait, until their clients give up.
+/// client is gone, unless it asks; the others wait, until their clients give up.
 #[derive(Clone, Debug)]
 pub struct Turns(Arc<Semaphore>);
 

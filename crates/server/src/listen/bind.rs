@@ -1,7 +1,9 @@
 //! Binding what the URLs of `--listen-*` name, with Go's options and error texts.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,12 +12,20 @@ use std::time::Duration;
 use nix::unistd::AccessFlags;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use thiserror::Error;
+use tokio::time::Instant;
 
+use super::canonical;
 use super::handshake::Security;
+use super::shares::Room;
 use crate::config::Url;
+use crate::log;
 
 /// etcd sets both on accepted connections.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How soon a connection for which there was no room is tried again.
+const ROOM_RETRY: Duration = Duration::from_millis(100);
+/// How often it is said that connections wait for room.
+const ROOM_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Who connects there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +75,7 @@ pub struct Listener {
     role: Role,
     address: String,
     security: Option<Security>,
+    room: Room,
 }
 
 #[derive(Debug)]
@@ -108,7 +119,7 @@ impl Listener {
             let listener = UnixListener::bind(&path).map_err(fail)?;
             listener.set_nonblocking(true).map_err(fail)?;
             let socket = Bound::Unix(listener, Arc::new(SocketFile(PathBuf::from(&path))));
-            return Ok(Listener { socket, role, address: path, security: None });
+            return Ok(Listener { socket, role, address: path, security: None, room: Room::whole(role) });
         }
         let address = url.authority().to_owned();
         let listener = bind_tcp(&resolve(url)?, reuse_port).map_err(|source| BindError::Bind {
@@ -119,7 +130,7 @@ impl Listener {
         // Port 0 lets the system choose; what it chose is then the only useful thing to say.
         let chosen = listener.local_addr().ok().filter(|_| address.ends_with(":0"));
         let address = chosen.map_or(address, |chosen| chosen.to_string());
-        Ok(Listener { socket: Bound::Tcp(listener), role, address, security: None })
+        Ok(Listener { socket: Bound::Tcp(listener), role, address, security: None, room: Room::whole(role) })
     }
 
     /// Whether [`Listener::bind`] would bind it now. Nobody can connect meanwhile, and no socket file is touched.
@@ -148,6 +159,16 @@ impl Listener {
         Listener { security: Some(security), ..self }
     }
 
+    /// The same, with so much room for connections.
+    pub(super) fn within(self, room: Room) -> Listener {
+        Listener { room, ..self }
+    }
+
+    /// What its connections may take.
+    pub(crate) fn room(&self) -> Room {
+        self.room
+    }
+
     /// Whether it takes connections without TLS.
     pub fn serves_plain(&self) -> bool {
         self.security.as_ref().is_none_or(|security| security.also_plain)
@@ -168,7 +189,7 @@ impl Listener {
             Bound::Unix(listener, file) => Bound::Unix(listener.try_clone()?, file.clone()),
         };
         let (address, security) = (self.address.clone(), self.security.clone());
-        Ok(Listener { socket, role: self.role, address, security })
+        Ok(Listener { socket, role: self.role, address, security, room: self.room })
     }
 
     /// Who connects there.
@@ -191,12 +212,13 @@ impl Listener {
 
     /// Puts it on the runtime of this thread.
     pub(crate) fn into_async(self) -> io::Result<Accepting> {
-        let Listener { socket, role, address, security } = self;
+        let Listener { socket, role, address, security, room } = self;
         let socket = match socket {
             Bound::Tcp(listener) => Waiting::Tcp(tokio::net::TcpListener::from_std(listener)?),
             Bound::Unix(listener, file) => Waiting::Unix(tokio::net::UnixListener::from_std(listener)?, file),
         };
-        Ok(Accepting { socket, role, address, security })
+        let (waiting, said) = (Cell::new(None), Cell::new(None));
+        Ok(Accepting { socket, role, address, security, room, waiting, said })
     }
 }
 
@@ -206,6 +228,11 @@ pub(crate) struct Accepting {
     role: Role,
     address: String,
     security: Option<Security>,
+    room: Room,
+    /// Accepted, and without room yet.
+    waiting: Cell<Option<Accepted>>,
+    /// When it was said last that there is none.
+    said: Cell<Option<Instant>>,
 }
 
 enum Waiting {
@@ -230,8 +257,36 @@ impl Accepting {
         self.security.as_ref()
     }
 
-    /// The next connection, taken off this thread's runtime again: another one serves it. Cancel safe.
+    /// The next connection, taken off this thread's runtime again: another one serves it. It waits until there is room for
+    /// it, and all later ones behind it. Cancel safe.
     pub(crate) async fn accept(&self) -> io::Result<Accepted> {
+        loop {
+            let accepted = match self.waiting.take() {
+                Some(waiting) => waiting,
+                None => self.next().await?,
+            };
+            match accepted.moved_below(self.room.below) {
+                Ok(accepted) => return Ok(accepted),
+                Err(accepted) => self.waiting.set(Some(accepted)),
+            }
+            self.tell_of_no_room();
+            tokio::time::sleep(ROOM_RETRY).await;
+        }
+    }
+
+    fn tell_of_no_room(&self) {
+        let now = Instant::now();
+        if self.said.get().is_none_or(|said| now >= said + ROOM_LOG_INTERVAL) {
+            self.said.set(Some(now));
+            log::warn!(
+                "too many open files for another connection; it waits",
+                "address" => self.address,
+                "limit" => super::descriptors(),
+            );
+        }
+    }
+
+    async fn next(&self) -> io::Result<Accepted> {
         loop {
             let accepted = match &self.socket {
                 Waiting::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
@@ -254,11 +309,34 @@ impl Accepting {
 }
 
 impl Accepted {
+    /// The same connection with a descriptor below this number, or as it was if all of those are in use.
+    fn moved_below(self, below: RawFd) -> Result<Accepted, Accepted> {
+        if self.descriptor() < below {
+            return Ok(self);
+        }
+        let moved = match &self {
+            Accepted::Tcp(stream) => stream.try_clone().map(Accepted::Tcp),
+            Accepted::Unix(stream) => stream.try_clone().map(Accepted::Unix),
+        };
+        match moved {
+            Ok(moved) if moved.descriptor() < below => Ok(moved),
+            _ => Err(self),
+        }
+    }
+
+    fn descriptor(&self) -> RawFd {
+        match self {
+            Accepted::Tcp(stream) => stream.as_raw_fd(),
+            Accepted::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+
     /// The two ends as Go prints them: ours and theirs.
     pub(super) fn addresses(&self) -> (String, String) {
         match self {
             Accepted::Tcp(stream) => {
-                let shown = |address: io::Result<SocketAddr>| address.map(|address| address.to_string());
+                let shown =
+                    |address: io::Result<SocketAddr>| address.map(|address| canonical(address).to_string());
                 (
                     shown(stream.local_addr()).unwrap_or_default(),
                     shown(stream.peer_addr()).unwrap_or_default(),

@@ -11,6 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use super::bind::Accepted;
+use super::canonical;
 
 /// What an HTTP/2 client sends first.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -103,14 +104,15 @@ impl Stream {
         Ok(())
     }
 
-    /// The other side's address, if it has one and is there.
+    /// The other side's address as Go prints it, if it has one and is there.
     pub fn remote(&self) -> Option<SocketAddr> {
-        match &self.socket {
+        let address = match &self.socket {
             Socket::Tcp(stream) => stream.peer_addr().ok(),
             Socket::Tls(stream) => stream.get_ref().0.remote(),
             Socket::Idle(Accepted::Tcp(stream)) => stream.peer_addr().ok(),
             Socket::Unix(_) | Socket::Idle(Accepted::Unix(_)) | Socket::Lost => None,
-        }
+        };
+        address.map(canonical)
     }
 
     /// The name in the certificate of the other side, verified, if that says who asks.

@@ -66,13 +66,15 @@ fn url(text: &str) -> Url {
     Url::parse(text).unwrap()
 }
 
+fn site() -> Arc<Site> {
+    let request_timeout = Duration::from_secs(7);
+    Arc::new(Site { request_timeout, origins: Allowed::Any, hosts: Allowed::Any, profiles: false })
+}
+
 fn network(threads: usize) -> Network {
     let (names, started) = mpsc::channel();
     let service: Arc<dyn Service> = Arc::new(Echo { threads: names });
-    let second = Duration::from_secs(1);
-    let site =
-        Site { request_timeout: 7 * second, origins: Allowed::Any, hosts: Allowed::Any, profiles: false };
-    let network = Network::start(threads, &service, 5 * second, &Arc::new(site)).unwrap();
+    let network = Network::start(threads, &service, Duration::from_secs(5), &site()).unwrap();
     for _ in 0..threads {
         assert!(started.recv().unwrap().starts_with("network-"));
     }
@@ -150,6 +152,48 @@ fn a_socket_file_is_replaced_and_removed() {
     assert!(got.ends_with(r#"{"health":"true","reason":""}"#), "{got}");
     network.stop();
     assert!(!path.exists());
+}
+
+/// Begins work on each network thread that ends only with this.
+struct Stuck(std::sync::Mutex<Option<mpsc::Receiver<()>>>);
+
+impl Service for Stuck {
+    fn on_thread(&self, thread: usize, closing: Closing) -> Rc<dyn ThreadService> {
+        let until = self.0.lock().unwrap().take().unwrap();
+        tokio::task::spawn_blocking(move || until.recv());
+        Rc::new(EchoThread { thread, closing })
+    }
+}
+
+/// A name that is being looked up, a hash, a password: some take minutes.
+#[test]
+fn the_end_waits_for_nothing_that_blocks() {
+    let (end, until) = mpsc::channel();
+    let service: Arc<dyn Service> = Arc::new(Stuck(std::sync::Mutex::new(Some(until))));
+    let network = Network::start(1, &service, Duration::ZERO, &site()).unwrap();
+    let (stopped, has_stopped) = mpsc::channel();
+    std::thread::spawn(move || {
+        network.stop();
+        stopped.send(())
+    });
+    let has_stopped = has_stopped.recv_timeout(Duration::from_secs(60));
+    drop(end);
+    has_stopped.expect("it stops");
+}
+
+/// One socket serves both families there.
+#[tokio::test]
+async fn addresses_are_shown_as_go_shows_them() {
+    let listener = Listener::bind(&url("http://0.0.0.0:0"), Role::Client, false).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let accepted = listener.into_async().unwrap().accept().await.unwrap();
+    let expected = client.local_addr().unwrap();
+    assert_eq!(accepted.addresses(), (format!("127.0.0.1:{port}"), expected.to_string()));
+    let mut stream = Stream::idle(accepted);
+    assert_eq!(stream.remote(), Some(expected));
+    stream.attach().unwrap();
+    assert_eq!(stream.remote(), Some(expected));
 }
 
 /// Texts recorded from etcd 3.7.1.

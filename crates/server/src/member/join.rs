@@ -117,7 +117,10 @@ pub fn check_new(config: &Config, bootstrap: &Bootstrap) -> Result<(), JoinError
 fn on_runtime<T>(work: impl Future<Output = Result<T, JoinError>>) -> Result<T, JoinError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| JoinError::Runtime(error.to_string()))?;
-    LocalSet::new().block_on(&runtime, work)
+    let done = LocalSet::new().block_on(&runtime, work);
+    // Names that are still being looked up are waited for no longer than the work was patient.
+    runtime.shutdown_background();
+    done
 }
 
 /// The peer URLs of all but this member, in order.

@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -32,7 +31,6 @@ const BYTES_PER_SECOND_MIN: u64 = 128 << 10;
 pub(super) struct SnapshotSender {
     peers: Handle,
     raft: Sender<RaftMail>,
-    running: Vec<JoinHandle<()>>,
     /// The term in which this member leads, 0 in none: what was begun in another one is of no use to the receiver.
     leads_in: Arc<AtomicU64>,
     metrics: Arc<Metrics>,
@@ -40,7 +38,7 @@ pub(super) struct SnapshotSender {
 
 impl SnapshotSender {
     pub(super) fn new(peers: Handle, raft: Sender<RaftMail>, metrics: Arc<Metrics>) -> Self {
-        SnapshotSender { peers, raft, running: Vec::new(), leads_in: Arc::default(), metrics }
+        SnapshotSender { peers, raft, leads_in: Arc::default(), metrics }
     }
 
     /// In which term this member leads. What was begun in another one is given up.
@@ -50,8 +48,7 @@ impl SnapshotSender {
 
     /// Begins to send what was pinned for this message, whose sending has this name. How it ends is told to the raft
     /// thread, always.
-    pub(super) fn begin(&mut self, message: Message, sent: (Term, Index), cut: Cut) {
-        self.running.retain(|thread| !thread.is_finished());
+    pub(super) fn begin(&self, message: Message, sent: (Term, Index), cut: Cut) {
         let (peers, raft, to) = (self.peers.clone(), self.raft.clone(), message.to);
         let (failed, leads_in, metrics) = (raft.clone(), self.leads_in.clone(), self.metrics.clone());
         let thread = std::thread::Builder::new()
@@ -64,15 +61,15 @@ impl SnapshotSender {
             .inspect_err(
                 |error| log::warn!("failed to start the sending of a snapshot", "error" => log::Text(error)),
             );
-        match thread {
-            Ok(thread) => self.running.push(thread),
-            Err(_) => failed.send(RaftMail::SnapshotReported(to, sent, false)),
+        if thread.is_err() {
+            failed.send(RaftMail::SnapshotReported(to, sent, false));
         }
     }
 
-    /// The threads that send. They end soon after the transport does.
-    pub(super) fn into_running(self) -> Vec<JoinHandle<()>> {
-        self.running
+    /// Gives up what is being sent. Nobody waits for it: a thread that still reads the store for the length of the file takes
+    /// as long as that, and changes nothing.
+    pub(super) fn stop(&self) {
+        self.leads_in(None);
     }
 }
 

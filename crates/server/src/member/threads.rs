@@ -1,8 +1,8 @@
 //! The threads themselves.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -156,8 +156,6 @@ pub(super) struct Threads {
     apply: Sender<ApplyMail>,
     revisions: Sender<RevisionMail>,
     running: Vec<Running>,
-    /// Those that send snapshots, once the raft thread is gone.
-    sending: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 /// One of them, and how its queue is closed.
@@ -174,7 +172,6 @@ impl Threads {
         let (revisions, revision_mail) = holding_mailbox::<RevisionMail>(parts.unwritten_bytes_max);
         let (files, file_mail) = mailbox::<FileMail>(u64::MAX);
         let (compactions, compaction_mail) = mailbox::<Compaction>(u64::MAX);
-        let sending = Arc::<Mutex<Vec<JoinHandle<()>>>>::default();
         let durable = Arc::new(AtomicU64::new(parts.consensus.durable_index()));
         let metrics = parts.metrics;
 
@@ -198,7 +195,6 @@ impl Threads {
             forwards: Forwards::default(),
             heartbeat_interval: parts.heartbeat_interval,
             metrics: metrics.clone(),
-            sending: sending.clone(),
         };
         let mut log_writer = parts.log_writer;
         log_writer.watch(Box::new(WalTimes::new(metrics.clone())));
@@ -274,13 +270,8 @@ impl Threads {
         let lost = raft.clone();
         parts.rot.listen(move |place| lost.send(RaftMail::DataLost(place.to_owned())));
         let running = Vec::new();
-        let mut threads = Threads {
-            raft: raft.clone(),
-            apply: apply.clone(),
-            revisions: revisions.clone(),
-            running,
-            sending,
-        };
+        let mut threads =
+            Threads { raft: raft.clone(), apply: apply.clone(), revisions: revisions.clone(), running };
         let close_raft = raft.clone();
         threads.spawn("raft", events, move || close_raft.close(), move || raft_thread.run())?;
         threads.spawn("wal", events, move || wal.close(), move || wal_thread.run())?;
@@ -327,7 +318,7 @@ impl Threads {
     }
 
     /// Ends one thread after the other, each once its queue is empty, so that what one produced the next still sees.
-    /// What waits for room on a full disk is not waited for. The transport ends by `peers`, and with it what is being sent.
+    /// What waits for room on a full disk is not waited for. The transport ends by `peers`.
     pub(super) fn stop(self, peers: PeerThread) {
         self.revisions.admit_all();
         for Running { handle, close } in self.running {
@@ -336,9 +327,6 @@ impl Threads {
             let _ = handle.join();
         }
         peers.stop();
-        for thread in std::mem::take(&mut *self.sending.lock().unwrap_or_else(PoisonError::into_inner)) {
-            let _ = thread.join();
-        }
     }
 
     /// The raft thread's queue.
@@ -418,8 +406,6 @@ struct RaftThread {
     /// Between two messages of a leader's to each of the others.
     heartbeat_interval: Duration,
     metrics: Arc<Metrics>,
-    /// Where its threads that send go in the end.
-    sending: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 impl RaftThread {
@@ -444,8 +430,7 @@ impl RaftThread {
                 deadline = Some(deadline.map_or(retry, |deadline| deadline.min(retry)));
             }
         }
-        // What is being sent goes on until the transport ends, and then ends with it.
-        *self.sending.lock().unwrap_or_else(PoisonError::into_inner) = self.snapshots.into_running();
+        self.snapshots.stop();
         Ok(())
     }
 

@@ -22,7 +22,8 @@ pub(super) fn add(page: &mut Page) {
     if let Some(kib) = field(&status, "VmRSS:") {
         page.number(Id::ProcessResident, kib * 1024.0);
     }
-    if let Some(open) = open_descriptors() {
+    if let Some(open) = crate::listen::open_descriptors() {
+        let open = open as f64;
         page.number(Id::ProcessOpenFds, open);
         page.number(Id::FdUsed, open);
     }
@@ -64,14 +65,6 @@ impl Stat {
             start_ticks: number(22)?,
             virtual_bytes: number(23)?,
         })
-    }
-}
-
-/// Newer kernels tell their number at once.
-fn open_descriptors() -> Option<f64> {
-    match fs::metadata("/proc/self/fd").map(|folder| folder.len()) {
-        Ok(0) | Err(_) => fs::read_dir("/proc/self/fd").ok().map(|names| names.count() as f64),
-        Ok(count) => Some(count as f64),
     }
 }
 

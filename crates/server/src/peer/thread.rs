@@ -18,8 +18,6 @@ use super::transport::{Handle, Transport};
 use crate::listen::{Closing, Listener, Protocol, Stream, closing};
 use crate::log;
 
-/// Connections at the same time. A member has some ten to each other, and few others connect here.
-const CONNECTIONS_MAX: usize = 1024;
 /// A connection that sends nothing for this long before its first request is closed.
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(300);
 /// How soon a listener that failed is asked again.
@@ -62,6 +60,9 @@ impl PeerThread {
                 let _ =
                     tokio::time::timeout(GRACE, async { while serving.join_next().await.is_some() {} }).await;
             });
+            // A name that is being looked up, or a hash, is nobody's any more, and may take long. A snapshot that comes is
+            // not at work where the member is opened anew: none is received until then.
+            runtime.shutdown_background();
         })?;
         Ok(PeerThread { handle: taken, stop, thread })
     }
@@ -76,6 +77,7 @@ impl PeerThread {
 }
 
 async fn accept(listener: Listener, transport: Transport, mut closing: Closing) {
+    let connections_max = listener.room().connections_max;
     let listener = match listener.into_async() {
         Ok(listener) => listener,
         Err(error) => {
@@ -84,9 +86,9 @@ async fn accept(listener: Listener, transport: Transport, mut closing: Closing) 
         }
     };
     let mut connections = JoinSet::new();
-    let mut silent = Silent::default();
+    let mut silent = Silent { row: VecDeque::new(), connections_max };
     loop {
-        if connections.len() >= CONNECTIONS_MAX {
+        if connections.len() >= connections_max {
             silent.cut_oldest();
             tokio::select! {
                 () = closing.wait() => break,
@@ -127,20 +129,22 @@ async fn accept(listener: Listener, transport: Transport, mut closing: Closing) 
 }
 
 /// Connections on which nothing has been asked yet, the oldest first: a peer asks at once, so these make room for others.
-#[derive(Default)]
-struct Silent(VecDeque<(Rc<Cell<bool>>, AbortHandle)>);
+struct Silent {
+    row: VecDeque<(Rc<Cell<bool>>, AbortHandle)>,
+    connections_max: usize,
+}
 
 impl Silent {
     fn add(&mut self, has_asked: Rc<Cell<bool>>, task: AbortHandle) {
         // Those that ask, or end, are still in the row.
-        if self.0.len() >= 2 * CONNECTIONS_MAX {
-            self.0.retain(|(has_asked, task)| !has_asked.get() && !task.is_finished());
+        if self.row.len() >= 2 * self.connections_max {
+            self.row.retain(|(has_asked, task)| !has_asked.get() && !task.is_finished());
         }
-        self.0.push_back((has_asked, task));
+        self.row.push_back((has_asked, task));
     }
 
     fn cut_oldest(&mut self) {
-        while let Some((has_asked, task)) = self.0.pop_front() {
+        while let Some((has_asked, task)) = self.row.pop_front() {
             if !has_asked.get() && !task.is_finished() {
                 return task.abort();
             }

@@ -11,6 +11,7 @@ use std::io::Read as _;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 
@@ -184,6 +185,59 @@ fn it_serves_and_ends_by_the_signal() {
         let mut out = String::new();
         server.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
         assert_eq!(out, "", "the log goes to stderr alone");
+    }
+}
+
+/// Others may take minutes to answer, or a store to be read; etcd ends at once there, without a line.
+#[test]
+fn a_start_ends_by_the_signal() {
+    let place = Place::new();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let cluster = format!("default=http://127.0.0.1:2380,other=http://{}", silent.local_addr().unwrap());
+    let joins = ["--initial-cluster", &cluster, "--initial-cluster-state", "existing"];
+    let mut command = place.command(&joins);
+    let mut starting = command.stderr(Stdio::piped()).spawn().unwrap();
+    // It is asked for the cluster that is to be joined, and does not answer.
+    let _asked = silent.accept().unwrap();
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(starting.id()).unwrap());
+    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+    assert_eq!(starting.wait().unwrap().signal(), Some(Signal::SIGTERM as i32));
+    let mut log = String::new();
+    starting.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(!log.contains("received signal"), "{log}");
+    place.serve(&[]);
+}
+
+/// `etcd --help | head`: who read is gone.
+#[test]
+fn nobody_has_to_read_what_is_printed() {
+    let place = Place::new();
+    let check = place.args(&["--check-config"]);
+    let wrong = place.args(&["--check-config", "--name", "other"]);
+    let endpoint = ["gateway", "start", "--endpoints", "a:b"];
+    for (args, code) in [
+        (&["--help"][..], 0),
+        (&["--version"], 0),
+        (&["gateway", "--help"], 0),
+        (&["--nonsense"], 2),
+        (&["grpc-proxy", "start"], 1),
+        (&endpoint, 1),
+        (&check, 0),
+        (&wrong, 1),
+    ] {
+        for streams in ["out", "err"] {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            let mut command = place::etcd(place.dir.path(), args, &[]);
+            match streams {
+                "out" => command.stdout(writer),
+                _ => command.stderr(writer),
+            };
+            let ended = command.output().unwrap();
+            let err = String::from_utf8_lossy(&ended.stderr);
+            assert_eq!(ended.status.code(), Some(code), "{args:?}, std{streams}: {err}");
+            assert!(!err.contains("panic"), "{args:?}, std{streams}: {err}");
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Connections on which nothing is ever said leave room for those on which something is.
+//! Connections on which nothing is ever said leave room for those on which something is, and for the member's files.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,6 +12,8 @@ const PEERS: usize = 1_100;
 /// What the server is left of descriptors, and more clients than fit into them.
 const DESCRIPTORS: usize = 320;
 const CLIENTS: usize = 320;
+/// What stays for the member's own files then, at least; more where there are few processors.
+const FILES: usize = 30;
 /// Longest wait for an answer; only a hang takes that long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -39,21 +41,44 @@ fn at_the_peer_port_the_oldest_go() {
     assert!(answers(server.peer(), "/version"), "a peer gets through");
 }
 
+/// A server that may have so many descriptors.
+fn limited(place: &Place, descriptors: usize, more: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"")]);
+    command.arg(env!("CARGO_BIN_EXE_etcd")).args(place.args(more));
+    command.current_dir(place.dir.path()).env_remove("NOTIFY_SOCKET");
+    command
+}
+
+/// Nor do they leave the member without descriptors for its own files, wherever they connect.
 #[test]
 fn clients_that_say_nothing_starve_no_probe() {
     let place = Place::new();
     let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut command = Command::new("sh");
-    command.args(["-c", &format!("ulimit -n {DESCRIPTORS}; exec \"$0\" \"$@\"")]);
-    command
-        .arg(env!("CARGO_BIN_EXE_etcd"))
-        .args(place.args(&["--listen-metrics-urls", &format!("http://{metrics}")]));
-    command.current_dir(place.dir.path()).env_remove("NOTIFY_SOCKET");
-    let server = place.serve_with(&mut command);
-    let _all = silent(server.client(), CLIENTS);
+    let url = format!("http://{metrics}");
+    let mut server = place.serve_with(&mut limited(&place, DESCRIPTORS, &["--listen-metrics-urls", &url]));
+    let mut all = silent(server.client(), CLIENTS);
     for _ in 0..3 {
         assert!(answers(metrics, "/health"), "a probe gets through");
     }
+    server.until("too many open files for another connection; it waits");
+    all.extend(silent(server.peer(), CLIENTS));
+    assert!(answers(server.peer(), "/version"), "a peer gets through");
+    let open = std::fs::read_dir(format!("/proc/{}/fd", server.child.id())).unwrap().count();
+    assert!(open + FILES <= DESCRIPTORS, "{open} descriptors are open");
+    // Each as soon as there is room for it.
+    drop(all);
+    assert!(answers(server.client(), "/health"), "a client gets through");
+}
+
+#[test]
+fn too_few_descriptors_are_refused_as_in_etcd() {
+    let place = Place::new();
+    let refused = limited(&place, 150, &[]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let log = String::from_utf8(refused.stderr).unwrap();
+    let line = r#""msg":"file descriptor limit of etcd process is too low; please set higher","limit":150,"#;
+    assert!(log.contains(line), "{log}");
 }
 
 /// Handshakes under way on all threads together, at most, and some that wait for a thread.

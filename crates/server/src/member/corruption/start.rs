@@ -37,6 +37,8 @@ pub(in crate::member) fn check_at_start(
     let membership = reader.membership();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let peers = LocalSet::new().block_on(&runtime, asker.ask(&membership, hash.hash_revision));
+    // Names that are still being looked up are waited for no longer than that.
+    runtime.shutdown_background();
 
     let mut differs = false;
     for peer in &peers {
