@@ -52,11 +52,14 @@ use watched::Watched;
 /// etcd waits this long for a request's head.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// Answers a request. What the connection holds is where there has to be room for a page before it is made.
+type WebAnswer = dyn Fn(Request<RecvStream>, Held) -> LocalFuture<'static, Response<Body>>;
+
 /// Who answers what came by HTTP/2 and is none of gRPC.
 #[derive(Clone)]
 pub struct Web {
-    /// Answers a request. What the connection holds is where there has to be room for a page before it is made.
-    pub answer: Rc<dyn Fn(Request<RecvStream>, Held) -> LocalFuture<'static, Response<Body>>>,
+    /// Answers a request.
+    pub answer: Rc<WebAnswer>,
     /// Whether calls of gRPC are answered as anything else: the listener has no services.
     pub takes_calls: bool,
 }

@@ -115,7 +115,7 @@ impl World {
         let open = std::mem::take(&mut self.hosts[host].open);
         let Some((running, _)) = &mut self.hosts[host].member else { return };
         running.submit(open.iter().map(|id| Submission::GiveUp { id: RequestId(*id) }).collect());
-        open.iter().for_each(|id| drop(self.checker.requests.insert(*id, Fate::Unknown)));
+        self.checker.requests.extend(open.iter().map(|id| (*id, Fate::Unknown)));
         self.schedule(host);
     }
 
