@@ -1,6 +1,6 @@
 //! Clusters of our members as processes over loopback.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blackbox::{Cluster, Member, patience, run};
 use client::{Client, Deadline, Error};
@@ -293,9 +293,10 @@ fn metric(cluster: &Cluster, place: usize, sample: &str) -> u64 {
 #[test]
 fn reads_at_a_follower_share_the_requests_that_it_sends_to_the_leader() {
     const READS: u64 = 1_000;
-    // One for those that came first, one for all that came meanwhile; some for what is asked again, since the answer takes
-    // long here, and for reads that the client sends late.
+    // One for those that came first, one for all that came meanwhile; some for reads that the client sends late.
     const REQUESTS_MAX: u64 = 10;
+    // Each network thread asks again for what has no answer.
+    const RETRY_MS: u64 = 500;
     let flags = ["--heartbeat-interval", "1000", "--election-timeout", "10000"];
     let (cluster, network) = Cluster::with_network(3, &flags);
     run(async {
@@ -307,6 +308,7 @@ fn reads_at_a_follower_share_the_requests_that_it_sends_to_the_leader() {
         let sent = format!("quorate_peer_read_indexes_sent_total{{To=\"{other:x}\"}}");
         let received = format!("quorate_peer_read_indexes_received_total{{From=\"{own:x}\"}}");
         let before = metric(&cluster, follower, &sent);
+        let begun = Instant::now();
         // The leader's answer waits until all of them are there.
         network.cut(leader, follower);
         let mut reads = JoinSet::new();
@@ -323,7 +325,10 @@ fn reads_at_a_follower_share_the_requests_that_it_sends_to_the_leader() {
         network.mend();
         reads.join_all().await;
         let requests = metric(&cluster, follower, &sent) - before;
-        assert!((1..=REQUESTS_MAX).contains(&requests), "{requests} requests for {READS} reads");
+        let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+        let retries = threads * (begun.elapsed().as_millis() as u64 / RETRY_MS);
+        let most = (REQUESTS_MAX + retries).min(READS / 4);
+        assert!((1..=most).contains(&requests), "{requests} requests for {READS} reads");
         assert_eq!(metric(&cluster, leader, &received), metric(&cluster, follower, &sent));
     });
 }

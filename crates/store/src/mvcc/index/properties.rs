@@ -295,7 +295,8 @@ impl<const N: usize> Twin<N> {
             .get_mut(key)
             .and_then(|versions| versions.iter_mut().rev().find(|version| version.mod_revision <= revision));
         let Some(version) = version else {
-            let nowhere = Revision { main: revision, sub: 0 };
+            // What a compaction is yet to drop is still there, so no revision that ever was will do.
+            let nowhere = Revision { main: revision, sub: i64::MAX };
             assert!(!self.index.has(key, nowhere) && !self.index.relocate(key, nowhere, Location(1)));
             return;
         };
