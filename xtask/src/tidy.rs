@@ -12,15 +12,16 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 /// What each of our crates may depend on, of ours. `design`: server → node → {raft, store → wire, disk → wire}.
-const EDGES: [(&str, &[&str]); 11] = [
+const EDGES: [(&str, &[&str]); 12] = [
     ("wire", &[]),
     ("tls", &[]),
+    ("connect", &[]),
     ("raft", &[]),
     ("disk", &["wire"]),
     ("store", &["wire"]),
     ("node", &["wire", "raft", "disk", "store"]),
-    ("server", &["wire", "raft", "disk", "store", "node", "client", "tls"]),
-    ("client", &["wire", "tls"]),
+    ("server", &["wire", "raft", "disk", "store", "node", "client", "tls", "connect"]),
+    ("client", &["wire", "tls", "connect"]),
     ("cli", &["wire", "client", "disk", "node", "tls"]),
     ("sim", &["wire", "raft", "disk", "store", "node"]),
     ("bench", &["wire", "client"]),

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
@@ -15,14 +14,13 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Request, Response, Uri, header};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use tokio::task::{AbortHandle, JoinSet};
 use tonic::Status;
 use tonic::body::Body;
 
 use crate::body::{AnswerBody, status_of};
-use crate::connect;
 use crate::endpoint::Target;
 use crate::heard::Heard;
 use crate::identity::Identity;
@@ -294,8 +292,7 @@ async fn connect(
             let found = tokio::net::lookup_host(host).await;
             let found =
                 found.map_err(|error| format!("dial tcp: lookup {host}: {}", in_gos_words(&error)))?;
-            let stream =
-                connect::first(found.collect(), TcpStream::connect::<SocketAddr>).await.map_err(refused)?;
+            let stream = connect::to_any(found.collect()).await.map_err(refused)?;
             stream.set_nodelay(true).map_err(refused)?;
             secure_and_greet(stream, place, endpoint, security, keepalive).await
         }

@@ -14,7 +14,6 @@ mod api;
 mod auth;
 mod body;
 mod channel;
-mod connect;
 mod deadline;
 mod endpoint;
 mod error;

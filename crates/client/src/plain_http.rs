@@ -5,7 +5,6 @@ use tokio::net::UnixStream;
 use tokio_rustls::TlsConnector;
 
 use crate::channel::in_gos_words;
-use crate::connect;
 use crate::endpoint::Target;
 use crate::{Config, Deadline, Endpoint, Error};
 

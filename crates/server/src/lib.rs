@@ -11,7 +11,6 @@ pub mod auth;
 pub mod check_config;
 pub mod clock;
 pub mod config;
-mod connect;
 pub mod data_dir;
 pub mod front;
 pub mod gateway;

@@ -163,6 +163,18 @@ fn wait_for_another_leader(world: &mut World, host: usize, gone: usize) {
     }
 }
 
+/// A cluster whose leader is stopped for long, the leader, and another member, which knows that nobody leads.
+fn leaderless(seed: u64, members: usize) -> (World, usize, usize) {
+    let mut world = World::quiet(seed, members);
+    let leader = world.leader().expect("somebody leads");
+    let asked = (leader + 1) % members;
+    world.stop(leader, 60_000);
+    while world.leader_known_to(asked).is_some() {
+        world.pass(1);
+    }
+    (world, leader, asked)
+}
+
 /// Time passes until a member has answered everything: its next leader is known, so that takes a few messages.
 fn wait_for_answers(world: &mut World, host: usize, seed: u64) {
     let since = world.now();
@@ -191,13 +203,7 @@ fn rule_15_what_a_leader_had_that_died_is_said_to_be_unknown_when_the_next_one_i
 #[test]
 fn rule_15_what_its_client_has_given_up_is_not_made_later_if_it_waits_for_a_leader() {
     for seed in 1..=10 {
-        let mut world = World::quiet(seed, 3);
-        let old = world.leader().expect("somebody leads");
-        let asked = (old + 1) % 3;
-        world.stop(old, 60_000);
-        while world.leader_known_to(asked).is_some() {
-            world.pass(1);
-        }
+        let (mut world, old, asked) = leaderless(seed, 3);
         world.ask_for_lease(asked, 1, 60);
         world.give_up(asked);
         world.ask_for_lease(asked, 2, 60);
@@ -211,13 +217,7 @@ fn rule_15_what_its_client_has_given_up_is_not_made_later_if_it_waits_for_a_lead
 fn rule_15_so_is_what_had_waited_for_a_leader_that_then_died_too() {
     let mut seen = 0;
     for seed in 1..=30 {
-        let mut world = World::quiet(seed, 5);
-        let first = world.leader().expect("somebody leads");
-        let asked = (first + 1) % 5;
-        world.stop(first, 60_000);
-        while world.leader_known_to(asked).is_some() {
-            world.pass(1);
-        }
+        let (mut world, first, asked) = leaderless(seed, 5);
         world.ask_for_lease(asked, 1, 60);
         wait_for_another_leader(&mut world, asked, first);
         let second = world.leader_known_to(asked).expect("somebody leads");

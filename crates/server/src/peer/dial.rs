@@ -73,7 +73,7 @@ impl Dial for NetDial {
                     false => Ok(Box::new(stream) as Box<dyn Io>),
                 };
             }
-            let stream = crate::connect::tcp(url.authority()).await?;
+            let stream = connect::tcp(url.authority()).await?;
             stream.set_nodelay(true)?;
             let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
             socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;

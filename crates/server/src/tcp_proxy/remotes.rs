@@ -99,7 +99,7 @@ impl Remotes {
 /// # Errors
 /// Why there is no connection, in Go's words.
 async fn dial(address: &str) -> Result<TcpStream, String> {
-    let connected = tokio::time::timeout(DIAL_TIMEOUT, crate::connect::tcp(address)).await;
+    let connected = tokio::time::timeout(DIAL_TIMEOUT, connect::tcp(address)).await;
     let prepared = match connected {
         Ok(Ok(stream)) => prepare(&stream).map(|()| stream),
         Ok(Err(error)) => Err(error),

@@ -1,5 +1,6 @@
 //! TCP connections to hosts with several addresses: one that takes nothing and refuses nothing, as IPv6 behind some
-//! filters, must not use up the time that the others need. The client has the same.
+//! filters, must not use up the time that the others need. The server and the client use it; it knows nothing of ours.
+#![forbid(unsafe_code)]
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,8 +16,15 @@ const HEAD_START: Duration = Duration::from_millis(300);
 ///
 /// # Errors
 /// Why the host is not known, or else why the first address that failed did.
-pub(crate) async fn tcp(authority: &str) -> io::Result<TcpStream> {
-    let addresses = tokio::net::lookup_host(authority).await?.collect();
+pub async fn tcp(authority: &str) -> io::Result<TcpStream> {
+    to_any(tokio::net::lookup_host(authority).await?.collect()).await
+}
+
+/// Connects to one of a host's addresses, in the resolver's order. The future may be dropped.
+///
+/// # Errors
+/// Why the first address that failed did.
+pub async fn to_any(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     first(addresses, TcpStream::connect::<SocketAddr>).await
 }
 
@@ -129,5 +137,19 @@ mod tests {
         });
         assert_eq!(result.await.unwrap(), ANSWERS.parse().unwrap());
         given_up.await.expect_err("nobody holds it any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_address_does_not_keep_the_others_waiting() {
+        let silent: SocketAddr = "[fd00::1]:1".parse().unwrap();
+        let answers: SocketAddr = "10.0.0.1:1".parse().unwrap();
+        let connect = move |address| async move {
+            if address == silent {
+                std::future::pending::<()>().await;
+            }
+            Ok(address)
+        };
+        let both = tokio::time::timeout(Duration::from_secs(2), first(vec![silent, answers], connect));
+        assert_eq!(both.await.expect("within a dial timeout").unwrap(), answers);
     }
 }
